@@ -1,0 +1,36 @@
+# Berth's everyday commands. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PREFIX ?= /usr/local
+# Building needs a C compiler and libseccomp's headers; running containers needs root.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help setup build image demo test install uninstall
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## Install what is missing on Debian or Ubuntu: packages, Python tools in .venv
+	@scripts/setup
+
+build: setup ## Build berth and its small programs (release)
+	cargo build --release --package berth --package berth-shim
+
+image: build ## Build the sample image, target/hello.tar
+	cargo build --release --package xtask
+	target/release/xtask image
+
+demo: image ## Start Berth in the background and deploy a sample service
+	@$(SUDO) scripts/demo
+
+test: setup ## Everything: format, clippy, tidy, generated code, unit, property, black-box, real containers
+	@scripts/test
+
+install: build ## Install below PREFIX (default /usr/local)
+	$(SUDO) install -D -m 755 target/release/berth $(DESTDIR)$(PREFIX)/bin/berth
+	$(SUDO) install -D -m 755 target/release/berth-shim $(DESTDIR)$(PREFIX)/libexec/berth/berth-shim
+	$(SUDO) install -D -m 755 target/release/berth-monitor $(DESTDIR)$(PREFIX)/libexec/berth/berth-monitor
+
+uninstall: ## Remove what `make install` installed
+	$(SUDO) rm -rf $(DESTDIR)$(PREFIX)/bin/berth $(DESTDIR)$(PREFIX)/libexec/berth

@@ -1,0 +1,160 @@
+//! Network interfaces and other attachments that a task or the instance is given from outside.
+
+use super::wire::is_zero;
+use serde::{Deserialize, Serialize};
+
+/// A network interface for a task's own network name space.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ElasticNetworkInterface {
+    /// The name within the task.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The attachment's ARN.
+    pub attachment_arn: String,
+    /// The interface's id, `eni-..`; required.
+    pub ec2_id: String,
+    /// The MAC address by which the instance recognises it; required.
+    pub mac_address: String,
+    /// Its place among the instance's interfaces.
+    pub index: i64,
+    /// `default` or `vlan`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub interface_association_protocol: String,
+    /// For `vlan`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface_vlan_properties: Option<VlanProperties>,
+    /// Its addresses; at least one.
+    pub ipv4_addresses: Vec<Ipv4Address>,
+    /// Its IPv6 addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ipv6_addresses: Vec<Ipv6Address>,
+    /// The gateway with the subnet's prefix length, `10.0.0.1/24`; required.
+    pub subnet_gateway_ipv4_address: String,
+    /// DNS search domains.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub domain_name: Vec<String>,
+    /// DNS servers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub domain_name_servers: Vec<String>,
+    /// Its host name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub private_dns_name: String,
+}
+
+/// How an interface hangs off a trunk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VlanProperties {
+    /// The VLAN's number.
+    pub vlan_id: String,
+    /// The trunk's MAC address.
+    pub trunk_interface_mac_address: String,
+}
+
+/// An IPv4 address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Ipv4Address {
+    /// Whether it is the main one.
+    pub primary: bool,
+    /// The address.
+    pub private_address: String,
+}
+
+/// An IPv6 address of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ipv6Address {
+    /// Whether it is the main one.
+    pub primary: bool,
+    /// The address.
+    pub address: String,
+}
+
+/// Announces interfaces for a task, before the task itself comes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachTaskNetworkInterfacesMessage {
+    /// To be repeated in the answer.
+    pub message_id: String,
+    /// The cluster's ARN.
+    pub cluster_arn: String,
+    /// The container instance's ARN.
+    pub container_instance_arn: String,
+    /// The task's ARN.
+    pub task_arn: String,
+    /// The task's cluster's ARN.
+    pub task_cluster_arn: String,
+    /// When it was made, Unix milliseconds; for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generated_at: Option<i64>,
+    /// How long the interface may take to appear, in milliseconds; above 0.
+    pub wait_timeout_ms: i64,
+    /// The interfaces.
+    pub elastic_network_interfaces: Vec<ElasticNetworkInterface>,
+}
+
+/// Announces a trunk interface for the instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AttachInstanceNetworkInterfacesMessage {
+    /// To be repeated in the answer.
+    pub message_id: String,
+    /// The cluster's ARN.
+    pub cluster_arn: String,
+    /// The container instance's ARN.
+    pub container_instance_arn: String,
+    /// When it was made, Unix milliseconds; for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generated_at: Option<i64>,
+    /// How long the interface may take to appear, in milliseconds; above 0.
+    pub wait_timeout_ms: i64,
+    /// The interfaces.
+    pub elastic_network_interfaces: Vec<ElasticNetworkInterface>,
+}
+
+/// Announces another attachment, such as a volume, and asks for a report once it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfirmAttachmentMessage {
+    /// To be repeated in the answer.
+    pub message_id: String,
+    /// The cluster's ARN.
+    pub cluster_arn: String,
+    /// The container instance's ARN.
+    pub container_instance_arn: String,
+    /// The task's ARN.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task_arn: String,
+    /// The task's cluster's ARN.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task_cluster_arn: String,
+    /// How long it may take, in milliseconds; five minutes if 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub wait_timeout_ms: i64,
+    /// The attachment.
+    pub attachment: Attachment,
+}
+
+/// Something attached to a task, described by properties.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Attachment {
+    /// Its ARN.
+    pub attachment_arn: String,
+    /// Such as `amazonebs` or `serviceconnectdetail`.
+    pub attachment_type: String,
+    /// What is to be known of it.
+    pub attachment_properties: Vec<AttachmentProperty>,
+}
+
+/// One property of an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttachmentProperty {
+    /// The name.
+    pub name: String,
+    /// The value.
+    pub value: String,
+}

@@ -1,0 +1,43 @@
+//! What time it is, for the edges that may ask. Engines get the time as an argument.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Longest sleep without another look at the clock, so that a clock that was set is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+
+/// A clock: the machine's, or in tests one that follows tokio's (which can be paused).
+#[derive(Debug, Clone, Copy)]
+pub enum Clock {
+    /// The machine's.
+    Machine,
+    /// Tokio's, beginning with a given Unix time in milliseconds.
+    Tokio(tokio::time::Instant, i64),
+}
+
+impl Clock {
+    /// Unix milliseconds.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        match self {
+            Self::Machine => unix_millis(SystemTime::now()),
+            Self::Tokio(origin, start) => start + i64::try_from(origin.elapsed().as_millis()).unwrap_or(i64::MAX - start),
+        }
+    }
+
+    /// Sleeps until that Unix time, or a while; for ever without one.
+    pub async fn sleep_until(&self, at: Option<i64>) {
+        match at {
+            None => std::future::pending().await,
+            Some(at) => {
+                let left = Duration::from_millis(u64::try_from(at - self.now()).unwrap_or(0));
+                tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+            }
+        }
+    }
+}
+
+/// A time in Unix milliseconds; times before 1970 are 0.
+#[must_use]
+pub fn unix_millis(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,199 @@
+//! The agent's calls to the ECS API: awsJson1_1 over kept-alive connections, signed. It never retries; callers know what can
+//! be tried again.
+
+use std::time::Duration;
+
+use berth_identity::AccessKey;
+use berth_identity::sigv4::sign_headers;
+use reqwest::Url;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::clock::Clock;
+use crate::config::ConfigError;
+
+/// The official agent's round-trip timeout.
+const CALL_TIMEOUT: Duration = Duration::from_secs(42);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Answers to an agent are small; a larger one is a mistake.
+const MAX_ANSWER: usize = 4 * 1024 * 1024;
+const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+const TARGET: &str = "AmazonEC2ContainerServiceV20141113";
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody answered, or broke off.
+    #[error("{operation}: no answer from {endpoint}: {problem}")]
+    Unreachable {
+        /// The operation.
+        operation: &'static str,
+        /// The API's URL.
+        endpoint: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The server said no.
+    #[error("{operation}: {message} ({kind}, HTTP {status})")]
+    Refused {
+        /// The operation.
+        operation: &'static str,
+        /// The exception's name.
+        kind: String,
+        /// Its text.
+        message: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// An answer that is none.
+    #[error("{operation}: the answer cannot be read: {problem}")]
+    BadAnswer {
+        /// The operation.
+        operation: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl CallError {
+    /// The exception's name; empty if there was none.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::Refused { kind, .. } => kind,
+            _ => "",
+        }
+    }
+
+    /// The server is overloaded or at fault itself: the same call may succeed later.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Refused { kind, status, .. } => {
+                *status >= 500 || ["ThrottlingException", "ServerException", "LimitExceededException"].contains(&kind.as_str())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A client of the ECS API.
+#[derive(Debug, Clone)]
+pub struct EcsClient {
+    http: reqwest::Client,
+    endpoint: Url,
+    host: String,
+    path: String,
+    region: String,
+    key: AccessKey,
+    clock: Clock,
+}
+
+impl EcsClient {
+    /// A client of the API at `endpoint`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the endpoint is no HTTP URL, or TLS cannot be set up.
+    pub fn new(endpoint: &str, region: &str, key: AccessKey, clock: Clock) -> Result<Self, ConfigError> {
+        let fail = |problem: String| ConfigError { name: "ECS_BACKEND_HOST", problem };
+        let url: Url = endpoint.parse().map_err(|error| fail(format!("'{endpoint}' is no URL: {error}")))?;
+        let name = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https"));
+        let name = name.ok_or_else(|| fail(format!("'{endpoint}' is no http or https URL")))?;
+        let host = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+        // Fails only where somebody installed one before, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(10);
+        if url.scheme() == "http" {
+            // Without TLS there is nobody to trust, and machines without certificates need none.
+            builder = builder.tls_certs_only([]);
+        }
+        let is_loopback = name == "localhost" || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        if is_loopback {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| fail(format!("no HTTP client: {error}")))?;
+        let path = url.path().to_owned();
+        Ok(Self { http, endpoint: url, host, path, region: region.to_owned(), key, clock })
+    }
+
+    /// Headers that sign a request of the service `ecs`: lower-case names and values.
+    #[must_use]
+    pub fn sign(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<(&'static str, String)> {
+        let params = self.key.signing_params(&self.region, "ecs", self.clock.now().div_euclid(1000));
+        sign_headers(&params, method, uri, headers, body).pairs().collect()
+    }
+
+    /// Calls an operation.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn call<T: DeserializeOwned>(&self, operation: &'static str, request: &impl Serialize) -> Result<T, CallError> {
+        let bad = |problem: String| CallError::BadAnswer { operation, problem };
+        let body = serde_json::to_vec(request).map_err(|error| bad(format!("the request has no JSON form: {error}")))?;
+        let target = format!("{TARGET}.{operation}");
+        let headers = [("host", self.host.as_str()), ("content-type", CONTENT_TYPE), ("x-amz-target", &target)];
+        let mut call = self.http.post(self.endpoint.clone()).header("content-type", CONTENT_TYPE).header("x-amz-target", &target);
+        for (name, value) in self.sign("POST", &self.path, &headers, &body) {
+            call = call.header(name, value);
+        }
+        let unreachable =
+            |error: reqwest::Error| CallError::Unreachable { operation, endpoint: self.endpoint.to_string(), problem: innermost(&error) };
+        let mut response = call.body(body).send().await.map_err(unreachable)?;
+        let status = response.status().as_u16();
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if answer.len() + chunk.len() > MAX_ANSWER {
+                return Err(bad(format!("it is larger than {MAX_ANSWER} bytes")));
+            }
+            answer.extend_from_slice(&chunk);
+        }
+        if status == 200 {
+            return serde_json::from_slice(&answer).map_err(|error| bad(error.to_string()));
+        }
+        Err(refusal(operation, status, &answer))
+    }
+}
+
+fn refusal(operation: &'static str, status: u16, body: &[u8]) -> CallError {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let kind = json["__type"].as_str().unwrap_or_default();
+    let kind = kind.rsplit('#').next().unwrap_or(kind).to_owned();
+    let message = json["message"].as_str().or_else(|| json["Message"].as_str()).map(str::to_owned);
+    let message = message.unwrap_or_else(|| String::from_utf8_lossy(body).chars().take(200).collect());
+    CallError::Refused { operation, kind, message, status }
+}
+
+/// reqwest's own text says only that sending failed; the reason is at the chain's end.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_as_the_service_spells_them() {
+        let error = refusal("RegisterContainerInstance", 400, br#"{"__type":"com.amazonaws.ecs#ClusterNotFoundException","message":"no"}"#);
+        assert_eq!((error.kind(), error.is_busy()), ("ClusterNotFoundException", false));
+        assert!(refusal("X", 400, br#"{"__type":"ThrottlingException","message":"slow"}"#).is_busy());
+        assert!(refusal("X", 503, b"<html>").is_busy());
+    }
+
+    #[test]
+    fn endpoints_that_are_none() {
+        let key = AccessKey::long_term("a", "b", "");
+        for endpoint in ["", "127.0.0.1:80", "ftp://x"] {
+            assert_eq!(EcsClient::new(endpoint, "r", key.clone(), Clock::Machine).unwrap_err().name, "ECS_BACKEND_HOST", "{endpoint}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Where one container is in its life. Each phase holds only what it has.
+
+use berth_network::port::{Attachment, PortBinding};
+use berth_runtime::port::Exit;
+use serde::{Deserialize, Serialize};
+
+use super::Millis;
+
+/// A container that has its image and its network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Digest of its image's manifest.
+    pub image_digest: String,
+    /// Its network; none in the machine's own.
+    pub attachment: Option<Attachment>,
+}
+
+/// A container that was started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Digest of its image's manifest; unknown if it was found running and nothing had been written of it.
+    pub image_digest: Option<String>,
+    /// Its published ports.
+    pub bindings: Vec<PortBinding>,
+    /// When its program began.
+    pub started_at: Millis,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Exit code; 128 + signal number if a signal ended it.
+    pub code: i32,
+    /// The kernel ended it for memory.
+    pub oom_killed: bool,
+    /// When.
+    pub at: Millis,
+}
+
+impl From<Exit> for ExitRecord {
+    fn from(exit: Exit) -> Self {
+        Self { code: exit.code, oom_killed: exit.oom_killed, at: crate::clock::unix_millis(exit.at) }
+    }
+}
+
+/// How far a container came that was never started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reached {
+    /// Nowhere.
+    Nothing,
+    /// Its image was here.
+    Image(String),
+    /// It was made, of this image.
+    Created(String),
+}
+
+/// How a container's life ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Ended {
+    /// Its program ended.
+    Exited {
+        /// What it was.
+        run: Run,
+        /// How it ended.
+        exit: ExitRecord,
+    },
+    /// It was started, and nobody can say how it ended.
+    Lost {
+        /// What it was.
+        run: Run,
+        /// What is known.
+        reason: String,
+    },
+    /// It was never started.
+    NeverStarted {
+        /// How far it came.
+        reached: Reached,
+        /// Why not; none if the task was stopped before.
+        reason: Option<String>,
+    },
+}
+
+/// Where a container is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Nothing is done.
+    Waiting,
+    /// Its image is being pulled and its network made.
+    Preparing,
+    /// Image and network are there.
+    Prepared(Prepared),
+    /// Preparations are being taken back.
+    Cancelling {
+        /// How far it had come.
+        reached: Reached,
+        /// Why; none if the task was stopped.
+        reason: Option<String>,
+    },
+    /// It is being made and started.
+    Launching {
+        /// Digest of its image's manifest.
+        image_digest: String,
+    },
+    /// It runs.
+    Running(Run),
+    /// It runs and was told to stop.
+    Stopping {
+        /// What it is.
+        run: Run,
+        /// When it was told so.
+        asked_at: Millis,
+        /// How often it was killed.
+        kills: u8,
+    },
+    /// Its life is over.
+    Stopped(Ended),
+}
+
+impl Phase {
+    /// What it is or was, if it was started.
+    #[must_use]
+    pub const fn run(&self) -> Option<&Run> {
+        match self {
+            Self::Running(run) | Self::Stopping { run, .. } | Self::Stopped(Ended::Exited { run, .. } | Ended::Lost { run, .. }) => {
+                Some(run)
+            }
+            _ => None,
+        }
+    }
+
+    /// Its life is over.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        matches!(self, Self::Stopped(_))
+    }
+
+    /// It runs, or is over: nothing more will be started.
+    #[must_use]
+    pub const fn is_past_start(&self) -> bool {
+        matches!(self, Self::Running(_) | Self::Stopping { .. } | Self::Stopped(_))
+    }
+}

@@ -1,0 +1,81 @@
+//! The next thing to do for a task. One step at most; doing it is the driver's work.
+
+use super::dependency::{gate, is_free_to_stop};
+use super::{Gate, Millis, Phase, TaskState};
+use crate::plan::TaskPlan;
+
+/// How long a kill may take before it is tried again; the kernel needs milliseconds.
+pub const KILL_PATIENCE: Millis = 10_000;
+/// How often a container is killed; the official agent tries to stop five times too.
+pub const MOST_KILLS: u8 = 5;
+
+/// Something to do for one container, by its place in the task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Pull its image and make its network.
+    Prepare(usize),
+    /// Make it, publish its ports, start it.
+    Launch(usize),
+    /// Take back what was prepared; it will not be started.
+    Abandon(usize, Option<String>),
+    /// Ask it to end.
+    Stop(usize),
+    /// End it.
+    Kill(usize),
+    /// It cannot be ended: give it up.
+    GiveUp(usize),
+}
+
+/// The next step, if there is one to be taken now.
+#[must_use]
+pub fn next_step(plan: &TaskPlan, state: &TaskState, now: Millis) -> Option<Step> {
+    let ending = state.is_ending(plan);
+    (0..plan.containers.len()).find_map(|index| step_of(plan, state, index, ending, now))
+}
+
+fn step_of(plan: &TaskPlan, state: &TaskState, index: usize, ending: bool, now: Millis) -> Option<Step> {
+    match &state.containers[index] {
+        Phase::Waiting | Phase::Preparing | Phase::Prepared(_) if ending => Some(Step::Abandon(index, None)),
+        phase @ (Phase::Waiting | Phase::Preparing | Phase::Prepared(_)) => {
+            if let Err(refusal) = &plan.containers[index].blueprint {
+                return Some(Step::Abandon(index, Some(format!("CannotCreateContainerError: {refusal}"))));
+            }
+            match (gate(plan, state, index, now), phase) {
+                (Gate::Impossible(why), _) => Some(Step::Abandon(index, Some(why))),
+                // Images are pulled before dependencies allow a start, so that the start then takes milliseconds.
+                (_, Phase::Waiting) => Some(Step::Prepare(index)),
+                (Gate::Open, Phase::Prepared(_)) => Some(Step::Launch(index)),
+                _ => None,
+            }
+        }
+        Phase::Running(_) if ending && is_free_to_stop(plan, state, index) => Some(Step::Stop(index)),
+        Phase::Stopping { kills, .. } if now >= deadline(plan, state, index)? => {
+            Some(if *kills < MOST_KILLS { Step::Kill(index) } else { Step::GiveUp(index) })
+        }
+        _ => None,
+    }
+}
+
+/// When a stopping container is to be killed, or killed again.
+fn deadline(plan: &TaskPlan, state: &TaskState, index: usize) -> Option<Millis> {
+    match &state.containers[index] {
+        Phase::Stopping { asked_at, kills, .. } => {
+            Some(asked_at + plan.containers[index].stop_timeout + Millis::from(*kills) * KILL_PATIENCE)
+        }
+        _ => None,
+    }
+}
+
+/// When [`next_step`] may have something to say though nothing was seen.
+#[must_use]
+pub fn wake_at(plan: &TaskPlan, state: &TaskState, now: Millis) -> Option<Millis> {
+    let of = |index: usize| match &state.containers[index] {
+        Phase::Stopping { .. } => deadline(plan, state, index),
+        Phase::Waiting | Phase::Preparing | Phase::Prepared(_) => match gate(plan, state, index, now) {
+            Gate::Closed { until } => until,
+            _ => None,
+        },
+        _ => None,
+    };
+    (0..plan.containers.len()).filter_map(of).min()
+}

@@ -1,0 +1,182 @@
+//! What must survive the agent: its identity and its tasks, each a JSON file that is replaced as a whole. No fsync: what a
+//! power cut takes, the runtime and the control plane know too.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use berth_acs::messages as acs;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Millis, TaskState};
+
+/// Who the agent is to the control plane.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Identity {
+    /// The cluster as it was configured when the instance was registered.
+    pub cluster: String,
+    /// The container instance's ARN; empty before it is registered.
+    pub container_instance_arn: String,
+    /// The largest manifest number seen.
+    pub timeline: i64,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskEntry {
+    /// As it was sent, without credentials.
+    pub task: acs::Task,
+    /// Where it is.
+    pub state: TaskState,
+    /// When it was over and accepted as such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<Millis>,
+}
+
+/// A file that cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct LedgerError {
+    /// Which.
+    pub path: PathBuf,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+/// The files below the data directory.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    identity: PathBuf,
+    tasks: PathBuf,
+}
+
+impl Ledger {
+    /// Opens the ledger below `data_dir`, which is made if it is missing. Half-written files of an earlier life are removed.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn open(data_dir: &Path) -> Result<Self, LedgerError> {
+        let tasks = data_dir.join("tasks");
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            move |source| LedgerError { path, source }
+        };
+        // Tasks' environments often hold secrets.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&tasks).map_err(fail(&tasks))?;
+        for file in fs::read_dir(&tasks).map_err(fail(&tasks))? {
+            let path = file.map_err(fail(&tasks))?.path();
+            if path.extension().is_some_and(|extension| extension == "new") {
+                fs::remove_file(&path).map_err(fail(&path))?;
+            }
+        }
+        Ok(Self { identity: data_dir.join("agent.json"), tasks })
+    }
+
+    /// Who the agent was; the default if it never was.
+    ///
+    /// # Errors
+    /// [`LedgerError`], also if the file holds something else.
+    pub fn identity(&self) -> Result<Identity, LedgerError> {
+        Ok(read(&self.identity)?.unwrap_or_default())
+    }
+
+    /// Keeps who the agent is.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn keep_identity(&self, identity: &Identity) -> Result<(), LedgerError> {
+        replace(&self.identity, identity)
+    }
+
+    /// All tasks, and the files that are none (which are left where they are).
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the directory cannot be read.
+    pub fn tasks(&self) -> Result<(Vec<TaskEntry>, Vec<LedgerError>), LedgerError> {
+        let fail = |source| LedgerError { path: self.tasks.clone(), source };
+        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+        for file in fs::read_dir(&self.tasks).map_err(fail)? {
+            let path = file.map_err(fail)?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                match read(&path) {
+                    Ok(entry) => entries.extend(entry),
+                    Err(error) => unreadable.push(error),
+                }
+            }
+        }
+        Ok((entries, unreadable))
+    }
+
+    /// Keeps a task under its id.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn keep_task(&self, id: &str, entry: &TaskEntry) -> Result<(), LedgerError> {
+        replace(&self.task_path(id), entry)
+    }
+
+    /// Forgets a task; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn forget_task(&self, id: &str) -> Result<(), LedgerError> {
+        let path = self.task_path(id);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LedgerError { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    fn task_path(&self, id: &str) -> PathBuf {
+        self.tasks.join(format!("{id}.json"))
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
+    let fail = |source| LedgerError { path: path.to_owned(), source };
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| fail(error.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(fail(error)),
+    }
+}
+
+fn replace(path: &Path, value: &impl Serialize) -> Result<(), LedgerError> {
+    let new = path.with_extension("new");
+    let fail = |source| LedgerError { path: path.to_owned(), source };
+    let bytes = serde_json::to_vec(value).map_err(|error| fail(error.into()))?;
+    fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path()).unwrap();
+        assert_eq!(ledger.identity().unwrap(), Identity::default());
+        let identity = Identity { cluster: "c".into(), container_instance_arn: "arn".into(), timeline: 7 };
+        ledger.keep_identity(&identity).unwrap();
+        let entry =
+            TaskEntry { task: acs::Task { arn: "arn:x/t1".into(), ..Default::default() }, state: TaskState::new(2), retired_at: Some(3) };
+        ledger.keep_task("t1", &entry).unwrap();
+        fs::write(dir.path().join("tasks/t2.new"), "half").unwrap();
+        fs::write(dir.path().join("tasks/t3.json"), "{").unwrap();
+
+        let ledger = Ledger::open(dir.path()).unwrap();
+        assert_eq!(ledger.identity().unwrap(), identity);
+        let (entries, unreadable) = ledger.tasks().unwrap();
+        assert_eq!(entries, [entry]);
+        assert_eq!(unreadable.len(), 1);
+        assert!(!dir.path().join("tasks/t2.new").exists());
+        ledger.forget_task("t1").unwrap();
+        ledger.forget_task("t1").unwrap();
+        assert!(ledger.tasks().unwrap().0.is_empty());
+    }
+}

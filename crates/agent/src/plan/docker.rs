@@ -1,0 +1,142 @@
+//! The members of Docker's own configuration that travel as strings, and what of a container this agent refuses.
+
+use std::path::PathBuf;
+
+use berth_acs::messages as acs;
+use berth_acs::messages::{ContainerConfig, HostConfig};
+use berth_runtime::port::{TmpfsMount, Ulimit};
+
+const MIB: u64 = 1024 * 1024;
+
+/// The command of the container's `overrides`; no other key is allowed there, as with the official agent.
+pub(super) fn overridden_command(container: &acs::Container) -> Result<Option<Vec<String>>, String> {
+    let text = container.overrides.0.trim();
+    if matches!(text, "" | "{}" | "null") {
+        return Ok(None);
+    }
+    let name = &container.name;
+    let fields: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| format!("overrides of container {name} are no JSON object: {error}"))?;
+    if let Some(key) = fields.keys().find(|key| *key != "command") {
+        return Err(format!("overrides of container {name} hold '{key}', and only 'command' is allowed"));
+    }
+    let command = fields.get("command").cloned().unwrap_or_default();
+    serde_json::from_value(command).map_err(|error| format!("overrides of container {name}: command: {error}"))
+}
+
+/// The first member that this agent does not honour.
+pub(super) fn unsupported(container: &acs::Container, config: &ContainerConfig, host: &HostConfig) -> Option<String> {
+    let named = [
+        (!container.links.is_empty(), "links"),
+        (!container.volumes_from.is_empty(), "volumesFrom"),
+        (!container.secrets.is_empty(), "secrets"),
+        (!container.environment_files.is_empty(), "environmentFiles"),
+        (container.firelens_configuration.is_some(), "firelensConfiguration"),
+        (!container.managed_agents.is_empty(), "managedAgents (ECS Exec)"),
+        (container.restart_policy.as_ref().is_some_and(|policy| policy.enabled), "restartPolicy"),
+        (!container.credential_specs.is_empty(), "credentialSpecs"),
+        (container.registry_authentication.as_ref().is_some_and(|auth| auth.kind == "asm"), "repositoryCredentials"),
+        (config.tty, "pseudoTerminal"),
+        (config.open_stdin, "interactive"),
+        (config.healthcheck.is_some(), "healthCheck"),
+        (host.init == Some(true), "linuxParameters.initProcessEnabled"),
+        (!host.devices.is_empty(), "linuxParameters.devices"),
+        (host.memory_swap != 0, "linuxParameters.maxSwap"),
+        (host.memory_swappiness.is_some(), "linuxParameters.swappiness"),
+        (!host.security_opt.is_empty(), "dockerSecurityOptions"),
+        (!matches!(host.pid_mode.as_str(), ""), "pidMode"),
+        (!matches!(host.ipc_mode.as_str(), "" | "private"), "ipcMode"),
+    ];
+    named.into_iter().find(|(set, _)| *set).map(|(_, name)| format!("{name} is not supported by this agent"))
+}
+
+/// Most bytes of output to keep, by the log driver; `default` where the driver does not say.
+pub(super) fn log_limit(host: &HostConfig, default: u64) -> Result<u64, String> {
+    let Some(log) = &host.log_config else { return Ok(default) };
+    match log.kind.as_str() {
+        "" => Ok(default),
+        "none" => Ok(0),
+        "json-file" => {
+            let Some(size) = log.config.get("max-size") else { return Ok(default) };
+            let size = parse_size(size).ok_or_else(|| format!("logConfiguration: max-size '{size}' is no size"))?;
+            let files = log.config.get("max-file").map_or(Ok(1), |text| text.parse::<u64>());
+            let files = files.map_err(|_| "logConfiguration: max-file is no number".to_owned())?;
+            Ok(size.saturating_mul(files.max(1)))
+        }
+        other => Err(format!("log driver {other} is not supported by this agent")),
+    }
+}
+
+/// Docker's notation of sizes: `10m`, `512k`, `1g`, bytes without a unit.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let text = text.strip_suffix('b').unwrap_or(&text);
+    let (number, unit) = match text.strip_suffix(['k', 'm', 'g']) {
+        Some(number) => (number, text.as_bytes()[text.len() - 1]),
+        None => (text, b'1'),
+    };
+    let factor = match unit {
+        b'k' => 1024,
+        b'm' => MIB,
+        b'g' => 1024 * MIB,
+        _ => 1,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// `Tmpfs`: path to options, the size among them.
+pub(super) fn tmpfs(host: &HostConfig) -> Result<Vec<TmpfsMount>, String> {
+    let one = |(path, options): (&String, &String)| {
+        let mut size = None;
+        let mut rest = Vec::new();
+        for option in options.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+            match option.strip_prefix("size=") {
+                Some(text) => size = Some(parse_size(text).ok_or_else(|| format!("tmpfs {path}: '{option}' is no size"))?),
+                None => rest.push(option.to_owned()),
+            }
+        }
+        let size = size.filter(|size| *size > 0).ok_or_else(|| format!("tmpfs {path} has no size"))?;
+        let size_mib = u32::try_from(size.div_ceil(MIB)).map_err(|_| format!("tmpfs {path} is too large"))?;
+        Ok(TmpfsMount { destination: PathBuf::from(path), size_mib, options: rest })
+    };
+    host.tmpfs.iter().map(one).collect()
+}
+
+/// `Ulimits`; Docker's -1 means without limit.
+pub(super) fn ulimits(host: &HostConfig) -> Vec<Ulimit> {
+    let value = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
+    host.ulimits.iter().map(|limit| Ulimit { name: limit.name.clone(), soft: value(limit.soft), hard: value(limit.hard) }).collect()
+}
+
+/// `ExtraHosts`: `name:address`, where the address may hold colons.
+pub(super) fn extra_hosts(host: &HostConfig) -> Result<Vec<(String, String)>, String> {
+    let one = |line: &String| match line.split_once(':') {
+        Some((name, address)) if !name.is_empty() && address.parse::<std::net::IpAddr>().is_ok() => {
+            Ok((name.to_owned(), address.to_owned()))
+        }
+        _ => Err(format!("extraHosts: '{line}' is not name:address")),
+    };
+    host.extra_hosts.iter().map(one).collect()
+}
+
+/// `ShmSize` in MiB, rounded up.
+pub(super) fn shared_memory_mib(host: &HostConfig) -> Result<Option<u32>, String> {
+    match u64::try_from(host.shm_size).map_err(|_| "sharedMemorySize is negative".to_owned())? {
+        0 => Ok(None),
+        bytes => u32::try_from(bytes.div_ceil(MIB)).map(Some).map_err(|_| "sharedMemorySize is too large".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_docker_writes_them() {
+        for (text, bytes) in
+            [("10m", Some(10 * MIB)), ("512K", Some(512 * 1024)), ("1gb", Some(1024 * MIB)), ("77", Some(77)), ("x", None), ("", None)]
+        {
+            assert_eq!(parse_size(text), bytes, "{text}");
+        }
+    }
+}

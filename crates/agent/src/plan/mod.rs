@@ -1,0 +1,222 @@
+//! A task as it was sent, parsed once into what the engine and the runtime work with. Whatever this agent cannot honour is
+//! found here, before anything is pulled. Pure; never touches the machine.
+
+mod docker;
+mod spec;
+mod volumes;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use berth_acs::messages as acs;
+use berth_network::port::{AttachmentId, PortRequest};
+use berth_runtime::port::{ContainerId, ContainerSpec};
+
+use crate::engine::Millis;
+
+/// ECS allows ten containers; an agent takes a few more before it calls a task nonsense.
+pub const MOST_CONTAINERS: usize = 32;
+
+/// What a plan needs to know besides the task.
+#[derive(Debug, Clone)]
+pub struct PlanContext {
+    /// The region that containers are told of.
+    pub region: String,
+    /// Where task-scoped volumes are made.
+    pub volumes_dir: PathBuf,
+    /// Milliseconds from stop signal to kill where the container does not say.
+    pub stop_timeout: Millis,
+    /// Most bytes of output kept per container.
+    pub log_limit: u64,
+}
+
+/// A task's plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskPlan {
+    /// The task's ARN.
+    pub arn: String,
+    /// The last part of the ARN; safe in paths.
+    pub id: String,
+    /// The task definition's family.
+    pub family: String,
+    /// The task definition's revision, as text.
+    pub version: String,
+    /// Its containers, in the task definition's order.
+    pub containers: Vec<ContainerPlan>,
+}
+
+/// One container's plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerPlan {
+    /// Its name within the task.
+    pub name: String,
+    /// Its image, as the task definition has it.
+    pub image: String,
+    /// The task ends with it.
+    pub essential: bool,
+    /// What it waits for.
+    pub depends_on: Vec<Dependency>,
+    /// How long those that wait for its end do so.
+    pub start_timeout: Option<Millis>,
+    /// From stop signal to kill.
+    pub stop_timeout: Millis,
+    /// Its name on this machine.
+    pub runtime_id: ContainerId,
+    /// Its network's name on this machine.
+    pub attachment_id: AttachmentId,
+    /// Its network's kind.
+    pub wiring: Wiring,
+    /// What to make, or what of it this agent cannot honour.
+    pub blueprint: Result<Box<Blueprint>, String>,
+}
+
+/// What a container waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dependency {
+    /// The other container's place in the task.
+    pub on: usize,
+    /// What it must have come to.
+    pub condition: Condition,
+}
+
+/// `dependsOn`'s conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It was started.
+    Start,
+    /// It ended.
+    Complete,
+    /// It ended with exit code 0.
+    Success,
+}
+
+/// How a container is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wiring {
+    /// In the machine's own network.
+    Host,
+    /// On the bridge.
+    Bridge,
+    /// Loopback only.
+    Isolated,
+}
+
+/// What to make of a container.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blueprint {
+    /// Its specification; image and network are filled in at launch.
+    pub spec: ContainerSpec,
+    /// The ports to publish.
+    pub ports: Vec<PortRequest>,
+    /// Host directories to make if they are missing.
+    pub directories: Vec<PathBuf>,
+}
+
+/// A task that cannot be planned at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// It cannot be taken on; the control plane gets no acknowledgement. The official agent's spelling is kept.
+    #[error("UnrecogniedTaskError: Error loading task - {0}")]
+    Unreadable(String),
+    /// `dependsOn` names nobody or goes in a circle.
+    #[error("Task dependencies cannot be resolved, taskArn: {0}")]
+    Dependencies(String),
+}
+
+/// The last part of a task's ARN, if it can be part of a path.
+#[must_use]
+pub fn task_id(arn: &str) -> Option<String> {
+    let id = arn.rsplit('/').next()?;
+    let legal = (1..=48).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    (legal && arn.starts_with("arn:")).then(|| id.to_owned())
+}
+
+/// Plans a task.
+///
+/// # Errors
+/// [`PlanError`]. What only concerns one container is in its [`ContainerPlan::blueprint`].
+pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanError> {
+    let unreadable = |text: &str| PlanError::Unreadable(text.to_owned());
+    let id = task_id(&task.arn).ok_or_else(|| unreadable("the task has no usable ARN"))?;
+    if task.containers.is_empty() || task.containers.len() > MOST_CONTAINERS {
+        return Err(PlanError::Unreadable(format!("a task has 1 to {MOST_CONTAINERS} containers, not {}", task.containers.len())));
+    }
+    let mut containers = Vec::with_capacity(task.containers.len());
+    for (index, container) in task.containers.iter().enumerate() {
+        if container.name.is_empty() || task.containers[..index].iter().any(|other| other.name == container.name) {
+            return Err(PlanError::Unreadable(format!("container {index} has no name of its own")));
+        }
+        let depends_on = dependencies(task, container).ok_or_else(|| PlanError::Dependencies(task.arn.clone()))?;
+        let command = docker::overridden_command(container).map_err(PlanError::Unreadable)?;
+        let wiring = spec::wiring(task, container);
+        let runtime_id = ContainerId(format!("{id}-{index}"));
+        let blueprint = match (&wiring, unsupported_task(task)) {
+            (_, Some(refusal)) => Err(refusal),
+            (Err(refusal), None) => Err(refusal.clone()),
+            (Ok(wiring), None) => spec::blueprint(task, container, &id, &runtime_id, *wiring, command, context).map(Box::new),
+        };
+        containers.push(ContainerPlan {
+            name: container.name.clone(),
+            image: container.image.clone(),
+            essential: container.essential,
+            depends_on,
+            start_timeout: (container.start_timeout > 0).then(|| container.start_timeout.saturating_mul(1000)),
+            stop_timeout: if container.stop_timeout > 0 { container.stop_timeout.saturating_mul(1000) } else { context.stop_timeout },
+            runtime_id,
+            attachment_id: AttachmentId(format!("{}-{index}", &id[..id.len().min(16)])),
+            wiring: wiring.unwrap_or(Wiring::Isolated),
+            blueprint,
+        });
+    }
+    if has_circle(&containers) {
+        return Err(PlanError::Dependencies(task.arn.clone()));
+    }
+    Ok(TaskPlan { arn: task.arn.clone(), id, family: task.family.clone(), version: task.version.clone(), containers })
+}
+
+/// What of the task as a whole cannot be honoured.
+fn unsupported_task(task: &acs::Task) -> Option<String> {
+    let host_or_unset = |mode: &str| mode.is_empty();
+    let refusal = if !host_or_unset(&task.pid_mode) {
+        format!("pidMode {} is not supported by this agent", task.pid_mode)
+    } else if !host_or_unset(&task.ipc_mode) {
+        format!("ipcMode {} is not supported by this agent", task.ipc_mode)
+    } else if task.proxy_configuration.is_some() {
+        "proxyConfiguration is not supported by this agent".to_owned()
+    } else if let Some(association) = task.associations.first() {
+        format!("associations of type {} are not supported by this agent", association.kind)
+    } else if let Some(attachment) = task.attachments.first() {
+        format!("attachments of type {} are not supported by this agent", attachment.attachment_type)
+    } else {
+        return None;
+    };
+    Some(refusal)
+}
+
+fn dependencies(task: &acs::Task, container: &acs::Container) -> Option<Vec<Dependency>> {
+    let one = |dependency: &acs::ContainerDependency| {
+        let on = task.containers.iter().position(|other| other.name == dependency.container_name)?;
+        let condition = match dependency.condition.as_str() {
+            "START" | "CREATE" => Condition::Start,
+            "COMPLETE" => Condition::Complete,
+            "SUCCESS" => Condition::Success,
+            _ => return None,
+        };
+        Some(Dependency { on, condition })
+    };
+    container.depends_on.iter().map(one).collect()
+}
+
+/// Takes containers away whose dependencies are all gone, until none is left or none can go.
+fn has_circle(containers: &[ContainerPlan]) -> bool {
+    let mut gone = vec![false; containers.len()];
+    loop {
+        let free = (0..containers.len()).find(|i| !gone[*i] && containers[*i].depends_on.iter().all(|dependency| gone[dependency.on]));
+        match free {
+            Some(index) => gone[index] = true,
+            None => return gone.contains(&false),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! From ECS's container to the runtime's specification of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use berth_acs::messages as acs;
+use berth_acs::messages::{ContainerConfig, HostConfig};
+use berth_network::port::{PortRequest, Protocol};
+use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec};
+
+use super::{Blueprint, PlanContext, Wiring, docker, volumes};
+
+const MIB: u64 = 1024 * 1024;
+/// The kernel's least share of CPU; ECS gives it to containers without CPU units.
+const LEAST_CPU_SHARES: u64 = 2;
+
+/// Docker's own configuration, or which of its two strings cannot be read.
+fn docker_config(container: &acs::Container) -> Result<(ContainerConfig, HostConfig), String> {
+    let Some(docker) = &container.docker_config else { return Ok(Default::default()) };
+    let config = docker.container_config().map_err(|error| error.to_string())?;
+    Ok((config, docker.host_config().map_err(|error| error.to_string())?))
+}
+
+/// How a container is connected. Docker's network mode comes first, as with the official agent; the task's is bookkeeping.
+pub(super) fn wiring(task: &acs::Task, container: &acs::Container) -> Result<Wiring, String> {
+    let (config, host) = docker_config(container)?;
+    if task.network_mode == "awsvpc" || !task.elastic_network_interfaces.is_empty() {
+        return Err("network mode awsvpc is not supported by this agent".to_owned());
+    }
+    let mode = if host.network_mode.is_empty() { &task.network_mode } else { &host.network_mode };
+    match mode.as_str() {
+        _ if config.network_disabled => Ok(Wiring::Isolated),
+        "" | "default" | "bridge" => Ok(Wiring::Bridge),
+        "host" => Ok(Wiring::Host),
+        "none" => Ok(Wiring::Isolated),
+        other => Err(format!("network mode {other} is not supported by this agent")),
+    }
+}
+
+/// What to make of a container, or what of it cannot be honoured.
+pub(super) fn blueprint(
+    task: &acs::Task,
+    container: &acs::Container,
+    task_id: &str,
+    id: &ContainerId,
+    wiring: Wiring,
+    overridden: Option<Vec<String>>,
+    context: &PlanContext,
+) -> Result<Blueprint, String> {
+    let (config, host) = docker_config(container)?;
+    if let Some(refusal) = docker::unsupported(container, &config, &host) {
+        return Err(refusal);
+    }
+    if container.image.is_empty() {
+        return Err("the container has no image".to_owned());
+    }
+    let ports = ports(container)?;
+    let (mounts, directories) = volumes::mounts(task, container, task_id, context)?;
+    let command = overridden.unwrap_or_else(|| container.command.clone());
+    let spec = ContainerSpec {
+        id: id.clone(),
+        image_digest: String::new(),
+        entry_point: non_empty(&container.entry_point),
+        command: non_empty(&command),
+        environment: environment(container, &context.region),
+        user: some_text(&config.user),
+        working_directory: some_text(&config.working_dir),
+        hostname: some_text(&config.hostname),
+        extra_hosts: docker::extra_hosts(&host)?,
+        dns_servers: host.dns.clone(),
+        dns_search: host.dns_search.clone(),
+        network: ContainerNetwork::Host,
+        address: None,
+        cgroup_parent: task_id.to_owned(),
+        cpu_shares: u64::try_from(container.cpu).unwrap_or(0).max(LEAST_CPU_SHARES),
+        cpu_limit_millis: task.cpu.filter(|cpu| *cpu > 0.0 && *cpu < 4096.0).map(|cpu| (cpu * 1000.0).round() as u64),
+        memory_limit: mib(container.memory).or_else(|| task.memory.and_then(mib)),
+        memory_reservation: u64::try_from(host.memory_reservation).ok().filter(|bytes| *bytes > 0),
+        pids_limit: None,
+        capabilities_add: host.cap_add.clone(),
+        capabilities_drop: host.cap_drop.clone(),
+        privileged: host.privileged,
+        read_only_root: host.readonly_rootfs,
+        mounts,
+        tmpfs: docker::tmpfs(&host)?,
+        shared_memory_mib: docker::shared_memory_mib(&host)?,
+        ulimits: docker::ulimits(&host),
+        sysctls: host.sysctls.clone(),
+        terminal: false,
+        labels: labels(task, container, config.labels),
+        log_limit: docker::log_limit(&host, context.log_limit)?,
+    };
+    let ports = if wiring == Wiring::Bridge { ports } else { Vec::new() };
+    Ok(Blueprint { spec, ports, directories: directories.into_iter().collect::<Vec<PathBuf>>() })
+}
+
+fn some_text(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+fn non_empty(list: &[String]) -> Option<Vec<String>> {
+    (!list.is_empty()).then(|| list.to_vec())
+}
+
+fn mib(amount: i64) -> Option<u64> {
+    u64::try_from(amount).ok().filter(|mib| *mib > 0).map(|mib| mib.saturating_mul(MIB))
+}
+
+/// The region is given unless the task has an opinion on it. The metadata and credentials variables are not: nothing here
+/// answers at their addresses, and a URL that leads nowhere makes SDKs wait.
+fn environment(container: &acs::Container, region: &str) -> BTreeMap<String, String> {
+    const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+    let mut environment = container.environment.clone();
+    if !REGION.iter().any(|name| environment.contains_key(*name)) {
+        environment.extend(REGION.map(|name| (name.to_owned(), region.to_owned())));
+    }
+    environment
+}
+
+/// The labels that the official agent sets; a task definition's own cannot replace them.
+fn labels(task: &acs::Task, container: &acs::Container, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut labels = own;
+    let ecs = [
+        ("cluster", &task.task_cluster_arn),
+        ("container-name", &container.name),
+        ("task-arn", &task.arn),
+        ("task-definition-family", &task.family),
+        ("task-definition-version", &task.version),
+    ];
+    labels.extend(ecs.map(|(name, value)| (format!("com.amazonaws.ecs.{name}"), value.clone())));
+    labels
+}
+
+fn ports(container: &acs::Container) -> Result<Vec<PortRequest>, String> {
+    let one = |mapping: &acs::PortMapping| {
+        if !mapping.container_port_range.is_empty() {
+            return Err("containerPortRange is not supported by this agent".to_owned());
+        }
+        let container_port = u16::try_from(mapping.container_port).ok().filter(|port| *port != 0);
+        let container_port = container_port.ok_or_else(|| format!("containerPort {} is no port", mapping.container_port))?;
+        let host_port = u16::try_from(mapping.host_port).map_err(|_| format!("hostPort {} is no port", mapping.host_port))?;
+        let protocol = match mapping.protocol.as_str() {
+            "" | "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            other => return Err(format!("port mapping protocol {other} is neither tcp nor udp")),
+        };
+        Ok(PortRequest { container_port, host_port: Some(host_port).filter(|port| *port != 0), protocol })
+    };
+    container.port_mappings.iter().map(one).collect()
+}

@@ -1,0 +1,169 @@
+//! What is answered to each frame of ACS. It takes tasks on and stops them; it holds no socket.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use berth_acs::messages::{
+    AckRequest, AgentFrame, DesiredStatus, HeartbeatAckRequest, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage, NackRequest,
+    PayloadMessage, RoleCredentials, RoleType, ServerFrame, TaskManifestMessage, TaskStopVerificationAck, TaskStopVerificationMessage,
+};
+
+use super::Link;
+use crate::tasks::Tasks;
+
+/// A manifest whose stop candidates were sent: its message and the candidates.
+#[derive(Debug, Default)]
+struct AwaitedVerdict {
+    message_id: String,
+    candidates: HashSet<String>,
+}
+
+/// The conversation over one connection.
+pub struct Conversation {
+    link: Arc<Link>,
+    tasks: Arc<Tasks>,
+    verdict: Option<AwaitedVerdict>,
+}
+
+impl Conversation {
+    pub fn new(link: Arc<Link>, tasks: Arc<Tasks>) -> Self {
+        Self { link, tasks, verdict: None }
+    }
+
+    /// Does what a frame asks for and says what to answer.
+    pub async fn on_frame(&mut self, frame: ServerFrame) -> Vec<AgentFrame> {
+        match frame {
+            ServerFrame::Heartbeat(heartbeat) => vec![AgentFrame::HeartbeatAck(HeartbeatAckRequest { message_id: heartbeat.message_id })],
+            ServerFrame::Payload(payload) => self.payload(payload).await,
+            ServerFrame::TaskManifest(manifest) => self.manifest(manifest),
+            ServerFrame::TaskStopVerificationAck(verdict) => {
+                self.verdict(verdict);
+                Vec::new()
+            }
+            ServerFrame::IamRoleCredentials(message) => self.credentials(message),
+            ServerFrame::StageUpdate(update) | ServerFrame::PerformUpdate(update) => {
+                self.nack(update.cluster_arn, update.container_instance_arn, update.message_id, "Updates are disabled")
+            }
+            ServerFrame::AttachTaskNetworkInterfaces(message) => self.nack(
+                message.cluster_arn,
+                message.container_instance_arn,
+                message.message_id,
+                "Network interfaces are not supported by this agent",
+            ),
+            ServerFrame::AttachInstanceNetworkInterfaces(message) => self.nack(
+                message.cluster_arn,
+                message.container_instance_arn,
+                message.message_id,
+                "Network interfaces are not supported by this agent",
+            ),
+            ServerFrame::ConfirmAttachment(message) => self.nack(
+                message.cluster_arn,
+                message.container_instance_arn,
+                message.message_id,
+                "Attachments are not supported by this agent",
+            ),
+            // Words without consequences; a deregistered instance learns of it at the next handshake.
+            ServerFrame::Close(text)
+            | ServerFrame::Error(text)
+            | ServerFrame::ServerException(text)
+            | ServerFrame::BadRequestException(text)
+            | ServerFrame::InvalidClusterException(text)
+            | ServerFrame::InvalidInstanceException(text)
+            | ServerFrame::AccessDeniedException(text)
+            | ServerFrame::InactiveInstanceException(text) => {
+                tracing::info!(message = text.message, "the control plane says");
+                Vec::new()
+            }
+            ServerFrame::Unknown { kind } => {
+                tracing::info!(kind, "a message of a type that this agent does not know");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Acknowledged once every task of it is in the ledger. Stops come first: they may free what the starts need.
+    async fn payload(&self, payload: PayloadMessage) -> Vec<AgentFrame> {
+        if payload.message_id.is_empty() {
+            return Vec::new();
+        }
+        let ack = self.ack(payload.cluster_arn, &payload.message_id);
+        let (stops, others): (Vec<_>, Vec<_>) = payload.tasks.into_iter().partition(|task| task.desired_status == DesiredStatus::Stopped);
+        let mut answers = Vec::new();
+        let mut all_taken = true;
+        for task in stops.into_iter().chain(others) {
+            let arn = task.arn.clone();
+            let roles = [
+                (RoleType::TaskApplication, task.role_credentials.clone()),
+                (RoleType::TaskExecution, task.execution_role_credentials.clone()),
+            ];
+            if let Err(error) = self.tasks.take(task).await {
+                tracing::error!(task = arn, %error, "a task is not taken on, and its message not acknowledged");
+                all_taken = false;
+                continue;
+            }
+            for (role, credentials) in roles {
+                let Some(credentials) = credentials else { continue };
+                answers.push(credentials_ack(&payload.message_id, &credentials));
+                self.tasks.keep_credentials(&arn, role, credentials);
+            }
+        }
+        if all_taken {
+            answers.push(ack);
+        }
+        answers
+    }
+
+    fn manifest(&mut self, manifest: TaskManifestMessage) -> Vec<AgentFrame> {
+        match self.link.advance_timeline(manifest.timeline) {
+            Ok(true) => {}
+            Ok(false) => return Vec::new(),
+            Err(error) => {
+                tracing::error!(%error, "a manifest is left alone");
+                return Vec::new();
+            }
+        }
+        let mut answers = vec![self.ack(manifest.cluster_arn, &manifest.message_id)];
+        let stop_candidates = self.tasks.unlisted(&manifest.tasks);
+        let candidates: HashSet<String> = stop_candidates.iter().map(|task| task.task_arn.clone()).collect();
+        self.verdict = Some(AwaitedVerdict { message_id: manifest.message_id.clone(), candidates });
+        if !stop_candidates.is_empty() {
+            answers
+                .push(AgentFrame::TaskStopVerification(TaskStopVerificationMessage { message_id: manifest.message_id, stop_candidates }));
+        }
+        answers
+    }
+
+    /// Good once for each manifest, and only for what was asked about.
+    fn verdict(&mut self, verdict: TaskStopVerificationAck) {
+        let Some(awaited) = self.verdict.take_if(|awaited| awaited.message_id == verdict.message_id) else { return };
+        for task in verdict.stop_tasks.iter().filter(|task| awaited.candidates.contains(&task.task_arn)) {
+            tracing::warn!(task = task.task_arn, "stopped, because the control plane does not know it");
+            self.tasks.stop(&task.task_arn);
+        }
+    }
+
+    fn credentials(&self, message: IamRoleCredentialsMessage) -> Vec<AgentFrame> {
+        if message.message_id.is_empty() {
+            return Vec::new();
+        }
+        let ack = credentials_ack(&message.message_id, &message.role_credentials);
+        if self.tasks.keep_credentials(&message.task_arn, message.role_type, message.role_credentials) { vec![ack] } else { Vec::new() }
+    }
+
+    fn ack(&self, cluster: String, message_id: &str) -> AgentFrame {
+        let container_instance = self.link.identity().container_instance_arn;
+        AgentFrame::Ack(AckRequest { cluster, container_instance, message_id: message_id.to_owned() })
+    }
+
+    fn nack(&self, cluster: String, container_instance: String, message_id: String, reason: &str) -> Vec<AgentFrame> {
+        vec![AgentFrame::Nack(NackRequest { cluster, container_instance, message_id, reason: reason.to_owned() })]
+    }
+}
+
+fn credentials_ack(message_id: &str, credentials: &RoleCredentials) -> AgentFrame {
+    AgentFrame::CredentialsAck(IamRoleCredentialsAckRequest {
+        message_id: message_id.to_owned(),
+        expiration: credentials.expiration.clone(),
+        credentials_id: credentials.credentials_id.clone(),
+    })
+}

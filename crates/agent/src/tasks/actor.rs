@@ -1,0 +1,257 @@
+//! One task, driven: takes the steps that the engine names, folds in what comes of them, reports. It decides nothing.
+
+use std::sync::Arc;
+
+use berth_acs::messages as acs;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Means, effects};
+use crate::engine::{Fact, Phase, Prepared, Step, TaskState, Told, next_report, next_step, wake_at};
+use crate::ledger::TaskEntry;
+use crate::plan::TaskPlan;
+use crate::reports::{self, Submission};
+
+/// A task that is known here: what it is, and where it is.
+#[derive(Debug)]
+pub struct TaskRecord {
+    /// As it was sent, without credentials.
+    pub task: acs::Task,
+    /// The same, parsed.
+    pub plan: TaskPlan,
+    /// Where it is.
+    pub state: Mutex<TaskState>,
+    /// Its roles' credentials: in memory alone.
+    pub credentials: Mutex<TaskCredentials>,
+}
+
+/// The credentials of a task's two roles, as they were last sent.
+#[derive(Debug, Default)]
+pub struct TaskCredentials {
+    /// Of the task role.
+    pub application: Option<acs::RoleCredentials>,
+    /// Of the execution role.
+    pub execution: Option<acs::RoleCredentials>,
+}
+
+/// How an actor ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The task is STOPPED and accepted as such.
+    Over,
+    /// The agent ends; the task goes on.
+    LeftAlone,
+}
+
+/// Two ends of a container's preparation.
+#[derive(Debug, Clone, Default)]
+struct Preparation {
+    cancel: CancellationToken,
+    ended: CancellationToken,
+}
+
+pub struct Actor {
+    means: Arc<Means>,
+    record: Arc<TaskRecord>,
+    facts: mpsc::UnboundedReceiver<Fact>,
+    tell: mpsc::UnboundedSender<Fact>,
+    preparations: Vec<Preparation>,
+    effects: JoinSet<()>,
+    reporting: bool,
+    unsaved: bool,
+}
+
+impl Actor {
+    /// An actor for a task; what runs already is watched.
+    pub fn new(
+        means: Arc<Means>,
+        record: Arc<TaskRecord>,
+        tell: mpsc::UnboundedSender<Fact>,
+        facts: mpsc::UnboundedReceiver<Fact>,
+    ) -> Self {
+        let preparations = record.plan.containers.iter().map(|_| Preparation::default()).collect();
+        let mut actor = Self { means, record, facts, tell, preparations, effects: JoinSet::new(), reporting: false, unsaved: false };
+        let running: Vec<usize> = {
+            let state = actor.record.state.lock();
+            let runs = |phase: &Phase| matches!(phase, Phase::Running(_) | Phase::Stopping { .. });
+            (0..state.containers.len()).filter(|index| runs(&state.containers[*index])).collect()
+        };
+        running.into_iter().for_each(|index| actor.watch(index));
+        actor
+    }
+
+    /// Drives the task until it is over and accepted as such, or `stop`.
+    pub async fn run(mut self, stop: CancellationToken) -> Outcome {
+        loop {
+            while self.take_step() {}
+            self.report();
+            // After the report has gone out: nobody waits for this write.
+            self.save();
+            let wake = {
+                let state = self.record.state.lock();
+                if state.told == Told::Stopped {
+                    return Outcome::Over;
+                }
+                wake_at(&self.record.plan, &state, self.means.clock.now())
+            };
+            tokio::select! {
+                fact = self.facts.recv() => {
+                    self.apply(fact.expect("the actor holds a sender itself"));
+                    while let Ok(fact) = self.facts.try_recv() {
+                        self.apply(fact);
+                    }
+                }
+                () = self.means.clock.sleep_until(wake) => {}
+                () = stop.cancelled() => return Outcome::LeftAlone,
+            }
+            while let Some(ended) = self.effects.try_join_next() {
+                if let Err(error) = ended {
+                    tracing::error!(task = self.record.plan.arn, %error, "work on a task broke off");
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, fact: Fact) {
+        let watched = match &fact {
+            Fact::Launched(index, Ok(_)) => Some(*index),
+            _ => None,
+        };
+        // Preparations are made again after a restart, so they need not be kept.
+        self.unsaved |= !matches!(fact, Fact::Prepared(_, Ok(_)));
+        if matches!(fact, Fact::Reported(_)) {
+            self.reporting = false;
+        }
+        self.record.state.lock().apply(&self.record.plan, fact, self.means.clock.now());
+        if let Some(index) = watched {
+            self.watch(index);
+        }
+    }
+
+    fn take_step(&mut self) -> bool {
+        let now = self.means.clock.now();
+        let (step, before) = {
+            let mut state = self.record.state.lock();
+            let Some(step) = next_step(&self.record.plan, &state, now) else { return false };
+            let before = state.containers[index_of(&step)].clone();
+            state.begin(&step, now);
+            (step, before)
+        };
+        tracing::debug!(task = self.record.plan.arn, ?step, "a step");
+        match (step, before) {
+            (Step::Prepare(index), _) => self.prepare(index),
+            (Step::Launch(index), Phase::Prepared(prepared)) => self.launch(index, prepared),
+            (Step::Abandon(index, _), before @ (Phase::Preparing | Phase::Prepared(_))) => self.abandon(index, before == Phase::Preparing),
+            (Step::Abandon(..), _) => self.unsaved = true,
+            (Step::Stop(index), _) => self.spawn(index, |means, record, index| async move {
+                effects::stop(&means, &record.plan.containers[index]).await;
+                None
+            }),
+            (Step::Kill(index), _) => self.spawn(index, |means, record, index| async move {
+                effects::kill(&means, &record.plan.containers[index]).await;
+                None
+            }),
+            (Step::GiveUp(index), _) => {
+                self.unsaved = true;
+                self.spawn(index, |means, record, index| async move {
+                    effects::release_network(&means, &record.plan.containers[index]).await;
+                    None
+                });
+            }
+            (Step::Launch(index), phase) => unreachable!("container {index} is launched from {phase:?}"),
+        }
+        true
+    }
+
+    /// Runs an effect of a container beside the actor; the fact that it ends with, if any, comes back.
+    fn spawn<F: Future<Output = Option<Fact>> + Send + 'static>(
+        &mut self,
+        index: usize,
+        effect: impl FnOnce(Arc<Means>, Arc<TaskRecord>, usize) -> F,
+    ) {
+        let (tell, work) = (self.tell.clone(), effect(self.means.clone(), self.record.clone(), index));
+        self.effects.spawn(async move {
+            if let Some(fact) = work.await {
+                // Nobody listens any more: the agent is ending.
+                let _ = tell.send(fact);
+            }
+        });
+    }
+
+    fn prepare(&mut self, index: usize) {
+        let Preparation { cancel, ended } = self.preparations[index].clone();
+        self.spawn(index, |means, record, index| async move {
+            let _ended = ended.drop_guard();
+            Some(Fact::Prepared(index, effects::prepare(&means, &record.plan.containers[index], &cancel).await))
+        });
+    }
+
+    fn abandon(&mut self, index: usize, is_preparing: bool) {
+        let Preparation { cancel, ended } = self.preparations[index].clone();
+        cancel.cancel();
+        self.spawn(index, move |means, record, index| async move {
+            if is_preparing {
+                ended.cancelled().await;
+            }
+            effects::release_network(&means, &record.plan.containers[index]).await;
+            Some(Fact::Abandoned(index))
+        });
+    }
+
+    fn launch(&mut self, index: usize, prepared: Prepared) {
+        self.spawn(index, |means, record, index| async move {
+            let container = &record.plan.containers[index];
+            let blueprint = container.blueprint.as_ref().expect("only a container with a blueprint is prepared");
+            Some(Fact::Launched(index, effects::launch(&means, container, blueprint, &prepared).await))
+        });
+    }
+
+    fn watch(&mut self, index: usize) {
+        self.spawn(index, |means, record, index| async move {
+            Some(Fact::Exited(index, effects::watch(&means, &record.plan.containers[index]).await))
+        });
+    }
+
+    /// Sends the next report, unless one is on its way: a task's reports follow each other.
+    fn report(&mut self) {
+        if self.reporting {
+            return;
+        }
+        let Some(report) = next_report(&self.record.plan, &self.record.state.lock()) else { return };
+        self.reporting = true;
+        let request = reports::render(&self.means.config.cluster, &self.record.plan, &report);
+        let (submissions, tell) = (self.means.submissions.clone(), self.tell.clone());
+        self.effects.spawn(async move {
+            let (done, accepted) = oneshot::channel();
+            // Both ends close only when the agent ends.
+            if submissions.send(Submission { request, done: Some(done) }).await.is_ok() && accepted.await.is_ok() {
+                let _ = tell.send(Fact::Reported(report));
+            }
+        });
+    }
+
+    fn save(&mut self) {
+        if !std::mem::take(&mut self.unsaved) {
+            return;
+        }
+        let state = self.record.state.lock().clone();
+        let retired_at = (state.told == Told::Stopped).then(|| self.means.clock.now());
+        let entry = TaskEntry { task: self.record.task.clone(), state, retired_at };
+        if let Err(error) = self.means.ledger.keep_task(&self.record.plan.id, &entry) {
+            tracing::error!(task = self.record.plan.arn, %error, "a task's progress cannot be kept");
+        }
+    }
+}
+
+const fn index_of(step: &Step) -> usize {
+    match step {
+        Step::Prepare(index)
+        | Step::Launch(index)
+        | Step::Abandon(index, _)
+        | Step::Stop(index)
+        | Step::Kill(index)
+        | Step::GiveUp(index) => *index,
+    }
+}

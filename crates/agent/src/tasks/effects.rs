@@ -1,0 +1,202 @@
+//! What is done to one container: prepare, launch, watch, stop, take back. Each effect ends with a fact or an error text that
+//! carries ECS's class of reason; none decides what comes next.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding};
+use berth_runtime::port::{ContainerNetwork, Image, PullError, PullRequest, RunError};
+use tokio_util::sync::CancellationToken;
+
+use super::Means;
+use crate::clock::unix_millis;
+use crate::engine::{ExitRecord, LaunchFailure, Prepared, Run};
+use crate::plan::{Blueprint, ContainerPlan, Wiring};
+
+/// How often an unreachable registry is asked.
+const PULL_TRIES: u32 = 3;
+/// The wait before the second try; it doubles.
+const PULL_DELAY: Duration = Duration::from_millis(1100);
+/// How often the release of a network is tried before it is left to the sweep.
+const DETACH_TRIES: u32 = 3;
+
+/// Has the image here and the network made, side by side. After a failure or a cancellation no network is left.
+pub async fn prepare(means: &Means, container: &ContainerPlan, cancel: &CancellationToken) -> Result<Prepared, String> {
+    let pulling = async {
+        tokio::select! {
+            // A pull can take minutes; nobody who stops the task waits for it.
+            () = cancel.cancelled() => Err("the task was stopped".to_owned()),
+            pulled = pull(means, &container.image) => pulled.map_err(|error| format!("CannotPullContainerError: {error}")),
+        }
+    };
+    let (image, attachment) = tokio::join!(pulling, attach(means, container));
+    let attachment = attachment.map_err(|error| format!("CannotCreateContainerError: {error}"));
+    match (image, attachment) {
+        (Ok(image), Ok(attachment)) => Ok(Prepared { image_digest: image.digest, attachment }),
+        (Err(reason), _) | (_, Err(reason)) => {
+            release_network(means, container).await;
+            Err(reason)
+        }
+    }
+}
+
+async fn pull(means: &Means, image: &str) -> Result<Image, PullError> {
+    let _turn = means.pulls.enter(image).await;
+    let mut delay = PULL_DELAY;
+    let mut tries = 1;
+    loop {
+        let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials: None };
+        match means.runtime.pull(request).await {
+            Err(PullError::Unreachable(problem)) if tries < PULL_TRIES => {
+                tracing::warn!(image, problem, "a pull is tried again");
+                tokio::time::sleep(delay).await;
+                delay *= 2;
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn attach(means: &Means, container: &ContainerPlan) -> Result<Option<Attachment>, NetworkError> {
+    let kind = match container.wiring {
+        Wiring::Host => return Ok(None),
+        Wiring::Bridge => AttachmentKind::Bridge,
+        Wiring::Isolated => AttachmentKind::Isolated,
+    };
+    means.network.attach(&container.attachment_id, kind).await.map(Some)
+}
+
+/// Makes the container and publishes its ports, side by side, then starts it. After a failure neither container nor network
+/// is left.
+pub async fn launch(means: &Means, container: &ContainerPlan, blueprint: &Blueprint, prepared: &Prepared) -> Result<Run, LaunchFailure> {
+    let outcome = attempt(means, container, blueprint, prepared).await;
+    if outcome.is_err() {
+        if let Err(error) = means.runtime.remove(&container.runtime_id).await {
+            tracing::warn!(container = %container.runtime_id, %error, "a container that did not start cannot be removed");
+        }
+        release_network(means, container).await;
+    }
+    outcome
+}
+
+async fn attempt(means: &Means, container: &ContainerPlan, blueprint: &Blueprint, prepared: &Prepared) -> Result<Run, LaunchFailure> {
+    let failure = |created: bool| move |reason: String| LaunchFailure { reason, created };
+    for directory in &blueprint.directories {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("CannotCreateContainerError: volume directory {}: {error}", directory.display()))
+            .map_err(failure(false))?;
+    }
+    let mut spec = blueprint.spec.clone();
+    spec.image_digest.clone_from(&prepared.image_digest);
+    if let Some(attachment) = &prepared.attachment {
+        spec.network = ContainerNetwork::Namespace(attachment.namespace.clone());
+        spec.address = attachment.address.map(std::net::IpAddr::V4);
+    }
+    let create = within("created", means.config.container_create_timeout, means.runtime.create(spec));
+    let (created, published) = tokio::join!(create, publish(means, container, blueprint));
+    created.map_err(|error| match error {
+        // Docker finds out at the start what cannot be executed, and users know it from there.
+        Attempt::Failed(RunError::Exec(problem)) => {
+            LaunchFailure { reason: format!("CannotStartContainerError: {problem}"), created: true }
+        }
+        other => LaunchFailure { reason: other.reason("CannotCreateContainerError"), created: false },
+    })?;
+    let bindings = published.map_err(|error| format!("CannotStartContainerError: {error}")).map_err(failure(true))?;
+    let started = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id)).await;
+    let started = started.map_err(|error| error.reason("CannotStartContainerError")).map_err(failure(true))?;
+    Ok(Run { image_digest: Some(prepared.image_digest.clone()), bindings, started_at: unix_millis(started.at) })
+}
+
+async fn publish(means: &Means, container: &ContainerPlan, blueprint: &Blueprint) -> Result<Vec<PortBinding>, NetworkError> {
+    if blueprint.ports.is_empty() {
+        return Ok(Vec::new());
+    }
+    means.network.publish(&container.attachment_id, &blueprint.ports).await
+}
+
+enum Attempt {
+    Failed(RunError),
+    TimedOut(&'static str, Duration),
+}
+
+impl Attempt {
+    fn reason(&self, class: &str) -> String {
+        match self {
+            Self::Failed(error) => format!("{class}: {error}"),
+            Self::TimedOut(state, after) => {
+                format!("DockerTimeoutError: Could not transition to {state}; timed out after waiting {}s", after.as_secs())
+            }
+        }
+    }
+}
+
+async fn within<T>(state: &'static str, limit: Duration, work: impl Future<Output = Result<T, RunError>>) -> Result<T, Attempt> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(outcome) => outcome.map_err(Attempt::Failed),
+        Err(_) => Err(Attempt::TimedOut(state, limit)),
+    }
+}
+
+/// Waits for the container's end and gives its ports back, so that whoever is told of the end can use them again.
+pub async fn watch(means: &Means, container: &ContainerPlan) -> Result<ExitRecord, String> {
+    let outcome = means.runtime.wait(&container.runtime_id).await;
+    release_network(means, container).await;
+    match outcome {
+        Ok(exit) => Ok(exit.into()),
+        Err(error) => {
+            // What nobody watches may still run; it must not go on unseen.
+            if let Err(error) = means.runtime.remove(&container.runtime_id).await {
+                tracing::warn!(container = %container.runtime_id, %error, "a lost container cannot be removed");
+            }
+            Err(format!("ContainerVanishedError: {error}"))
+        }
+    }
+}
+
+/// Asks the container to end, by its image's stop signal.
+pub async fn stop(means: &Means, container: &ContainerPlan) {
+    let id = &container.runtime_id;
+    let signal = means.runtime.stop_signal(id).await.unwrap_or(libc::SIGTERM);
+    if let Err(error) = means.runtime.signal(id, signal).await {
+        tracing::warn!(container = %id, signal, %error, "a container cannot be asked to stop");
+    }
+}
+
+/// Ends the container.
+pub async fn kill(means: &Means, container: &ContainerPlan) {
+    if let Err(error) = means.runtime.signal(&container.runtime_id, libc::SIGKILL).await {
+        tracing::warn!(container = %container.runtime_id, %error, "a container cannot be killed");
+    }
+}
+
+/// Takes a network back. What resists is left to the sweep.
+pub async fn release_network(means: &Means, container: &ContainerPlan) {
+    if container.wiring == Wiring::Host {
+        return;
+    }
+    for left in (0..DETACH_TRIES).rev() {
+        match means.network.detach(&container.attachment_id).await {
+            Ok(()) => return,
+            Err(error) if left == 0 => tracing::warn!(attachment = %container.attachment_id, %error, "a network cannot be taken back"),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// Removes all that is left of a task that is over. `Err` says what resists.
+pub async fn remove(means: &Arc<Means>, containers: &[ContainerPlan], task_id: &str) -> Result<(), String> {
+    for container in containers {
+        means.runtime.remove(&container.runtime_id).await.map_err(|error| format!("container {}: {error}", container.runtime_id))?;
+        if container.wiring != Wiring::Host {
+            let detached = means.network.detach(&container.attachment_id).await;
+            detached.map_err(|error| format!("network {}: {error}", container.attachment_id))?;
+        }
+    }
+    let volumes = means.volumes_dir().join(task_id);
+    match tokio::fs::remove_dir_all(&volumes).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("volumes {}: {error}", volumes.display())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,353 @@
+//! All tasks of this machine: taking them on, ending them, keeping those that are over for a while. Places nothing; what runs
+//! here was placed here.
+
+mod actor;
+pub mod effects;
+mod pull_gate;
+mod recovery;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_acs::messages as acs;
+use berth_acs::messages::{DesiredStatus, RoleType, TaskIdentifier};
+use berth_network::port::Network;
+use berth_runtime::port::Runtime;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::actor::{Actor, Outcome};
+pub use self::actor::{TaskCredentials, TaskRecord};
+pub use self::pull_gate::PullGate;
+pub use self::recovery::RecoveryError;
+use crate::clock::Clock;
+use crate::config::AgentConfig;
+use crate::engine::{Desired, Fact, Millis, TaskState};
+use crate::ledger::{Ledger, LedgerError, TaskEntry};
+use crate::plan::{self, PlanContext, PlanError};
+use crate::reports::{self, Submission};
+
+/// When something of a task that is over cannot be removed, it is tried again after this long.
+const REMOVE_AGAIN: Millis = 60_000;
+
+/// What tasks are driven with.
+pub struct Means {
+    /// Settings.
+    pub config: AgentConfig,
+    /// Runs containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// Connects them.
+    pub network: Arc<dyn Network>,
+    /// Keeps what must survive.
+    pub ledger: Ledger,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Bounds pulls.
+    pub pulls: PullGate,
+    /// Takes reports.
+    pub submissions: mpsc::Sender<Submission>,
+}
+
+impl Means {
+    /// Where task-scoped volumes are.
+    #[must_use]
+    pub fn volumes_dir(&self) -> PathBuf {
+        self.config.data_dir.join("volumes")
+    }
+
+    fn plan_context(&self) -> PlanContext {
+        PlanContext {
+            region: self.config.region.clone(),
+            volumes_dir: self.volumes_dir(),
+            stop_timeout: i64::try_from(self.config.container_stop_timeout.as_millis()).unwrap_or(i64::MAX / 2),
+            log_limit: self.config.container_log_limit,
+        }
+    }
+}
+
+/// Why a task was not taken on, and no acknowledgement is due.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// It cannot be kept.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+#[derive(Debug)]
+enum Known {
+    Live { record: Arc<TaskRecord>, tell: mpsc::UnboundedSender<Fact> },
+    Over(Arc<TaskRecord>),
+}
+
+struct Kept {
+    record: Arc<TaskRecord>,
+    remove_at: Millis,
+}
+
+/// All tasks of this machine.
+pub struct Tasks {
+    means: Arc<Means>,
+    known: Mutex<HashMap<String, Known>>,
+    kept: Mutex<VecDeque<Kept>>,
+    kept_more: Notify,
+    actors: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// No tasks.
+    #[must_use]
+    pub fn new(means: Arc<Means>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            means,
+            known: Mutex::default(),
+            kept: Mutex::default(),
+            kept_more: Notify::new(),
+            actors: TaskTracker::new(),
+            stop,
+        })
+    }
+
+    /// Takes a task as it was sent: starts it, stops it, or does nothing because it is known. Whatever it asks for is kept when
+    /// this returns.
+    ///
+    /// # Errors
+    /// [`TakeError`]; the message that brought the task is not to be acknowledged.
+    pub async fn take(self: &Arc<Self>, task: acs::Task) -> Result<(), TakeError> {
+        let arn = task.arn.clone();
+        match (self.is_known(&arn), task.desired_status) {
+            (true, DesiredStatus::Stopped) => self.stop(&arn),
+            (true, _) | (false, DesiredStatus::Unspecified) => {}
+            // Nothing of it is here, so it is stopped; whoever asks waits for that word.
+            (false, DesiredStatus::Stopped) => self.refuse(&arn, "").await,
+            (false, DesiredStatus::Running) => match self.start(task) {
+                Ok(()) => {}
+                Err(StartError::Crowded) => {
+                    let most = self.means.config.most_tasks;
+                    self.refuse(&arn, &format!("ResourceInitializationError: this container instance already has {most} tasks")).await;
+                }
+                Err(StartError::Plan(error)) => {
+                    self.refuse(&arn, &error.to_string()).await;
+                    if matches!(error, PlanError::Unreadable(_)) {
+                        return Err(error.into());
+                    }
+                }
+                Err(StartError::Ledger(error)) => return Err(error.into()),
+            },
+        }
+        Ok(())
+    }
+
+    fn is_known(&self, arn: &str) -> bool {
+        self.known.lock().contains_key(arn)
+    }
+
+    fn start(self: &Arc<Self>, mut task: acs::Task) -> Result<(), StartError> {
+        let over = self.kept.lock().len();
+        if self.known.lock().len().saturating_sub(over) >= self.means.config.most_tasks {
+            return Err(StartError::Crowded);
+        }
+        // Secrets stay in memory.
+        let credentials = TaskCredentials { application: task.role_credentials.take(), execution: task.execution_role_credentials.take() };
+        let plan = plan::plan(&task, &self.means.plan_context())?;
+        let state = TaskState::new(plan.containers.len());
+        let entry = TaskEntry { task, state, retired_at: None };
+        self.means.ledger.keep_task(&plan.id, &entry)?;
+        self.drive(TaskRecord { task: entry.task, plan, state: Mutex::new(entry.state), credentials: Mutex::new(credentials) });
+        Ok(())
+    }
+
+    /// Makes a task known and begins to drive it.
+    fn drive(self: &Arc<Self>, record: TaskRecord) {
+        let record = Arc::new(record);
+        let (tell, facts) = mpsc::unbounded_channel();
+        self.known.lock().insert(record.plan.arn.clone(), Known::Live { record: record.clone(), tell: tell.clone() });
+        let (tasks, actor) = (self.clone(), Actor::new(self.means.clone(), record.clone(), tell, facts));
+        self.actors.spawn(async move {
+            if actor.run(tasks.stop.clone()).await == Outcome::Over {
+                let remove_at = tasks.means.clock.now().saturating_add(tasks.cleanup_wait());
+                tasks.keep(record, remove_at);
+            }
+        });
+    }
+
+    fn cleanup_wait(&self) -> Millis {
+        i64::try_from(self.means.config.cleanup_wait.as_millis()).unwrap_or(i64::MAX / 2)
+    }
+
+    /// Asks for a task's stop; unknown ones and those that are over are left alone.
+    pub fn stop(&self, arn: &str) {
+        if let Some(Known::Live { record, tell }) = self.known.lock().get(arn)
+            && record.state.lock().desired == Desired::Running
+        {
+            // The actor may have ended this moment, for good.
+            let _ = tell.send(Fact::StopWanted);
+        }
+    }
+
+    /// Keeps fresh credentials of a task. `false` if there is no such task.
+    pub fn keep_credentials(&self, arn: &str, role: RoleType, credentials: acs::RoleCredentials) -> bool {
+        let known = self.known.lock();
+        let Some(Known::Live { record, .. }) = known.get(arn) else { return false };
+        let mut kept = record.credentials.lock();
+        match role {
+            RoleType::TaskApplication => kept.application = Some(credentials),
+            RoleType::TaskExecution => kept.execution = Some(credentials),
+        }
+        true
+    }
+
+    /// Tells that a task is STOPPED which was never here.
+    async fn refuse(&self, arn: &str, reason: &str) {
+        if !reason.is_empty() {
+            tracing::warn!(task = arn, reason, "a task is not taken on");
+        }
+        let request = reports::render_refusal(&self.means.config.cluster, arn, reason);
+        // The other end closes only when the agent ends.
+        let _ = self.means.submissions.send(Submission { request, done: None }).await;
+    }
+
+    /// Tasks that run although a manifest does not list them as running.
+    #[must_use]
+    pub fn unlisted(&self, manifest: &[TaskIdentifier]) -> Vec<TaskIdentifier> {
+        let listed: std::collections::HashSet<&str> =
+            manifest.iter().filter(|task| task.desired_status == DesiredStatus::Running).map(|task| task.task_arn.as_str()).collect();
+        let known = self.known.lock();
+        let candidates = known.values().filter_map(|known| match known {
+            Known::Live { record, .. } => Some(record),
+            Known::Over(_) => None,
+        });
+        let candidates =
+            candidates.filter(|record| record.state.lock().desired == Desired::Running && !listed.contains(record.plan.arn.as_str()));
+        let mut candidates: Vec<_> = candidates
+            .map(|record| TaskIdentifier {
+                task_arn: record.plan.arn.clone(),
+                task_cluster_arn: record.task.task_cluster_arn.clone(),
+                desired_status: DesiredStatus::Stopped,
+            })
+            .collect();
+        candidates.sort_unstable_by(|a, b| a.task_arn.cmp(&b.task_arn));
+        candidates
+    }
+
+    /// All tasks that are known, also those that are over; in order of their ARNs.
+    #[must_use]
+    pub fn records(&self) -> Vec<Arc<TaskRecord>> {
+        let known = self.known.lock();
+        let mut records: Vec<_> = known
+            .values()
+            .map(|known| match known {
+                Known::Live { record, .. } | Known::Over(record) => record.clone(),
+            })
+            .collect();
+        drop(known);
+        records.sort_unstable_by(|a, b| a.plan.arn.cmp(&b.plan.arn));
+        records
+    }
+
+    fn keep(&self, record: Arc<TaskRecord>, remove_at: Millis) {
+        self.known.lock().insert(record.plan.arn.clone(), Known::Over(record.clone()));
+        self.kept.lock().push_back(Kept { record, remove_at });
+        self.kept_more.notify_one();
+    }
+
+    /// Removes what is left of tasks that are over, when their time has come. Runs until the agent ends.
+    pub async fn sweep(self: Arc<Self>) {
+        loop {
+            let (due, next) = self.next_due();
+            if let Some(kept) = due {
+                self.remove(kept).await;
+                continue;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.kept_more.notified() => {}
+                () = self.means.clock.sleep_until(next) => {}
+            }
+        }
+    }
+
+    fn next_due(&self) -> (Option<Kept>, Option<Millis>) {
+        let mut kept = self.kept.lock();
+        let too_many = kept.len() > self.means.config.most_kept_tasks;
+        match kept.front().map(|oldest| oldest.remove_at) {
+            Some(at) if too_many || at <= self.means.clock.now() => (kept.pop_front(), None),
+            next => (None, next),
+        }
+    }
+
+    async fn remove(&self, kept: Kept) {
+        let plan = &kept.record.plan;
+        let removed = effects::remove(&self.means, &plan.containers, &plan.id).await;
+        let removed = removed.and_then(|()| self.means.ledger.forget_task(&plan.id).map_err(|error| error.to_string()));
+        match removed {
+            Ok(()) => {
+                self.known.lock().remove(&plan.arn);
+            }
+            Err(problem) => {
+                tracing::warn!(task = plan.arn, problem, "a task that is over cannot be removed yet");
+                let remove_at = self.means.clock.now() + REMOVE_AGAIN;
+                // It goes to the end, so that it cannot keep others from being removed.
+                tokio::select! {
+                    () = self.stop.cancelled() => {}
+                    () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+                }
+                self.kept.lock().push_back(Kept { record: kept.record, remove_at });
+            }
+        }
+    }
+
+    /// Waits for all actors to let go; `stop` must have been given.
+    pub async fn ended(&self) {
+        self.actors.close();
+        self.actors.wait().await;
+    }
+
+    /// Removes every container, network, volume and record. Actors must have ended.
+    ///
+    /// # Errors
+    /// The text says what resists; the rest is removed all the same.
+    pub async fn purge(&self) -> Result<(), String> {
+        let mut problems = Vec::new();
+        for container in self.means.runtime.list().await.map_err(|error| error.to_string())? {
+            if let Err(error) = self.means.runtime.remove(&container.id).await {
+                problems.push(format!("container {}: {error}", container.id));
+            }
+        }
+        for attachment in self.means.network.list().await.map_err(|error| error.to_string())? {
+            if let Err(error) = self.means.network.detach(&attachment.id).await {
+                problems.push(format!("network {}: {error}", attachment.id));
+            }
+        }
+        for record in self.records() {
+            if let Err(error) = self.means.ledger.forget_task(&record.plan.id) {
+                problems.push(error.to_string());
+            }
+        }
+        if let Err(error) = std::fs::remove_dir_all(self.means.volumes_dir())
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            problems.push(format!("volumes {}: {error}", self.means.volumes_dir().display()));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("there are too many tasks")]
+    Crowded,
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}

@@ -1,0 +1,159 @@
+//! After a restart of the agent: what the ledger says of each container, and what runtime and network say, become one phase.
+//! What nobody knows is removed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use berth_network::port::{Attachment, AttachmentId};
+use berth_runtime::port::{ContainerId, ContainerObservation, ContainerState, RunError};
+use parking_lot::Mutex;
+
+use super::{TaskRecord, Tasks};
+use crate::clock::unix_millis;
+use crate::engine::{Ended, Phase, Reached, Run};
+use crate::ledger::{LedgerError, TaskEntry};
+use crate::plan;
+
+/// Why the agent cannot go on where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The runtime does not say what is there.
+    #[error("the runtime cannot list its containers: {0}")]
+    Runtime(#[from] RunError),
+    /// The network does not say what is there.
+    #[error("the network cannot list its attachments: {0}")]
+    Network(#[from] berth_network::port::NetworkError),
+}
+
+/// Where a container is, by what was written, what the runtime sees (`None`: no such container) and its network.
+#[must_use]
+pub fn recovered(written: &Phase, seen: Option<&ContainerState>, attachment: Option<&Attachment>) -> Phase {
+    let run = |started_at: i64| match written.run() {
+        Some(run) => run.clone(),
+        None => Run {
+            image_digest: digest(written),
+            bindings: attachment.map(|attachment| attachment.bindings.clone()).unwrap_or_default(),
+            started_at,
+        },
+    };
+    let lost = |reason: &str| Phase::Stopped(Ended::Lost { run: run(0), reason: format!("ContainerVanishedError: {reason}") });
+    match (written, seen) {
+        (Phase::Stopped(_), _) => written.clone(),
+        // A stop that was asked for is asked for again: nobody knows whether the signal went out.
+        (_, Some(ContainerState::Running(started))) => Phase::Running(run(unix_millis(started.at))),
+        (_, Some(ContainerState::Exited(exit))) => {
+            Phase::Stopped(Ended::Exited { run: run(unix_millis(exit.at)), exit: exit.clone().into() })
+        }
+        (_, Some(ContainerState::Lost)) => lost("nobody can say how the container ended"),
+        (Phase::Running(_) | Phase::Stopping { .. }, Some(ContainerState::Created) | None) => lost("the container is gone"),
+        (Phase::Cancelling { reached, reason }, _) => {
+            Phase::Stopped(Ended::NeverStarted { reached: reached.clone(), reason: reason.clone() })
+        }
+        // Half-started: begun again from the start, which finds the image here.
+        (Phase::Waiting | Phase::Preparing | Phase::Prepared(_) | Phase::Launching { .. }, Some(ContainerState::Created) | None) => {
+            Phase::Waiting
+        }
+    }
+}
+
+fn digest(phase: &Phase) -> Option<String> {
+    match phase {
+        Phase::Prepared(prepared) => Some(prepared.image_digest.clone()),
+        Phase::Launching { image_digest } | Phase::Cancelling { reached: Reached::Image(image_digest), .. } => Some(image_digest.clone()),
+        _ => None,
+    }
+}
+
+impl Tasks {
+    /// Finds the tasks of the agent's earlier life again and goes on with them; removes what belongs to none.
+    ///
+    /// # Errors
+    /// [`RecoveryError`].
+    pub async fn recover(self: &Arc<Self>) -> Result<(), RecoveryError> {
+        let means = &self.means;
+        let (entries, unreadable) = means.ledger.tasks()?;
+        for error in unreadable {
+            tracing::error!(%error, "a task's file cannot be read; its containers are removed");
+        }
+        let containers = means.runtime.list().await?;
+        let containers: HashMap<ContainerId, ContainerObservation> = containers.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
+        let attachments: HashMap<AttachmentId, Attachment> =
+            means.network.list().await?.into_iter().map(|attachment| (attachment.id.clone(), attachment)).collect();
+        let records: Vec<_> = entries.into_iter().filter_map(|entry| self.recover_entry(entry, &containers, &attachments)).collect();
+        self.remove_strays(&records, &containers, &attachments).await;
+        let mut over = Vec::new();
+        for (record, retired_at) in records {
+            match retired_at {
+                Some(at) => over.push((at, record)),
+                None => self.drive(record),
+            }
+        }
+        over.sort_by_key(|(at, _)| *at);
+        for (at, record) in over {
+            self.keep(Arc::new(record), at.saturating_add(self.cleanup_wait()));
+        }
+        Ok(())
+    }
+
+    fn recover_entry(
+        &self,
+        entry: TaskEntry,
+        containers: &HashMap<ContainerId, ContainerObservation>,
+        attachments: &HashMap<AttachmentId, Attachment>,
+    ) -> Option<(TaskRecord, Option<i64>)> {
+        let TaskEntry { task, mut state, retired_at } = entry;
+        let plan = match plan::plan(&task, &self.means.plan_context()) {
+            Ok(plan) if plan.containers.len() == state.containers.len() => plan,
+            Ok(_) => {
+                tracing::error!(task = task.arn, "a task's file does not fit its task; its containers are removed");
+                return None;
+            }
+            Err(error) => {
+                tracing::error!(task = task.arn, %error, "a task cannot be gone on with; its containers are removed");
+                return None;
+            }
+        };
+        if retired_at.is_none() {
+            for (container, phase) in plan.containers.iter().zip(&mut state.containers) {
+                let seen = containers.get(&container.runtime_id).map(|seen| &seen.state);
+                *phase = recovered(phase, seen, attachments.get(&container.attachment_id));
+            }
+        }
+        Some((TaskRecord { task, plan, state: Mutex::new(state), credentials: Mutex::default() }, retired_at))
+    }
+
+    /// Removes containers that no task knows or that will be made anew, and networks without a container that runs.
+    async fn remove_strays(
+        &self,
+        records: &[(TaskRecord, Option<i64>)],
+        containers: &HashMap<ContainerId, ContainerObservation>,
+        attachments: &HashMap<AttachmentId, Attachment>,
+    ) {
+        let (mut kept, mut connected) = (HashSet::new(), HashSet::new());
+        for (record, _) in records {
+            let state = record.state.lock();
+            for (container, phase) in record.plan.containers.iter().zip(&state.containers) {
+                if *phase != Phase::Waiting {
+                    kept.insert(&container.runtime_id);
+                }
+                if matches!(phase, Phase::Running(_)) {
+                    connected.insert(&container.attachment_id);
+                }
+            }
+        }
+        for id in containers.keys().filter(|id| !kept.contains(id)) {
+            tracing::warn!(container = %id, "a container that belongs to no task is removed");
+            if let Err(error) = self.means.runtime.remove(id).await {
+                tracing::error!(container = %id, %error, "it cannot be removed");
+            }
+        }
+        for id in attachments.keys().filter(|id| !connected.contains(id)) {
+            if let Err(error) = self.means.network.detach(id).await {
+                tracing::error!(attachment = %id, %error, "a network without a container cannot be taken back");
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What every action works with.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use berth_control::{Control, Environment};
+use berth_identity::{StaticKeys, Verifier};
+use berth_model::arn::{self, Scope};
+use berth_model::cluster::{Cluster, ClusterStatus};
+use berth_model::ids::ClusterName;
+use berth_model::time::UnixMillis;
+use berth_registry::Registry;
+use berth_store::{CommitError, Entry, State, Store, Transaction};
+
+use crate::failure::Failure;
+
+/// Settings of the edge.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// URL that agents are given to connect to (`DiscoverPollEndpoint`), e.g. `http://127.0.0.1:4566`.
+    pub endpoint: String,
+}
+
+/// Everything that an action needs. One for the whole server.
+pub struct Api {
+    /// The store.
+    pub store: Store,
+    /// The loops.
+    pub control: Control,
+    /// Clock, randomness, region and account.
+    pub environment: Environment,
+    /// Access keys.
+    pub keys: StaticKeys,
+    /// The image registry.
+    pub registry: Registry,
+    /// Settings.
+    pub config: ApiConfig,
+    /// `GET /healthz` answers 200.
+    pub ready: AtomicBool,
+    /// Checks signatures.
+    pub verifier: Verifier,
+}
+
+/// How often a change is tried again when another one came between.
+const TRIES: usize = 16;
+
+impl Api {
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.environment.scope
+    }
+
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.environment.now()
+    }
+
+    /// Reads the state, lets `decide` add changes, commits; again from the start if another commit came between.
+    /// Without changes nothing is committed.
+    pub(crate) async fn change<T>(
+        &self,
+        mut decide: impl FnMut(&State, &mut Transaction) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        for _ in 0..TRIES {
+            let mut transaction = Transaction::new();
+            let answer = decide(&self.store.state(), &mut transaction)?;
+            if transaction.is_empty() {
+                return Ok(answer);
+            }
+            match self.store.commit(transaction).await {
+                Ok(_) => return Ok(answer),
+                Err(CommitError::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommitError::Overloaded.into())
+    }
+
+    /// The name of the cluster that a request means.
+    pub(crate) fn cluster_name(&self, text: Option<&str>) -> Result<ClusterName, Failure> {
+        Ok(arn::parse_cluster(self.scope(), text)?)
+    }
+
+    /// Refuses unless the named cluster is there and ACTIVE.
+    pub(crate) fn active_cluster(&self, text: Option<&str>) -> Result<ClusterName, Failure> {
+        let name = self.cluster_name(text)?;
+        active(&self.store.state(), &name)?;
+        Ok(name)
+    }
+}
+
+/// An ACTIVE cluster.
+pub(crate) fn active<'a>(state: &'a State, name: &ClusterName) -> Result<&'a Entry<Cluster>, Failure> {
+    state.cluster(name).filter(|cluster| cluster.status == ClusterStatus::Active).ok_or_else(Failure::cluster_not_found)
+}
+
+/// Adds the condition that the cluster stays as it is.
+pub(crate) fn expect_cluster(transaction: &mut Transaction, cluster: &Entry<Cluster>) {
+    transaction.expect(berth_model::record::Key::Cluster(cluster.name.clone()), cluster.modified);
+}
+
+/// A handle as the server passes it around.
+pub(crate) type Shared = Arc<Api>;

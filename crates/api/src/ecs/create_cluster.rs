@@ -1,0 +1,60 @@
+//! `CreateCluster`: idempotent by name.
+
+use berth_model::cluster::{Cluster, ClusterStatus};
+use berth_model::ids::ClusterName;
+use berth_model::record::Key;
+use berth_model::tags::parse_tags;
+use berth_shapes::ecs::{self, CreateClusterRequest, CreateClusterResponse};
+
+use super::render;
+use crate::context::Api;
+use crate::failure::Failure;
+
+pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<CreateClusterResponse, Failure> {
+    let name = request.cluster_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+    let name = ClusterName::parse(name).ok_or_else(|| {
+        Failure::invalid("The identifier of a cluster may hold up to 255 letters (uppercase and lowercase), numbers, underscores, and hyphens: clusterName")
+    })?;
+    if request.capacity_providers.as_ref().is_some_and(|list| !list.is_empty())
+        || request.default_capacity_provider_strategy.as_ref().is_some_and(|list| !list.is_empty())
+    {
+        return Err(Failure::unsupported("Berth does not serve capacity providers yet: capacityProviders"));
+    }
+    let tags = parse_tags(request.tags.as_deref())?;
+    let settings = request.settings.unwrap_or_default();
+    api.change(|state, transaction| {
+        let known = state.cluster(&name).filter(|cluster| cluster.status == ClusterStatus::Active);
+        if let Some(known) = known {
+            return Ok(answer(render::cluster(state, api.scope(), known, &["TAGS", "SETTINGS", "CONFIGURATIONS"])));
+        }
+        let mut settings = settings.clone();
+        if settings.is_empty() {
+            // What ECS shows of a cluster that never set it.
+            settings.push(ecs::ClusterSetting { name: Some("containerInsights".into()), value: Some("disabled".to_owned()) });
+        }
+        let cluster = Cluster {
+            name: name.clone(),
+            status: ClusterStatus::Active,
+            created_at: api.now(),
+            tags: tags.clone(),
+            settings,
+            configuration: request.configuration.clone(),
+            service_connect_defaults: None,
+            capacity_providers: Vec::new(),
+            default_capacity_provider_strategy: Vec::new(),
+        };
+        let key = Key::Cluster(name.clone());
+        match state.cluster(&name) {
+            Some(inactive) => transaction.expect(key, inactive.modified),
+            None => transaction.expect_absent(key),
+        };
+        let shown = render::cluster(state, api.scope(), &cluster, &["TAGS", "SETTINGS", "CONFIGURATIONS"]);
+        transaction.put(cluster);
+        Ok(answer(shown))
+    })
+    .await
+}
+
+fn answer(cluster: ecs::Cluster) -> CreateClusterResponse {
+    CreateClusterResponse { cluster: Some(cluster) }
+}

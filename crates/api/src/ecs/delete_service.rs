@@ -1,0 +1,31 @@
+//! `DeleteService`: DRAINING while its tasks end, then INACTIVE; the name is free again then.
+
+use berth_model::record::Key;
+use berth_model::service::{Service, ServiceStatus};
+use berth_shapes::ecs::{DeleteServiceRequest, DeleteServiceResponse};
+
+use super::{render, service_settings};
+use crate::context::Api;
+use crate::failure::Failure;
+
+pub(crate) async fn run(api: &Api, request: DeleteServiceRequest) -> Result<DeleteServiceResponse, Failure> {
+    let cluster = api.active_cluster(request.cluster.as_deref())?;
+    let text = request.service.unwrap_or_default();
+    let force = request.force == Some(true);
+    api.change(|state, transaction| {
+        let entry = service_settings::find(api, state, &cluster, &text)?.filter(|service| service.status != ServiceStatus::Inactive);
+        let entry = entry.ok_or_else(Failure::service_not_found)?;
+        if entry.status == ServiceStatus::Draining {
+            return Ok(DeleteServiceResponse { service: Some(render::service(state, api.scope(), entry, true)) });
+        }
+        if entry.desired_count > 0 && !force {
+            return Err(Failure::invalid("The service cannot be stopped while it is scaled above 0."));
+        }
+        let service = Service { status: ServiceStatus::Draining, desired_count: 0, ..(*entry.value).clone() };
+        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
+        let shown = render::service(state, api.scope(), &service, true);
+        transaction.put(service);
+        Ok(DeleteServiceResponse { service: Some(shown) })
+    })
+    .await
+}

@@ -1,0 +1,32 @@
+//! `DescribeTasks`: up to a hundred; unknown ones become `failures[]`.
+
+use berth_model::arn::parse_task;
+use berth_shapes::ecs::{DescribeTasksRequest, DescribeTasksResponse};
+
+use super::render;
+use crate::context::{Api, active};
+use crate::failure::Failure;
+
+pub(crate) async fn run(api: &Api, request: DescribeTasksRequest) -> Result<DescribeTasksResponse, Failure> {
+    let cluster = api.cluster_name(request.cluster.as_deref())?;
+    let named = request.tasks.unwrap_or_default();
+    let state = api.store.state();
+    active(&state, &cluster)?;
+    if named.is_empty() {
+        return Err(Failure::invalid("Tasks cannot be empty."));
+    }
+    if named.len() > 100 {
+        return Err(Failure::invalid("tasks can have at most 100 items."));
+    }
+    let with_tags = request.include.iter().flatten().any(|part| part.as_str() == "TAGS");
+    let mut tasks = Vec::with_capacity(named.len());
+    let mut failures = Vec::new();
+    for text in &named {
+        let id = parse_task(api.scope(), &cluster, text)?;
+        match state.task(id).filter(|task| task.cluster == cluster) {
+            Some(entry) => tasks.push(render::task(&state, api.scope(), entry, with_tags)),
+            None => failures.push(render::missing(api.scope().task(&cluster, id))),
+        }
+    }
+    Ok(DescribeTasksResponse { tasks: Some(tasks), failures: Some(failures) })
+}

@@ -1,0 +1,72 @@
+//! `ListTasks`: ARNs by filters, in the order of task ids.
+
+use std::collections::BTreeSet;
+
+use berth_model::arn::{parse_container_instance, parse_service};
+use berth_model::ids::{Family, TaskId};
+use berth_model::task::DesiredStatus;
+use berth_shapes::ecs::{ListTasksRequest, ListTasksResponse};
+
+use super::render::started_by;
+use crate::context::{Api, active};
+use crate::failure::Failure;
+use crate::page::Page;
+
+pub(crate) async fn run(api: &Api, request: ListTasksRequest) -> Result<ListTasksResponse, Failure> {
+    let cluster = api.cluster_name(request.cluster.as_deref())?;
+    let page = Page::parse("ListTasks", request.next_token.as_deref(), request.max_results, 100)?;
+    let desired = request.desired_status.as_ref().map_or("RUNNING", |status| status.as_str());
+    let desired = match desired {
+        // ECS accepts PENDING and never finds any: no task has it as its desired status.
+        "PENDING" => None,
+        word => Some(DesiredStatus::parse(word).ok_or_else(|| Failure::invalid(format!("Invalid desiredStatus: {word}")))?),
+    };
+    let filters = [request.container_instance.is_some(), request.family.is_some(), request.service_name.is_some()];
+    if request.started_by.is_some() && filters.contains(&true) {
+        return Err(Failure::invalid("startedBy cannot be combined with other filters."));
+    }
+    if request.daemon_name.is_some() {
+        return Err(Failure::unsupported("Berth does not serve daemons yet: daemonName"));
+    }
+    let state = api.store.state();
+    active(&state, &cluster)?;
+    let instance = match &request.container_instance {
+        None => None,
+        Some(text) => Some(parse_container_instance(api.scope(), &cluster, text)?),
+    };
+    let service = match &request.service_name {
+        None => None,
+        Some(text) => {
+            let name = parse_service(api.scope(), &cluster, text)?;
+            state.service(&cluster, &name).ok_or_else(Failure::service_not_found)?;
+            Some(name)
+        }
+    };
+    let Some(index) = state.index(&cluster) else {
+        return Ok(ListTasksResponse { task_arns: Some(Vec::new()), next_token: None });
+    };
+    let nothing = BTreeSet::new();
+    // The narrowest index first; the rest filters.
+    let ids = match (&service, instance, &request.family) {
+        (Some(service), _, _) => index.by_service.get(service).unwrap_or(&nothing),
+        (None, Some(instance), _) => index.by_instance.get(&instance).unwrap_or(&nothing),
+        (None, None, Some(family)) => index.by_family.get(&Family(family.as_str().into())).unwrap_or(&nothing),
+        (None, None, None) => match desired {
+            Some(DesiredStatus::Running) => &index.desired_running,
+            Some(DesiredStatus::Stopped) => &index.desired_stopped,
+            None => &nothing,
+        },
+    };
+    let launch_type = request.launch_type.as_ref().map(|launch_type| launch_type.as_str());
+    let matches = |id: &TaskId| {
+        state.task(*id).is_some_and(|task| {
+            Some(task.desired_status) == desired
+                && instance.is_none_or(|instance| task.container_instance == instance)
+                && request.family.as_deref().is_none_or(|family| task.definition.family.as_str() == family)
+                && launch_type.is_none_or(|launch_type| task.launch_type.as_str() == launch_type)
+                && request.started_by.as_ref().is_none_or(|by| started_by(&task.value).as_ref() == Some(by))
+        })
+    };
+    let (ids, next_token) = page.take("ListTasks", ids.iter().copied().filter(matches), ToString::to_string, false);
+    Ok(ListTasksResponse { task_arns: Some(ids.iter().map(|id| api.scope().task(&cluster, *id)).collect()), next_token })
+}

@@ -1,0 +1,36 @@
+//! Amazon ECS's actions, one file each; what several share stands in `render` and `definitions`.
+
+pub(crate) mod create_cluster;
+pub(crate) mod create_service;
+pub(crate) mod definitions;
+pub(crate) mod delete_cluster;
+pub(crate) mod delete_service;
+pub(crate) mod deregister_container_instance;
+pub(crate) mod deregister_task_definition;
+pub(crate) mod describe_clusters;
+pub(crate) mod describe_container_instances;
+pub(crate) mod describe_services;
+pub(crate) mod describe_task_definition;
+pub(crate) mod describe_tasks;
+pub(crate) mod discover_poll_endpoint;
+pub(crate) mod list_clusters;
+pub(crate) mod list_container_instances;
+pub(crate) mod list_services;
+pub(crate) mod list_tags_for_resource;
+pub(crate) mod list_task_definition_families;
+pub(crate) mod list_task_definitions;
+pub(crate) mod list_tasks;
+pub(crate) mod register_container_instance;
+pub(crate) mod register_task_definition;
+pub(crate) mod render;
+pub(crate) mod run_task;
+pub(crate) mod service_settings;
+pub(crate) mod start_task;
+pub(crate) mod stop_task;
+pub(crate) mod submit_attachment_state_changes;
+pub(crate) mod submit_container_state_change;
+pub(crate) mod submit_task_state_change;
+pub(crate) mod tag_resource;
+pub(crate) mod tagged;
+pub(crate) mod untag_resource;
+pub(crate) mod update_service;

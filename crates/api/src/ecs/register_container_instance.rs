@@ -1,0 +1,113 @@
+//! `RegisterContainerInstance`: an agent joins a cluster, or comes back with the ARN it was given.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_model::arn::parse_container_instance;
+use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, Resources};
+use berth_model::ids::ContainerInstanceId;
+use berth_model::record::Key;
+use berth_model::tags::parse_tags;
+use berth_shapes::ecs::{self, RegisterContainerInstanceRequest, RegisterContainerInstanceResponse};
+use berth_store::Entry;
+
+use super::render;
+use crate::context::{Api, active, expect_cluster};
+use crate::failure::Failure;
+
+/// Most attributes; the official agent announces about sixty.
+const MAX_ATTRIBUTES: usize = 500;
+
+pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) -> Result<RegisterContainerInstanceResponse, Failure> {
+    let cluster = api.active_cluster(request.cluster.as_deref())?;
+    let registered = parse_resources(request.total_resources.as_deref().unwrap_or_default())?;
+    let attributes = parse_attributes(request.attributes.as_deref().unwrap_or_default())?;
+    let tags = parse_tags(request.tags.as_deref())?;
+    let known = match request.container_instance_arn.as_deref().filter(|arn| !arn.is_empty()) {
+        Some(arn) => Some(parse_container_instance(api.scope(), &cluster, arn)?),
+        None => None,
+    };
+    let ec2_instance_id = request.instance_identity_document.as_deref().and_then(instance_id);
+    let fresh = ContainerInstanceId(api.environment.entropy.bits());
+    api.change(|state, transaction| {
+        let holder = active(state, &cluster)?;
+        let instance = match known {
+            None => {
+                expect_cluster(transaction, holder);
+                transaction.expect_absent(Key::ContainerInstance(fresh));
+                ContainerInstance {
+                    id: fresh,
+                    cluster: cluster.clone(),
+                    ec2_instance_id: ec2_instance_id.clone().or_else(|| Some(format!("i-{:017x}", fresh.0 >> 60))),
+                    status: ContainerInstanceStatus::Active,
+                    status_reason: None,
+                    agent_connected: false,
+                    connection: 0,
+                    registered: registered.clone(),
+                    attributes: attributes.clone(),
+                    registered_at: api.now(),
+                    agent: AgentVersion::default(),
+                    tags: tags.clone(),
+                    client_token: None,
+                }
+            }
+            Some(id) => {
+                let entry = state.instance(id).filter(|instance| instance.cluster == cluster);
+                let entry = entry.ok_or_else(|| Failure::client("The referenced container instance was not found: containerInstanceArn"))?;
+                if entry.status == ContainerInstanceStatus::Inactive {
+                    return Err(Failure::client("Container instance is inactive: containerInstanceArn"));
+                }
+                transaction.expect(Key::ContainerInstance(id), entry.modified);
+                let mut instance = (*entry.value).clone();
+                // Attributes that users set stay; the agent's own are replaced by what it says now.
+                instance.attributes.retain(|name, _| !name.starts_with("ecs.") && !name.starts_with("com.amazonaws.ecs."));
+                instance.attributes.extend(attributes.clone());
+                instance.registered = registered.clone();
+                instance
+            }
+        };
+        let shown = Entry { value: std::sync::Arc::new(instance), created: state.revision, modified: state.revision, version: 1 };
+        transaction.put(berth_model::record::Record::ContainerInstance(std::sync::Arc::clone(&shown.value)));
+        let shown = render::container_instance(state, api.scope(), &shown, true);
+        Ok(RegisterContainerInstanceResponse { container_instance: Some(shown) })
+    })
+    .await
+}
+
+/// `instanceId` out of an instance identity document; outside EC2 there is none.
+fn instance_id(document: &str) -> Option<String> {
+    let document: serde_json::Value = serde_json::from_str(document).ok()?;
+    Some(document.get("instanceId")?.as_str()?.chars().take(64).collect())
+}
+
+fn parse_resources(list: &[ecs::Resource]) -> Result<Resources, Failure> {
+    let find = |name: &str| list.iter().find(|resource| resource.name.as_deref() == Some(name));
+    let amount = |name: &str| {
+        let value = find(name).and_then(|resource| resource.integer_value).unwrap_or(0);
+        u32::try_from(value).map_err(|_| Failure::invalid(format!("totalResources: {name} must not be negative")))
+    };
+    let ports = |name: &str| {
+        let texts = find(name).and_then(|resource| resource.string_set_value.as_deref()).unwrap_or_default();
+        let parse = |text: &String| text.parse::<u16>().map_err(|_| Failure::invalid(format!("totalResources: {name} holds no port: '{text}'")));
+        texts.iter().map(parse).collect::<Result<BTreeSet<_>, _>>()
+    };
+    Ok(Resources { cpu: amount("CPU")?, memory: amount("MEMORY")?, ports_tcp: ports("PORTS")?, ports_udp: ports("PORTS_UDP")? })
+}
+
+fn parse_attributes(list: &[ecs::Attribute]) -> Result<BTreeMap<String, Option<String>>, Failure> {
+    if list.len() > MAX_ATTRIBUTES {
+        return Err(Failure::invalid(format!("attributes can have at most {MAX_ATTRIBUTES} items.")));
+    }
+    let mut attributes = BTreeMap::new();
+    for attribute in list {
+        let name = attribute.name.clone().unwrap_or_default();
+        let legal = (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_/\\.".contains(&b));
+        if !legal {
+            return Err(Failure::invalid(format!("Invalid attribute name: '{}'", name.chars().take(128).collect::<String>())));
+        }
+        if attribute.value.as_ref().is_some_and(|value| value.chars().count() > 1_024) {
+            return Err(Failure::invalid(format!("The value of attribute {name} is too long.")));
+        }
+        attributes.insert(name, attribute.value.clone().filter(|value| !value.is_empty()));
+    }
+    Ok(attributes)
+}

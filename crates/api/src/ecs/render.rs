@@ -1,0 +1,383 @@
+//! From records to the shapes of answers.
+
+use berth_model::arn::Scope;
+use berth_model::cluster::Cluster;
+use berth_model::container_instance::{ContainerInstance, Resources};
+use berth_model::ids::ClusterName;
+use berth_model::lifecycle;
+use berth_model::needs;
+use berth_model::service::{Deployment, Service};
+use berth_model::tags::render_tags;
+use berth_model::task::{Container, Task, TaskStatus};
+use berth_model::task_definition::TaskDefinition;
+use berth_model::time::UnixMillis;
+use berth_shapes::ecs;
+use berth_store::{Entry, State};
+
+/// Counts are `i32` on the wire.
+pub(crate) fn count(number: usize) -> Option<i32> {
+    Some(i32::try_from(number).unwrap_or(i32::MAX))
+}
+
+fn number(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+/// `failures[]` with reason MISSING.
+pub(crate) fn missing(arn: String) -> ecs::Failure {
+    ecs::Failure { arn: Some(arn), reason: Some("MISSING".to_owned()), detail: None }
+}
+
+/// A cluster; `include` holds the optional parts asked for.
+pub(crate) fn cluster(state: &State, scope: &Scope, cluster: &Cluster, include: &[&str]) -> ecs::Cluster {
+    let index = state.index(&cluster.name);
+    let has = |part: &str| include.contains(&part);
+    let active_instances = state
+        .instances_of(&cluster.name)
+        .filter(|instance| instance.status != berth_model::container_instance::ContainerInstanceStatus::Inactive)
+        .count();
+    let active_services =
+        state.services_of(&cluster.name).filter(|service| service.status == berth_model::service::ServiceStatus::Active).count();
+    ecs::Cluster {
+        cluster_arn: Some(scope.cluster(&cluster.name)),
+        cluster_name: Some(cluster.name.to_string()),
+        status: Some(cluster.status.to_string()),
+        registered_container_instances_count: count(active_instances),
+        running_tasks_count: count(index.map_or(0, |i| i.running_tasks)),
+        pending_tasks_count: count(index.map_or(0, |i| i.pending_tasks)),
+        active_services_count: count(active_services),
+        statistics: Some(if has("STATISTICS") { statistics(state, &cluster.name) } else { Vec::new() }),
+        tags: Some(if has("TAGS") { render_tags(&cluster.tags) } else { Vec::new() }),
+        settings: Some(if has("SETTINGS") { cluster.settings.clone() } else { Vec::new() }),
+        configuration: if has("CONFIGURATIONS") { cluster.configuration.clone() } else { None },
+        capacity_providers: Some(cluster.capacity_providers.clone()),
+        default_capacity_provider_strategy: Some(cluster.default_capacity_provider_strategy.clone()),
+        service_connect_defaults: cluster.service_connect_defaults.clone(),
+        ..Default::default()
+    }
+}
+
+/// `statistics`: tasks and services by launch type, in ECS's order.
+fn statistics(state: &State, cluster: &ClusterName) -> Vec<ecs::KeyValuePair> {
+    use berth_model::service::ServiceStatus;
+    use berth_model::task::LaunchType;
+    let tasks = |launch: LaunchType, running: bool| {
+        let index = state.index(cluster);
+        let ids = index.into_iter().flat_map(|i| i.desired_running.iter().chain(&i.desired_stopped));
+        ids.filter_map(|id| state.task(*id))
+            .filter(|task| task.launch_type == launch)
+            .filter(|task| if running { task.last_status == TaskStatus::Running } else { task.last_status < TaskStatus::Running })
+            .count()
+    };
+    let services = |launch: LaunchType, status: ServiceStatus| {
+        state.services_of(cluster).filter(|service| service.launch_type == launch && service.status == status).count()
+    };
+    let mut list = Vec::new();
+    let mut add = |name: &str, value: usize| {
+        list.push(ecs::KeyValuePair { name: Some(name.to_owned()), value: Some(value.to_string()) });
+    };
+    for (launch, suffix) in [(LaunchType::Ec2, "EC2"), (LaunchType::Fargate, "Fargate"), (LaunchType::External, "External")] {
+        add(&format!("running{suffix}TasksCount"), tasks(launch, true));
+        add(&format!("pending{suffix}TasksCount"), tasks(launch, false));
+        add(&format!("active{suffix}ServiceCount"), services(launch, ServiceStatus::Active));
+        add(&format!("draining{suffix}ServiceCount"), services(launch, ServiceStatus::Draining));
+    }
+    list
+}
+
+/// A task.
+pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags: bool) -> ecs::Task {
+    let task = &*entry.value;
+    let definition = state.definition(&task.definition);
+    let instance = state.instance(task.container_instance);
+    let connectivity = match (task.connected_at, instance) {
+        _ if task.is_stopped() => task.connected_at.map(|_| "CONNECTED"),
+        (None, _) => None,
+        (Some(_), Some(instance)) if instance.agent_connected => Some("CONNECTED"),
+        (Some(_), _) => Some("DISCONNECTED"),
+    };
+    let checked = |name: &str| definition.is_some_and(|d| is_checked_essential(d, name));
+    let document = definition.map(|d| &d.document);
+    let size = |own: Option<&String>, defined: Option<&String>, parse: fn(&str) -> Option<u32>| {
+        own.or(defined).map(|text| parse(text).map_or_else(|| text.clone(), |value| value.to_string()))
+    };
+    let overrides = task.overrides.as_deref();
+    ecs::Task {
+        attachments: Some(Vec::new()),
+        attributes: Some(attribute_list(definition.map(|d| &*d.value))),
+        availability_zone: task.availability_zone.as_deref().map(str::to_owned),
+        cluster_arn: Some(scope.cluster(&task.cluster)),
+        connectivity: connectivity.map(Into::into),
+        connectivity_at: task.connected_at.map(UnixMillis::to_wire),
+        container_instance_arn: Some(scope.container_instance(&task.cluster, task.container_instance)),
+        containers: Some(task.containers.iter().map(|c| container(scope, task, c, definition.map(|d| &*d.value))).collect()),
+        cpu: Some(
+            size(overrides.and_then(|o| o.cpu.as_ref()), document.and_then(|d| d.cpu.as_ref()), needs::parse_cpu)
+                .unwrap_or_else(|| task.demand.cpu.to_string()),
+        ),
+        memory: Some(
+            size(overrides.and_then(|o| o.memory.as_ref()), document.and_then(|d| d.memory.as_ref()), needs::parse_memory)
+                .unwrap_or_else(|| task.demand.memory.to_string()),
+        ),
+        created_at: Some(task.created_at.to_wire()),
+        desired_status: Some(task.desired_status.to_string()),
+        enable_execute_command: Some(task.enable_execute_command),
+        execution_stopped_at: task.execution_stopped_at.map(UnixMillis::to_wire),
+        group: Some(task.group.to_string()),
+        health_status: Some(lifecycle::health(task, checked).as_str().into()),
+        last_status: Some(task.last_status.to_string()),
+        launch_type: Some(task.launch_type.as_str().into()),
+        overrides: Some(task_overrides(task)),
+        pull_started_at: task.pull_started_at.map(UnixMillis::to_wire),
+        pull_stopped_at: task.pull_stopped_at.map(UnixMillis::to_wire),
+        started_at: task.started_at.map(UnixMillis::to_wire),
+        started_by: started_by(task),
+        stop_code: task.stop_code.map(|code| code.as_str().into()),
+        stopped_at: task.stopped_at.map(UnixMillis::to_wire),
+        stopped_reason: task.stopped_reason.clone(),
+        stopping_at: task.stopping_at.map(UnixMillis::to_wire),
+        tags: Some(if with_tags { render_tags(&task.tags) } else { Vec::new() }),
+        task_arn: Some(scope.task(&task.cluster, task.id)),
+        task_definition_arn: Some(scope.task_definition(&task.definition)),
+        version: Some(i64::try_from(entry.version).unwrap_or(i64::MAX)),
+        ..Default::default()
+    }
+}
+
+/// `startedBy`: a service's task carries its deployment's id.
+pub(crate) fn started_by(task: &Task) -> Option<String> {
+    match &task.service {
+        Some(membership) => Some(membership.deployment.to_string()),
+        None => task.started_by.as_deref().map(str::to_owned),
+    }
+}
+
+fn is_checked_essential(definition: &TaskDefinition, name: &str) -> bool {
+    definition
+        .document
+        .container_definitions
+        .iter()
+        .flatten()
+        .any(|c| c.name.as_deref() == Some(name) && c.essential != Some(false) && c.health_check.is_some())
+}
+
+/// ECS shows the architecture that the task was made for as an attribute.
+fn attribute_list(definition: Option<&TaskDefinition>) -> Vec<ecs::Attribute> {
+    let architecture = definition
+        .and_then(|d| d.document.runtime_platform.as_ref())
+        .and_then(|platform| platform.cpu_architecture.as_ref())
+        .map_or("x86_64", |architecture| match architecture.as_str() {
+            "ARM64" => "arm64",
+            _ => "x86_64",
+        });
+    vec![ecs::Attribute {
+        name: Some("ecs.cpu-architecture".to_owned()),
+        value: Some(architecture.to_owned()),
+        ..Default::default()
+    }]
+}
+
+/// `overrides` as ECS shows it: one entry a container, even where nothing is overridden.
+fn task_overrides(task: &Task) -> ecs::TaskOverride {
+    let mut shown = task.overrides.as_deref().cloned().unwrap_or_default();
+    let given = shown.container_overrides.take().unwrap_or_default();
+    let all = task.containers.iter().map(|container| {
+        let own = given.iter().find(|o| o.name.as_deref() == Some(&*container.name)).cloned();
+        own.unwrap_or_else(|| ecs::ContainerOverride { name: Some(container.name.to_string()), ..Default::default() })
+    });
+    shown.container_overrides = Some(all.collect());
+    shown.inference_accelerator_overrides.get_or_insert_with(Vec::new);
+    shown
+}
+
+fn container(scope: &Scope, task: &Task, container: &Container, definition: Option<&TaskDefinition>) -> ecs::Container {
+    let defined = definition
+        .and_then(|d| d.document.container_definitions.as_ref())
+        .and_then(|list| list.iter().find(|c| c.name.as_deref() == Some(&*container.name)));
+    let own = task
+        .overrides
+        .as_ref()
+        .and_then(|o| o.container_overrides.as_ref())
+        .and_then(|list| list.iter().find(|o| o.name.as_deref() == Some(&*container.name)));
+    let size = |own: Option<i32>, defined: Option<i32>| own.or(defined).map(|value| value.to_string());
+    let bindings = container.network_bindings.iter().map(|binding| ecs::NetworkBinding {
+        bind_ip: Some(binding.bind_ip.clone()),
+        container_port: Some(i32::from(binding.container_port)),
+        host_port: Some(i32::from(binding.host_port)),
+        protocol: Some(binding.protocol.as_str().into()),
+        ..Default::default()
+    });
+    ecs::Container {
+        container_arn: Some(scope.container(&task.cluster, task.id, container.id)),
+        task_arn: Some(scope.task(&task.cluster, task.id)),
+        name: Some(container.name.to_string()),
+        image: Some(container.image.to_string()),
+        image_digest: container.image_digest.clone(),
+        runtime_id: container.runtime_id.clone(),
+        last_status: Some(container.last_status.to_string()),
+        exit_code: container.exit_code,
+        reason: container.reason.clone(),
+        network_bindings: Some(bindings.collect()),
+        network_interfaces: Some(Vec::new()),
+        health_status: Some(container.health_status.as_str().into()),
+        cpu: Some(size(own.and_then(|o| o.cpu), defined.and_then(|d| d.cpu)).unwrap_or_else(|| "0".to_owned())),
+        memory: size(own.and_then(|o| o.memory), defined.and_then(|d| d.memory)),
+        memory_reservation: size(own.and_then(|o| o.memory_reservation), defined.and_then(|d| d.memory_reservation)),
+        ..Default::default()
+    }
+}
+
+/// A service.
+pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags: bool) -> ecs::Service {
+    let settings = &service.settings;
+    let tally = |of: Option<berth_model::ids::DeploymentId>| {
+        let mut running = 0;
+        let mut pending = 0;
+        let mut failed = 0;
+        for task in state.tasks_of_service(&service.cluster, &service.name) {
+            if of.is_some_and(|id| task.service.as_ref().is_none_or(|m| m.deployment != id)) {
+                continue;
+            }
+            let wanted = task.desired_status == berth_model::task::DesiredStatus::Running;
+            match task.last_status {
+                TaskStatus::Running if wanted => running += 1,
+                status if wanted && status < TaskStatus::Running => pending += 1,
+                TaskStatus::Stopped if task.stop_code == Some(berth_model::task::StopCode::TaskFailedToStart) => failed += 1,
+                _ => {}
+            }
+        }
+        (running, pending, failed)
+    };
+    let (running, pending, _) = tally(None);
+    let deployments = service.deployments.iter().map(|d| deployment(scope, service, d, tally(Some(d.id))));
+    let events = state.events_of(&service.cluster, &service.name).rev().take(100).map(|event| ecs::ServiceEvent {
+        id: Some(event.id.clone()),
+        created_at: Some(event.created_at.to_wire()),
+        message: Some(event.message.clone()),
+    });
+    ecs::Service {
+        service_arn: Some(scope.service(&service.cluster, &service.name)),
+        service_name: Some(service.name.to_string()),
+        cluster_arn: Some(scope.cluster(&service.cluster)),
+        load_balancers: Some(Vec::new()),
+        service_registries: Some(Vec::new()),
+        status: Some(service.status.to_string()),
+        desired_count: Some(number(service.desired_count)),
+        running_count: count(running),
+        pending_count: count(pending),
+        launch_type: Some(service.launch_type.as_str().into()),
+        task_definition: Some(scope.task_definition(&service.primary().definition)),
+        deployment_configuration: Some(settings.deployment_configuration.clone()),
+        deployments: Some(deployments.collect()),
+        role_arn: settings.role.clone(),
+        events: Some(events.collect()),
+        created_at: Some(service.created_at.to_wire()),
+        placement_constraints: Some(settings.placement_constraints.clone()),
+        placement_strategy: Some(settings.placement_strategy.clone()),
+        health_check_grace_period_seconds: settings.health_check_grace_period_seconds,
+        scheduling_strategy: Some("REPLICA".into()),
+        deployment_controller: Some(ecs::DeploymentController { r#type: Some("ECS".into()) }),
+        tags: with_tags.then(|| render_tags(&service.tags)),
+        created_by: Some(service.created_by.clone()),
+        enable_ecs_managed_tags: Some(settings.enable_ecs_managed_tags),
+        propagate_tags: Some(settings.propagate_tags.as_deref().unwrap_or("NONE").into()),
+        enable_execute_command: Some(settings.enable_execute_command),
+        availability_zone_rebalancing: settings.availability_zone_rebalancing.as_deref().map(Into::into),
+        resource_management_type: Some("CUSTOMER".into()),
+        ..Default::default()
+    }
+}
+
+fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, (running, pending, failed): (usize, usize, usize)) -> ecs::Deployment {
+    let is_primary = deployment.status == berth_model::service::DeploymentStatus::Primary;
+    ecs::Deployment {
+        id: Some(deployment.id.to_string()),
+        status: Some(deployment.status.to_string()),
+        task_definition: Some(scope.task_definition(&deployment.definition)),
+        desired_count: if is_primary { Some(number(service.desired_count)) } else { count(running + pending) },
+        pending_count: count(pending),
+        running_count: count(running),
+        failed_tasks: count(failed),
+        created_at: Some(deployment.created_at.to_wire()),
+        updated_at: Some(deployment.updated_at.to_wire()),
+        launch_type: Some(service.launch_type.as_str().into()),
+        rollout_state: Some(deployment.rollout_state.as_str().into()),
+        rollout_state_reason: Some(deployment.rollout_state_reason.clone()),
+        ..Default::default()
+    }
+}
+
+/// A container instance.
+pub(crate) fn container_instance(state: &State, scope: &Scope, entry: &Entry<ContainerInstance>, with_tags: bool) -> ecs::ContainerInstance {
+    let instance = &*entry.value;
+    let mut remaining = instance.registered.clone();
+    let (mut running, mut pending) = (0, 0);
+    for task in state.tasks_of_instance(&instance.cluster, instance.id).filter(|task| !task.is_stopped()) {
+        remaining.cpu = remaining.cpu.saturating_sub(task.demand.cpu);
+        remaining.memory = remaining.memory.saturating_sub(task.demand.memory);
+        remaining.ports_tcp.extend(&task.demand.ports_tcp);
+        remaining.ports_udp.extend(&task.demand.ports_udp);
+        for binding in task.containers.iter().flat_map(|c| &c.network_bindings) {
+            let ports = if binding.protocol == "udp" { &mut remaining.ports_udp } else { &mut remaining.ports_tcp };
+            ports.insert(binding.host_port);
+        }
+        match task.last_status {
+            TaskStatus::Running => running += 1,
+            status if status < TaskStatus::Running => pending += 1,
+            _ => {}
+        }
+    }
+    ecs::ContainerInstance {
+        container_instance_arn: Some(scope.container_instance(&instance.cluster, instance.id)),
+        ec2_instance_id: instance.ec2_instance_id.clone(),
+        version: Some(i64::try_from(entry.version).unwrap_or(i64::MAX)),
+        version_info: Some(ecs::VersionInfo {
+            agent_version: instance.agent.agent_version.clone(),
+            agent_hash: instance.agent.agent_hash.clone(),
+            docker_version: instance.agent.docker_version.clone(),
+        }),
+        remaining_resources: Some(resources(&remaining)),
+        registered_resources: Some(resources(&instance.registered)),
+        status: Some(instance.status.to_string()),
+        status_reason: instance.status_reason.clone(),
+        agent_connected: Some(instance.agent_connected),
+        running_tasks_count: count(running),
+        pending_tasks_count: count(pending),
+        attributes: Some(
+            instance
+                .attributes
+                .iter()
+                .map(|(name, value)| ecs::Attribute { name: Some(name.clone()), value: value.clone(), ..Default::default() })
+                .collect(),
+        ),
+        registered_at: Some(instance.registered_at.to_wire()),
+        attachments: Some(Vec::new()),
+        tags: Some(if with_tags { render_tags(&instance.tags) } else { Vec::new() }),
+        ..Default::default()
+    }
+}
+
+fn resources(resources: &Resources) -> Vec<ecs::Resource> {
+    let integer = |name: &str, value: u32| ecs::Resource {
+        name: Some(name.to_owned()),
+        r#type: Some("INTEGER".to_owned()),
+        double_value: Some(0.0),
+        long_value: Some(0),
+        integer_value: Some(number(value)),
+        string_set_value: None,
+    };
+    let ports = |name: &str, ports: &std::collections::BTreeSet<u16>| ecs::Resource {
+        name: Some(name.to_owned()),
+        r#type: Some("STRINGSET".to_owned()),
+        double_value: Some(0.0),
+        long_value: Some(0),
+        integer_value: Some(0),
+        string_set_value: Some(ports.iter().map(ToString::to_string).collect()),
+    };
+    vec![
+        integer("CPU", resources.cpu),
+        integer("MEMORY", resources.memory),
+        ports("PORTS", &resources.ports_tcp),
+        ports("PORTS_UDP", &resources.ports_udp),
+    ]
+}

@@ -1,0 +1,236 @@
+//! `RunTask`: places up to ten tasks and answers when they are durable. What finds no place becomes `failures[]`.
+
+use std::sync::Arc;
+
+use berth_control::{Launched, Refused, TaskTemplate, Where};
+use berth_model::ids::ClusterName;
+use berth_model::needs;
+use berth_model::tags::{Tags, merge_tags, parse_tags};
+use berth_model::task::{ClientToken, LaunchType};
+use berth_model::task_definition::TaskDefinition;
+use berth_scheduler::placement::{Constraint, Strategy};
+use berth_shapes::ecs::{self, RunTaskRequest, RunTaskResponse};
+
+use super::{definitions, render};
+use crate::context::Api;
+use crate::failure::Failure;
+
+/// Most tasks of one call.
+const MAX_COUNT: i32 = 10;
+/// Largest `overrides`, as JSON.
+const MAX_OVERRIDES: usize = 8_192;
+/// Longest `startedBy` and `clientToken`, `group`.
+const MAX_STARTED_BY: usize = 128;
+const MAX_TOKEN: usize = 64;
+const MAX_GROUP: usize = 255;
+
+pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskResponse, Failure> {
+    let cluster = api.active_cluster(request.cluster.as_deref())?;
+    let count = request.count.unwrap_or(1);
+    if !(1..=MAX_COUNT).contains(&count) {
+        return Err(Failure::invalid(format!("count must be between 1 and {MAX_COUNT}.")));
+    }
+    refuse_unserved(&request)?;
+    let definition = definitions::usable(api, &api.store.state(), request.task_definition.as_deref())?;
+    let fingerprint = fingerprint(&request);
+    let client_token = request.client_token.clone().filter(|token| !token.is_empty());
+    if client_token.as_ref().is_some_and(|token| token.chars().count() > MAX_TOKEN) {
+        return Err(Failure::invalid(format!("clientToken can have at most {MAX_TOKEN} characters.")));
+    }
+    let mut template = template(
+        &cluster,
+        definition,
+        Wish {
+            overrides: request.overrides,
+            group: request.group,
+            started_by: request.started_by,
+            tags: request.tags,
+            propagate_tags: request.propagate_tags,
+            managed_tags: request.enable_ecs_managed_tags == Some(true),
+            launch_type: request.launch_type,
+            enable_execute_command: request.enable_execute_command == Some(true),
+        },
+    )?;
+    template.client_token = client_token.map(|token| ClientToken { token, request: fingerprint });
+    template.constraints = constraints(request.placement_constraints.as_deref())?;
+    template.strategies = strategies(request.placement_strategy.as_deref())?;
+    let launched = api.control.launch(template, Where::Anywhere(count.unsigned_abs())).await.map_err(|error| token_arns(api, &cluster, error))?;
+    let (tasks, failures) = answer(api, &cluster, &launched);
+    Ok(RunTaskResponse { tasks: Some(tasks), failures: Some(failures) })
+}
+
+/// Members that Berth cannot honour are refused, never ignored.
+fn refuse_unserved(request: &RunTaskRequest) -> Result<(), Failure> {
+    let unserved = [
+        ("capacityProviderStrategy", request.capacity_provider_strategy.as_ref().is_some_and(|list| !list.is_empty())),
+        ("volumeConfigurations", request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty())),
+        ("networkConfiguration", request.network_configuration.is_some()),
+        ("platformVersion", request.platform_version.is_some()),
+    ];
+    match unserved.iter().find(|(_, given)| *given) {
+        Some((member, _)) => Err(Failure::invalid(format!("Berth does not serve {member} of RunTask yet."))),
+        None => Ok(()),
+    }
+}
+
+/// What RunTask and StartTask have in common.
+pub(crate) struct Wish {
+    pub(crate) overrides: Option<ecs::TaskOverride>,
+    pub(crate) group: Option<String>,
+    pub(crate) started_by: Option<String>,
+    pub(crate) tags: Option<Vec<ecs::Tag>>,
+    pub(crate) propagate_tags: Option<ecs::PropagateTags>,
+    pub(crate) managed_tags: bool,
+    pub(crate) launch_type: Option<ecs::LaunchType>,
+    pub(crate) enable_execute_command: bool,
+}
+
+pub(crate) fn template(cluster: &ClusterName, definition: Arc<TaskDefinition>, wish: Wish) -> Result<TaskTemplate, Failure> {
+    let overrides = check_overrides(&definition, wish.overrides)?;
+    let launch_type = parse_launch_type(wish.launch_type.as_ref())?;
+    let started_by = wish.started_by.filter(|text| !text.is_empty());
+    if started_by.as_ref().is_some_and(|text| text.chars().count() > MAX_STARTED_BY) {
+        return Err(Failure::invalid(format!("startedBy can have at most {MAX_STARTED_BY} characters.")));
+    }
+    let group = wish.group.filter(|text| !text.is_empty()).unwrap_or_else(|| format!("family:{}", definition.id.family));
+    if group.chars().count() > MAX_GROUP {
+        return Err(Failure::invalid(format!("group can have at most {MAX_GROUP} characters.")));
+    }
+    let own = parse_tags(wish.tags.as_deref())?;
+    let mut tags = match wish.propagate_tags.as_ref().map(|from| from.as_str()) {
+        Some("TASK_DEFINITION") => definition.tags.clone(),
+        Some("SERVICE") => return Err(Failure::invalid("The propagateTags value SERVICE is not valid for a task that no service starts.")),
+        _ => Tags::new(),
+    };
+    merge_tags(&mut tags, own)?;
+    if wish.managed_tags {
+        tags.insert("aws:ecs:clusterName".to_owned(), cluster.to_string());
+    }
+    // Without overrides the demand parsed at registration stands.
+    let demand = match &overrides {
+        Some(overrides) => needs::demand(&definition.document, Some(overrides)),
+        None => definition.needs.demand.clone(),
+    };
+    Ok(TaskTemplate {
+        cluster: cluster.clone(),
+        demand,
+        definition,
+        group: group.into(),
+        started_by: started_by.map(Into::into),
+        service: None,
+        launch_type,
+        overrides: overrides.map(Box::new),
+        tags,
+        enable_execute_command: wish.enable_execute_command,
+        client_token: None,
+        constraints: Vec::new(),
+        strategies: Vec::new(),
+    })
+}
+
+fn check_overrides(definition: &TaskDefinition, overrides: Option<ecs::TaskOverride>) -> Result<Option<ecs::TaskOverride>, Failure> {
+    let Some(overrides) = overrides else { return Ok(None) };
+    let size = serde_json::to_string(&overrides).map_or(0, |json| json.chars().count());
+    if size > MAX_OVERRIDES {
+        return Err(Failure::invalid(format!("Container Overrides length must be at most {MAX_OVERRIDES}")));
+    }
+    let containers = definition.document.container_definitions.as_deref().unwrap_or_default();
+    for own in overrides.container_overrides.iter().flatten() {
+        let name = own.name.as_deref().unwrap_or_default();
+        if !containers.iter().any(|container| container.name.as_deref() == Some(name)) {
+            return Err(Failure::invalid(format!("Override for container named {name} is not a container in the TaskDefinition.")));
+        }
+    }
+    for (member, text, parse) in [
+        ("cpu", &overrides.cpu, needs::parse_cpu as fn(&str) -> Option<u32>),
+        ("memory", &overrides.memory, needs::parse_memory),
+    ] {
+        if text.as_deref().is_some_and(|text| parse(text).is_none()) {
+            return Err(Failure::invalid(format!("Invalid '{member}' setting for task.")));
+        }
+    }
+    let is_empty = overrides == ecs::TaskOverride::default();
+    Ok((!is_empty).then_some(overrides))
+}
+
+/// Reads `launchType`; absent means EC2.
+pub(crate) fn parse_launch_type(launch_type: Option<&ecs::LaunchType>) -> Result<LaunchType, Failure> {
+    match launch_type.map(|launch_type| launch_type.as_str()) {
+        None | Some("EC2") => Ok(LaunchType::Ec2),
+        Some("EXTERNAL") => Ok(LaunchType::External),
+        Some(other) => Err(Failure::invalid(format!("Berth does not serve launch type {other} yet: launchType"))),
+    }
+}
+
+/// Reads `placementConstraints`.
+pub(crate) fn constraints(list: Option<&[ecs::PlacementConstraint]>) -> Result<Vec<Constraint>, Failure> {
+    const MOST: usize = 10;
+    let list = list.unwrap_or_default();
+    if list.len() > MOST {
+        return Err(Failure::invalid(format!("placementConstraints can have at most {MOST} items.")));
+    }
+    list.iter()
+        .map(|constraint| {
+            berth_control::parse_constraint(constraint).ok_or_else(|| {
+                let kind = constraint.r#type.as_ref().map_or("", |kind| kind.as_str());
+                Failure::invalid(format!("Berth does not serve placement constraints of type {kind} yet: placementConstraints"))
+            })
+        })
+        .collect()
+}
+
+/// Reads `placementStrategy`.
+pub(crate) fn strategies(list: Option<&[ecs::PlacementStrategy]>) -> Result<Vec<Strategy>, Failure> {
+    const MOST: usize = 5;
+    let list = list.unwrap_or_default();
+    if list.len() > MOST {
+        return Err(Failure::invalid(format!("placementStrategy can have at most {MOST} items.")));
+    }
+    list.iter()
+        .map(|strategy| {
+            berth_control::parse_strategy(strategy).ok_or_else(|| {
+                let kind = strategy.r#type.as_ref().map_or("", |kind| kind.as_str());
+                let field = strategy.field.as_deref().unwrap_or_default();
+                Failure::invalid(format!("Invalid placement strategy: type '{kind}', field '{field}'"))
+            })
+        })
+        .collect()
+}
+
+/// FNV-1a over the request without its token: tells a retry from another request under the same token.
+fn fingerprint(request: &RunTaskRequest) -> u64 {
+    let bytes = serde_json::to_vec(&RunTaskRequest { client_token: None, ..request.clone() }).unwrap_or_default();
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn token_arns(api: &Api, cluster: &ClusterName, error: berth_control::LaunchError) -> Failure {
+    let arns = match &error {
+        berth_control::LaunchError::TokenReused(tasks) => Some(tasks.iter().map(|id| api.scope().task(cluster, *id)).collect::<Vec<_>>()),
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    match arns {
+        Some(arns) => failure.with("resourceIds", arns.into()),
+        None => failure,
+    }
+}
+
+/// `tasks` and `failures` of an answer.
+pub(crate) fn answer(api: &Api, cluster: &ClusterName, launched: &Launched) -> (Vec<ecs::Task>, Vec<ecs::Failure>) {
+    let state = api.store.state();
+    let tasks = launched.tasks.iter().map(|task| {
+        // Just committed, so it is there; its version is what DescribeTasks would show.
+        let version = state.task(task.id).map_or(1, |entry| entry.version);
+        let entry = berth_store::Entry { value: Arc::clone(task), created: state.revision, modified: state.revision, version };
+        render::task(&state, api.scope(), &entry, true)
+    });
+    let failures = launched.refused.iter().map(|refused| match refused {
+        Refused::ByRule(refusal) => ecs::Failure {
+            arn: Some(api.scope().container_instance(cluster, refusal.instance)),
+            reason: Some(refusal.rule.reason().to_owned()),
+            detail: None,
+        },
+        Refused::Missing(id) => render::missing(api.scope().container_instance(cluster, *id)),
+    });
+    (tasks.collect(), failures.collect())
+}

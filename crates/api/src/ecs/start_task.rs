@@ -1,0 +1,54 @@
+//! `StartTask`: one task on each named container instance, past the strategies.
+
+use berth_control::Where;
+use berth_model::arn::parse_container_instance;
+use berth_shapes::ecs::{StartTaskRequest, StartTaskResponse};
+
+use super::run_task::{Wish, answer, template};
+use super::{definitions, render};
+use crate::context::Api;
+use crate::failure::Failure;
+
+/// Most instances of one call.
+const MAX_INSTANCES: usize = 10;
+
+pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<StartTaskResponse, Failure> {
+    let cluster = api.active_cluster(request.cluster.as_deref())?;
+    let named = request.container_instances.unwrap_or_default();
+    if named.is_empty() {
+        return Err(Failure::invalid("Container instances cannot be empty."));
+    }
+    if named.len() > MAX_INSTANCES {
+        return Err(Failure::invalid(format!("containerInstances can have at most {MAX_INSTANCES} items.")));
+    }
+    if request.network_configuration.is_some() || request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty()) {
+        return Err(Failure::invalid("Berth does not serve networkConfiguration and volumeConfigurations of StartTask yet."));
+    }
+    let mut instances = Vec::new();
+    let mut failures = Vec::new();
+    for text in &named {
+        match parse_container_instance(api.scope(), &cluster, text) {
+            Ok(id) if api.store.state().instance(id).is_some_and(|instance| instance.cluster == cluster) => instances.push(id),
+            _ => failures.push(render::missing(text.clone())),
+        }
+    }
+    let definition = definitions::usable(api, &api.store.state(), request.task_definition.as_deref())?;
+    let template = template(
+        &cluster,
+        definition,
+        Wish {
+            overrides: request.overrides,
+            group: request.group,
+            started_by: request.started_by,
+            tags: request.tags,
+            propagate_tags: request.propagate_tags,
+            managed_tags: request.enable_ecs_managed_tags == Some(true),
+            launch_type: None,
+            enable_execute_command: request.enable_execute_command == Some(true),
+        },
+    )?;
+    let launched = api.control.launch(template, Where::On(instances)).await?;
+    let (tasks, refused) = answer(api, &cluster, &launched);
+    failures.extend(refused);
+    Ok(StartTaskResponse { tasks: Some(tasks), failures: Some(failures) })
+}

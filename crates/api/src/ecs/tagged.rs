@@ -1,0 +1,69 @@
+//! The resource that a tag request names, read and written back as a record.
+
+use berth_model::arn::{Resource, parse_resource};
+use berth_model::record::{Key, Record};
+use berth_model::tags::Tags;
+use berth_shapes::ecs::ErrorCode;
+use berth_store::{Revision, State};
+
+use crate::context::Api;
+use crate::failure::Failure;
+
+/// A resource with its tags.
+pub(crate) struct Tagged {
+    pub(crate) key: Key,
+    pub(crate) modified: Revision,
+    record: Record,
+}
+
+/// Finds the resource of an ARN.
+pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>) -> Result<Tagged, Failure> {
+    let arn = arn.unwrap_or_default();
+    let resource = parse_resource(api.scope(), arn).map_err(|error| Failure::invalid(format!("{error} resourceArn: '{}'", arn.chars().take(256).collect::<String>())))?;
+    let record = match &resource {
+        Resource::Cluster(name) => state.cluster(name).map(|e| Record::Cluster(e.value.clone())),
+        Resource::TaskDefinition(id) => state.definition(id).map(|e| Record::TaskDefinition(e.value.clone())),
+        Resource::Task(cluster, id) => state.task(*id).filter(|e| e.cluster == *cluster).map(|e| Record::Task(e.value.clone())),
+        Resource::Service(cluster, name) => state.service(cluster, name).map(|e| Record::Service(e.value.clone())),
+        Resource::ContainerInstance(cluster, id) => {
+            state.instance(*id).filter(|e| e.cluster == *cluster).map(|e| Record::ContainerInstance(e.value.clone()))
+        }
+    };
+    let not_found = || match &resource {
+        Resource::Cluster(_) => Failure::cluster_not_found(),
+        _ => Failure::modelled(ErrorCode::ResourceNotFound, "The specified resource was not found: resourceArn"),
+    };
+    let record = record.ok_or_else(not_found)?;
+    let key = record.key();
+    let modified = state.modified(&key).ok_or_else(not_found)?;
+    Ok(Tagged { key, modified, record })
+}
+
+impl Tagged {
+    /// Its tags.
+    pub(crate) fn tags(&self) -> &Tags {
+        match &self.record {
+            Record::Cluster(noun) => &noun.tags,
+            Record::TaskDefinition(noun) => &noun.tags,
+            Record::Task(noun) => &noun.tags,
+            Record::Service(noun) => &noun.tags,
+            Record::ContainerInstance(noun) => &noun.tags,
+            Record::Family(_) | Record::ServiceEvent(_) => unreachable!("no ARN names these"),
+        }
+    }
+
+    /// The record with other tags.
+    pub(crate) fn with(self, tags: Tags) -> Record {
+        fn own<T: Clone>(noun: std::sync::Arc<T>) -> T {
+            std::sync::Arc::unwrap_or_clone(noun)
+        }
+        match self.record {
+            Record::Cluster(noun) => berth_model::cluster::Cluster { tags, ..own(noun) }.into(),
+            Record::TaskDefinition(noun) => berth_model::task_definition::TaskDefinition { tags, ..own(noun) }.into(),
+            Record::Task(noun) => berth_model::task::Task { tags, ..own(noun) }.into(),
+            Record::Service(noun) => berth_model::service::Service { tags, ..own(noun) }.into(),
+            Record::ContainerInstance(noun) => berth_model::container_instance::ContainerInstance { tags, ..own(noun) }.into(),
+            other @ (Record::Family(_) | Record::ServiceEvent(_)) => other,
+        }
+    }
+}

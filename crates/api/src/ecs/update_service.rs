@@ -1,0 +1,98 @@
+//! `UpdateService`: absent members stay as they are. A new task definition, placement or `forceNewDeployment` makes a new PRIMARY
+//! deployment in the same commit; a new desired count alone makes none.
+
+use berth_model::ids::DeploymentId;
+use berth_model::record::Key;
+use berth_model::service::{Deployment, DeploymentStatus, RolloutState};
+use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
+
+use super::service_settings::{deployment_configuration, desired_count, filled, find_active, placement, refuse_unserved};
+use super::{definitions, render};
+use crate::context::Api;
+use crate::failure::Failure;
+
+pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<UpdateServiceResponse, Failure> {
+    let cluster = api.active_cluster(request.cluster.as_deref())?;
+    let text = request.service.clone().unwrap_or_default();
+    refuse_unserved(&[
+        ("loadBalancers", filled(request.load_balancers.as_ref())),
+        ("serviceRegistries", filled(request.service_registries.as_ref())),
+        ("capacityProviderStrategy", filled(request.capacity_provider_strategy.as_ref())),
+        ("networkConfiguration", request.network_configuration.is_some()),
+        ("serviceConnectConfiguration", request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled == Some(true))),
+        ("volumeConfigurations", filled(request.volume_configurations.as_ref())),
+        ("vpcLatticeConfigurations", filled(request.vpc_lattice_configurations.as_ref())),
+        ("gatewayConnectors", filled(request.gateway_connectors.as_ref())),
+        ("platformVersion", request.platform_version.is_some()),
+    ])?;
+    let desired = request.desired_count.map(desired_count).transpose()?;
+    let fresh = DeploymentId::from_random(api.environment.bits64());
+    api.change(|state, transaction| {
+        let entry = find_active(api, state, &cluster, &text)?;
+        let definition = match request.task_definition.as_deref().filter(|text| !text.is_empty()) {
+            Some(text) => definitions::usable(api, state, Some(text))?.id.clone(),
+            None => entry.primary().definition.clone(),
+        };
+        let mut service = (*entry.value).clone();
+        let (configuration, percentages) =
+            deployment_configuration(request.deployment_configuration.clone(), &service.settings.deployment_configuration)?;
+        service.settings.deployment_configuration = configuration;
+        service.percentages = percentages;
+        placement(&mut service.settings, request.placement_constraints.clone(), request.placement_strategy.clone())?;
+        if let Some(seconds) = request.health_check_grace_period_seconds {
+            service.settings.health_check_grace_period_seconds = Some(seconds);
+        }
+        if let Some(enable) = request.enable_execute_command {
+            service.settings.enable_execute_command = enable;
+        }
+        if let Some(enable) = request.enable_ecs_managed_tags {
+            service.settings.enable_ecs_managed_tags = enable;
+        }
+        if let Some(from) = &request.propagate_tags {
+            service.settings.propagate_tags = Some(from.as_str().to_owned()).filter(|from| from != "NONE");
+        }
+        if let Some(zones) = &request.availability_zone_rebalancing {
+            service.settings.availability_zone_rebalancing = Some(zones.as_str().to_owned());
+        }
+        service.desired_count = desired.unwrap_or(service.desired_count);
+        let (old, new) = (&entry.settings, &service.settings);
+        let is_deployment = request.force_new_deployment == Some(true)
+            || definition != entry.primary().definition
+            || old.placement_constraints != new.placement_constraints
+            || old.placement_strategy != new.placement_strategy
+            || old.propagate_tags != new.propagate_tags
+            || old.enable_ecs_managed_tags != new.enable_ecs_managed_tags
+            || old.enable_execute_command != new.enable_execute_command;
+        let now = api.now();
+        if is_deployment {
+            for deployment in &mut service.deployments {
+                if deployment.status == DeploymentStatus::Primary {
+                    deployment.status = DeploymentStatus::Active;
+                    deployment.updated_at = now;
+                }
+            }
+            let primary = Deployment {
+                id: fresh,
+                status: DeploymentStatus::Primary,
+                definition: definition.clone(),
+                created_at: now,
+                updated_at: now,
+                rollout_state: RolloutState::InProgress,
+                rollout_state_reason: format!("ECS deployment {fresh} in progress."),
+            };
+            service.deployments.insert(0, primary);
+            service.announced_failure = None;
+        }
+        if is_deployment || service.desired_count != entry.desired_count {
+            service.announced_steady = false;
+        }
+        if service == *entry.value {
+            return Ok(UpdateServiceResponse { service: Some(render::service(state, api.scope(), entry, true)) });
+        }
+        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
+        let shown = render::service(state, api.scope(), &service, true);
+        transaction.put(service);
+        Ok(UpdateServiceResponse { service: Some(shown) })
+    })
+    .await
+}

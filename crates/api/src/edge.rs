@@ -1,0 +1,225 @@
+//! The listening socket and what comes in by it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use berth_identity::{Identity, RequestParts};
+use berth_model::ids::uuid;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::aws_json;
+use crate::context::{Api, Shared};
+use crate::failure::Failure;
+use crate::sockets;
+
+/// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
+const MAX_BODY: usize = 1024 * 1024;
+/// Most connections at once; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 16_384;
+/// How long a client may take for a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take for a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long requests under way may take to end when the server stops.
+const DRAIN: Duration = Duration::from_secs(3);
+
+pub(crate) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A bound socket, not yet serving.
+pub struct Listening {
+    listener: TcpListener,
+    /// Its address; the port is chosen if 0 was asked for.
+    pub address: SocketAddr,
+}
+
+impl Listening {
+    /// Binds.
+    ///
+    /// # Errors
+    /// The system's, e.g. address in use.
+    pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+}
+
+/// Serves until `stop` is set, then lets requests under way end for a moment.
+pub async fn serve(listening: Listening, api: Shared, mut stop: watch::Receiver<bool>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listening.listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to close rather than spin.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+        let _ = socket.set_nodelay(true);
+        let api = Arc::clone(&api);
+        let mut stop = stop.clone();
+        connections.spawn(async move {
+            let _slot = slot;
+            let service = service_fn(move |request| {
+                let api = Arc::clone(&api);
+                async move { Ok::<_, Infallible>(route(&api, request, peer).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(64 * 1024)
+                .serve_connection(TokioIo::new(socket), service)
+                .with_upgrades();
+            let mut connection = std::pin::pin!(connection);
+            let stopped = async {
+                // The guard that this gives must not live across an await.
+                let _ = stop.wait_for(|stop| *stop).await;
+            };
+            let outcome = tokio::select! {
+                outcome = connection.as_mut() => outcome,
+                () = stopped => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(%error, %peer, "a connection broke off");
+            }
+        });
+    }
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, all).await.is_err() {
+        tracing::debug!("some connections did not end in time");
+    }
+}
+
+async fn route(api: &Shared, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let path = request.uri().path();
+    if path == "/healthz" {
+        return health(api);
+    }
+    if path == "/v2" || path.starts_with("/v2/") {
+        return registry(api, request).await;
+    }
+    if path == "/ws" {
+        return sockets::accept(api, request).await;
+    }
+    if path == "/" && request.method() == Method::POST {
+        return aws(api, request, peer).await;
+    }
+    let failure = Failure::common("UnknownOperationException", 404, format!("There is nothing at {} {}", request.method(), clip(path)));
+    render_failure(&failure, &request_id(api))
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(128).collect()
+}
+
+fn health(api: &Api) -> Response<Body> {
+    let (status, text) =
+        if api.ready.load(Ordering::Acquire) { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting\n") };
+    let mut response = Response::new(full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+async fn registry(api: &Api, request: Request<Incoming>) -> Response<Body> {
+    if !sockets::basic_authorized(api, request.headers()) {
+        return berth_registry::unauthorized();
+    }
+    api.registry.handle(request).await
+}
+
+async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let id = request_id(api);
+    let started = std::time::Instant::now();
+    let (head, body) = request.into_parts();
+    let target = head.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    let outcome = async {
+        let body = read(body).await?;
+        let operation = aws_json::operation(target)?;
+        authenticate(api, &head, &body)?;
+        aws_json::answer(api, operation, &body).await
+    }
+    .await;
+    let response = match &outcome {
+        Ok(answer) => render(StatusCode::OK, answer.clone(), &id),
+        Err(failure) => render_failure(failure, &id),
+    };
+    let status = response.status().as_u16();
+    match &outcome {
+        Ok(_) => tracing::debug!(target: "berth::request", request = id, action = target, %peer, status, micros = started.elapsed().as_micros()),
+        Err(failure) => {
+            tracing::info!(target: "berth::request", request = id, action = target, %peer, status, code = failure.code, message = failure.message);
+        }
+    }
+    response
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Failure> {
+    let too_slow = || Failure::common("RequestTimeoutException", 408, "The request's body did not arrive in time.");
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| too_slow())?;
+    collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            Failure::common("RequestEntityTooLargeException", 413, format!("The request's body has more than {MAX_BODY} bytes."))
+        } else {
+            Failure::common("SerializationException", 400, "The request's body broke off.")
+        }
+    })
+}
+
+/// Checks a request's signature.
+pub(crate) fn authenticate(api: &Api, head: &http::request::Parts, body: &[u8]) -> Result<Identity, Failure> {
+    let path_and_query = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let parts = RequestParts { method: head.method.as_str(), path_and_query, headers: &head.headers, body };
+    Ok(api.verifier.verify(&parts, api.now().0.div_euclid(1000), &api.keys)?)
+}
+
+pub(crate) fn request_id(api: &Api) -> String {
+    uuid(api.environment.entropy.bits())
+}
+
+pub(crate) fn full(text: impl Into<Bytes>) -> Body {
+    Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn render(status: StatusCode, body: Bytes, id: &str) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(aws_json::CONTENT_TYPE));
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    response
+}
+
+pub(crate) fn render_failure(failure: &Failure, id: &str) -> Response<Body> {
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut response = render(status, failure.body().into(), id);
+    if let Ok(code) = HeaderValue::from_str(failure.code) {
+        response.headers_mut().insert("x-amzn-errortype", code);
+    }
+    response
+}

@@ -1,0 +1,17 @@
+//! The HTTP edge: one port for every protocol. A request is verified, parsed once into a closed set of actions, handed to
+//! the action's file, and its answer or error is rendered in AWS's form.
+//!
+//! It starts no loop and never talks to an agent.
+
+mod aws_json;
+mod context;
+mod ecs;
+mod edge;
+mod failure;
+mod page;
+mod sockets;
+
+pub use aws_json::is_served;
+pub use context::{Api, ApiConfig};
+pub use edge::{Listening, serve};
+pub use failure::Failure;

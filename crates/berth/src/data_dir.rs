@@ -1,0 +1,96 @@
+//! The data directory: where everything is kept, and how commands of the same machine find the server.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use berth_identity::credentials_file::{Profile, parse, render};
+use berth_identity::keys::{KeyKind, access_key_id, secret_access_key};
+use berth_identity::AccessKey;
+use berth_cli::data_dir::{Endpoint, default_data_dir};
+use berth_cli::environment::Environment;
+use sha2::{Digest, Sha256};
+
+use crate::failure::Failure;
+use crate::machine::random;
+
+/// The data directory.
+#[derive(Debug, Clone)]
+pub(crate) struct DataDir(PathBuf);
+
+impl DataDir {
+    /// Makes it if it is not there; only its owner may look inside.
+    pub(crate) fn open(path: Option<PathBuf>) -> Result<Self, Failure> {
+        let path = match path {
+            Some(path) => path,
+            None => {
+                default_data_dir(&Environment::of_process()).map_err(|error| Failure::setting("HOME", format!("{error}; give --data-dir")))?
+            }
+        };
+        let failed = |error: std::io::Error| Failure::setting("--data-dir", format!("{}: {error}", path.display()));
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
+        let path = fs::canonicalize(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Eight letters and digits that tell this data directory's bridge, table and cgroups from another's on the same machine.
+    pub(crate) fn short_name(&self) -> String {
+        Sha256::digest(self.0.as_os_str().as_encoded_bytes())[..4].iter().fold(String::new(), |name, byte| format!("{name}{byte:02x}"))
+    }
+
+    /// Root credentials: made at the first start, read at every other.
+    pub(crate) fn root_credentials(&self, principal: &str) -> Result<AccessKey, Failure> {
+        let path = self.join("credentials");
+        let failed = |what: String| Failure::setting("--data-dir", format!("{}: {what}", path.display()));
+        match fs::read_to_string(&path) {
+            Ok(text) => {
+                let profiles = parse(&text).map_err(|error| failed(error.to_string()))?;
+                let profile = profiles.into_iter().find(|profile| profile.name == "default");
+                let profile = profile.ok_or_else(|| failed("has no profile 'default'".to_owned()))?;
+                Ok(AccessKey::long_term(profile.access_key_id, profile.secret.expose(), principal))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let id = access_key_id(KeyKind::LongTerm, &random());
+                let secret = secret_access_key(&random());
+                let key = AccessKey::long_term(id.clone(), secret.expose(), principal);
+                let profile = Profile { name: "default".to_owned(), access_key_id: id, secret, session_token: None };
+                self.write_whole("credentials", render(&[profile]).as_bytes(), 0o600)?;
+                Ok(key)
+            }
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// Tells commands of this machine where the server is.
+    pub(crate) fn announce(&self, endpoint: &str, region: &str, account: &str) -> Result<(), Failure> {
+        let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+        let known = Endpoint { endpoint: endpoint.to_owned(), region: region.to_owned(), account: account.to_owned(), pid };
+        known.write(&self.0).map_err(|error| Failure::setting("--data-dir", format!("{}: {error}", Endpoint::path(&self.0).display())))
+    }
+
+    /// The server is gone.
+    pub(crate) fn withdraw(&self) {
+        let _ = fs::remove_file(Endpoint::path(&self.0));
+    }
+
+    /// Writes a file so that readers see the old or the new one, never a part.
+    fn write_whole(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+        let (path, fresh) = (self.join(name), self.join(&format!(".{name}.new")));
+        let write = || {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)
+        };
+        write().map_err(|error| Failure::setting("--data-dir", format!("{}: {error}", path.display())))
+    }
+}

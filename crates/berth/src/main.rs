@@ -1,0 +1,94 @@
+//! The `berth` binary: configuration, wiring, shutdown. It holds no logic of its own.
+
+mod data_dir;
+mod failure;
+mod machine;
+mod node;
+mod server;
+mod settings;
+mod signals;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::failure::Failure;
+use crate::settings::{AgentSettings, ServerSettings, UpSettings};
+
+/// Amazon ECS on machines of your own.
+#[derive(Debug, Parser)]
+#[command(name = "berth", version, arg_required_else_help = true, after_help = "Example:\n  berth up\n  eval \"$(berth env)\"\n  aws ecs list-clusters")]
+struct Arguments {
+    /// How much to log to stderr: error, warn, info, debug or trace
+    #[arg(long, global = true, default_value = "info", env = "BERTH_LOG", value_name = "LEVEL")]
+    log: LevelFilter,
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Role {
+    /// Run everything on this machine, in the foreground: server, registry, agent
+    ///
+    /// On SIGTERM or Ctrl-C tasks keep running, as with ECS's agent; the next `berth up` finds them again. `berth down` stops them.
+    #[command(after_help = "Example:\n  berth up --data-dir /srv/berth --listen 127.0.0.1:4566")]
+    Up(UpSettings),
+    /// Run the server alone; machines join it with `berth agent` or the official ECS agent
+    #[command(after_help = "Example:\n  berth server --listen 0.0.0.0:4566 --endpoint http://ecs.example.internal:4566")]
+    Server(ServerSettings),
+    /// Join this machine to a server as a container instance, set by amazon-ecs-agent's environment variables
+    #[command(
+        after_help = "Example:\n  ECS_BACKEND_HOST=http://10.0.0.5:4566 ECS_CLUSTER=default AWS_DEFAULT_REGION=us-east-1 \\\n  AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... ECS_DATADIR=/var/lib/ecs berth agent"
+    )]
+    Agent(AgentSettings),
+    #[command(flatten)]
+    Command(berth_cli::Command),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("berth: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = match arguments.role {
+        Role::Command(command) => return runtime.block_on(berth_cli::run(command)),
+        role => {
+            log_to_stderr(arguments.log);
+            runtime.block_on(run(role))
+        }
+    };
+    // Blocking threads that still wait (a socket, a pipe) must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("berth: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+async fn run(role: Role) -> Result<(), Failure> {
+    match role {
+        Role::Up(settings) => up::up(settings).await,
+        Role::Server(settings) => up::server(settings).await,
+        Role::Agent(settings) => up::agent(settings).await,
+        Role::Command(_) => Ok(()),
+    }
+}
+
+fn log_to_stderr(level: LevelFilter) {
+    // Libraries below are only interesting when they warn.
+    let quiet = level.min(LevelFilter::WARN);
+    let filter = Targets::new().with_default(quiet).with_target("berth", level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    tracing_subscriber::registry().with(lines).with(filter).init();
+}

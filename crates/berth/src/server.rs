@@ -1,0 +1,132 @@
+//! The control plane: store, loops, API, registry, on one port.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use berth_api::{Api, ApiConfig, Listening};
+use berth_control::{Control, ControlConfig, Environment};
+use berth_identity::{AccessKey, StaticKeys, Verifier, VerifierOptions};
+use berth_model::arn::Scope;
+use berth_model::cluster::{Cluster, ClusterStatus};
+use berth_model::ids::ClusterName;
+use berth_model::record::Key;
+use berth_registry::Registry;
+use berth_store::{CommitError, Sqlite, Store, Transaction};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::data_dir::DataDir;
+use crate::failure::Failure;
+use crate::machine::{SystemClock, SystemEntropy};
+use crate::settings::ServerSettings;
+
+/// A server that runs.
+pub(crate) struct Server {
+    pub(crate) data_dir: DataDir,
+    /// URL it is reached by.
+    pub(crate) endpoint: String,
+    pub(crate) root: AccessKey,
+    api: Arc<Api>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// Opens everything and serves. Not ready yet: call [`Server::ready`] when all that belongs to the role is up.
+    pub(crate) async fn start(settings: &ServerSettings) -> Result<Self, Failure> {
+        let data_dir = DataDir::open(settings.data_dir.clone())?;
+        let scope = Scope { region: settings.region.as_str().into(), account: settings.account.as_str().into() };
+        let listening = Listening::bind(settings.listen)
+            .await
+            .map_err(|error| Failure::setting("--listen", format!("cannot listen on {}: {error}", settings.listen)))?;
+        let store = open_store(&data_dir)?;
+        let root = data_dir.root_credentials(&scope.root_principal())?;
+        let registry = Registry::open(data_dir.join("registry")).map_err(|error| Failure::part("registry", error))?;
+        let environment = Environment { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), scope };
+        let config = ControlConfig { healthy_after: settings.healthy_after };
+        make_default_cluster(&store, &environment).await.map_err(|error| Failure::part("store", error))?;
+        let control = Control::start(store.clone(), environment.clone(), config).await.map_err(|error| Failure::part("store", error))?;
+        let endpoint = settings.endpoint.clone().unwrap_or_else(|| reachable(listening.address));
+        let api = Arc::new(Api {
+            store,
+            control,
+            environment,
+            keys: StaticKeys::new([root.clone()]),
+            registry,
+            config: ApiConfig { endpoint: endpoint.clone() },
+            ready: AtomicBool::new(false),
+            verifier: Verifier::new(VerifierOptions::default()),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(berth_api::serve(listening, Arc::clone(&api), stopped));
+        data_dir.announce(&endpoint, &settings.region, &settings.account)?;
+        Ok(Self { data_dir, endpoint, root, api, stop, serving })
+    }
+
+    /// `/healthz` answers 200 from now on.
+    pub(crate) fn ready(&self) {
+        self.api.ready.store(true, Ordering::Release);
+    }
+
+    /// Stops every task; how many would not stop in time.
+    pub(crate) async fn stop_everything(&self, patience: Duration) -> Result<usize, Failure> {
+        self.api.control.stop_everything(patience).await.map_err(|error| Failure::part("store", error))
+    }
+
+    /// Lets requests under way end, then closes the socket. What was accepted is durable.
+    pub(crate) async fn shutdown(self) {
+        self.data_dir.withdraw();
+        self.stop.send_replace(true);
+        let _ = self.serving.await;
+    }
+}
+
+/// A URL by which clients of this machine reach an address.
+fn reachable(address: std::net::SocketAddr) -> String {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { std::net::Ipv4Addr::LOCALHOST.into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    format!("http://{address}")
+}
+
+fn open_store(data_dir: &DataDir) -> Result<Store, Failure> {
+    let path = data_dir.join("state.db");
+    let in_use = |error| match error {
+        berth_store::BackendError::InUse(_) => Failure::setting(
+            "--data-dir",
+            format!("{} is in use by another Berth; stop it with `berth down`, or give another directory", data_dir.path().display()),
+        ),
+        error => Failure::part("store", error),
+    };
+    Store::open(Sqlite::open(&path).map_err(in_use)?).map_err(in_use)
+}
+
+/// ECS has a cluster `default` only once somebody made it; here it is there from the start, and this machine joins it.
+async fn make_default_cluster(store: &Store, environment: &Environment) -> Result<(), CommitError> {
+    let name = ClusterName("default".into());
+    let mut transaction = Transaction::new();
+    {
+        let state = store.state();
+        let key = Key::Cluster(name.clone());
+        match state.cluster(&name) {
+            Some(cluster) if cluster.status == ClusterStatus::Active => return Ok(()),
+            Some(cluster) => transaction.expect(key, cluster.modified),
+            None => transaction.expect_absent(key),
+        };
+    }
+    let setting = serde_json::json!([{"name": "containerInsights", "value": "disabled"}]);
+    transaction.put(Cluster {
+        name,
+        status: ClusterStatus::Active,
+        created_at: environment.now(),
+        tags: Default::default(),
+        settings: serde_json::from_value(setting).unwrap_or_default(),
+        configuration: None,
+        service_connect_defaults: None,
+        capacity_providers: Vec::new(),
+        default_capacity_provider_strategy: Vec::new(),
+    });
+    store.commit(transaction).await.map(drop)
+}

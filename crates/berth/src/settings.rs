@@ -1,0 +1,61 @@
+//! Command-line settings of the roles.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of whatever serves the API.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ServerSettings {
+    /// Where everything is kept [default: ~/.berth, for root /var/lib/berth]
+    #[arg(long, value_name = "DIR", env = "BERTH_DATA_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address and port to serve on; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4566", env = "BERTH_LISTEN")]
+    pub(crate) listen: SocketAddr,
+    /// AWS region to be
+    #[arg(long, value_name = "REGION", default_value = "us-east-1", value_parser = region)]
+    pub(crate) region: String,
+    /// AWS account to be, twelve digits
+    #[arg(long, value_name = "ID", default_value = "000000000000", value_parser = account)]
+    pub(crate) account: String,
+    /// URL that agents and clients reach this server by [default: from --listen]
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// How many seconds a task without health checks must run to count as healthy in a deployment
+    #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds, env = "BERTH_HEALTHY_AFTER")]
+    pub(crate) healthy_after: Duration,
+}
+
+/// Settings of `berth up`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct UpSettings {
+    #[command(flatten)]
+    pub(crate) server: ServerSettings,
+    /// Stop every task and remove everything, the data directory too, at a clean exit (for CI and trials)
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+}
+
+/// Settings of `berth agent`; the rest comes from amazon-ecs-agent's environment variables.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct AgentSettings {
+    /// AWS account of the server, twelve digits: image names of its registry are asked for at the server
+    #[arg(long, value_name = "ID", default_value = "000000000000", value_parser = account)]
+    pub(crate) account: String,
+}
+
+fn region(text: &str) -> Result<String, String> {
+    let legal = (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if legal { Ok(text.to_owned()) } else { Err("a region has lower-case letters, digits and hyphens, like us-east-1".to_owned()) }
+}
+
+fn account(text: &str) -> Result<String, String> {
+    let legal = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
+    if legal { Ok(text.to_owned()) } else { Err("an account has twelve digits".to_owned()) }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

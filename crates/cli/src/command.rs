@@ -1,0 +1,166 @@
+//! The commands' names and the way each is run. It must never end the process: that is the binary's to do.
+
+use std::io::{BufWriter, IsTerminal};
+use std::process::ExitCode;
+
+use crate::console::{Colours, Console};
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::{Down, Env, Image, Logs, Ps, Version};
+
+/// The operator's commands.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Print the variables that point AWS tools at the Berth of this machine
+    ///
+    /// They are read from the data directory: AWS_ENDPOINT_URL, the root access key and the region. Nothing but these variables is needed
+    /// for the AWS CLI, the SDKs and whatever is built on them to talk to Berth.
+    Env(Env),
+    /// Bring images into Berth's registry
+    Image(Image),
+    /// List tasks
+    ///
+    /// Without --all these are the tasks that should run; with it also those that are stopping or have stopped within the last hour, with
+    /// exit codes and reasons.
+    Ps(Ps),
+    /// Show what containers of this machine wrote
+    ///
+    /// TASK is a task's id, the beginning of one, an ARN, or the name of a service: then the containers of its running tasks are shown, of the
+    /// newest deployment alone, or those of the task that stopped last. Output is kept on the machine that runs the container, until the agent
+    /// there removes the stopped container.
+    Logs(Logs),
+    /// Stop the Berth of this machine and all its tasks
+    ///
+    /// Tasks get their stop signal, and SIGKILL after their stopTimeout, as with StopTask. To stop the server and leave tasks running, send it
+    /// SIGTERM or press Ctrl-C where it runs. Succeeds also when nothing runs.
+    Down(Down),
+    /// Print Berth's version
+    Version(Version),
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Runs a command: results on stdout, all else on stderr. Exit code 0 when it did what was asked, 1 when it failed, 2 when an
+/// argument or a setting is wrong.
+pub async fn run(command: Command) -> ExitCode {
+    let environment = Environment::of_process();
+    let mut out = BufWriter::new(std::io::stdout());
+    let mut err = std::io::stderr();
+    let mut console = Console {
+        colours: Colours::of(&std::io::stdout(), &environment),
+        moving: std::io::stderr().is_terminal() && environment.get("TERM") != Some("dumb"),
+        out: &mut out,
+        err: &mut err,
+    };
+    let outcome = dispatch(command, &environment, &mut console).await;
+    let outcome = outcome.and_then(|()| Ok(console.out.flush()?));
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    // What was written before the failure is still good.
+    let _ = console.out.flush();
+    if let Some(text) = failure.render() {
+        // With stderr closed too there is nobody left to tell.
+        let _ = console.err.write_all(text.as_bytes());
+    }
+    ExitCode::from(failure.code())
+}
+
+async fn dispatch(command: Command, environment: &Environment, console: &mut Console<'_>) -> Result<(), Failure> {
+    match command {
+        Command::Env(env) => env.run(environment, console).await,
+        Command::Image(image) => image.run(environment, console).await,
+        Command::Ps(ps) => ps.run(environment, console).await,
+        Command::Logs(logs) => logs.run(environment, console).await,
+        Command::Down(down) => down.run(environment, console).await,
+        Command::Version(version) => version.run(console),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Debug, Parser)]
+    #[command(name = "berth")]
+    struct Berth {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Berth::try_parse_from(line.split(' ')).map(|berth| berth.command)
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Berth::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example_and_takes_json() {
+        fn check(command: &mut clap::Command, path: &str) {
+            if command.get_name() == "help" {
+                return;
+            }
+            let path = format!("{path} {}", command.get_name());
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{path} --help shows no example:\n{help}");
+            if command.has_subcommands() {
+                command.get_subcommands_mut().for_each(|inner| check(inner, &path));
+            } else {
+                let output = command
+                    .get_arguments()
+                    .find(|argument| argument.get_id() == "output")
+                    .unwrap_or_else(|| panic!("{path} has no --output"));
+                assert!(output.get_possible_values().iter().any(|value| value.get_name() == "json"), "{path} --output json");
+            }
+        }
+        let mut berth = Berth::command();
+        berth.build();
+        berth.get_subcommands_mut().for_each(|command| check(command, "berth"));
+    }
+
+    #[test]
+    fn what_people_type() {
+        for line in [
+            "berth env",
+            "berth env --output dotenv --data-dir /tmp/x",
+            "berth image load hello.tar",
+            "berth image load hello.tar hello:1 --output json",
+            "berth ps",
+            "berth ps --cluster blue -a --output json",
+            "berth logs 1a2b",
+            "berth logs web -f --tail 10 --timestamps --container app",
+            "berth logs web --tail=0 --follow",
+            "berth down --timeout 5",
+            "berth version --output json",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn bad_arguments_end_with_two_and_name_the_argument() {
+        for (line, named) in [
+            ("berth ps --output yaml", "--output"),
+            ("berth logs", "<TASK>"),
+            ("berth logs web --tail many", "--tail"),
+            ("berth down --timeout -1", "-1"),
+            ("berth down --timeout 0", "--timeout"),
+            ("berth image load", "<FILE>"),
+            ("berth psx", "psx"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(named), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Where a command writes to, and whether colours and moving lines are welcome there. It must never be asked for content.
+
+use std::io::{self, IsTerminal, Write};
+
+use crate::environment::Environment;
+
+/// The two output streams of a command.
+pub(crate) struct Console<'a> {
+    /// Results.
+    pub out: &'a mut (dyn Write + Send),
+    /// Warnings and progress.
+    pub err: &'a mut (dyn Write + Send),
+    /// Results may be coloured.
+    pub colours: Colours,
+    /// Progress may move, i.e. overwrite its own line.
+    pub moving: bool,
+}
+
+impl Console<'_> {
+    /// A remark that is no result.
+    pub fn warn(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.err, "warning: {text}")
+    }
+
+    /// Overwrites the line of progress; nothing where lines cannot move.
+    pub fn progress(&mut self, text: &str) -> io::Result<()> {
+        if !self.moving {
+            return Ok(());
+        }
+        write!(self.err, "\r\x1b[2K{text}")?;
+        self.err.flush()
+    }
+}
+
+/// Whether to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Colours {
+    /// Escape sequences are understood and wanted.
+    On,
+    /// Text alone.
+    Off,
+}
+
+/// What a piece of text should look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    Plain,
+    Bold,
+    Dim,
+    Good,
+    Changing,
+    Bad,
+    /// One of a few well-told-apart colours, for things that only differ.
+    Numbered(usize),
+}
+
+impl Colours {
+    /// Colours on a terminal, unless `NO_COLOR` is set (<https://no-color.org>) or the terminal is a dumb one.
+    pub fn of(stream: &impl IsTerminal, environment: &Environment) -> Self {
+        let wanted = environment.get("NO_COLOR").is_none() && environment.get("TERM") != Some("dumb");
+        if wanted && stream.is_terminal() { Self::On } else { Self::Off }
+    }
+
+    /// The text, coloured or not.
+    pub fn paint(self, style: Style, text: &str) -> String {
+        // Cyan, magenta, blue, green, yellow: red means harm everywhere else.
+        const NUMBERED: [&str; 5] = ["36", "35", "34", "32", "33"];
+        let code = match style {
+            Style::Plain => "",
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Good => "32",
+            Style::Changing => "33",
+            Style::Bad => "31",
+            Style::Numbered(number) => NUMBERED[number % NUMBERED.len()],
+        };
+        if self == Self::Off || code.is_empty() || text.is_empty() {
+            return text.to_owned();
+        }
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_only_where_wanted() {
+        assert_eq!(Colours::On.paint(Style::Good, "up"), "\x1b[32mup\x1b[0m");
+        assert_eq!(Colours::On.paint(Style::Numbered(6), "x"), "\x1b[35mx\x1b[0m");
+        assert_eq!(Colours::On.paint(Style::Plain, "up"), "up");
+        assert_eq!(Colours::Off.paint(Style::Good, "up"), "up");
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(Colours::of(&file, &Environment::default()), Colours::Off);
+    }
+}

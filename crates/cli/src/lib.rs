@@ -1,0 +1,29 @@
+//! The operator's commands. They speak only the public AWS API, signed like any other client's calls, and read files of
+//! their own machine; they must never use a private endpoint.
+
+pub mod client;
+mod command;
+pub mod connection;
+mod console;
+pub mod data_dir;
+mod down;
+mod env;
+pub mod environment;
+mod failure;
+pub mod image;
+mod image_load;
+mod logs;
+mod process;
+mod ps;
+mod tasks;
+#[cfg(test)]
+mod testing;
+mod version;
+
+pub use command::{Command, run};
+pub use down::Down;
+pub use env::Env;
+pub use image_load::{Image, ImageAction, ImageLoad};
+pub use logs::Logs;
+pub use ps::Ps;
+pub use version::Version;

@@ -1,0 +1,116 @@
+//! Tells sessions which of their tasks changed. The commit itself is the message: this follows the store's watch and
+//! marks task ids; a session reads what they are now.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use berth_model::container_instance::ContainerInstanceStatus;
+use berth_model::ids::{ContainerInstanceId, TaskId};
+use berth_model::record::Record;
+use berth_store::{Change, Store};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// What a session has to look at. Bounded by the number of tasks on its instance.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    tasks: Mutex<Pending>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+pub(crate) struct Pending {
+    /// These changed.
+    pub(crate) tasks: BTreeSet<TaskId>,
+    /// Look at all of them.
+    pub(crate) everything: bool,
+    /// Another connection took over, or the instance was deregistered: end.
+    pub(crate) end: bool,
+}
+
+impl Inbox {
+    /// Waits until there is something, and takes it.
+    pub(crate) async fn next(&self) -> Pending {
+        loop {
+            let woken = self.wake.notified();
+            let pending = std::mem::take(&mut *self.tasks.lock());
+            if pending.end || pending.everything || !pending.tasks.is_empty() {
+                return pending;
+            }
+            woken.await;
+        }
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut Pending)) {
+        change(&mut self.tasks.lock());
+        self.wake.notify_one();
+    }
+}
+
+type Sessions = Mutex<HashMap<ContainerInstanceId, Arc<Inbox>>>;
+
+/// The open sessions by container instance.
+#[derive(Clone)]
+pub(crate) struct Dispatch {
+    sessions: Arc<Sessions>,
+}
+
+impl Dispatch {
+    pub(crate) fn start(store: Store) -> Self {
+        let sessions = Arc::new(Sessions::default());
+        tokio::spawn(follow(store, Arc::clone(&sessions)));
+        Self { sessions }
+    }
+
+    /// Opens an instance's inbox; an older session of the same instance is told to end.
+    pub(crate) fn open(&self, instance: ContainerInstanceId) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox::default());
+        if let Some(older) = self.sessions.lock().insert(instance, Arc::clone(&inbox)) {
+            older.mark(|pending| pending.end = true);
+        }
+        inbox
+    }
+
+    /// Closes an inbox, unless a newer session has taken its place.
+    pub(crate) fn close(&self, instance: ContainerInstanceId, inbox: &Arc<Inbox>) {
+        let mut sessions = self.sessions.lock();
+        if sessions.get(&instance).is_some_and(|open| Arc::ptr_eq(open, inbox)) {
+            sessions.remove(&instance);
+        }
+    }
+}
+
+async fn follow(store: Store, sessions: Arc<Sessions>) {
+    let from = store.state().revision;
+    let mut watcher = store.watch(from);
+    loop {
+        match watcher.next().await {
+            Ok(commits) => {
+                let sessions = sessions.lock();
+                for change in commits.iter().flat_map(|commit| &commit.changes) {
+                    match change {
+                        Change::Put(Record::Task(task)) => {
+                            if let Some(inbox) = sessions.get(&task.container_instance) {
+                                inbox.mark(|pending| {
+                                    pending.tasks.insert(task.id);
+                                });
+                            }
+                        }
+                        Change::Put(Record::ContainerInstance(instance)) if instance.status == ContainerInstanceStatus::Inactive => {
+                            if let Some(inbox) = sessions.get(&instance.id) {
+                                inbox.mark(|pending| pending.end = true);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Err(_) => {
+                watcher.resume_from(store.state().revision);
+                for inbox in sessions.lock().values() {
+                    inbox.mark(|pending| pending.everything = true);
+                }
+            }
+        }
+    }
+}

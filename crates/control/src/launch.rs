@@ -1,0 +1,114 @@
+//! From a task definition and a wish to task records.
+
+use std::sync::Arc;
+
+use berth_model::ids::{ClusterName, ContainerId, ContainerInstanceId, TaskId};
+use berth_model::needs::Demand;
+use berth_model::tags::Tags;
+use berth_model::task::{
+    ClientToken, Container, ContainerStatus, DesiredStatus, HealthStatus, LaunchType, ServiceMembership, Task, TaskStatus,
+};
+use berth_model::task_definition::TaskDefinition;
+use berth_scheduler::placement::{Constraint, PlaceRequest, Strategy};
+use berth_shapes::ecs;
+
+use crate::environment::Environment;
+
+/// What tasks are made of: everything but their ids and places.
+#[derive(Debug, Clone)]
+pub struct TaskTemplate {
+    /// Their cluster.
+    pub cluster: ClusterName,
+    /// Their definition; it must be ACTIVE when they are committed.
+    pub definition: Arc<TaskDefinition>,
+    /// What each takes, overrides included.
+    pub demand: Demand,
+    /// Their group.
+    pub group: Arc<str>,
+    /// The user's `startedBy`.
+    pub started_by: Option<Arc<str>>,
+    /// Their service.
+    pub service: Option<ServiceMembership>,
+    /// Their launch type.
+    pub launch_type: LaunchType,
+    /// Overrides.
+    pub overrides: Option<Box<ecs::TaskOverride>>,
+    /// Tags.
+    pub tags: Tags,
+    /// `enableExecuteCommand`.
+    pub enable_execute_command: bool,
+    /// The idempotency token.
+    pub client_token: Option<ClientToken>,
+    /// Binding conditions.
+    pub constraints: Vec<Constraint>,
+    /// Preferences.
+    pub strategies: Vec<Strategy>,
+}
+
+impl TaskTemplate {
+    /// The placement request for some tasks of this kind.
+    #[must_use]
+    pub fn place_request<'a>(&'a self, tasks: &'a [TaskId], seed: u64) -> PlaceRequest<'a> {
+        PlaceRequest {
+            tasks,
+            demand: &self.demand,
+            attributes: &self.definition.needs.attributes,
+            group: &self.group,
+            constraints: &self.constraints,
+            strategies: &self.strategies,
+            seed,
+        }
+    }
+
+    /// The record of a task that was placed.
+    #[must_use]
+    pub fn task(&self, id: TaskId, instance: ContainerInstanceId, zone: Option<Arc<str>>, environment: &Environment) -> Task {
+        let containers = self.definition.document.container_definitions.iter().flatten().map(|container| Container {
+            id: ContainerId(environment.entropy.bits()),
+            name: container.name.as_deref().unwrap_or_default().into(),
+            image: container.image.as_deref().unwrap_or_default().into(),
+            last_status: ContainerStatus::Pending,
+            exit_code: None,
+            reason: None,
+            runtime_id: None,
+            image_digest: None,
+            network_bindings: Vec::new(),
+            health_status: HealthStatus::Unknown,
+        });
+        Task {
+            id,
+            cluster: self.cluster.clone(),
+            definition: self.definition.id.clone(),
+            container_instance: instance,
+            group: Arc::clone(&self.group),
+            started_by: self.started_by.clone(),
+            service: self.service.clone(),
+            launch_type: self.launch_type,
+            availability_zone: zone,
+            demand: self.demand.clone(),
+            desired_status: DesiredStatus::Running,
+            last_status: TaskStatus::Pending,
+            containers: containers.collect(),
+            overrides: self.overrides.clone(),
+            tags: self.tags.clone(),
+            enable_execute_command: self.enable_execute_command,
+            client_token: self.client_token.clone(),
+            connected_at: None,
+            created_at: environment.now(),
+            pull_started_at: None,
+            pull_stopped_at: None,
+            started_at: None,
+            stopping_at: None,
+            execution_stopped_at: None,
+            stopped_at: None,
+            stop_code: None,
+            stopped_reason: None,
+        }
+    }
+}
+
+/// Fresh task ids.
+#[must_use]
+pub fn task_ids(count: u32, environment: &Environment) -> Vec<TaskId> {
+    (0..count).map(|_| TaskId(environment.entropy.bits())).collect()
+}

@@ -1,0 +1,206 @@
+//! The loops that make what users asked for come true: placement's owners, services, dispatch to agents, agents' sessions,
+//! forgetting. A loop reads the view, asks the planner, commits; it keeps nothing that a restart would lose.
+//!
+//! It never parses users' requests.
+
+mod dispatch;
+mod environment;
+mod launch;
+mod observe;
+mod owner;
+mod payload;
+mod services;
+mod session;
+mod sweep;
+mod telemetry_session;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use berth_model::cluster::ClusterStatus;
+use berth_model::ids::{ClusterName, TaskId};
+use berth_model::lifecycle::{self, TaskObservation};
+use berth_model::record::Key;
+use berth_model::service::ServiceStatus;
+use berth_model::task::StopCode;
+use berth_store::{CommitError, Store, Transaction};
+use parking_lot::Mutex;
+
+pub use environment::{Clock, Entropy, Environment};
+pub use launch::TaskTemplate;
+pub use owner::{LaunchError, Launched, Refused, Where};
+pub use payload::render as render_payload;
+pub use services::{parse_constraint, parse_strategy};
+pub use session::{AgentAway, Session};
+pub use sweep::forgettable;
+pub use telemetry_session::TelemetrySession;
+
+use crate::dispatch::Dispatch;
+use crate::owner::OwnerHandle;
+
+/// Settings of the loops.
+#[derive(Debug, Clone)]
+pub struct ControlConfig {
+    /// How long a task without health checks must run to count as healthy in a deployment. ECS: 40 s.
+    pub healthy_after: Duration,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self { healthy_after: Duration::from_secs(40) }
+    }
+}
+
+/// A handle on the loops; clones share them.
+#[derive(Clone)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    environment: Environment,
+    config: ControlConfig,
+    owners: Mutex<HashMap<ClusterName, OwnerHandle>>,
+    dispatch: Dispatch,
+    closing: AtomicBool,
+}
+
+impl Control {
+    /// Starts the loops. Agents that the last life left connected are not: they connect again.
+    ///
+    /// # Errors
+    /// [`CommitError`] if the store cannot write.
+    pub async fn start(store: Store, environment: Environment, config: ControlConfig) -> Result<Self, CommitError> {
+        forget_connections(&store).await?;
+        let dispatch = Dispatch::start(store.clone());
+        tokio::spawn(sweep::run(store.clone(), environment.clone()));
+        let control = Self {
+            shared: Arc::new(Shared { store, environment, config, owners: Mutex::default(), dispatch, closing: AtomicBool::new(false) }),
+        };
+        // Clusters with services need their owner from the start; the others get one with their first task.
+        let clusters: Vec<_> = {
+            let state = control.shared.store.state();
+            let has_services = |name: &ClusterName| state.services_of(name).any(|s| s.status != ServiceStatus::Inactive);
+            state.clusters().filter(|c| c.status == ClusterStatus::Active && has_services(&c.name)).map(|c| c.name.clone()).collect()
+        };
+        for cluster in clusters {
+            control.owner(&cluster);
+        }
+        tokio::spawn(watch_for_services(control.clone()));
+        Ok(control)
+    }
+
+    fn owner(&self, cluster: &ClusterName) -> OwnerHandle {
+        let mut owners = self.shared.owners.lock();
+        let start = || {
+            OwnerHandle::start(
+                cluster.clone(),
+                self.shared.store.clone(),
+                self.shared.environment.clone(),
+                self.shared.config.healthy_after,
+            )
+        };
+        owners.entry(cluster.clone()).or_insert_with(start).clone()
+    }
+
+    /// Places tasks and commits them.
+    ///
+    /// # Errors
+    /// [`LaunchError`]; then no task was made.
+    pub async fn launch(&self, template: TaskTemplate, place: Where) -> Result<Launched, LaunchError> {
+        if self.shared.closing.load(Ordering::Acquire) {
+            return Err(LaunchError::Store(CommitError::Closed));
+        }
+        let owner = self.owner(&template.cluster);
+        owner.launch(template, place).await
+    }
+
+    /// Folds an agent's report in. `false`: there is no such task.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn observe_task(&self, cluster: &ClusterName, task: TaskId, seen: &TaskObservation) -> Result<bool, CommitError> {
+        observe::task_state(&self.shared.store, &self.shared.environment, cluster, task, seen).await
+    }
+
+    /// Stops all tasks of all clusters and starts none any more: what `berth down` asks for. Services keep their desired count;
+    /// the next life of the server starts their tasks again. Returns when every task is STOPPED or the time is over.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn stop_everything(&self, patience: Duration) -> Result<usize, CommitError> {
+        const REASON: &str = "Berth was told to go down";
+        self.shared.closing.store(true, Ordering::Release);
+        for (_, owner) in self.shared.owners.lock().drain() {
+            owner.stop();
+        }
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut watcher = self.shared.store.watch(self.shared.store.state().revision);
+        loop {
+            let live: Vec<_> = {
+                let state = self.shared.store.state();
+                watcher.resume_from(state.revision);
+                state.tasks().filter(|task| !task.is_stopped()).map(|task| (task.cluster.clone(), task.id)).collect()
+            };
+            if live.is_empty() || tokio::time::Instant::now() >= deadline {
+                return Ok(live.len());
+            }
+            let now = self.shared.environment.now();
+            for (cluster, id) in live {
+                observe::change_task(&self.shared.store, &cluster, id, |task, _| {
+                    lifecycle::ask_to_stop(task, StopCode::UserInitiated, REASON, now)
+                })
+                .await?;
+            }
+            // Woken by the agents' reports; the deadline ends the wait for those that never come.
+            let _ = tokio::time::timeout_at(deadline, watcher.next()).await;
+        }
+    }
+}
+
+/// A cluster gets its owner when its first service is made.
+async fn watch_for_services(control: Control) {
+    let store = control.shared.store.clone();
+    let from = store.state().revision;
+    let mut watcher = store.watch(from);
+    loop {
+        let clusters: Vec<_> = match watcher.next().await {
+            Ok(commits) => commits
+                .iter()
+                .flat_map(|commit| &commit.changes)
+                .filter_map(|change| match change {
+                    berth_store::Change::Put(berth_model::record::Record::Service(service)) => Some(service.cluster.clone()),
+                    _ => None,
+                })
+                .collect(),
+            Err(_) => {
+                let state = store.state();
+                watcher.resume_from(state.revision);
+                state.services().map(|service| service.cluster.clone()).collect()
+            }
+        };
+        if control.shared.closing.load(Ordering::Acquire) {
+            return;
+        }
+        for cluster in clusters {
+            control.owner(&cluster);
+        }
+    }
+}
+
+async fn forget_connections(store: &Store) -> Result<(), CommitError> {
+    let mut transaction = Transaction::new();
+    {
+        let state = store.state();
+        for entry in state.instances().filter(|instance| instance.agent_connected) {
+            let mut instance = (*entry.value).clone();
+            instance.agent_connected = false;
+            transaction.expect(Key::ContainerInstance(instance.id), entry.modified);
+            transaction.put(instance);
+        }
+    }
+    store.commit(transaction).await.map(drop)
+}

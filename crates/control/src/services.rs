@@ -1,0 +1,269 @@
+//! The services loop: reads a service and its tasks, asks the planner, commits the plan. It keeps nothing that a restart
+//! would lose.
+
+use std::sync::Arc;
+
+use berth_model::ids::{ServiceName, uuid};
+use berth_model::lifecycle;
+use berth_model::record::{Key, Record};
+use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
+use berth_model::task::{ServiceMembership, Task};
+use berth_model::task_definition::TaskDefinition;
+use berth_model::time::UnixMillis;
+use berth_scheduler::placement::{Constraint, Placement, SpreadField, Strategy};
+use berth_scheduler::service::{ServicePlan, ServiceView, TaskView, plan};
+use berth_store::{CommitError, Entry, State, Transaction};
+
+use crate::launch::{TaskTemplate, task_ids};
+use crate::owner::{Owner, expect_active, expect_instances};
+
+/// ECS suppresses a repeated event for six hours.
+const REPEAT_AFTER_MILLIS: i64 = 6 * 60 * 60 * 1000;
+/// How long a service that found no room waits before it tries again, even if nothing changed.
+const ROOM_RETRY_MILLIS: i64 = 15_000;
+
+/// Plans one service that wants to be planned; `false` if there is none.
+pub(crate) async fn step(owner: &mut Owner) -> bool {
+    let now = owner.environment.now();
+    let due: Vec<_> = owner.wake_at.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+    for name in due {
+        owner.wake_at.remove(&name);
+        owner.dirty.insert(name);
+    }
+    let Some(name) = owner.dirty.pop_first() else { return false };
+    owner.wake_at.remove(&name);
+    if let Err(error) = step_service(owner, &name, now).await {
+        match error {
+            // Somebody changed it meanwhile: what is now there is planned at once.
+            CommitError::Conflict(_) => {
+                owner.dirty.insert(name);
+            }
+            error => {
+                tracing::warn!(%error, service = %name, cluster = %owner.cluster, "cannot commit the service's plan");
+                owner.wake_at.insert(name, now.plus_millis(1_000));
+            }
+        }
+    }
+    true
+}
+
+async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) -> Result<(), CommitError> {
+    let mut transaction = Transaction::new();
+    let mut started = Vec::new();
+    {
+        let state = owner.store.state();
+        let Some(service) = state.service(&owner.cluster, name) else { return Ok(()) };
+        if service.status == ServiceStatus::Inactive {
+            return Ok(());
+        }
+        let tasks = views(&state, service);
+        let healthy_after_millis = i64::try_from(owner.healthy_after.as_millis()).unwrap_or(i64::MAX);
+        let mut view = ServiceView { service: &service.value, tasks: &tasks, healthy_after_millis, blocked: false };
+        let mut steps = plan(&view, now);
+        let mut placement = Placement::default();
+        let template = template(&state, service);
+        if steps.start > 0
+            && let Some(template) = &template
+            && expect_active(&state, &mut transaction, template).is_ok()
+        {
+            let ids = task_ids(steps.start, &owner.environment);
+            placement = owner.index.place(&template.place_request(&ids, owner.environment.bits64()));
+            if placement.placed.is_empty() {
+                owner.waiting_for_room.insert(name.clone());
+                view.blocked = true;
+                steps = ServicePlan { start: steps.start, ..plan(&view, now) };
+                let retry = now.plus_millis(ROOM_RETRY_MILLIS);
+                steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
+            }
+            for (id, instance) in &placement.placed {
+                let zone = state.instance(*instance).and_then(|i| i.availability_zone().map(Arc::from));
+                started.push(Arc::new(template.task(*id, *instance, zone, &owner.environment)));
+            }
+            expect_instances(&state, &mut transaction, started.iter());
+        }
+        if let Some(at) = steps.wake_at {
+            owner.wake_at.insert(name.clone(), at);
+        }
+        let mut writer = Writer { service: (*service.value).clone(), transaction: &mut transaction, now, owner_bits: &|| owner.environment.entropy.bits() };
+        write_plan(&state, &mut writer, &steps, &started, &placement);
+        if writer.service != *service.value {
+            let after = writer.service;
+            transaction.expect(Key::Service(owner.cluster.clone(), name.clone()), service.modified);
+            transaction.put(after);
+        }
+    }
+    if transaction.is_empty() {
+        return Ok(());
+    }
+    let outcome = owner.store.commit(transaction).await;
+    if outcome.is_err() {
+        for task in &started {
+            owner.index.release(task.id);
+        }
+    }
+    outcome.map(drop)
+}
+
+/// What the planner sees of the service's tasks.
+fn views(state: &State, service: &Service) -> Vec<TaskView> {
+    state
+        .tasks_of_service(&service.cluster, &service.name)
+        .filter_map(|task| {
+            let definition = state.definition(&task.definition);
+            let checked = |name: &str| definition.is_some_and(|d| is_checked_essential(d, name));
+            let has_check = task.containers.iter().any(|c| checked(&c.name));
+            TaskView::of(task, has_check, lifecycle::health(task, checked))
+        })
+        .collect()
+}
+
+/// Is the container of this name essential, and has it a health check?
+pub(crate) fn is_checked_essential(definition: &TaskDefinition, name: &str) -> bool {
+    definition
+        .document
+        .container_definitions
+        .iter()
+        .flatten()
+        .any(|c| c.name.as_deref() == Some(name) && c.essential != Some(false) && c.health_check.is_some())
+}
+
+/// What the PRIMARY deployment's tasks are made of.
+fn template(state: &State, service: &Entry<Service>) -> Option<TaskTemplate> {
+    let primary = service.primary();
+    let definition = state.definition(&primary.definition)?;
+    let settings = &service.settings;
+    let tags = match settings.propagate_tags.as_deref() {
+        Some("SERVICE") => service.tags.clone(),
+        Some("TASK_DEFINITION") => definition.tags.clone(),
+        _ => Default::default(),
+    };
+    let mut tags: berth_model::tags::Tags = tags;
+    if settings.enable_ecs_managed_tags {
+        tags.insert("aws:ecs:clusterName".to_owned(), service.cluster.to_string());
+        tags.insert("aws:ecs:serviceName".to_owned(), service.name.to_string());
+    }
+    let strategies: Vec<_> = settings.placement_strategy.iter().filter_map(parse_strategy).collect();
+    Some(TaskTemplate {
+        cluster: service.cluster.clone(),
+        definition: Arc::clone(&definition.value),
+        demand: definition.needs.demand.clone(),
+        group: format!("service:{}", service.name).into(),
+        started_by: None,
+        service: Some(ServiceMembership { service: service.name.clone(), deployment: primary.id }),
+        launch_type: service.launch_type,
+        overrides: None,
+        tags,
+        enable_execute_command: settings.enable_execute_command,
+        client_token: None,
+        constraints: settings.placement_constraints.iter().filter_map(parse_constraint).collect(),
+        strategies: if strategies.is_empty() { Strategy::service_default() } else { strategies },
+    })
+}
+
+/// Reads a placement strategy; `None` if it is none of ECS's.
+#[must_use]
+pub fn parse_strategy(strategy: &berth_shapes::ecs::PlacementStrategy) -> Option<Strategy> {
+    let field = strategy.field.as_deref().unwrap_or_default();
+    match strategy.r#type.as_ref()?.as_str() {
+        "random" => Some(Strategy::Random),
+        "binpack" if field.eq_ignore_ascii_case("cpu") => Some(Strategy::BinpackCpu),
+        "binpack" if field.eq_ignore_ascii_case("memory") => Some(Strategy::BinpackMemory),
+        "spread" if field.eq_ignore_ascii_case("instanceId") || field.eq_ignore_ascii_case("host") => {
+            Some(Strategy::Spread(SpreadField::Instance))
+        }
+        "spread" => field.strip_prefix("attribute:").map(|name| Strategy::Spread(SpreadField::Attribute(name.to_owned()))),
+        _ => None,
+    }
+}
+
+/// Reads a placement constraint; `None` if it is not served.
+#[must_use]
+pub fn parse_constraint(constraint: &berth_shapes::ecs::PlacementConstraint) -> Option<Constraint> {
+    (constraint.r#type.as_ref()?.as_str() == "distinctInstance").then_some(Constraint::DistinctInstance)
+}
+
+/// Collects what a plan changes.
+struct Writer<'a> {
+    service: Service,
+    transaction: &'a mut Transaction,
+    now: UnixMillis,
+    owner_bits: &'a dyn Fn() -> u128,
+}
+
+impl Writer<'_> {
+    /// Appends an event; the oldest beyond a hundred goes.
+    fn announce(&mut self, text: &str) {
+        let number = self.service.next_event;
+        let (cluster, service) = (self.service.cluster.clone(), self.service.name.clone());
+        if number >= MAX_EVENTS {
+            self.transaction.delete(Key::ServiceEvent(cluster.clone(), service.clone(), number - MAX_EVENTS));
+        }
+        self.transaction.put(ServiceEvent {
+            message: format!("(service {service}) {text}"),
+            id: uuid((self.owner_bits)()),
+            created_at: self.now,
+            number,
+            cluster,
+            service,
+        });
+        self.service.next_event += 1;
+    }
+
+    /// Appends an event that repeats itself while its cause lasts: only when the text changes or after six hours.
+    fn announce_failure(&mut self, text: &str) {
+        let known = self.service.announced_failure.as_ref();
+        if known.is_some_and(|(last, at)| **last == *text && self.now.since(*at) < REPEAT_AFTER_MILLIS) {
+            return;
+        }
+        self.service.announced_failure = Some((text.into(), self.now));
+        self.announce(text);
+    }
+}
+
+fn write_plan(state: &State, writer: &mut Writer<'_>, steps: &ServicePlan, started: &[Arc<Task>], placement: &Placement) {
+    for task in started {
+        writer.transaction.put(Record::Task(Arc::clone(task)));
+    }
+    if !started.is_empty() {
+        writer.announce(&format!("has started {} tasks: {}.", started.len(), task_list(started.iter().map(|task| task.id))));
+    }
+    let mut stopped = Vec::new();
+    for stop in &steps.stop {
+        let Some(entry) = state.task(stop.task) else { continue };
+        let mut task = (*entry.value).clone();
+        if lifecycle::ask_to_stop(&mut task, stop.code, &stop.reason, writer.now) {
+            writer.transaction.expect(Key::Task(task.id), entry.modified);
+            stopped.push(task.id);
+            writer.transaction.put(task);
+        }
+    }
+    if !stopped.is_empty() {
+        writer.announce(&format!("has stopped {} running tasks: {}.", stopped.len(), task_list(stopped.iter().copied())));
+    }
+    if let Some(closest) = placement.refusals.iter().max_by_key(|refusal| refusal.closeness()) {
+        let text = format!(
+            "was unable to place a task because no container instance met all of its requirements. The closest matching \
+             (container-instance {}) {}. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.",
+            closest.instance,
+            closest.rule.in_words(),
+        );
+        writer.announce_failure(&text);
+    } else if steps.start > 0 && started.is_empty() {
+        writer.announce_failure(
+            "was unable to place a task because no container instance met all of its requirements. Reason: No Container Instances \
+             were found in your cluster. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.",
+        );
+    } else if steps.steady {
+        writer.service.announced_failure = None;
+    }
+    for text in &steps.announcements {
+        if text.starts_with("is unable") { writer.announce_failure(text) } else { writer.announce(text) }
+    }
+    writer.service.deployments.clone_from(&steps.deployments);
+    writer.service.status = steps.status;
+    writer.service.announced_steady = steps.steady;
+}
+
+fn task_list(ids: impl Iterator<Item = berth_model::ids::TaskId>) -> String {
+    ids.map(|id| format!("(task {id})")).collect::<Vec<_>>().join(" ")
+}

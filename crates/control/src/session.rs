@@ -1,0 +1,349 @@
+//! One agent's ACS connection: sends its tasks, sees that they are taken, keeps it alive. Everything it holds can be lost:
+//! the next connection starts from the state.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_acs::messages::{DesiredStatus, TaskIdentifier};
+use berth_acs::{AcsQuery, Effect, Refusal, RefusalKind, ServerConnection, ServerFrame, ServerSession, SessionOptions, Subject};
+use berth_model::arn::{parse_cluster, parse_container_instance, parse_task};
+use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus};
+use berth_model::ids::{ClusterName, ContainerInstanceId, TaskId};
+use berth_model::lifecycle;
+use berth_model::task::{StopCode, Task, TaskStatus};
+use berth_store::{Entry, State};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::dispatch::{Inbox, Pending};
+use crate::{Control, observe, payload};
+
+/// How long after it took a stop an agent may say nothing of a task that never started. The official agent ignores stops of
+/// tasks it never knew, so nobody would ever report them.
+const SILENT_STOP_MILLIS: i64 = 10_000;
+/// Messages per revision: several can follow one commit, each with a number of its own, and numbers must still grow over a
+/// reconnect, when only the revision is known.
+const NUMBERS_PER_REVISION: i64 = 256;
+/// How long to wait before what did not fit is delivered again.
+const RETRY_MILLIS: i64 = 1_000;
+
+/// Why a session ended. Only for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentAway {
+    /// The agent closed the connection, or it broke.
+    #[error("the connection is over")]
+    Closed,
+    /// It could not be written to.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The agent does not answer.
+    #[error("{0}")]
+    Silent(String),
+    /// A newer connection took over, or the instance was deregistered.
+    #[error("another connection took over or the instance was deregistered")]
+    Replaced,
+}
+
+/// A connection that was let in.
+pub struct Session {
+    control: Control,
+    cluster: ClusterName,
+    instance: ContainerInstanceId,
+    inbox: Arc<Inbox>,
+    machine: ServerSession,
+    connection: u64,
+    /// What was sent on this connection, and is not yet STOPPED.
+    sent: HashMap<TaskId, DesiredStatus>,
+    /// Stops that were taken, of tasks that never started, with the time when to give up waiting.
+    silent: BTreeMap<(i64, TaskId), ()>,
+    retry_at: Option<i64>,
+    last_number: i64,
+}
+
+impl Control {
+    /// Lets an agent in, or says why not. It counts as connected from here on, until [`Session::run`] ends.
+    ///
+    /// # Errors
+    /// A [`Refusal`] in the form that agents understand.
+    pub async fn open_session(&self, query: AcsQuery) -> Result<Session, Refusal> {
+        let shared = &self.shared;
+        let scope = &shared.environment.scope;
+        let cluster = parse_cluster(scope, Some(&query.cluster))
+            .map_err(|error| Refusal::new(RefusalKind::InvalidClusterException, error.to_string()))?;
+        let instance = parse_container_instance(scope, &cluster, &query.container_instance_arn)
+            .map_err(|error| Refusal::new(RefusalKind::InvalidInstanceException, error.to_string()))?;
+        let version = AgentVersion {
+            agent_version: Some(query.agent_version.clone()).filter(|text| !text.is_empty()),
+            agent_hash: Some(query.agent_hash.clone()).filter(|text| !text.is_empty()),
+            docker_version: Some(query.docker_version.clone()).filter(|text| !text.is_empty()),
+        };
+        {
+            let state = shared.store.state();
+            let known = state.instance(instance).filter(|known| known.cluster == cluster);
+            if known.is_none_or(|known| known.status == ContainerInstanceStatus::Inactive) {
+                return Err(Refusal::new(RefusalKind::InactiveInstanceException, "The container instance is not registered."));
+            }
+        }
+        let connection = observe::connected(&shared.store, instance, version)
+            .await
+            .map_err(|error| Refusal::new(RefusalKind::ServerException, error.to_string()))?
+            .ok_or_else(|| Refusal::new(RefusalKind::InactiveInstanceException, "The container instance is not registered."))?;
+        let now = shared.environment.now().0;
+        let machine = ServerSession::on_connect(
+            query,
+            scope.cluster(&cluster),
+            scope.container_instance(&cluster, instance),
+            connection,
+            SessionOptions::default(),
+            now,
+        );
+        let inbox = shared.dispatch.open(instance);
+        Ok(Session {
+            control: self.clone(),
+            cluster,
+            instance,
+            inbox,
+            machine,
+            connection,
+            sent: HashMap::new(),
+            silent: BTreeMap::new(),
+            retry_at: None,
+            last_number: 0,
+        })
+    }
+}
+
+impl Session {
+    /// Serves the connection until it ends.
+    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, mut connection: ServerConnection<S>) -> AgentAway {
+        let arn = self.machine.container_instance_arn().to_owned();
+        tracing::info!(container_instance = arn, "an agent is connected");
+        let outcome = self.serve(&mut connection).await;
+        let _ = connection.close(1000, "").await;
+        drop(self);
+        tracing::info!(container_instance = arn, reason = %outcome, "an agent is disconnected");
+        outcome
+    }
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&mut self, connection: &mut ServerConnection<S>) -> AgentAway {
+        let mut frames = self.deliver(&Pending { everything: true, ..Default::default() });
+        frames.push(self.manifest());
+        loop {
+            if let Err(error) = send(connection, std::mem::take(&mut frames)).await {
+                return error;
+            }
+            let inbox = Arc::clone(&self.inbox);
+            let sleep = self.until_wake();
+            tokio::select! {
+                frame = connection.next() => match frame {
+                    None => return AgentAway::Closed,
+                    Some(Ok(frame)) => {
+                        let effects = self.machine.on_frame(frame, self.now());
+                        for effect in effects {
+                            frames.extend(self.on_effect(effect));
+                        }
+                    }
+                    Some(Err(error)) if error.is_fatal() => return AgentAway::Broken(error.to_string()),
+                    Some(Err(error)) => tracing::warn!(%error, "an agent sent a frame that cannot be read"),
+                },
+                pending = inbox.next() => {
+                    if pending.end {
+                        return AgentAway::Replaced;
+                    }
+                    frames = self.deliver(&pending);
+                },
+                () = tokio::time::sleep(sleep) => match self.on_tick().await {
+                    Ok(due) => frames = due,
+                    Err(away) => return away,
+                },
+            }
+        }
+    }
+
+    fn now(&self) -> i64 {
+        self.control.shared.environment.now().0
+    }
+
+    fn until_wake(&self) -> Duration {
+        let silent = self.silent.keys().next().map(|(at, _)| *at);
+        let at = [silent, self.retry_at].into_iter().flatten().fold(self.machine.wake_at(), i64::min);
+        Duration::from_millis(u64::try_from(at - self.now()).unwrap_or(0))
+    }
+
+    /// The next `seqNum` or `timeline`.
+    fn next_number(&mut self, state_revision: u64) -> i64 {
+        let floor = i64::try_from(state_revision).unwrap_or(i64::MAX / NUMBERS_PER_REVISION).saturating_mul(NUMBERS_PER_REVISION);
+        self.last_number = floor.max(self.last_number + 1);
+        self.last_number
+    }
+
+    /// Frames that tell the agent what it does not know yet.
+    fn deliver(&mut self, pending: &Pending) -> Vec<ServerFrame> {
+        let control = self.control.clone();
+        let scope = &control.shared.environment.scope;
+        let state = control.shared.store.state();
+        let mut tasks = Vec::new();
+        let mut told = Vec::new();
+        let mut consider = |entry: &Entry<Task>, sent: &mut HashMap<TaskId, DesiredStatus>| {
+            if entry.container_instance != self.instance || entry.is_stopped() {
+                sent.remove(&entry.id);
+                return;
+            }
+            let desired = payload::desired(&entry.value);
+            if sent.get(&entry.id) != Some(&desired)
+                && let Some(definition) = state.definition(&entry.definition)
+            {
+                tasks.push(payload::render(scope, &entry.value, &definition.value));
+                told.push((entry.id, desired));
+            }
+        };
+        if pending.everything {
+            for entry in state.tasks_of_instance(&self.cluster, self.instance) {
+                consider(entry, &mut self.sent);
+            }
+        } else {
+            for entry in pending.tasks.iter().filter_map(|id| state.task(*id)) {
+                consider(entry, &mut self.sent);
+            }
+        }
+        if tasks.is_empty() {
+            return Vec::new();
+        }
+        let number = self.next_number(state.revision.0);
+        drop(state);
+        match self.machine.deliver(tasks, number, self.now()) {
+            Ok(frames) => {
+                self.sent.extend(told);
+                frames
+            }
+            Err(error) => {
+                tracing::warn!(%error, container_instance = self.machine.container_instance_arn(), "tasks wait for delivery");
+                self.retry_at = Some(self.now() + RETRY_MILLIS);
+                Vec::new()
+            }
+        }
+    }
+
+    /// All tasks that should be on the instance.
+    fn manifest(&mut self) -> ServerFrame {
+        let control = self.control.clone();
+        let scope = &control.shared.environment.scope;
+        let state = control.shared.store.state();
+        let tasks = state.tasks_of_instance(&self.cluster, self.instance).filter(|task| !task.is_stopped()).map(|task| TaskIdentifier {
+            task_arn: scope.task(&task.cluster, task.id),
+            task_cluster_arn: scope.cluster(&task.cluster),
+            desired_status: payload::desired(&task.value),
+        });
+        let tasks = tasks.collect();
+        let number = self.next_number(state.revision.0);
+        self.machine.manifest(tasks, number, self.now())
+    }
+
+    fn on_effect(&mut self, effect: Effect) -> Vec<ServerFrame> {
+        match effect {
+            Effect::Acked { subjects, .. } => {
+                let due = self.now() + SILENT_STOP_MILLIS;
+                for subject in subjects {
+                    if let Subject::Task { arn, desired_status: DesiredStatus::Stopped, .. } = subject
+                        && let Some(id) = self.task_id(&arn)
+                    {
+                        self.silent.insert((due, id), ());
+                    }
+                }
+                Vec::new()
+            }
+            Effect::Nacked { subjects, reason } => {
+                tracing::warn!(?subjects, reason, "an agent refused a message");
+                Vec::new()
+            }
+            Effect::StopsToVerify { message_id, candidates } => {
+                let stops = self.confirmed(&candidates);
+                self.machine.confirm_stops(&message_id, stops, self.now()).into_iter().collect()
+            }
+            Effect::ManifestAcked { .. } | Effect::CredentialsAcked { .. } | Effect::Stray { .. } => Vec::new(),
+        }
+    }
+
+    /// Of the tasks that an agent runs and the manifest did not list: those that really must end.
+    fn confirmed(&self, candidates: &[TaskIdentifier]) -> Vec<TaskIdentifier> {
+        let state = self.control.shared.store.state();
+        let must_end = |state: &State, candidate: &TaskIdentifier| {
+            let wanted = self.task_id(&candidate.task_arn).and_then(|id| state.task(id)).is_some_and(|task| {
+                task.container_instance == self.instance
+                    && !task.is_stopped()
+                    && task.desired_status == berth_model::task::DesiredStatus::Running
+            });
+            !wanted
+        };
+        candidates.iter().filter(|candidate| must_end(&state, candidate)).cloned().collect()
+    }
+
+    fn task_id(&self, arn: &str) -> Option<TaskId> {
+        parse_task(&self.control.shared.environment.scope, &self.cluster, arn).ok()
+    }
+
+    async fn on_tick(&mut self) -> Result<Vec<ServerFrame>, AgentAway> {
+        let now = self.now();
+        let tick = self.machine.on_tick(now);
+        if let Some(reason) = tick.close {
+            return Err(AgentAway::Silent(reason.to_string()));
+        }
+        let mut frames = tick.frames;
+        if !tick.given_up.is_empty() {
+            tracing::warn!(subjects = ?tick.given_up, "an agent never took these");
+        }
+        if tick.manifest_due {
+            frames.push(self.manifest());
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            frames.extend(self.deliver(&Pending { everything: true, ..Default::default() }));
+        }
+        while let Some(((at, id), ())) = self.silent.first_key_value().map(|(key, ())| (*key, ())) {
+            if at > now {
+                break;
+            }
+            self.silent.remove(&(at, id));
+            self.end_silent_stop(id).await;
+        }
+        Ok(frames)
+    }
+
+    /// The agent took the stop, said nothing, and the task never got beyond PENDING: there is nothing to stop.
+    async fn end_silent_stop(&self, id: TaskId) {
+        let shared = &self.control.shared;
+        let outcome = observe::change_task(&shared.store, &self.cluster, id, |task, _| {
+            let never_started = task.last_status < TaskStatus::Running
+                && task.desired_status == berth_model::task::DesiredStatus::Stopped
+                && task.pull_started_at.is_none();
+            never_started && lifecycle::abandon(task, StopCode::UserInitiated, "Task stopped before it was started", shared.environment.now())
+        });
+        if let Err(error) = outcome.await {
+            tracing::warn!(%error, task = %id, "cannot end a task that never started");
+        }
+    }
+}
+
+impl Drop for Session {
+    /// However the session ends, the instance is no longer connected by it.
+    fn drop(&mut self) {
+        let shared = Arc::clone(&self.control.shared);
+        shared.dispatch.close(self.instance, &self.inbox);
+        let (instance, connection) = (self.instance, self.connection);
+        // Outside a runtime the process is ending, and the next one starts by forgetting connections.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = observe::disconnected(&shared.store, instance, connection).await {
+                    tracing::warn!(%error, "cannot note that an agent is away");
+                }
+            });
+        }
+    }
+}
+
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut ServerConnection<S>, frames: Vec<ServerFrame>) -> Result<(), AgentAway> {
+    if frames.is_empty() {
+        return Ok(());
+    }
+    connection.send_all(&frames).await.map_err(|error| AgentAway::Broken(error.to_string()))
+}

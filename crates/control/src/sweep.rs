@@ -1,0 +1,74 @@
+//! Forgets what ended long ago: stopped tasks, inactive services and container instances, deleted clusters. ECS shows stopped tasks for at
+//! least an hour; Berth keeps them for a day, and no more than a number of them, since users want to know why something died.
+
+use std::time::Duration;
+
+use berth_model::cluster::ClusterStatus;
+use berth_model::container_instance::ContainerInstanceStatus;
+use berth_model::record::Key;
+use berth_model::service::ServiceStatus;
+use berth_model::time::UnixMillis;
+use berth_store::{State, Store, Transaction};
+
+use crate::environment::Environment;
+
+/// How long ended things stay visible.
+const KEEP_MILLIS: i64 = 24 * 60 * 60 * 1000;
+/// ECS's promise: stopped tasks are visible for an hour at least.
+const KEEP_AT_LEAST_MILLIS: i64 = 60 * 60 * 1000;
+/// Most stopped tasks kept beyond that hour.
+const KEEP_TASKS: usize = 100_000;
+/// Most records forgotten in one commit.
+const BATCH: usize = 500;
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What may be forgotten now. Pure.
+#[must_use]
+pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
+    let mut stopped: Vec<_> = state.tasks().filter_map(|task| Some((task.stopped_at?, task.id))).collect();
+    stopped.sort_unstable();
+    let surplus = stopped.len().saturating_sub(KEEP_TASKS);
+    let old_task = |at: UnixMillis, number: usize| now.since(at) > if number < surplus { KEEP_AT_LEAST_MILLIS } else { KEEP_MILLIS };
+    let mut keys: Vec<_> =
+        stopped.iter().enumerate().filter(|(number, (at, _))| old_task(*at, *number)).map(|(_, (_, id))| Key::Task(*id)).collect();
+    for service in state.services().filter(|service| service.status == ServiceStatus::Inactive) {
+        // A service has no time of its end; its last change is one of its tasks' or of its events'.
+        let last = state.events_of(&service.cluster, &service.name).next_back().map_or(service.created_at, |event| event.created_at);
+        if now.since(last) > KEEP_MILLIS {
+            keys.extend(state.events_of(&service.cluster, &service.name).map(|e| Key::ServiceEvent(e.cluster.clone(), e.service.clone(), e.number)));
+            keys.push(Key::Service(service.cluster.clone(), service.name.clone()));
+        }
+    }
+    for instance in state.instances().filter(|instance| instance.status == ContainerInstanceStatus::Inactive) {
+        let used = state.tasks_of_instance(&instance.cluster, instance.id).next().is_some();
+        if !used && now.since(instance.registered_at) > KEEP_MILLIS {
+            keys.push(Key::ContainerInstance(instance.id));
+        }
+    }
+    for cluster in state.clusters().filter(|cluster| cluster.status == ClusterStatus::Inactive) {
+        let empty = state.index(&cluster.name).is_none_or(|i| i.desired_running.is_empty() && i.desired_stopped.is_empty() && i.instances.is_empty());
+        if empty && state.services_of(&cluster.name).next().is_none() && now.since(cluster.created_at) > KEEP_MILLIS {
+            keys.push(Key::Cluster(cluster.name.clone()));
+        }
+    }
+    keys
+}
+
+/// Runs for ever.
+pub(crate) async fn run(store: Store, environment: Environment) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let keys = forgettable(&store.state(), environment.now());
+        for batch in keys.chunks(BATCH) {
+            let mut transaction = Transaction::new();
+            for key in batch {
+                transaction.delete(key.clone());
+            }
+            if let Err(error) = store.commit(transaction).await {
+                tracing::warn!(%error, "cannot forget what ended long ago");
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! ARNs of ECS's resources: rendered at the edge, read back in long and short forms.
+//!
+//! Forms: <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-account-settings.html#ecs-resource-ids>.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId, uuid};
+
+/// What all ARNs of one Berth begin with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// The region, e.g. `us-east-1`.
+    pub region: Arc<str>,
+    /// The account, twelve digits.
+    pub account: Arc<str>,
+}
+
+impl Scope {
+    fn ecs(&self, resource: impl fmt::Display) -> String {
+        format!("arn:aws:ecs:{}:{}:{resource}", self.region, self.account)
+    }
+
+    /// `arn:aws:ecs:REGION:ACCOUNT:cluster/NAME`
+    #[must_use]
+    pub fn cluster(&self, cluster: &ClusterName) -> String {
+        self.ecs(format_args!("cluster/{cluster}"))
+    }
+
+    /// `...:container-instance/CLUSTER/ID`
+    #[must_use]
+    pub fn container_instance(&self, cluster: &ClusterName, id: ContainerInstanceId) -> String {
+        self.ecs(format_args!("container-instance/{cluster}/{id}"))
+    }
+
+    /// `...:task-definition/FAMILY:REVISION`
+    #[must_use]
+    pub fn task_definition(&self, definition: &DefinitionId) -> String {
+        self.ecs(format_args!("task-definition/{definition}"))
+    }
+
+    /// `...:task/CLUSTER/ID`
+    #[must_use]
+    pub fn task(&self, cluster: &ClusterName, id: TaskId) -> String {
+        self.ecs(format_args!("task/{cluster}/{id}"))
+    }
+
+    /// `...:container/CLUSTER/TASKID/UUID`
+    #[must_use]
+    pub fn container(&self, cluster: &ClusterName, task: TaskId, id: ContainerId) -> String {
+        self.ecs(format_args!("container/{cluster}/{task}/{}", uuid(id.0)))
+    }
+
+    /// `...:service/CLUSTER/NAME`
+    #[must_use]
+    pub fn service(&self, cluster: &ClusterName, service: &ServiceName) -> String {
+        self.ecs(format_args!("service/{cluster}/{service}"))
+    }
+
+    /// The user that acts when the root credentials are used.
+    #[must_use]
+    pub fn root_principal(&self) -> String {
+        format!("arn:aws:iam::{}:root", self.account)
+    }
+
+    /// Takes the prefix off an ARN of ECS in this account and region; `None` if it is another's or no ARN.
+    #[must_use]
+    pub fn strip<'a>(&self, arn: &'a str) -> Option<&'a str> {
+        let mut parts = arn.splitn(6, ':');
+        let prefix = [parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?];
+        let ours = prefix == ["arn", "aws", "ecs", &*self.region, &*self.account];
+        if ours { parts.next() } else { None }
+    }
+}
+
+/// Where an ARN or a short form does not name a resource of the expected kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// An ARN of another service, account, region or kind of resource.
+    #[error("Invalid arn syntax.")]
+    ForeignArn,
+    /// Neither a name nor an ARN.
+    #[error("Invalid identifier: {0}")]
+    Malformed(String),
+    /// The ARN names another cluster than the request.
+    #[error("Invalid identifier: Unexpected number of separators or cluster mismatch")]
+    OtherCluster,
+}
+
+/// Reads a cluster's name or ARN; absent means `default`.
+///
+/// # Errors
+/// [`ReferenceError`].
+pub fn parse_cluster(scope: &Scope, text: Option<&str>) -> Result<ClusterName, ReferenceError> {
+    let text = match text {
+        None | Some("") => "default",
+        Some(text) => text,
+    };
+    let name = if text.starts_with("arn:") {
+        scope.strip(text).and_then(|rest| rest.strip_prefix("cluster/")).ok_or(ReferenceError::ForeignArn)?
+    } else {
+        text
+    };
+    ClusterName::parse(name).ok_or_else(|| ReferenceError::Malformed(clip(name)))
+}
+
+/// A reference to a resource inside a cluster: the last part, and the cluster if the reference names it.
+fn parse_in_cluster<'a>(scope: &Scope, kind: &str, text: &'a str) -> Result<(Option<&'a str>, &'a str), ReferenceError> {
+    let rest = if text.starts_with("arn:") {
+        let rest = scope.strip(text).ok_or(ReferenceError::ForeignArn)?;
+        rest.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/')).ok_or(ReferenceError::ForeignArn)?
+    } else {
+        text
+    };
+    match rest.split_once('/') {
+        None => Ok((None, rest)),
+        Some((cluster, id)) if !id.contains('/') => Ok((Some(cluster), id)),
+        Some(_) => Err(ReferenceError::OtherCluster),
+    }
+}
+
+fn check_cluster(named: Option<&str>, cluster: &ClusterName) -> Result<(), ReferenceError> {
+    match named {
+        Some(named) if named != cluster.as_str() => Err(ReferenceError::OtherCluster),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a task's id, or its ARN in the long or the old short form.
+///
+/// # Errors
+/// [`ReferenceError`], also if the ARN names another cluster.
+pub fn parse_task(scope: &Scope, cluster: &ClusterName, text: &str) -> Result<TaskId, ReferenceError> {
+    let (named, id) = parse_in_cluster(scope, "task", text)?;
+    check_cluster(named, cluster)?;
+    id.parse().map_err(|_| ReferenceError::Malformed(clip(text)))
+}
+
+/// Reads a container instance's id or ARN.
+///
+/// # Errors
+/// [`ReferenceError`], also if the ARN names another cluster.
+pub fn parse_container_instance(scope: &Scope, cluster: &ClusterName, text: &str) -> Result<ContainerInstanceId, ReferenceError> {
+    let (named, id) = parse_in_cluster(scope, "container-instance", text)?;
+    check_cluster(named, cluster)?;
+    id.parse().map_err(|_| ReferenceError::Malformed(clip(text)))
+}
+
+/// Reads a service's name or ARN.
+///
+/// # Errors
+/// [`ReferenceError`], also if the ARN names another cluster.
+pub fn parse_service(scope: &Scope, cluster: &ClusterName, text: &str) -> Result<ServiceName, ReferenceError> {
+    let (named, name) = parse_in_cluster(scope, "service", text)?;
+    check_cluster(named, cluster)?;
+    ServiceName::parse(name).ok_or_else(|| ReferenceError::Malformed(clip(text)))
+}
+
+/// A task definition as a request names it: a family (its newest ACTIVE revision) or an exact revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DefinitionReference {
+    /// `family`
+    Latest(Family),
+    /// `family:revision` or an ARN
+    Exact(DefinitionId),
+}
+
+/// Reads `family`, `family:revision` or an ARN.
+///
+/// # Errors
+/// [`ReferenceError`].
+pub fn parse_task_definition(scope: &Scope, text: &str) -> Result<DefinitionReference, ReferenceError> {
+    let is_arn = text.starts_with("arn:");
+    let rest = if is_arn {
+        scope.strip(text).and_then(|rest| rest.strip_prefix("task-definition/")).ok_or(ReferenceError::ForeignArn)?
+    } else {
+        text
+    };
+    let malformed = || ReferenceError::Malformed(clip(text));
+    match rest.split_once(':') {
+        None => Ok(DefinitionReference::Latest(Family::parse(rest).ok_or_else(malformed)?)),
+        Some((family, revision)) => {
+            let revision = revision.parse::<u32>().ok().filter(|r| *r > 0).ok_or_else(malformed)?;
+            Ok(DefinitionReference::Exact(DefinitionId { family: Family::parse(family).ok_or_else(malformed)?, revision }))
+        }
+    }
+}
+
+/// What a tag request's `resourceArn` can name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// A cluster.
+    Cluster(ClusterName),
+    /// A container instance.
+    ContainerInstance(ClusterName, ContainerInstanceId),
+    /// A service.
+    Service(ClusterName, ServiceName),
+    /// A task.
+    Task(ClusterName, TaskId),
+    /// A task definition's revision.
+    TaskDefinition(DefinitionId),
+}
+
+/// Reads any ARN of a resource that can carry tags.
+///
+/// # Errors
+/// [`ReferenceError`].
+pub fn parse_resource(scope: &Scope, arn: &str) -> Result<Resource, ReferenceError> {
+    let rest = scope.strip(arn).ok_or(ReferenceError::ForeignArn)?;
+    let (kind, id) = rest.split_once('/').ok_or(ReferenceError::ForeignArn)?;
+    if kind == "cluster" {
+        return ClusterName::parse(id).map(Resource::Cluster).ok_or_else(|| ReferenceError::Malformed(clip(arn)));
+    }
+    if kind == "task-definition" {
+        return match parse_task_definition(scope, arn)? {
+            DefinitionReference::Exact(definition) => Ok(Resource::TaskDefinition(definition)),
+            DefinitionReference::Latest(_) => Err(ReferenceError::Malformed(clip(arn))),
+        };
+    }
+    let (cluster, id) = id.split_once('/').ok_or_else(|| ReferenceError::Malformed(clip(arn)))?;
+    let cluster = ClusterName::parse(cluster).ok_or_else(|| ReferenceError::Malformed(clip(arn)))?;
+    match kind {
+        "container-instance" => {
+            id.parse().map(|id| Resource::ContainerInstance(cluster, id)).map_err(|_| ReferenceError::Malformed(clip(arn)))
+        }
+        "task" => id.parse().map(|id| Resource::Task(cluster, id)).map_err(|_| ReferenceError::Malformed(clip(arn))),
+        "service" => {
+            ServiceName::parse(id).map(|name| Resource::Service(cluster, name)).ok_or_else(|| ReferenceError::Malformed(clip(arn)))
+        }
+        _ => Err(ReferenceError::ForeignArn),
+    }
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(256).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope() -> Scope {
+        Scope { region: "us-east-1".into(), account: "000000000000".into() }
+    }
+
+    fn cluster(name: &str) -> ClusterName {
+        ClusterName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn arns_render_and_read_back() {
+        let scope = scope();
+        let arn = scope.task(&cluster("deepdive"), TaskId(7));
+        assert_eq!(arn, "arn:aws:ecs:us-east-1:000000000000:task/deepdive/00000000000000000000000000000007");
+        assert_eq!(parse_task(&scope, &cluster("deepdive"), &arn), Ok(TaskId(7)));
+        assert_eq!(parse_task(&scope, &cluster("other"), &arn), Err(ReferenceError::OtherCluster));
+    }
+
+    #[test]
+    fn old_short_arns_are_accepted() {
+        let arn = "arn:aws:ecs:us-east-1:000000000000:task/00000000-0000-0000-0000-000000000007";
+        assert_eq!(parse_task(&scope(), &cluster("any"), arn), Ok(TaskId(7)));
+    }
+
+    #[test]
+    fn foreign_arns_are_refused() {
+        for arn in [
+            "arn:aws:ecs:eu-west-1:000000000000:task/a/00000000000000000000000000000007",
+            "arn:aws:ecs:us-east-1:111111111111:task/a/00000000000000000000000000000007",
+            "arn:aws:ecs:us-east-1:000000000000:service/a/b",
+            "arn:",
+        ] {
+            assert_eq!(parse_task(&scope(), &cluster("a"), arn), Err(ReferenceError::ForeignArn), "{arn}");
+        }
+    }
+
+    #[test]
+    fn absent_cluster_is_default() {
+        assert_eq!(parse_cluster(&scope(), None), Ok(cluster("default")));
+        assert_eq!(parse_cluster(&scope(), Some("arn:aws:ecs:us-east-1:000000000000:cluster/x")), Ok(cluster("x")));
+    }
+
+    #[test]
+    fn definitions_by_family_revision_and_arn() {
+        let scope = scope();
+        let web = Family::parse("web").unwrap();
+        assert_eq!(parse_task_definition(&scope, "web"), Ok(DefinitionReference::Latest(web.clone())));
+        let exact = DefinitionReference::Exact(DefinitionId { family: web, revision: 3 });
+        assert_eq!(parse_task_definition(&scope, "web:3"), Ok(exact.clone()));
+        assert_eq!(parse_task_definition(&scope, "arn:aws:ecs:us-east-1:000000000000:task-definition/web:3"), Ok(exact));
+        for text in ["web:0", "web:x", ":1", "a b"] {
+            assert!(parse_task_definition(&scope, text).is_err(), "{text}");
+        }
+    }
+}

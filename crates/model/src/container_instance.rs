@@ -1,0 +1,84 @@
+//! Container instances: machines that joined a cluster, with what they registered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterName, ContainerInstanceId};
+use crate::tags::Tags;
+use crate::time::UnixMillis;
+
+wire_enum!(
+    /// A container instance's status.
+    ContainerInstanceStatus {
+        /// Takes tasks.
+        Active = "ACTIVE",
+        /// Takes no new tasks; service tasks move away.
+        Draining = "DRAINING",
+        /// Deregistered.
+        Inactive = "INACTIVE",
+    }
+);
+
+/// What a container instance has, or what is in use of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Resources {
+    /// CPU units; 1024 are one core.
+    pub cpu: u32,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// TCP ports in use.
+    pub ports_tcp: BTreeSet<u16>,
+    /// UDP ports in use.
+    pub ports_udp: BTreeSet<u16>,
+}
+
+/// The agent's versions, as `versionInfo` shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct AgentVersion {
+    /// `agentVersion`, e.g. `1.105.1`.
+    pub agent_version: Option<String>,
+    /// `agentHash`.
+    pub agent_hash: Option<String>,
+    /// `dockerVersion` in the agent's own words.
+    pub docker_version: Option<String>,
+}
+
+/// A container instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerInstance {
+    /// Its id.
+    pub id: ContainerInstanceId,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// `ec2InstanceId` out of the instance identity document, if one came.
+    pub ec2_instance_id: Option<String>,
+    /// Its status.
+    pub status: ContainerInstanceStatus,
+    /// Why it is in this status.
+    pub status_reason: Option<String>,
+    /// The agent holds its ACS connection open.
+    pub agent_connected: bool,
+    /// The connection that last said so: the store's revision of that commit. A close of an older connection changes nothing.
+    pub connection: u64,
+    /// What it registered; `ports_*` are the ports it reserves for itself.
+    pub registered: Resources,
+    /// Attributes by name: the agent's capabilities, built-in and custom ones.
+    pub attributes: BTreeMap<String, Option<String>>,
+    /// When it registered first.
+    pub registered_at: UnixMillis,
+    /// The agent's versions, from its last ACS connection.
+    pub agent: AgentVersion,
+    /// Its tags.
+    pub tags: Tags,
+    /// The registration's token, for its own retries.
+    pub client_token: Option<String>,
+}
+
+impl ContainerInstance {
+    /// Its availability zone: the attribute `ecs.availability-zone`.
+    #[must_use]
+    pub fn availability_zone(&self) -> Option<&str> {
+        self.attributes.get("ecs.availability-zone")?.as_deref()
+    }
+}

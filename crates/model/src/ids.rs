@@ -1,0 +1,223 @@
+//! Ids and names. Ids are 128-bit values; they become text only at the edge.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Text that is not the id it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a {kind}: {text}")]
+pub struct IdError {
+    /// What it should have been.
+    pub kind: &'static str,
+    /// What it was.
+    pub text: String,
+}
+
+macro_rules! hex_id {
+    ($(#[$meta:meta])* $name:ident, $kind:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u128);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:032x}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:032x})", stringify!($name), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            /// Reads 32 hexadecimal digits, or the 36 characters of ECS's ids before 2018 (a UUID with dashes).
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let error = || IdError { kind: $kind, text: text.chars().take(64).collect() };
+                let plain = match text.len() {
+                    32 => u128::from_str_radix(text, 16),
+                    36 if [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-') => u128::from_str_radix(&text.replace('-', ""), 16),
+                    _ => return Err(error()),
+                };
+                if text.starts_with('+') { return Err(error()); }
+                plain.map($name).map_err(|_| error())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// A task's id: the last part of its ARN.
+    TaskId,
+    "task id"
+);
+hex_id!(
+    /// A container instance's id: the last part of its ARN.
+    ContainerInstanceId,
+    "container instance id"
+);
+hex_id!(
+    /// A container's id; ARNs show it as a UUID.
+    ContainerId,
+    "container id"
+);
+
+impl ContainerId {
+    /// The form that container ARNs end with: a UUID with dashes.
+    #[must_use]
+    pub fn to_uuid(self) -> String {
+        uuid(self.0)
+    }
+}
+
+/// 128 bits as a UUID's text.
+#[must_use]
+pub fn uuid(bits: u128) -> String {
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// A deployment's id: `ecs-svc/<19 digits>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeploymentId(pub u64);
+
+impl DeploymentId {
+    /// An id of 19 digits from random bits, as ECS's are.
+    #[must_use]
+    pub const fn from_random(bits: u64) -> Self {
+        const FIRST: u64 = 1_000_000_000_000_000_000;
+        Self(FIRST + bits % (9 * FIRST - 1))
+    }
+}
+
+impl fmt::Display for DeploymentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ecs-svc/{}", self.0)
+    }
+}
+
+macro_rules! name {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The name, if it keeps ECS's rule: 1 to 255 letters (upper and lower case), digits, `_` and `-`.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                let legal = (1..=255).contains(&text.len())
+                    && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+                legal.then(|| Self(text.into()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// A cluster's name, unique in an account and region.
+    ClusterName
+);
+name!(
+    /// A service's name, unique in its cluster.
+    ServiceName
+);
+name!(
+    /// A task definition's family.
+    Family
+);
+
+/// A revision of a task definition: `family:revision`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DefinitionId {
+    /// The family.
+    pub family: Family,
+    /// The revision, from 1.
+    pub revision: u32,
+}
+
+impl fmt::Display for DefinitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.family, self.revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_thirty_two_digits_and_read_back() {
+        let id = TaskId(0xab);
+        assert_eq!(id.to_string(), "000000000000000000000000000000ab");
+        assert_eq!(id.to_string().parse::<TaskId>(), Ok(id));
+        assert_eq!(serde_json::from_str::<TaskId>(&serde_json::to_string(&id).unwrap()).unwrap(), id);
+    }
+
+    #[test]
+    fn old_ids_with_dashes_are_accepted() {
+        assert_eq!("00000000-0000-0000-0000-0000000000ab".parse::<TaskId>(), Ok(TaskId(0xab)));
+    }
+
+    #[test]
+    fn other_text_is_no_id() {
+        for text in ["", "ab", "+0000000000000000000000000000ab0", "zz000000000000000000000000000000", "ünïcode-0000-0000-0000-0000000000"]
+        {
+            assert!(text.parse::<TaskId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_follow_ecs_rule() {
+        assert!(ClusterName::parse("my-cluster_1").is_some());
+        for text in ["", "a b", "a/b", "ä", &"x".repeat(256)] {
+            assert!(ClusterName::parse(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn deployment_ids_have_nineteen_digits() {
+        for bits in [0, 1, u64::MAX, 8_999_999_999_999_999_999] {
+            assert_eq!(DeploymentId::from_random(bits).0.to_string().len(), 19);
+        }
+    }
+}

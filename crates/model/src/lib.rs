@@ -1,0 +1,20 @@
+//! ECS's nouns: ids and ARNs, clusters, task definitions, tasks, services, container instances, and a task's life.
+//!
+//! No I/O, no async, no clock, no randomness: time and ids come in as arguments. What users author (a task definition's
+//! body) is kept in AWS's own shape and echoed; what decisions need is parsed out of it once, here.
+
+#[macro_use]
+mod wire;
+
+pub mod arn;
+pub mod cluster;
+pub mod container_instance;
+pub mod ids;
+pub mod lifecycle;
+pub mod needs;
+pub mod record;
+pub mod service;
+pub mod tags;
+pub mod task;
+pub mod task_definition;
+pub mod time;

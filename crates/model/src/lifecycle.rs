@@ -1,0 +1,310 @@
+//! A task's life: how observations and wishes change it. Three facts with three writers: the definition (users), the
+//! desired status (users and services), the last status (agents). The last status never goes back.
+
+use crate::task::{ContainerStatus, DesiredStatus, HealthStatus, NetworkBinding, StopCode, Task, TaskStatus};
+use crate::time::UnixMillis;
+
+/// ECS's text for a task whose essential container ended.
+pub const ESSENTIAL_EXITED: &str = "Essential container in task exited";
+
+/// What an agent reports of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerObservation {
+    /// Its name in the definition.
+    pub name: String,
+    /// Its status.
+    pub status: ContainerStatus,
+    /// The runtime's name of it.
+    pub runtime_id: Option<String>,
+    /// Exit code.
+    pub exit_code: Option<i32>,
+    /// Why it ended or never ran.
+    pub reason: Option<String>,
+    /// Digest of its image.
+    pub image_digest: Option<String>,
+    /// Bound ports; `None` says nothing of them.
+    pub network_bindings: Option<Vec<NetworkBinding>>,
+}
+
+/// What an agent reports of a task (`SubmitTaskStateChange`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TaskObservation {
+    /// Its status; `None` says nothing of it.
+    pub status: Option<TaskStatus>,
+    /// The agent's reason, often empty.
+    pub reason: Option<String>,
+    /// When its first pull began.
+    pub pull_started_at: Option<UnixMillis>,
+    /// When its last pull ended.
+    pub pull_stopped_at: Option<UnixMillis>,
+    /// When its first essential container ended.
+    pub execution_stopped_at: Option<UnixMillis>,
+    /// Its containers, in the order to apply them; one may occur twice.
+    pub containers: Vec<ContainerObservation>,
+}
+
+/// Folds a report into a task. Duplicate and late reports change nothing; returns whether anything changed.
+///
+/// `is_essential` tells of a container's name whether the definition calls it essential.
+pub fn apply(task: &mut Task, seen: &TaskObservation, is_essential: impl Fn(&str) -> bool, now: UnixMillis) -> bool {
+    if task.is_stopped() {
+        return false;
+    }
+    let before = task.clone();
+    for container in &seen.containers {
+        apply_container(task, container);
+    }
+    set_once(&mut task.pull_started_at, seen.pull_started_at);
+    set_once(&mut task.pull_stopped_at, seen.pull_stopped_at);
+    set_once(&mut task.execution_stopped_at, seen.execution_stopped_at);
+    if let Some(status) = seen.status.filter(|status| *status > task.last_status) {
+        task.last_status = status;
+    }
+    if task.last_status >= TaskStatus::Running && task.last_status < TaskStatus::Deprovisioning && task.started_at.is_none() {
+        task.started_at = Some(now);
+        task.connected_at.get_or_insert(now);
+    }
+    let essential_ended = task.containers.iter().any(|c| c.last_status == ContainerStatus::Stopped && is_essential(&c.name));
+    if (essential_ended || task.is_stopped()) && task.desired_status == DesiredStatus::Running {
+        ended_by_itself(task, seen, &is_essential, now);
+    }
+    if task.is_stopped() {
+        task.stopped_at = Some(now);
+        task.stopping_at.get_or_insert(now);
+        if task.has_run() {
+            task.execution_stopped_at.get_or_insert(now);
+        }
+        for container in &mut task.containers {
+            container.last_status = ContainerStatus::Stopped;
+        }
+    }
+    *task != before
+}
+
+/// Nobody asked for the stop: finds out why it happened.
+fn ended_by_itself(task: &mut Task, seen: &TaskObservation, is_essential: &impl Fn(&str) -> bool, now: UnixMillis) {
+    task.desired_status = DesiredStatus::Stopped;
+    task.stopping_at = Some(now);
+    if task.has_run() {
+        task.stop_code = Some(StopCode::EssentialContainerExited);
+        task.stopped_reason = Some(ESSENTIAL_EXITED.to_owned());
+        return;
+    }
+    // ECS gives the reason of the container that could not start, or the agent's own.
+    task.stop_code = Some(StopCode::TaskFailedToStart);
+    let of_agent = seen.reason.clone().filter(|reason| !reason.is_empty());
+    let of_container = || {
+        let failed = |essential: bool| task.containers.iter().filter(|c| is_essential(&c.name) == essential).find_map(|c| c.reason.clone());
+        failed(true).or_else(|| failed(false))
+    };
+    task.stopped_reason = of_agent.or_else(of_container).or_else(|| Some("Task failed to start".to_owned()));
+}
+
+fn apply_container(task: &mut Task, seen: &ContainerObservation) {
+    let Some(container) = task.containers.iter_mut().find(|c| *c.name == *seen.name) else { return };
+    if seen.status > container.last_status {
+        container.last_status = seen.status;
+    }
+    set_once(&mut container.exit_code, seen.exit_code);
+    set_once(&mut container.reason, seen.reason.clone().filter(|reason| !reason.is_empty()));
+    set_once(&mut container.runtime_id, seen.runtime_id.clone());
+    set_once(&mut container.image_digest, seen.image_digest.clone());
+    if let Some(bindings) = seen.network_bindings.as_ref().filter(|bindings| !bindings.is_empty()) {
+        container.network_bindings.clone_from(bindings);
+    }
+}
+
+fn set_once<T>(place: &mut Option<T>, value: Option<T>) {
+    if place.is_none() {
+        *place = value;
+    }
+}
+
+/// Asks for a task's stop. A task whose stop was asked for before keeps its first reason. Returns whether anything changed.
+pub fn ask_to_stop(task: &mut Task, code: StopCode, reason: &str, now: UnixMillis) -> bool {
+    if task.desired_status == DesiredStatus::Stopped {
+        return false;
+    }
+    task.desired_status = DesiredStatus::Stopped;
+    task.stopping_at = Some(now);
+    task.stop_code = Some(code);
+    task.stopped_reason = Some(reason.to_owned());
+    true
+}
+
+/// Ends a task whose machine is gone for good: nobody will report of it any more.
+pub fn abandon(task: &mut Task, code: StopCode, reason: &str, now: UnixMillis) -> bool {
+    if task.is_stopped() {
+        return false;
+    }
+    ask_to_stop(task, code, reason, now);
+    task.last_status = TaskStatus::Stopped;
+    task.stopped_at = Some(now);
+    for container in &mut task.containers {
+        container.last_status = ContainerStatus::Stopped;
+    }
+    true
+}
+
+/// The health of a task: UNHEALTHY if an essential container is, HEALTHY if all essential containers with a check are.
+#[must_use]
+pub fn health(task: &Task, is_checked_essential: impl Fn(&str) -> bool) -> HealthStatus {
+    let mut checked = task.containers.iter().filter(|c| is_checked_essential(&c.name)).map(|c| c.health_status).peekable();
+    if checked.peek().is_none() {
+        return HealthStatus::Unknown;
+    }
+    let worst = checked.fold(HealthStatus::Healthy, |worst, health| match (worst, health) {
+        (HealthStatus::Unhealthy, _) | (_, HealthStatus::Unhealthy) => HealthStatus::Unhealthy,
+        (HealthStatus::Unknown, _) | (_, HealthStatus::Unknown) => HealthStatus::Unknown,
+        _ => HealthStatus::Healthy,
+    });
+    worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, Family, TaskId};
+    use crate::needs::Demand;
+    use crate::tags::Tags;
+    use crate::task::{Container, LaunchType};
+
+    fn task() -> Task {
+        let container = |name: &str| Container {
+            id: ContainerId(1),
+            name: name.into(),
+            image: "i".into(),
+            last_status: ContainerStatus::Pending,
+            exit_code: None,
+            reason: None,
+            runtime_id: None,
+            image_digest: None,
+            network_bindings: Vec::new(),
+            health_status: HealthStatus::Unknown,
+        };
+        Task {
+            id: TaskId(1),
+            cluster: ClusterName::parse("c").unwrap(),
+            definition: DefinitionId { family: Family::parse("f").unwrap(), revision: 1 },
+            container_instance: ContainerInstanceId(1),
+            group: "family:f".into(),
+            started_by: None,
+            service: None,
+            launch_type: LaunchType::Ec2,
+            availability_zone: None,
+            demand: Demand::default(),
+            desired_status: DesiredStatus::Running,
+            last_status: TaskStatus::Pending,
+            containers: vec![container("main"), container("side")],
+            overrides: None,
+            tags: Tags::new(),
+            enable_execute_command: false,
+            client_token: None,
+            connected_at: None,
+            created_at: UnixMillis(0),
+            pull_started_at: None,
+            pull_stopped_at: None,
+            started_at: None,
+            stopping_at: None,
+            execution_stopped_at: None,
+            stopped_at: None,
+            stop_code: None,
+            stopped_reason: None,
+        }
+    }
+
+    fn seen(status: TaskStatus, containers: &[(&str, ContainerStatus, Option<i32>, Option<&str>)]) -> TaskObservation {
+        TaskObservation {
+            status: Some(status),
+            containers: containers
+                .iter()
+                .map(|(name, status, exit_code, reason)| ContainerObservation {
+                    name: (*name).to_owned(),
+                    status: *status,
+                    runtime_id: None,
+                    exit_code: *exit_code,
+                    reason: reason.map(str::to_owned),
+                    image_digest: None,
+                    network_bindings: None,
+                })
+                .collect(),
+            ..Default::default()
+        }
+    }
+
+    fn apply_main(task: &mut Task, seen: &TaskObservation, now: i64) -> bool {
+        apply(task, seen, |name| name == "main", UnixMillis(now))
+    }
+
+    #[test]
+    fn runs_and_ends_with_its_exit_code() {
+        let mut task = task();
+        assert!(apply_main(&mut task, &seen(TaskStatus::Running, &[("main", ContainerStatus::Running, None, None)]), 5));
+        assert_eq!((task.last_status, task.started_at), (TaskStatus::Running, Some(UnixMillis(5))));
+        assert!(apply_main(&mut task, &seen(TaskStatus::Stopped, &[("main", ContainerStatus::Stopped, Some(7), None)]), 9));
+        assert_eq!(task.stop_code, Some(StopCode::EssentialContainerExited));
+        assert_eq!(task.stopped_reason.as_deref(), Some(ESSENTIAL_EXITED));
+        assert_eq!(task.containers[0].exit_code, Some(7));
+        assert_eq!(task.desired_status, DesiredStatus::Stopped);
+        assert_eq!(task.containers[1].last_status, ContainerStatus::Stopped);
+    }
+
+    #[test]
+    fn late_and_duplicate_reports_change_nothing() {
+        let mut task = task();
+        let running = seen(TaskStatus::Running, &[("main", ContainerStatus::Running, None, None)]);
+        apply_main(&mut task, &running, 5);
+        assert!(!apply_main(&mut task, &running, 6));
+        assert!(!apply_main(&mut task, &seen(TaskStatus::Pending, &[("main", ContainerStatus::Pending, None, None)]), 7));
+        apply_main(&mut task, &seen(TaskStatus::Stopped, &[("main", ContainerStatus::Stopped, Some(0), None)]), 8);
+        let stopped = task.clone();
+        assert!(!apply_main(&mut task, &running, 9));
+        assert_eq!(task, stopped);
+    }
+
+    #[test]
+    fn a_task_that_never_ran_failed_to_start_and_says_why() {
+        let mut task = task();
+        let reason = "CannotPullContainerError: no such image";
+        apply_main(&mut task, &seen(TaskStatus::Stopped, &[("main", ContainerStatus::Stopped, None, Some(reason))]), 5);
+        assert_eq!(task.stop_code, Some(StopCode::TaskFailedToStart));
+        assert_eq!(task.stopped_reason.as_deref(), Some(reason));
+        assert_eq!(task.started_at, None);
+        assert_eq!(task.execution_stopped_at, None);
+    }
+
+    #[test]
+    fn a_side_container_may_end() {
+        let mut task = task();
+        apply_main(&mut task, &seen(TaskStatus::Running, &[("side", ContainerStatus::Stopped, Some(0), None)]), 5);
+        assert_eq!(task.desired_status, DesiredStatus::Running);
+    }
+
+    #[test]
+    fn one_report_may_hold_a_container_twice() {
+        let mut task = task();
+        let both = [("main", ContainerStatus::Running, Some(3), None), ("main", ContainerStatus::Stopped, Some(3), None)];
+        apply_main(&mut task, &seen(TaskStatus::Stopped, &both), 5);
+        assert_eq!((task.containers[0].last_status, task.containers[0].exit_code), (ContainerStatus::Stopped, Some(3)));
+    }
+
+    #[test]
+    fn the_first_reason_to_stop_stays() {
+        let mut task = task();
+        assert!(ask_to_stop(&mut task, StopCode::UserInitiated, "enough", UnixMillis(3)));
+        assert!(!ask_to_stop(&mut task, StopCode::ServiceSchedulerInitiated, "scaling", UnixMillis(4)));
+        apply_main(&mut task, &seen(TaskStatus::Stopped, &[("main", ContainerStatus::Stopped, Some(137), None)]), 5);
+        assert_eq!((task.stop_code, task.stopped_reason.as_deref()), (Some(StopCode::UserInitiated), Some("enough")));
+    }
+
+    #[test]
+    fn health_counts_checked_containers_only() {
+        let mut task = task();
+        assert_eq!(health(&task, |_| false), HealthStatus::Unknown);
+        task.containers[0].health_status = HealthStatus::Healthy;
+        assert_eq!(health(&task, |name| name == "main"), HealthStatus::Healthy);
+        assert_eq!(health(&task, |_| true), HealthStatus::Unknown);
+        task.containers[1].health_status = HealthStatus::Unhealthy;
+        assert_eq!(health(&task, |_| true), HealthStatus::Unhealthy);
+    }
+}

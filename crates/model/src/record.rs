@@ -1,0 +1,103 @@
+//! Everything the store keeps: one record per noun, addressed by a key.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::Cluster;
+use crate::container_instance::ContainerInstance;
+use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+use crate::service::{Service, ServiceEvent};
+use crate::task::Task;
+use crate::task_definition::{FamilyCounter, TaskDefinition};
+
+/// The address of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// A cluster.
+    Cluster(ClusterName),
+    /// A family's counter.
+    Family(Family),
+    /// A task definition's revision.
+    TaskDefinition(DefinitionId),
+    /// A task.
+    Task(TaskId),
+    /// A service.
+    Service(ClusterName, ServiceName),
+    /// A service's event.
+    ServiceEvent(ClusterName, ServiceName, u64),
+    /// A container instance.
+    ContainerInstance(ContainerInstanceId),
+}
+
+impl fmt::Display for Key {
+    /// The key's text in the backends: a path whose first part is the kind. Names cannot hold `/`, so it is unambiguous.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster(name) => write!(f, "cluster/{name}"),
+            Self::Family(family) => write!(f, "family/{family}"),
+            Self::TaskDefinition(id) => write!(f, "task-definition/{id}"),
+            Self::Task(id) => write!(f, "task/{id}"),
+            Self::Service(cluster, name) => write!(f, "service/{cluster}/{name}"),
+            Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
+            Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
+        }
+    }
+}
+
+/// A record. Values are shared: readers hold them without copying.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "value")]
+pub enum Record {
+    /// A cluster.
+    Cluster(Arc<Cluster>),
+    /// A family's counter.
+    Family(Arc<FamilyCounter>),
+    /// A task definition's revision.
+    TaskDefinition(Arc<TaskDefinition>),
+    /// A task.
+    Task(Arc<Task>),
+    /// A service.
+    Service(Arc<Service>),
+    /// A service's event.
+    ServiceEvent(Arc<ServiceEvent>),
+    /// A container instance.
+    ContainerInstance(Arc<ContainerInstance>),
+}
+
+impl Record {
+    /// Where it belongs.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Cluster(cluster) => Key::Cluster(cluster.name.clone()),
+            Self::Family(family) => Key::Family(family.family.clone()),
+            Self::TaskDefinition(definition) => Key::TaskDefinition(definition.id.clone()),
+            Self::Task(task) => Key::Task(task.id),
+            Self::Service(service) => Key::Service(service.cluster.clone(), service.name.clone()),
+            Self::ServiceEvent(event) => Key::ServiceEvent(event.cluster.clone(), event.service.clone(), event.number),
+            Self::ContainerInstance(instance) => Key::ContainerInstance(instance.id),
+        }
+    }
+}
+
+macro_rules! from_noun {
+    ($($noun:ident => $variant:ident),+ $(,)?) => {
+        $(impl From<$noun> for Record {
+            fn from(noun: $noun) -> Self {
+                Self::$variant(Arc::new(noun))
+            }
+        })+
+    };
+}
+
+from_noun!(
+    Cluster => Cluster,
+    FamilyCounter => Family,
+    TaskDefinition => TaskDefinition,
+    Task => Task,
+    Service => Service,
+    ServiceEvent => ServiceEvent,
+    ContainerInstance => ContainerInstance,
+);

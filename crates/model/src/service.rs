@@ -1,0 +1,190 @@
+//! Services, their deployments and their events.
+
+use std::sync::Arc;
+
+use berth_shapes::ecs;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterName, DefinitionId, DeploymentId, ServiceName};
+use crate::tags::Tags;
+use crate::task::LaunchType;
+use crate::time::UnixMillis;
+
+wire_enum!(
+    /// A service's status.
+    ServiceStatus {
+        /// Keeps its count.
+        Active = "ACTIVE",
+        /// Deleted; its tasks are ending.
+        Draining = "DRAINING",
+        /// Deleted and gone.
+        Inactive = "INACTIVE",
+    }
+);
+
+wire_enum!(
+    /// A deployment's status: the newest is PRIMARY, older ones with tasks are ACTIVE.
+    DeploymentStatus {
+        /// The one the service is to become.
+        Primary = "PRIMARY",
+        /// Being replaced.
+        Active = "ACTIVE",
+    }
+);
+
+wire_enum!(
+    /// How far a deployment is.
+    RolloutState {
+        /// On its way.
+        InProgress = "IN_PROGRESS",
+        /// Reached the steady state.
+        Completed = "COMPLETED",
+        /// Given up.
+        Failed = "FAILED",
+    }
+);
+
+/// One deployment of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// PRIMARY or ACTIVE.
+    pub status: DeploymentStatus,
+    /// What it runs.
+    pub definition: DefinitionId,
+    /// When it began.
+    pub created_at: UnixMillis,
+    /// When it last changed.
+    pub updated_at: UnixMillis,
+    /// How far it is.
+    pub rollout_state: RolloutState,
+    /// ...in words.
+    pub rollout_state_reason: String,
+}
+
+/// `deploymentConfiguration`'s percentages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Percentages {
+    /// `minimumHealthyPercent`.
+    pub minimum_healthy: u32,
+    /// `maximumPercent`.
+    pub maximum: u32,
+}
+
+impl Percentages {
+    /// Fewest healthy tasks that a deployment leaves: rounded up.
+    #[must_use]
+    pub fn lower(self, desired: u32) -> u32 {
+        u32::try_from((u64::from(desired) * u64::from(self.minimum_healthy)).div_ceil(100)).unwrap_or(u32::MAX)
+    }
+
+    /// Most running and pending tasks that a deployment makes: rounded down.
+    #[must_use]
+    pub fn upper(self, desired: u32) -> u32 {
+        u32::try_from(u64::from(desired) * u64::from(self.maximum) / 100).unwrap_or(u32::MAX)
+    }
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its status.
+    pub status: ServiceStatus,
+    /// How many tasks it keeps.
+    pub desired_count: u32,
+    /// Its launch type.
+    pub launch_type: LaunchType,
+    /// Percentages of its rolling updates.
+    pub percentages: Percentages,
+    /// PRIMARY first, then older ones that still have tasks.
+    pub deployments: Vec<Deployment>,
+    /// What the user asked for beyond that, in AWS's shape: placement, deployment configuration, flags. Echoed, and read where it acts.
+    pub settings: ServiceSettings,
+    /// Its tags.
+    pub tags: Tags,
+    /// When it was created.
+    pub created_at: UnixMillis,
+    /// ARN of who created it.
+    pub created_by: String,
+    /// The number of the next event.
+    pub next_event: u64,
+    /// The steady state was announced and still holds.
+    pub announced_steady: bool,
+    /// The last reason why a task could not be placed that became an event, with its time (duplicates are suppressed for 6 hours).
+    pub announced_failure: Option<(Arc<str>, UnixMillis)>,
+    /// `clientToken` of its creation.
+    pub client_token: Option<String>,
+}
+
+/// Members of a service that are echoed, in AWS's shapes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ServiceSettings {
+    /// `deploymentConfiguration` with defaults.
+    pub deployment_configuration: ecs::DeploymentConfiguration,
+    /// `placementConstraints`.
+    pub placement_constraints: Vec<ecs::PlacementConstraint>,
+    /// `placementStrategy`.
+    pub placement_strategy: Vec<ecs::PlacementStrategy>,
+    /// `healthCheckGracePeriodSeconds`.
+    pub health_check_grace_period_seconds: Option<i32>,
+    /// `enableECSManagedTags`.
+    pub enable_ecs_managed_tags: bool,
+    /// `propagateTags`.
+    pub propagate_tags: Option<String>,
+    /// `enableExecuteCommand`.
+    pub enable_execute_command: bool,
+    /// `availabilityZoneRebalancing`.
+    pub availability_zone_rebalancing: Option<String>,
+    /// `role`.
+    pub role: Option<String>,
+}
+
+impl Service {
+    /// The deployment that the service is to become.
+    ///
+    /// # Panics
+    /// Never: a service always has a PRIMARY deployment.
+    #[must_use]
+    pub fn primary(&self) -> &Deployment {
+        self.deployments.iter().find(|d| d.status == DeploymentStatus::Primary).expect("a service has a PRIMARY deployment")
+    }
+}
+
+/// One line of a service's `events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceEvent {
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its number in the service, counted up.
+    pub number: u64,
+    /// Its id as ECS shows it.
+    pub id: String,
+    /// When it happened.
+    pub created_at: UnixMillis,
+    /// ECS's text.
+    pub message: String,
+}
+
+/// How many events a service keeps; ECS shows the newest hundred.
+pub const MAX_EVENTS: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn minimum_is_rounded_up_and_maximum_down() {
+        let percentages = Percentages { minimum_healthy: 50, maximum: 150 };
+        assert_eq!((percentages.lower(3), percentages.upper(3)), (2, 4));
+        let default = Percentages { minimum_healthy: 100, maximum: 200 };
+        assert_eq!((default.lower(2), default.upper(2)), (2, 4));
+        assert_eq!((default.lower(0), default.upper(0)), (0, 0));
+    }
+}

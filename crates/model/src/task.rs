@@ -1,0 +1,249 @@
+//! Tasks and their containers.
+
+use std::sync::Arc;
+
+use berth_shapes::ecs;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, DeploymentId, ServiceName, TaskId};
+use crate::needs::Demand;
+use crate::tags::Tags;
+use crate::time::UnixMillis;
+
+wire_enum!(
+    /// What a task should be. ECS knows only these two.
+    DesiredStatus {
+        /// It should run.
+        Running = "RUNNING",
+        /// It should stop.
+        Stopped = "STOPPED",
+    }
+);
+
+wire_enum!(
+    /// What was last seen of a task, in the order of a task's life; it never goes back.
+    ///
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html>
+    TaskStatus {
+        /// Waits for a resource (a network interface).
+        Provisioning = "PROVISIONING",
+        /// Placed; its agent pulls and makes containers.
+        Pending = "PENDING",
+        /// Started; registers with load balancers or service discovery.
+        Activating = "ACTIVATING",
+        /// Runs.
+        Running = "RUNNING",
+        /// Deregisters from load balancers or service discovery.
+        Deactivating = "DEACTIVATING",
+        /// Its containers are being stopped.
+        Stopping = "STOPPING",
+        /// Gives resources back.
+        Deprovisioning = "DEPROVISIONING",
+        /// Ended.
+        Stopped = "STOPPED",
+    }
+);
+
+wire_enum!(
+    /// What was last seen of a container, as ECS shows it; it never goes back.
+    ContainerStatus {
+        /// Not yet started.
+        Pending = "PENDING",
+        /// Runs.
+        Running = "RUNNING",
+        /// Ended, or never ran.
+        Stopped = "STOPPED",
+    }
+);
+
+wire_enum!(
+    /// Why a task stopped: `stopCode`.
+    StopCode {
+        /// It never reached RUNNING.
+        TaskFailedToStart = "TaskFailedToStart",
+        /// An essential container ended.
+        EssentialContainerExited = "EssentialContainerExited",
+        /// StopTask.
+        UserInitiated = "UserInitiated",
+        /// A service stopped it.
+        ServiceSchedulerInitiated = "ServiceSchedulerInitiated",
+        /// Its spot capacity was taken away.
+        SpotInterruption = "SpotInterruption",
+        /// Its machine went away.
+        TerminationNotice = "TerminationNotice",
+    }
+);
+
+wire_enum!(
+    /// Health of a container or a task.
+    HealthStatus {
+        /// Checks succeed.
+        Healthy = "HEALTHY",
+        /// Checks fail.
+        Unhealthy = "UNHEALTHY",
+        /// No check, or none has ended yet.
+        Unknown = "UNKNOWN",
+    }
+);
+
+wire_enum!(
+    /// Where tasks run: `launchType`.
+    LaunchType {
+        /// Container instances.
+        Ec2 = "EC2",
+        /// Capacity that is not listed as container instances.
+        Fargate = "FARGATE",
+        /// Container instances outside AWS.
+        External = "EXTERNAL",
+    }
+);
+
+/// A port of a container as it is bound on its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkBinding {
+    /// Address on the machine, `0.0.0.0` for all.
+    pub bind_ip: String,
+    /// Port inside the container.
+    pub container_port: u16,
+    /// Port on the machine.
+    pub host_port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+/// A container of a task: what is its own; the rest stands in the task's definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its id, which ends its ARN.
+    pub id: ContainerId,
+    /// Its name in the definition.
+    pub name: Arc<str>,
+    /// Its image as the definition has it.
+    pub image: Arc<str>,
+    /// What was last seen.
+    pub last_status: ContainerStatus,
+    /// Exit code, once it ended after having run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why it ended or never ran (`CannotPullContainerError: ...`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The runtime's name of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_id: Option<String>,
+    /// Digest of the image that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    /// Its bound ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_bindings: Vec<NetworkBinding>,
+    /// Its health.
+    pub health_status: HealthStatus,
+}
+
+/// The service and deployment that a task belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceMembership {
+    /// The service.
+    pub service: ServiceName,
+    /// The deployment that started it; ECS shows it as `startedBy`.
+    pub deployment: DeploymentId,
+}
+
+/// A RunTask's `clientToken` with a fingerprint of what was asked under it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientToken {
+    /// The token.
+    pub token: String,
+    /// Fingerprint of the request.
+    pub request: u64,
+}
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its definition.
+    pub definition: DefinitionId,
+    /// Where it is placed.
+    pub container_instance: ContainerInstanceId,
+    /// Its task group: `service:NAME`, `family:NAME` or the user's.
+    pub group: Arc<str>,
+    /// The user's `startedBy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<Arc<str>>,
+    /// The service it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceMembership>,
+    /// Its launch type.
+    pub launch_type: LaunchType,
+    /// Its machine's availability zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability_zone: Option<Arc<str>>,
+    /// What it takes on its machine.
+    pub demand: Demand,
+    /// What it should be. Written by users' calls and by services.
+    pub desired_status: DesiredStatus,
+    /// What was last seen. Written from agents' reports.
+    pub last_status: TaskStatus,
+    /// Its containers, in the definition's order.
+    pub containers: Vec<Container>,
+    /// `overrides` of its RunTask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<Box<ecs::TaskOverride>>,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
+    /// `enableExecuteCommand`.
+    #[serde(default)]
+    pub enable_execute_command: bool,
+    /// The idempotency token it was started under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<ClientToken>,
+    /// The agent lost its connection while the task ran (`connectivity`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_at: Option<UnixMillis>,
+    /// When it was created.
+    pub created_at: UnixMillis,
+    /// When its first pull began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_started_at: Option<UnixMillis>,
+    /// When its last pull ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_stopped_at: Option<UnixMillis>,
+    /// When it reached RUNNING.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<UnixMillis>,
+    /// When its stop was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping_at: Option<UnixMillis>,
+    /// When its first essential container ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution_stopped_at: Option<UnixMillis>,
+    /// When it reached STOPPED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<UnixMillis>,
+    /// Why it stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_code: Option<StopCode>,
+    /// Why it stopped, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_reason: Option<String>,
+}
+
+impl Task {
+    /// It has ended; its resources are free.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.last_status == TaskStatus::Stopped
+    }
+
+    /// It ran at some time.
+    #[must_use]
+    pub const fn has_run(&self) -> bool {
+        self.started_at.is_some()
+    }
+}

@@ -1,0 +1,33 @@
+//! An independent client, `oci-client`, pushes and pulls.
+
+mod serve;
+
+use oci_client::Reference;
+use oci_client::client::{Client, ClientConfig, ClientProtocol, Config, ImageLayer};
+use oci_client::manifest::{IMAGE_CONFIG_MEDIA_TYPE, IMAGE_LAYER_GZIP_MEDIA_TYPE, OciImageManifest};
+use oci_client::secrets::RegistryAuth;
+use serve::{Served, noise};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oci_client_pushes_and_pulls() {
+    let served = Served::fresh().await;
+    let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
+    let image: Reference = format!("{}/team/web:v1", served.address).parse().unwrap();
+    let auth = RegistryAuth::Basic("user".into(), "password".into());
+    // More than the client's chunk, so that it comes in several PATCHes.
+    let layers: Vec<ImageLayer> =
+        [5 << 20, 1000].map(|size| ImageLayer::new(noise(size, size as u64), IMAGE_LAYER_GZIP_MEDIA_TYPE.into(), None)).into();
+    let config = Config::new(b"{}".to_vec(), IMAGE_CONFIG_MEDIA_TYPE.into(), None);
+    let manifest = OciImageManifest::build(&layers, &config, None);
+    client.push(&image, &layers, config, &auth, Some(manifest)).await.expect("push");
+
+    let pulled = client.pull(&image, &auth, vec![IMAGE_LAYER_GZIP_MEDIA_TYPE]).await.expect("pull");
+    assert_eq!(pulled.layers.len(), 2);
+    for (pushed, pulled) in layers.iter().zip(&pulled.layers) {
+        assert_eq!(pushed.data, pulled.data);
+    }
+    let tags = client.list_tags(&image, &auth, None, None).await.expect("tags");
+    assert_eq!(tags.tags, ["v1"]);
+    let digest = client.fetch_manifest_digest(&image, &auth).await.expect("digest");
+    assert_eq!(Some(digest), pulled.digest);
+}

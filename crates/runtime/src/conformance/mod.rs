@@ -1,0 +1,209 @@
+//! The suite that every [`crate::port::Runtime`] must pass, and what is needed to run it. Only for tests and benches.
+//!
+//! Asks of an implementation nothing but the port: what it leaves behind on the machine, its own tests must look at.
+
+pub mod fixture;
+mod inside;
+mod lifecycle;
+mod pulls;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::fixture::{Layer, Packing, TestNamespace, TestRegistry};
+use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, Exit, PullBehavior, PullRequest, Runtime};
+
+/// Nothing in the suite takes long; whoever waits this long waits for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A runtime under test.
+pub struct Subject<F: Fn() -> Arc<dyn Runtime>> {
+    /// Opens the runtime on the same data directory each time; the one before has been dropped then.
+    pub open: F,
+    /// An empty folder for the suite's own files.
+    pub folder: PathBuf,
+}
+
+/// What the cases share.
+struct Bench {
+    runtime: Arc<dyn Runtime>,
+    registry: TestRegistry,
+    folder: PathBuf,
+    image: String,
+    next: AtomicU64,
+}
+
+/// Runs every case, in order, and removes every container it made.
+///
+/// # Panics
+/// At the first promise that is not kept.
+pub async fn run_all<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>) {
+    let Some(layer) = fixture::busybox() else {
+        println!("SKIPPED (needs busybox-static): runtime conformance");
+        return;
+    };
+    let registry = TestRegistry::start().await;
+    let above = Layer::default().file("etc/above", 0o644, "upper layer\n").file("etc/.wh.plain", 0o644, "");
+    let config = json!({
+        "Env": ["PATH=/bin", "FROM_IMAGE=yes"], "Cmd": ["sleep", "1000"], "WorkingDir": "/srv/app", "StopSignal": "SIGQUIT",
+    });
+    registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip), (above.finish(), Packing::Zstd)], config);
+    let runtime = (subject.open)();
+    let request = PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior: PullBehavior::Always, credentials: None };
+    let image = runtime.pull(request).await.expect("the suite's image can be pulled").digest;
+    let bench = Bench { runtime, registry, folder: subject.folder.clone(), image, next: AtomicU64::new(0) };
+
+    pulls::run(&bench).await;
+    lifecycle::run(&bench).await;
+    inside::run(&bench).await;
+
+    // An agent that ends and comes back.
+    let survivors = lifecycle::before_restart(&bench).await;
+    let Bench { runtime, registry, folder, image, next } = bench;
+    drop(runtime);
+    let bench = Bench { runtime: (subject.open)(), registry, folder, image, next };
+    lifecycle::after_restart(&bench, survivors).await;
+    assert!(bench.runtime.list().await.expect("list").is_empty(), "containers are left");
+}
+
+impl Bench {
+    /// A container of the suite's image with its own name, in the machine's network.
+    fn spec(&self, command: &[&str]) -> ContainerSpec {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        ContainerSpec {
+            command: Some(command.iter().map(|word| (*word).to_owned()).collect()),
+            cgroup_parent: format!("task-{number}"),
+            ..plain_spec(&format!("case-{number}"), &self.image)
+        }
+    }
+
+    /// A container that runs a shell script, both streams in one: between two pipes there is no order.
+    fn script(&self, script: &str) -> ContainerSpec {
+        self.spec(&["sh", "-c", &format!("exec 2>&1; {script}")])
+    }
+
+    async fn begin(&self, spec: ContainerSpec) -> ContainerId {
+        let id = spec.id.clone();
+        self.runtime.create(spec).await.expect("create");
+        self.runtime.start(&id).await.expect("start");
+        id
+    }
+
+    async fn end(&self, id: &ContainerId) -> Exit {
+        patiently(self.runtime.wait(id)).await.expect("wait")
+    }
+
+    async fn remove(&self, id: &ContainerId) {
+        patiently(self.runtime.remove(id)).await.expect("remove");
+    }
+
+    /// Runs to the end; gives exit and output (both streams, without the log's own fields), and removes the container.
+    async fn run(&self, spec: ContainerSpec) -> (Exit, String) {
+        let id = self.begin(spec).await;
+        let exit = self.end(&id).await;
+        let output = self.output(&id);
+        self.remove(&id).await;
+        (exit, output)
+    }
+
+    /// Runs a script that must end well; gives its output.
+    async fn say(&self, spec: ContainerSpec) -> String {
+        let (exit, output) = self.run(spec).await;
+        assert_eq!(exit.code, 0, "{output}");
+        output
+    }
+
+    fn records(&self, id: &ContainerId) -> Vec<(String, String, String)> {
+        let mut records = Vec::new();
+        for file in self.runtime.log_files(id) {
+            for line in std::fs::read_to_string(file).expect("a log file can be read").lines() {
+                let mut parts = line.splitn(4, ' ');
+                let at = parts.next().expect("a record has a time");
+                assert!(at.ends_with('Z') && at.len() == "2000-01-01T00:00:00.000000000Z".len(), "{line}");
+                let mut next = || parts.next().unwrap_or_else(|| panic!("a record has four fields: {line}")).to_owned();
+                records.push((next(), next(), next()));
+            }
+        }
+        records
+    }
+
+    fn output(&self, id: &ContainerId) -> String {
+        let piece = |(_, tag, text): (String, String, String)| if tag == "P" { text } else { text + "\n" };
+        self.records(id).into_iter().map(piece).collect()
+    }
+
+    async fn exec(&self, id: &ContainerId, script: &str) -> (Option<i32>, String) {
+        let outcome = patiently(self.runtime.exec(id, exec_spec(script))).await.expect("exec");
+        (outcome.code, String::from_utf8_lossy(&outcome.output).into_owned())
+    }
+
+    /// Waits until the container's output has a line; containers say when they are ready.
+    async fn until_said(&self, id: &ContainerId, word: &str) {
+        patiently(async {
+            while !self.output(id).lines().any(|line| line == word) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
+    fn namespace(&self) -> TestNamespace {
+        TestNamespace::make(&self.folder).expect("a network namespace can be made")
+    }
+}
+
+/// A container that asks for nothing special: in the machine's network, with the image's command.
+pub fn plain_spec(id: &str, image_digest: &str) -> ContainerSpec {
+    ContainerSpec {
+        id: ContainerId(id.to_owned()),
+        image_digest: image_digest.to_owned(),
+        entry_point: None,
+        command: None,
+        environment: BTreeMap::new(),
+        user: None,
+        working_directory: None,
+        hostname: None,
+        extra_hosts: vec![],
+        dns_servers: vec![],
+        dns_search: vec![],
+        network: ContainerNetwork::Host,
+        address: None,
+        cgroup_parent: format!("task-{id}"),
+        cpu_shares: 64,
+        cpu_limit_millis: None,
+        memory_limit: None,
+        memory_reservation: None,
+        pids_limit: None,
+        capabilities_add: vec![],
+        capabilities_drop: vec![],
+        privileged: false,
+        read_only_root: false,
+        mounts: vec![],
+        tmpfs: vec![],
+        shared_memory_mib: None,
+        ulimits: vec![],
+        sysctls: BTreeMap::new(),
+        terminal: false,
+        labels: BTreeMap::new(),
+        log_limit: 1 << 20,
+    }
+}
+
+fn exec_spec(script: &str) -> ExecSpec {
+    ExecSpec {
+        command: vec!["sh".into(), "-c".into(), script.into()],
+        environment: BTreeMap::new(),
+        user: None,
+        timeout: PATIENCE,
+        output_limit: 64 << 10,
+    }
+}
+
+async fn patiently<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it does not hang")
+}

@@ -1,0 +1,157 @@
+//! Cases about images: what is fetched, what is refused, what is left.
+
+use serde_json::json;
+
+use super::fixture::{Layer, Packing, digest};
+use super::{Bench, patiently};
+use crate::port::{Image, PullBehavior, PullError, PullRequest};
+
+pub(super) async fn run(bench: &Bench) {
+    unchanged_costs_one_question(bench).await;
+    behaviors(bench).await;
+    what_is_wrong(bench).await;
+    hostile_layers(bench).await;
+    platforms(bench).await;
+    together(bench).await;
+}
+
+async fn pull(bench: &Bench, name: &str, behavior: PullBehavior) -> Result<Image, PullError> {
+    let reference = format!("{}/{name}", bench.registry.host());
+    patiently(bench.runtime.pull(PullRequest { reference, behavior, credentials: None })).await
+}
+
+/// A small image; its layer differs by name, so that nothing is shared.
+fn small(name: &str) -> Vec<(Vec<u8>, Packing)> {
+    vec![(Layer::default().file("name", 0o644, name).finish(), Packing::Gzip)]
+}
+
+async fn unchanged_costs_one_question(bench: &Bench) {
+    bench.registry.put_image("same", "latest", &small("same"), json!({}));
+    let first = pull(bench, "same", PullBehavior::Always).await.expect("pull");
+    bench.registry.take_log();
+    assert_eq!(pull(bench, "same:latest", PullBehavior::Always).await.expect("pull"), first);
+    // Besides one question there may be the knock at the door by which a client learns whether it must log in.
+    let asked: Vec<String> = bench.registry.take_log().into_iter().filter(|line| line != "GET /v2/").collect();
+    assert_eq!(asked, ["HEAD /v2/same/manifests/latest"]);
+    let by_digest = format!("same@{}", first.digest);
+    assert_eq!(pull(bench, &by_digest, PullBehavior::Default).await.expect("pull"), first);
+    bench.registry.take_log();
+    assert_eq!(pull(bench, &by_digest, PullBehavior::Always).await.expect("pull"), first);
+    assert!(bench.registry.take_log().is_empty(), "what a digest names never changes");
+}
+
+async fn behaviors(bench: &Bench) {
+    bench.registry.put_image("moving", "1", &small("old"), json!({}));
+    let old = pull(bench, "moving:1", PullBehavior::Once).await.expect("pull");
+    bench.registry.put_image("moving", "1", &small("new"), json!({}));
+    for behavior in [PullBehavior::Once, PullBehavior::PreferCached] {
+        assert_eq!(pull(bench, "moving:1", behavior).await.expect("pull"), old);
+    }
+    let new = pull(bench, "moving:1", PullBehavior::Default).await.expect("pull");
+    assert_ne!(new.digest, old.digest);
+    bench.registry.forget("moving/manifests/1");
+    assert_eq!(pull(bench, "moving:1", PullBehavior::Default).await.expect("the copy that is here"), new);
+    assert!(matches!(pull(bench, "moving:1", PullBehavior::Always).await, Err(PullError::NotFound(_))));
+}
+
+async fn what_is_wrong(bench: &Bench) {
+    let missing = pull(bench, "missing:1", PullBehavior::Default).await;
+    assert!(matches!(missing, Err(PullError::NotFound(_))), "{missing:?}");
+    let nonsense = pull(bench, "UPPER:1", PullBehavior::Default).await;
+    assert!(matches!(nonsense, Err(PullError::InvalidReference(_))), "{nonsense:?}");
+    // A port that was free a moment ago: nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let request = PullRequest { reference: format!("{free}/x:1"), behavior: PullBehavior::Default, credentials: None };
+    let unreachable = patiently(bench.runtime.pull(request)).await;
+    assert!(matches!(unreachable, Err(PullError::Unreachable(_))), "{unreachable:?}");
+
+    let manifest = bench.registry.put_image("corrupt", "1", &small("corrupt"), json!({}));
+    let layer = manifest["layers"][0]["digest"].as_str().expect("a digest").to_owned();
+    let size = manifest["layers"][0]["size"].as_u64().expect("a size") as usize;
+    bench.registry.put(&format!("corrupt/blobs/{layer}"), "application/octet-stream", vec![0x55; size]);
+    assert_invalid(pull(bench, "corrupt:1", PullBehavior::Default).await, &layer);
+    let longer = vec![0x55; size + 1];
+    bench.registry.put(&format!("corrupt/blobs/{layer}"), "application/octet-stream", longer);
+    let refused = pull(bench, "corrupt:1", PullBehavior::Default).await;
+    assert!(matches!(refused, Err(PullError::Invalid(_) | PullError::Unreachable(_))), "{refused:?}");
+    bench.registry.forget(&format!("corrupt/blobs/{layer}"));
+    assert!(pull(bench, "corrupt:1", PullBehavior::Default).await.is_err());
+    // And a good one under the same name afterwards is no worse for it.
+    bench.registry.put_image("corrupt", "1", &small("corrupt"), json!({}));
+    pull(bench, "corrupt:1", PullBehavior::Default).await.expect("it is whole now");
+
+    let mut lying = bench.registry.put_image("lying", "1", &small("lying"), json!({}));
+    let other = bench.registry.put_image("other", "1", &small("other"), json!({}));
+    let blob = other["layers"][0].clone();
+    let bytes = super::fixture::pack(&small("other")[0].0, Packing::Gzip);
+    assert_eq!(blob["digest"], digest(&bytes));
+    bench.registry.put_blob("lying", bytes);
+    lying["layers"][0] = blob;
+    bench.registry.put_manifest("lying", "1", &lying);
+    assert_invalid(pull(bench, "lying:1", PullBehavior::Default).await, "unpacks to");
+}
+
+fn assert_invalid(result: Result<Image, PullError>, part: &str) {
+    match result {
+        Err(PullError::Invalid(text)) if text.contains(part) => {}
+        other => panic!("expected an invalid image with {part:?}, got {other:?}"),
+    }
+}
+
+async fn hostile_layers(bench: &Bench) {
+    let outside = bench.folder.join("outside");
+    std::fs::create_dir_all(&outside).expect("the suite's folder can be written");
+    let there = outside.to_str().expect("a plain path");
+    let hostile: [(&str, Layer); 3] = [
+        ("up", Layer::default().file("a/../../../../evil", 0o644, "x")),
+        ("hard", Layer::default().hard_link("evil", "../../../../../../etc/passwd")),
+        ("hard-absent", Layer::default().hard_link("evil", "not/in/the/layer")),
+    ];
+    for (name, layer) in hostile {
+        bench.registry.put_image(name, "1", &[(layer.finish(), Packing::Plain)], json!({}));
+        assert_invalid(pull(bench, &format!("{name}:1"), PullBehavior::Default).await, "evil");
+    }
+    // A link as parent is fine in itself, but leads to the layer's own root.
+    let link = Layer::default().symlink("way", there).file("way/evil", 0o644, "x").symlink("passwd", "/etc/passwd").file("passwd", 0o644, "own");
+    bench.registry.put_image("link", "1", &[(link.finish(), Packing::Gzip)], json!({}));
+    let _ = pull(bench, "link:1", PullBehavior::Default).await;
+    assert_eq!(std::fs::read_dir(&outside).expect("it is still there").count(), 0, "a layer wrote outside");
+    assert_ne!(std::fs::read_to_string("/etc/passwd").expect("the machine's file"), "own");
+    // A stream that ends within the tar, with honest digests.
+    let mut cut = small("cut")[0].0.clone();
+    cut.truncate(700);
+    bench.registry.put_image("cut", "1", &[(cut, Packing::Gzip)], json!({}));
+    assert!(matches!(pull(bench, "cut:1", PullBehavior::Default).await, Err(PullError::Invalid(_))));
+}
+
+async fn platforms(bench: &Bench) {
+    let (here, elsewhere) = if cfg!(target_arch = "aarch64") { ("arm64", "amd64") } else { ("amd64", "arm64") };
+    let manifest = bench.registry.put_image("many", "inner", &small("many"), json!({}));
+    let entry = |architecture: &str, digest: &str| {
+        json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1,
+            "platform": {"os": "linux", "architecture": architecture}})
+    };
+    let inner = digest(manifest.to_string().as_bytes());
+    let wrong = format!("sha256:{}", "1".repeat(64));
+    let index = |entries: Vec<serde_json::Value>| json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+    let named = bench.registry.put_manifest("many", "1", &index(vec![entry(elsewhere, &wrong), entry(here, &inner)]));
+    let image = pull(bench, "many:1", PullBehavior::Default).await.expect("pull");
+    assert_eq!(image.digest, named, "the digest that the tag stands for");
+    bench.registry.put_manifest("many", "2", &index(vec![entry(elsewhere, &wrong)]));
+    assert_invalid(pull(bench, "many:2", PullBehavior::Default).await, "no matching manifest");
+}
+
+async fn together(bench: &Bench) {
+    let shared = Layer::default().file("shared", 0o644, vec![7; 300_000]).finish();
+    for name in ["one", "two"] {
+        let own = Layer::default().file(name, 0o644, name).finish();
+        bench.registry.put_image(name, "1", &[(shared.clone(), Packing::Gzip), (own, Packing::Zstd)], json!({}));
+    }
+    bench.registry.take_log();
+    let pulls = (0..8).map(|number| pull(bench, ["one:1", "two:1"][number % 2], PullBehavior::Always));
+    let images: Vec<Image> = futures_util::future::join_all(pulls).await.into_iter().map(|image| image.expect("pull")).collect();
+    assert!(images.iter().step_by(2).all(|image| *image == images[0]));
+    let blobs = bench.registry.take_log().into_iter().filter(|line| line.starts_with("GET") && line.contains("/blobs/")).count();
+    // Two configurations, the shared layer once, two own layers.
+    assert_eq!(blobs, 5, "pulls share their work");
+}

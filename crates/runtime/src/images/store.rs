@@ -1,0 +1,269 @@
+//! What is on disk of images: unpacked layers by diff_id, image records by digest, references to digests.
+//!
+//! Whatever has its final name is whole; everything else lives in `tmp`, which is emptied at start.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+/// What is kept of an image's configuration; Docker's `config` object.
+/// <https://github.com/opencontainers/image-spec/blob/main/config.md>
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ImageDefaults {
+    /// `user[:group]`.
+    pub user: String,
+    /// `NAME=value`, in order.
+    #[serde(deserialize_with = "null_as_default")]
+    pub env: Vec<String>,
+    /// Entry point.
+    #[serde(deserialize_with = "null_as_default")]
+    pub entrypoint: Vec<String>,
+    /// Arguments, or the command where there is no entry point.
+    #[serde(deserialize_with = "null_as_default")]
+    pub cmd: Vec<String>,
+    /// Working directory.
+    pub working_dir: String,
+    /// Signal to stop it, by name or number.
+    pub stop_signal: String,
+}
+
+fn null_as_default<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    use serde::Deserialize;
+    Ok(Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// An image that is here.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StoredImage {
+    /// Digest of what the reference named: the manifest, or the index that led to it.
+    pub digest: String,
+    /// Digest of the configuration.
+    pub config_digest: String,
+    /// Layers, lowest first.
+    pub diff_ids: Vec<String>,
+    /// The image's own wishes.
+    pub defaults: ImageDefaults,
+}
+
+/// The store. All methods are synchronous and short, but for [`Store::flush`].
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    boot: String,
+    images: Mutex<HashMap<String, Arc<StoredImage>>>,
+    references: Mutex<HashMap<String, String>>,
+    counter: AtomicU64,
+}
+
+impl Store {
+    /// Opens or makes the store. Drops layers that a crash of the machine may have left half on disk.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn open(root: &Path) -> io::Result<Store> {
+        for folder in ["layers", "links", "images", "references", "tmp"] {
+            std::fs::create_dir_all(root.join(folder))?;
+        }
+        // Names in here are of one process; what an earlier one left is rubbish.
+        for entry in std::fs::read_dir(root.join("tmp"))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() { std::fs::remove_dir_all(entry.path())? } else { std::fs::remove_file(entry.path())? }
+        }
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let store = Store {
+            root: root.to_owned(),
+            boot,
+            images: Mutex::default(),
+            references: Mutex::default(),
+            counter: AtomicU64::new(0),
+        };
+        store.drop_unflushed()?;
+        Ok(store)
+    }
+
+    /// A layer is renamed into place before its bytes are on the disk (waiting for that would double a pull's time). Until
+    /// they are, it carries a mark with the machine's boot id; a mark of another boot means that a crash came between.
+    fn drop_unflushed(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.root.join("layers"))? {
+            let path = entry?.path();
+            match std::fs::read_to_string(path.join("unflushed")) {
+                Ok(boot) if boot != self.boot => std::fs::remove_dir_all(&path)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A new, empty folder for a layer being unpacked.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn temporary(&self) -> io::Result<Temporary> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join("tmp").join(number.to_string());
+        std::fs::create_dir(&path)?;
+        std::fs::create_dir(path.join("fs"))?;
+        Ok(Temporary { path })
+    }
+
+    /// Whether a layer is here.
+    pub fn has_layer(&self, diff_id: &str) -> bool {
+        self.layer(diff_id).exists()
+    }
+
+    fn layer(&self, diff_id: &str) -> PathBuf {
+        self.root.join("layers").join(diff_id.trim_start_matches("sha256:"))
+    }
+
+    /// Gives an unpacked layer its name.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn publish_layer(&self, mut unpacked: Temporary, diff_id: &str) -> io::Result<()> {
+        std::fs::write(unpacked.path.join("unflushed"), &self.boot)?;
+        std::fs::rename(&unpacked.path, self.layer(diff_id))?;
+        unpacked.path.clear();
+        self.link(diff_id).map(drop)
+    }
+
+    /// Waits until all layers are on the disk, and takes their marks. Slow; not on any path that somebody waits for.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn flush(&self, diff_ids: &[String]) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        let root = std::fs::File::open(&self.root)?;
+        // SAFETY: plain syncfs on a descriptor we own.
+        super::unpack::checked(unsafe { libc::syncfs(root.as_raw_fd()) })?;
+        for diff_id in diff_ids {
+            match std::fs::remove_file(self.layer(diff_id).join("unflushed")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Folder of the layers' short links.
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// The short link of a layer: the options of an overlay mount are one page, and an image may have 127 layers.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn link(&self, diff_id: &str) -> io::Result<String> {
+        let hex = diff_id.trim_start_matches("sha256:");
+        let target = PathBuf::from(format!("../layers/{hex}/fs"));
+        // Longer names only where two layers begin alike, which takes somebody who tries for it.
+        for length in [12, 24, 64] {
+            let name = &hex[..length.min(hex.len())];
+            let path = self.links().join(name);
+            match std::os::unix::fs::symlink(&target, &path) {
+                Ok(()) => return Ok(name.to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if std::fs::read_link(&path)? == target {
+                        return Ok(name.to_owned());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other(format!("no free link for layer {diff_id}")))
+    }
+
+    /// An image by its digest, if it and all its layers are here.
+    pub fn image(&self, digest: &str) -> Option<Arc<StoredImage>> {
+        if let Some(image) = self.images.lock().get(digest) {
+            return Some(Arc::clone(image));
+        }
+        let text = std::fs::read(self.image_file(digest)?).ok()?;
+        let image: StoredImage = serde_json::from_slice(&text).ok()?;
+        if !image.diff_ids.iter().all(|diff_id| self.has_layer(diff_id)) {
+            return None;
+        }
+        let image = Arc::new(image);
+        self.images.lock().insert(digest.to_owned(), Arc::clone(&image));
+        Some(image)
+    }
+
+    fn image_file(&self, digest: &str) -> Option<PathBuf> {
+        super::reference::is_digest(digest).then(|| self.root.join("images").join(digest.trim_start_matches("sha256:")))
+    }
+
+    /// Records an image whose layers are all here.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn put_image(&self, image: StoredImage) -> io::Result<Arc<StoredImage>> {
+        let file = self.image_file(&image.digest).ok_or_else(|| io::Error::other("not a digest"))?;
+        self.write(&file, &serde_json::to_vec(&image)?)?;
+        let image = Arc::new(image);
+        self.images.lock().insert(image.digest.clone(), Arc::clone(&image));
+        Ok(image)
+    }
+
+    /// The image that a reference led to when it was last pulled.
+    pub fn resolve(&self, key: &str) -> Option<Arc<StoredImage>> {
+        let known = self.references.lock().get(key).cloned();
+        let digest = match known {
+            Some(digest) => digest,
+            None => {
+                let digest = std::fs::read_to_string(self.reference_file(key)).ok()?;
+                self.references.lock().insert(key.to_owned(), digest.clone());
+                digest
+            }
+        };
+        self.image(&digest)
+    }
+
+    /// References hold slashes and colons; their hash is a file name.
+    fn reference_file(&self, key: &str) -> PathBuf {
+        self.root.join("references").join(hex::encode(Sha256::digest(key)))
+    }
+
+    /// Remembers where a reference led.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn put_reference(&self, key: &str, digest: &str) -> io::Result<()> {
+        self.write(&self.reference_file(key), digest.as_bytes())?;
+        self.references.lock().insert(key.to_owned(), digest.to_owned());
+        Ok(())
+    }
+
+    fn write(&self, file: &Path, text: &[u8]) -> io::Result<()> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.root.join("tmp").join(format!("file-{number}"));
+        std::fs::write(&temporary, text)?;
+        std::fs::rename(&temporary, file)
+    }
+}
+
+/// A folder in `tmp` that goes away unless it is published.
+#[derive(Debug)]
+pub struct Temporary {
+    path: PathBuf,
+}
+
+impl Temporary {
+    /// Where the layer's root goes.
+    pub fn files(&self) -> PathBuf {
+        self.path.join("fs")
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.path.as_os_str().is_empty() {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}

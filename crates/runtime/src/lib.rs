@@ -1,0 +1,13 @@
+//! Containers on this machine: images, content store, containers, exec, exit codes.
+//!
+//! Never knows the control plane.
+
+pub mod port;
+
+#[cfg(target_os = "linux")]
+pub mod images;
+#[cfg(target_os = "linux")]
+pub mod native;
+
+#[cfg(all(target_os = "linux", feature = "conformance"))]
+pub mod conformance;

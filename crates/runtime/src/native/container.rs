@@ -1,0 +1,265 @@
+//! One container's folder: what is written at creation, read after a restart, and taken away at the end.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::images::store::ImageDefaults;
+use crate::native::bundle::{self, Machine, ProcessPlan};
+use crate::native::cgroups::Layout;
+use crate::native::monitor;
+use crate::port::{ContainerId, ContainerSpec, ExecSpec, RunError};
+
+/// The killed processes of a container need some time to be gone from their cgroup.
+const CGROUP_ATTEMPTS: u32 = 200;
+const CGROUP_PAUSE: Duration = Duration::from_millis(10);
+
+/// After SIGKILL a process can only be held up by the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a restarted agent needs to know; `container.json`.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub struct Record {
+    /// As given.
+    pub spec: ContainerSpec,
+    /// Its process.
+    pub process: ProcessPlan,
+    /// Its cgroup's path.
+    pub cgroup: String,
+    /// Signal that asks it to stop.
+    pub stop_signal: i32,
+    /// Capabilities it keeps.
+    pub capabilities: Vec<String>,
+    /// Its compiled seccomp filter.
+    pub filter: Option<PathBuf>,
+}
+
+/// A container that has a folder.
+#[derive(Debug)]
+pub struct Container {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What it is.
+    pub record: Record,
+    /// One start or removal at a time.
+    pub turn: tokio::sync::Mutex<()>,
+}
+
+/// All that goes into a new container.
+pub struct Plan<'a> {
+    /// As given.
+    pub spec: ContainerSpec,
+    /// Its cgroup's path.
+    pub cgroup: String,
+    /// Its folder, which must not be there yet.
+    pub folder: PathBuf,
+    /// The monitor's program.
+    pub monitor: PathBuf,
+    /// Capabilities it keeps.
+    pub capabilities: Vec<String>,
+    /// Its compiled seccomp filter.
+    pub filter: Option<PathBuf>,
+    /// Folder of layer links.
+    pub layers: PathBuf,
+    /// Links of its layers, topmost first.
+    pub lower: Vec<String>,
+    /// This machine.
+    pub machine: &'a Machine,
+    /// The image's wishes.
+    pub defaults: &'a ImageDefaults,
+}
+
+impl Plan<'_> {
+    /// Checks everything, then writes the folder.
+    ///
+    /// # Errors
+    /// [`RunError`]; then nothing is left.
+    pub fn write(self) -> Result<Container, RunError> {
+        check_names(&self.spec)?;
+        if self.spec.terminal {
+            return Err(RunError::InvalidSpec("pseudoTerminal: this runtime has no terminals".into()));
+        }
+        let process = bundle::plan_process(&self.spec, self.defaults, &bundle::machine_name())?;
+        let config = bundle::config(&self.spec, &process, &self.folder, &self.cgroup, self.machine)?;
+        let request = json!({
+            "id": self.spec.id,
+            "config": config,
+            "hierarchies": self.machine.cgroups.hierarchies(),
+            "layers": self.layers,
+            "lower": self.lower,
+            "confinement": {"capabilities": self.capabilities, "seccomp": self.filter},
+            "no_devices": self.machine.cgroups == Layout::V2,
+            "user": process.user,
+            "working_directory": process.working_directory,
+            "monitor": self.monitor,
+            "log_limit": self.spec.log_limit,
+            "oom_file": self.machine.cgroups.oom_file(&self.cgroup),
+        });
+        let record = Record {
+            stop_signal: bundle::stop_signal(&self.defaults.stop_signal),
+            cgroup: self.cgroup,
+            capabilities: self.capabilities,
+            filter: self.filter,
+            spec: self.spec,
+            process,
+        };
+        match std::fs::create_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(RunError::InvalidSpec(format!("id: container {} exists already", record.spec.id)));
+            }
+            result => result.map_err(|e| RunError::System(format!("make {}: {e}", self.folder.display())))?,
+        }
+        if let Err(error) = write_files(&self.folder, &record, &request) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+            return Err(RunError::System(format!("write the container's folder: {error}")));
+        }
+        Ok(Container::new(self.folder, record))
+    }
+}
+
+fn write_files(folder: &Path, record: &Record, request: &serde_json::Value) -> io::Result<()> {
+    for name in ["upper", "work", "merged"] {
+        std::fs::create_dir(folder.join(name))?;
+    }
+    std::fs::write(folder.join("hosts"), bundle::hosts(&record.spec, &record.process))?;
+    std::fs::write(folder.join("hostname"), format!("{}\n", record.process.hostname))?;
+    std::fs::write(folder.join("resolv.conf"), bundle::resolv_conf(&record.spec, &bundle::machine_resolv_conf()))?;
+    std::fs::write(folder.join("request.json"), serde_json::to_vec(request)?)?;
+    // Last: a folder without it was never finished.
+    std::fs::write(folder.join("container.json"), serde_json::to_vec(record)?)
+}
+
+/// Names that become paths.
+fn check_names(spec: &ContainerSpec) -> Result<(), RunError> {
+    let plain = |text: &str, more: &[u8]| {
+        (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || more.contains(&b))
+    };
+    if !plain(&spec.id.0, b"") {
+        return Err(RunError::InvalidSpec(format!("id: {:?} is not 1 to 64 of [a-z0-9-]", spec.id.0)));
+    }
+    let parent = &spec.cgroup_parent;
+    if !plain(&parent.to_ascii_lowercase(), b"_.") || parent.starts_with('.') {
+        return Err(RunError::InvalidSpec(format!("cgroup_parent: {parent:?} is not 1 to 64 of [A-Za-z0-9-_.]")));
+    }
+    Ok(())
+}
+
+/// The containers in `folder`. Folders that were never finished are removed.
+///
+/// # Errors
+/// Of the system.
+pub fn load_all(folder: &Path) -> io::Result<HashMap<ContainerId, std::sync::Arc<Container>>> {
+    let mut all = HashMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        match std::fs::read(path.join("container.json")) {
+            Ok(text) => {
+                let parsed: Result<Record, _> = serde_json::from_slice(&text);
+                match parsed {
+                    Ok(record) => drop(all.insert(record.spec.id.clone(), std::sync::Arc::new(Container::new(path, record)))),
+                    // Not removed: whatever it is, it may have a container running in it.
+                    Err(error) => tracing::error!(folder = %path.display(), %error, "cannot read a container's record"),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::remove_dir_all(&path)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
+impl Container {
+    fn new(folder: PathBuf, record: Record) -> Container {
+        Container { folder, record, turn: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Whether a start was tried and has not failed.
+    pub fn was_started(&self) -> bool {
+        self.folder.join("started").exists()
+    }
+
+    /// Writes the mark before the shim is asked: an agent that dies meanwhile must find "lost", never "created".
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn mark_started(&self) -> io::Result<()> {
+        std::fs::write(self.folder.join("started"), "")
+    }
+
+    /// Back to "created", after a start that failed.
+    pub fn reset(&self) {
+        for name in ["started", "monitor.sock"] {
+            let _ = std::fs::remove_file(self.folder.join(name));
+        }
+        // A "volatile" overlay cannot be mounted again on what it left.
+        for name in ["upper", "work"] {
+            let _ = std::fs::remove_dir_all(self.folder.join(name));
+            let _ = std::fs::create_dir(self.folder.join(name));
+        }
+    }
+
+    /// What `berth-shim exec` is told.
+    ///
+    /// # Errors
+    /// [`RunError::InvalidSpec`].
+    pub fn exec_request(&self, pid: i32, spec: ExecSpec, cgroups: &Layout) -> Result<Vec<u8>, RunError> {
+        if spec.command.first().is_none_or(String::is_empty) {
+            return Err(RunError::InvalidSpec("command: no command specified".into()));
+        }
+        let own = &self.record.process;
+        let user = spec.user.unwrap_or_else(|| own.user.clone());
+        let changed = |entry: &&String| !spec.environment.contains_key(entry.split('=').next().unwrap_or_default());
+        let mut environment: Vec<String> = own.environment.iter().filter(changed).cloned().collect();
+        environment.extend(spec.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        let request = json!({
+            "pid": pid,
+            "cgroup": self.record.cgroup,
+            "hierarchies": cgroups.hierarchies(),
+            "process": {"args": spec.command, "env": environment},
+            "confinement": {"capabilities": self.record.capabilities, "seccomp": self.record.filter},
+            "user": user,
+            "working_directory": own.working_directory,
+        });
+        serde_json::to_vec(&request).map_err(|e| RunError::System(format!("write the request: {e}")))
+    }
+
+    /// Ends it if it runs, and takes everything of it away.
+    ///
+    /// # Errors
+    /// With the step; calling again goes on.
+    pub async fn remove(&self, cgroups: &Layout) -> io::Result<()> {
+        let cgroup = &self.record.cgroup;
+        if self.was_started() && monitor::exit(&self.folder).is_none() {
+            if monitor::signal(&self.folder, libc::SIGKILL).await? {
+                let ended = tokio::time::timeout(KILL_TIMEOUT, monitor::wait(&self.folder)).await;
+                ended.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not end after SIGKILL"))?;
+            }
+            // One without a monitor: its processes may still be there.
+            cgroups.kill(cgroup);
+        }
+        remove_cgroup(cgroups, cgroup).await?;
+        let folder = self.folder.clone();
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&folder)).await.map_err(io::Error::other)?;
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Removes a cgroup whose processes are ending.
+///
+/// # Errors
+/// Of the system.
+pub async fn remove_cgroup(cgroups: &Layout, path: &str) -> io::Result<()> {
+    for _ in 0..CGROUP_ATTEMPTS {
+        match cgroups.remove(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => tokio::time::sleep(CGROUP_PAUSE).await,
+            result => return result,
+        }
+    }
+    cgroups.remove(path)
+}

@@ -1,0 +1,309 @@
+//! The embedded runtime: no daemon, no tools; each container is looked after by a process of its own that outlives the agent.
+//!
+//! Holds nothing in memory that a restart would lose: a container's folder says all about it.
+
+pub mod bundle;
+pub mod capabilities;
+pub mod cgroups;
+mod container;
+mod locate;
+pub mod monitor;
+mod mounts;
+pub mod seccomp;
+mod shim;
+mod ulimits;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+pub use self::locate::locate;
+use crate::images::{BerthRegistry, Images};
+use crate::native::bundle::Machine;
+use crate::native::cgroups::Layout;
+use crate::native::container::Container;
+use crate::native::monitor::Sighting;
+use crate::native::seccomp::Filters;
+use crate::native::shim::{Shim, StartError};
+use crate::port::{
+    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
+    Runtime, Started, Stats,
+};
+
+/// What the runtime is told at start.
+#[derive(Debug, Clone)]
+pub struct NativeConfig {
+    /// Where images and containers are kept; one runtime at a time.
+    pub data_dir: PathBuf,
+    /// Name of the cgroup below which all of this runtime's are; unique to the data directory.
+    pub cgroup_root: String,
+    /// The program `berth-shim`.
+    pub shim: PathBuf,
+    /// The program `berth-monitor`.
+    pub monitor: PathBuf,
+    /// Berth's own registry, asked first for names without a host.
+    pub berth_registry: Option<BerthRegistry>,
+}
+
+/// Why the runtime could not be opened; the text names the step.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {source}")]
+pub struct OpenError {
+    step: String,
+    source: io::Error,
+}
+
+/// The embedded runtime.
+pub struct NativeRuntime {
+    config: NativeConfig,
+    images: Images,
+    filters: Filters,
+    machine: Machine,
+    containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
+    ready: Arc<Mutex<Option<Shim>>>,
+    /// Held for as long as this runtime lives.
+    _only: std::fs::File,
+}
+
+impl NativeRuntime {
+    /// Opens the data directory and finds the containers in it. Needs root and cgroups; starts nothing.
+    ///
+    /// # Errors
+    /// [`OpenError`], also when another process has the data directory open.
+    pub fn open(config: NativeConfig) -> Result<NativeRuntime, OpenError> {
+        let step = |step: &str| {
+            let step = step.to_owned();
+            move |source| OpenError { step, source }
+        };
+        if config.cgroup_root.is_empty() || config.cgroup_root.contains(['/', '.', ' ']) {
+            return Err(step("cgroup_root")(io::Error::other(format!("{:?} is not a plain name", config.cgroup_root))));
+        }
+        let containers_dir = config.data_dir.join("containers");
+        std::fs::create_dir_all(&containers_dir).map_err(step(&format!("make {}", containers_dir.display())))?;
+        // Full paths go into mounts and to the shim, which has another working directory.
+        let data_dir = config.data_dir.canonicalize().map_err(step("resolve the data directory"))?;
+        let config = NativeConfig { data_dir, ..config };
+        let only = lock(&config.data_dir).map_err(step(&format!("lock {}", config.data_dir.display())))?;
+        let machine = Machine {
+            cgroups: Layout::detect().map_err(step("look at this machine's cgroups"))?,
+            capabilities: capabilities::available(),
+        };
+        let images = Images::open(&config.data_dir.join("images"), config.berth_registry.clone()).map_err(step("open images"))?;
+        let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.clone()).map_err(step("open the seccomp filters"))?;
+        // The one that nearly all containers need; compiled now rather than when the first task waits for it.
+        let usual = capabilities::resolve(&[], &[], false, &default_capabilities(&machine), &machine.capabilities).unwrap_or_default();
+        filters.compiled(&usual).map_err(step("prepare the seccomp filter"))?;
+        let containers = container::load_all(&config.data_dir.join("containers")).map_err(step("read containers"))?;
+        Ok(NativeRuntime {
+            config,
+            images,
+            filters,
+            machine,
+            containers: Mutex::new(containers),
+            ready: Arc::default(),
+            _only: only,
+        })
+    }
+
+    fn folder(&self, id: &ContainerId) -> PathBuf {
+        self.config.data_dir.join("containers").join(&id.0)
+    }
+
+    fn container(&self, id: &ContainerId) -> Result<Arc<Container>, RunError> {
+        self.containers.lock().get(id).cloned().ok_or_else(|| RunError::NoContainer(id.clone()))
+    }
+
+    fn cgroup(&self, parent: &str, id: &ContainerId) -> String {
+        format!("/{}/{parent}/{id}", self.config.cgroup_root)
+    }
+
+    /// The shim that is ready, or a new one.
+    fn take_shim(&self) -> Result<Shim, RunError> {
+        if let Some(ready) = self.ready.lock().take() {
+            return Ok(ready);
+        }
+        Shim::prepare(&self.config.shim).map_err(|e| RunError::System(e.to_string()))
+    }
+
+    /// Has one ready for the next start: loading the program is a good part of what a start takes.
+    fn prepare_next(&self) {
+        let (ready, program) = (Arc::clone(&self.ready), self.config.shim.clone());
+        tokio::spawn(async move {
+            if ready.lock().is_none()
+                && let Ok(shim) = Shim::prepare(&program)
+            {
+                *ready.lock() = Some(shim);
+            }
+        });
+    }
+
+    async fn launch(&self, container: &Container) -> Result<Started, RunError> {
+        match self.take_shim()?.start(&container.folder).await {
+            Ok(started) => Ok(started),
+            Err(StartError::Failed(error)) => Err(error),
+            // The one kept ready had been killed; nothing has happened yet, so another may try.
+            Err(StartError::Vanished) => {
+                let shim = Shim::prepare(&self.config.shim).map_err(|e| RunError::System(e.to_string()))?;
+                match shim.start(&container.folder).await {
+                    Ok(started) => Ok(started),
+                    Err(StartError::Failed(error)) => Err(error),
+                    Err(StartError::Vanished) => Err(RunError::System("the shim ended before it began".into())),
+                }
+            }
+        }
+    }
+
+    async fn state(&self, container: &Container) -> ContainerState {
+        match monitor::sight(&container.folder).await {
+            Sighting::Running(started) => ContainerState::Running(started),
+            Sighting::Exited(exit) => ContainerState::Exited(exit),
+            Sighting::Nothing if container.was_started() => ContainerState::Lost,
+            Sighting::Nothing => ContainerState::Created,
+        }
+    }
+}
+
+/// Docker's; without `MKNOD` where device files cannot be kept in check, which on cgroup v2 takes a BPF program.
+fn default_capabilities(machine: &Machine) -> Vec<&'static str> {
+    let checked = machine.cgroups != Layout::V2;
+    capabilities::DEFAULT.into_iter().filter(|name| checked || *name != "MKNOD").collect()
+}
+
+fn lock(data_dir: &std::path::Path) -> io::Result<std::fs::File> {
+    use std::os::fd::AsRawFd;
+    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(data_dir.join("lock"))?;
+    // SAFETY: plain flock on a descriptor we own.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == -1 {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it"));
+    }
+    Ok(file)
+}
+
+#[async_trait]
+impl Runtime for NativeRuntime {
+    async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
+        self.images.pull(request).await
+    }
+
+    async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {
+        let image = self.images.get(&spec.image_digest).ok_or_else(|| RunError::NoImage(spec.image_digest.clone()))?;
+        let (layers, lower) = self.images.layers(&image).map_err(|e| RunError::System(format!("name the image's layers: {e}")))?;
+        let default = default_capabilities(&self.machine);
+        let available = &self.machine.capabilities;
+        let kept = capabilities::resolve(&spec.capabilities_add, &spec.capabilities_drop, spec.privileged, &default, available)
+            .map_err(RunError::InvalidSpec)?;
+        let filter = match spec.privileged {
+            true => None,
+            false => Some(self.filters.compiled(&kept).map_err(|e| RunError::System(e.to_string()))?),
+        };
+        let made = container::Plan {
+            cgroup: self.cgroup(&spec.cgroup_parent, &spec.id),
+            folder: self.folder(&spec.id),
+            monitor: self.config.monitor.clone(),
+            capabilities: kept.iter().map(|name| (*name).to_owned()).collect(),
+            filter,
+            layers,
+            lower,
+            machine: &self.machine,
+            defaults: &image.defaults,
+            spec,
+        };
+        let container = made.write()?;
+        self.containers.lock().insert(container.record.spec.id.clone(), Arc::new(container));
+        self.prepare_next();
+        Ok(())
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<Started, RunError> {
+        let container = self.container(id)?;
+        let _turn = container.turn.lock().await;
+        if container.was_started() {
+            return match self.state(&container).await {
+                ContainerState::Running(started) => Ok(started),
+                _ => Err(RunError::System(format!("container {id} has been started before"))),
+            };
+        }
+        container.mark_started().map_err(|e| RunError::System(format!("mark the container started: {e}")))?;
+        let result = self.launch(&container).await;
+        if result.is_err() {
+            self.machine.cgroups.kill(&container.record.cgroup);
+            container.reset();
+            let _ = container::remove_cgroup(&self.machine.cgroups, &container.record.cgroup).await;
+        }
+        self.prepare_next();
+        result
+    }
+
+    async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RunError> {
+        let container = self.container(id)?;
+        let sent = monitor::signal(&container.folder, signal).await;
+        sent.map(drop).map_err(|e| RunError::System(format!("send signal {signal} to container {id}: {e}")))
+    }
+
+    async fn stop_signal(&self, id: &ContainerId) -> Result<i32, RunError> {
+        Ok(self.container(id)?.record.stop_signal)
+    }
+
+    async fn wait(&self, id: &ContainerId) -> Result<Exit, RunError> {
+        let container = self.container(id)?;
+        match monitor::wait(&container.folder).await {
+            Some(exit) => Ok(exit),
+            None if container.was_started() => Err(RunError::System(format!("container {id} is lost: nobody saw how it ended"))),
+            None => Err(RunError::System(format!("container {id} has not been started"))),
+        }
+    }
+
+    async fn exec(&self, id: &ContainerId, spec: ExecSpec) -> Result<ExecOutcome, RunError> {
+        let container = self.container(id)?;
+        let ContainerState::Running(started) = self.state(&container).await else {
+            return Err(RunError::System(format!("container {id} is not running")));
+        };
+        let (timeout, limit) = (spec.timeout, spec.output_limit);
+        let request = container.exec_request(started.pid, spec, &self.machine.cgroups)?;
+        shim::exec(&self.config.shim, &request, timeout, limit).await
+    }
+
+    async fn stats(&self, id: &ContainerId) -> Result<Stats, RunError> {
+        let container = self.container(id)?;
+        if monitor::exit(&container.folder).is_some() {
+            return Err(RunError::NoContainer(id.clone()));
+        }
+        self.machine.cgroups.stats(&container.record.cgroup).ok_or_else(|| RunError::NoContainer(id.clone()))
+    }
+
+    async fn list(&self) -> Result<Vec<ContainerObservation>, RunError> {
+        let mut all: Vec<Arc<Container>> = self.containers.lock().values().cloned().collect();
+        all.sort_by(|a, b| a.record.spec.id.cmp(&b.record.spec.id));
+        let observe = |container: Arc<Container>| async move {
+            let state = self.state(&container).await;
+            ContainerObservation { id: container.record.spec.id.clone(), labels: container.record.spec.labels.clone(), state }
+        };
+        Ok(futures_util::future::join_all(all.into_iter().map(observe)).await)
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<(), RunError> {
+        let known = self.containers.lock().get(id).cloned();
+        let Some(container) = known else { return Ok(()) };
+        let _turn = container.turn.lock().await;
+        container.remove(&self.machine.cgroups).await.map_err(|e| RunError::System(format!("remove container {id}: {e}")))?;
+        let parent = container.record.spec.cgroup_parent.clone();
+        let mut containers = self.containers.lock();
+        containers.remove(id);
+        if !containers.values().any(|other| other.record.spec.cgroup_parent == parent) {
+            let _ = self.machine.cgroups.remove(&format!("/{}/{parent}", self.config.cgroup_root));
+        }
+        if containers.is_empty() {
+            let _ = self.machine.cgroups.remove(&format!("/{}", self.config.cgroup_root));
+        }
+        Ok(())
+    }
+
+    fn log_files(&self, id: &ContainerId) -> Vec<PathBuf> {
+        let folder = self.folder(id);
+        ["output.log.1", "output.log"].map(|name| folder.join(name)).into_iter().filter(|path| path.exists()).collect()
+    }
+}

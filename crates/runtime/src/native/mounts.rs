@@ -1,0 +1,120 @@
+//! What is mounted in a container, in OCI form.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::native::bundle::is_plain_absolute;
+use crate::port::{ContainerSpec, RunError, TmpfsMount};
+
+/// Docker's default.
+const SHARED_MEMORY_MIB: u32 = 64;
+
+/// All mounts in the order in which they are made: parents before what lies in them.
+///
+/// # Errors
+/// [`RunError::InvalidSpec`] that names the member.
+pub fn mounts(spec: &ContainerSpec, folder: &Path) -> Result<Vec<Value>, RunError> {
+    let mount = |kind: &str, destination: &str, options: &[&str]| json!({"type": kind, "source": kind, "destination": destination, "options": options});
+    let shared_memory = format!("size={}m", spec.shared_memory_mib.unwrap_or(SHARED_MEMORY_MIB));
+    let system = if spec.privileged { "rw" } else { "ro" };
+    let mut all = vec![
+        mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
+        mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &shared_memory]),
+        mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
+        mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", system]),
+        mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", system]),
+    ];
+    let mut own = Vec::new();
+    for name in ["hosts", "hostname", "resolv.conf"] {
+        own.push((Path::new("/etc").join(name), bind(&folder.join(name), &Path::new("/etc").join(name), false)));
+    }
+    for given in &spec.mounts {
+        if !is_plain_absolute(&given.destination) || given.destination == Path::new("/") {
+            return Err(RunError::InvalidSpec(format!("mountPoints: containerPath {:?} is not a path below /", given.destination)));
+        }
+        if !given.source.is_absolute() || !given.source.exists() {
+            return Err(RunError::InvalidSpec(format!("mountPoints: source path {:?} does not exist on this machine", given.source)));
+        }
+        // A mount that the user places over one of ours takes its place.
+        own.retain(|(destination, _)| *destination != given.destination);
+        own.push((given.destination.clone(), bind(&given.source, &given.destination, given.read_only)));
+    }
+    for given in &spec.tmpfs {
+        if !is_plain_absolute(&given.destination) || given.destination == Path::new("/") {
+            return Err(RunError::InvalidSpec(format!("linuxParameters.tmpfs: containerPath {:?} is not a path below /", given.destination)));
+        }
+        own.retain(|(destination, _)| *destination != given.destination);
+        own.push((given.destination.clone(), tmpfs(given)?));
+    }
+    all.retain(|ours| !own.iter().any(|(destination, _)| ours["destination"].as_str() == destination.to_str()));
+    own.sort_by_key(|(destination, _)| destination.components().count());
+    all.extend(own.into_iter().map(|(_, mount)| mount));
+    Ok(all)
+}
+
+fn bind(source: &Path, destination: &Path, read_only: bool) -> Value {
+    json!({
+        "type": "bind", "source": source, "destination": destination,
+        "options": ["rbind", "rprivate", if read_only { "ro" } else { "rw" }],
+    })
+}
+
+/// Docker's defaults unless the task definition says the opposite.
+fn tmpfs(given: &TmpfsMount) -> Result<Value, RunError> {
+    const KNOWN: [&str; 26] = [
+        "defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync", "remount", "mand", "nomand",
+        "atime", "noatime", "diratime", "nodiratime", "bind", "rbind", "relatime", "norelatime", "strictatime", "nostrictatime", "private",
+    ];
+    const KNOWN_VALUES: [&str; 7] = ["mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks=", "mpol=", "size="];
+    // Accepted by ECS, without meaning for a new tmpfs of a container's own.
+    const MEANINGLESS: [&str; 6] = ["defaults", "remount", "bind", "rbind", "private", "size="];
+    let mut options = Vec::new();
+    for option in &given.options {
+        if !KNOWN.contains(&option.as_str()) && !KNOWN_VALUES.iter().any(|prefix| option.starts_with(prefix)) {
+            return Err(RunError::InvalidSpec(format!("linuxParameters.tmpfs: unknown mount option {option:?}")));
+        }
+        if !MEANINGLESS.iter().any(|known| option.starts_with(known)) {
+            options.push(option.clone());
+        }
+    }
+    for (default, opposite) in [("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec")] {
+        if !options.iter().any(|option| option == default || option == opposite) {
+            options.push(default.to_owned());
+        }
+    }
+    options.push(format!("size={}m", given.size_mib));
+    Ok(json!({"type": "tmpfs", "source": "tmpfs", "destination": given.destination, "options": options}))
+}
+
+/// The machine's device files, for privileged containers.
+pub fn host_devices() -> Vec<Value> {
+    let mut found = Vec::new();
+    let mut folders = vec![(Path::new("/dev").to_owned(), 0)];
+    // Those that a container has of its own.
+    let own = ["pts", "shm", "mqueue", "fd", "console", "ptmx", ".udev"];
+    while let Some((folder, depth)) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else { continue };
+            if depth == 0 && own.iter().any(|known| name == *known) {
+                continue;
+            }
+            let kind = meta.file_type();
+            if kind.is_dir() && depth < 3 {
+                folders.push((path, depth + 1));
+            } else if kind.is_char_device() || kind.is_block_device() {
+                found.push(json!({
+                    "path": path, "type": if kind.is_block_device() { "b" } else { "c" },
+                    "major": libc::major(meta.rdev()), "minor": libc::minor(meta.rdev()),
+                    "fileMode": meta.mode() & 0o777, "uid": meta.uid(), "gid": meta.gid(),
+                }));
+            }
+        }
+    }
+    found
+}

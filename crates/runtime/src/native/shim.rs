@@ -1,0 +1,167 @@
+//! The agent's side of `berth-shim`: starts it, tells it what to do, hears what came of it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+
+use crate::native::monitor::time;
+use crate::port::{ExecOutcome, RunError, Started};
+
+/// A start takes milliseconds; a minute means that something in the kernel or on the disk hangs.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the shim writes, one a line.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Reply {
+    Started { pid: i32, at: u64 },
+    Exited { code: i32 },
+    Failed { blame: String, text: String },
+}
+
+/// A shim that is ready and waits for its work.
+#[derive(Debug)]
+pub struct Shim {
+    socket: UnixStream,
+}
+
+impl Shim {
+    /// Starts one that will make a container.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn prepare(program: &Path) -> io::Result<Shim> {
+        Ok(Shim { socket: spawn(program, "start", Stdio::null(), Stdio::null())? })
+    }
+
+    /// Has it make the container whose folder is `folder`; returns when the container's program executes.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(self, folder: &Path) -> Result<Started, StartError> {
+        use std::os::unix::ffi::OsStrExt;
+        let mut socket = self.socket;
+        let said = async {
+            socket.write_all(folder.as_os_str().as_bytes()).await?;
+            socket.shutdown().await?;
+            let mut line = String::new();
+            BufReader::new(socket).read_line(&mut line).await?;
+            Ok::<_, io::Error>(line)
+        };
+        let line = match tokio::time::timeout(START_TIMEOUT, said).await {
+            Ok(Ok(line)) => line,
+            // Nobody has read the request: another shim may be asked.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Err(StartError::Vanished),
+            Ok(Err(error)) => return Err(StartError::Failed(RunError::System(format!("talk to the shim: {error}")))),
+            Err(_) => return Err(StartError::Failed(RunError::System(format!("the shim did not answer in {START_TIMEOUT:?}")))),
+        };
+        match parse(&line).map_err(StartError::Failed)? {
+            Reply::Started { pid, at } => Ok(Started { pid, at: time(at) }),
+            Reply::Failed { blame, text } => Err(StartError::Failed(failure(&blame, text))),
+            Reply::Exited { .. } => Err(StartError::Failed(RunError::System("the shim answered out of turn".into()))),
+        }
+    }
+}
+
+/// Why a start failed.
+#[derive(Debug)]
+pub enum StartError {
+    /// The shim had died before it was given its work.
+    Vanished,
+    /// The start itself.
+    Failed(RunError),
+}
+
+fn parse(line: &str) -> Result<Reply, RunError> {
+    serde_json::from_str(line).map_err(|_| RunError::System(format!("the shim ended without an answer ({line:?})")))
+}
+
+fn failure(blame: &str, text: String) -> RunError {
+    match blame {
+        "exec" => RunError::Exec(text),
+        "spec" => RunError::InvalidSpec(text),
+        _ => RunError::System(text),
+    }
+}
+
+/// Starts the shim with a socket as its stdin and lets it be reaped whenever it, or the monitor it becomes, ends.
+fn spawn(program: &Path, mode: &str, stdout: Stdio, stderr: Stdio) -> io::Result<UnixStream> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    // Nothing but program and arguments: so the standard library takes posix_spawn, which does not copy the agent's memory map.
+    let mut child = tokio::process::Command::new(program)
+        .arg(mode)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(stdout)
+        .stderr(stderr)
+        .kill_on_drop(false)
+        .spawn()
+        .map_err(|e| io::Error::new(e.kind(), format!("run {}: {e}", program.display())))?;
+    tokio::spawn(async move { child.wait().await });
+    UnixStream::from_std(ours)
+}
+
+/// Runs a process in a container, as `berth-shim exec` is told by `request`.
+///
+/// # Errors
+/// [`RunError`].
+pub async fn exec(program: &Path, request: &[u8], timeout: Duration, output_limit: usize) -> Result<ExecOutcome, RunError> {
+    let system = |step: &str, e: io::Error| RunError::System(format!("{step}: {e}"));
+    let (writer, mut output) = pipe::pipe().map_err(|e| system("make the output pipe", e))?;
+    let writer = writer.into_blocking_fd().map_err(|e| system("make the output pipe", e))?;
+    let second = writer.try_clone().map_err(|e| system("make the output pipe", e))?;
+    let mut socket = spawn(program, "exec", writer.into(), second.into()).map_err(|e| system("start the shim", e))?;
+    socket.write_all(request).await.map_err(|e| system("talk to the shim", e))?;
+    socket.shutdown().await.map_err(|e| system("talk to the shim", e))?;
+
+    let mut kept = Vec::new();
+    let conversation = async {
+        let mut replies = BufReader::new(socket).lines();
+        let mut buffer = [0; 16 << 10];
+        let mut open = true;
+        loop {
+            tokio::select! {
+                line = replies.next_line() => {
+                    let line = line.map_err(|e| system("talk to the shim", e))?.unwrap_or_default();
+                    match parse(&line)? {
+                        Reply::Started { .. } => {}
+                        Reply::Exited { code } => {
+                            // What it wrote before its end is in the pipe; children it left may keep the pipe open for ever.
+                            while let Ok(count @ 1..) = output.try_read(&mut buffer) {
+                                keep(&mut kept, &buffer[..count], output_limit);
+                            }
+                            return Ok(code);
+                        }
+                        Reply::Failed { blame, text } => return Err(failure(&blame, text)),
+                    }
+                }
+                count = read(&mut output, &mut buffer), if open => match count {
+                    Ok(0) | Err(_) => open = false,
+                    Ok(count) => keep(&mut kept, &buffer[..count], output_limit),
+                }
+            }
+        }
+    };
+    // When the time is up the socket is dropped, upon which the shim kills the process.
+    let code = match tokio::time::timeout(timeout, conversation).await {
+        Ok(result) => Some(result?),
+        Err(_) => None,
+    };
+    Ok(ExecOutcome { code, output: kept })
+}
+
+async fn read(output: &mut pipe::Receiver, buffer: &mut [u8]) -> io::Result<usize> {
+    tokio::io::AsyncReadExt::read(output, buffer).await
+}
+
+fn keep(kept: &mut Vec<u8>, new: &[u8], limit: usize) {
+    let room = limit.saturating_sub(kept.len());
+    kept.extend_from_slice(&new[..new.len().min(room)]);
+}

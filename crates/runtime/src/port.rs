@@ -1,0 +1,373 @@
+//! The `Runtime` port: what the agent's engine asks of whatever runs containers.
+//!
+//! Two implementations are planned (native, Docker Engine); both must pass the suite in [`crate::conformance`].
+//! Nothing here may know of tasks' desired states, clusters or the control plane.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+/// The agent's name of a container, unique on this machine; it is part of paths, so it holds only `[a-z0-9-]` (at most 64).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct ContainerId(pub String);
+
+impl std::fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How `pull` treats an image that is already here. Meanings follow `ECS_IMAGE_PULL_BEHAVIOR` of amazon-ecs-agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullBehavior {
+    /// Ask the registry; where that fails, use the copy that is here.
+    #[default]
+    Default,
+    /// Ask the registry; where that fails, the pull fails.
+    Always,
+    /// Ask the registry only if this image was never pulled here.
+    Once,
+    /// Use the copy that is here; ask the registry only if there is none.
+    PreferCached,
+}
+
+/// Credentials for a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryCredentials {
+    /// User name of HTTP Basic authentication.
+    pub username: String,
+    /// Password; never logged (this type's `Debug` hides it).
+    pub password: String,
+}
+
+impl std::fmt::Debug for RegistryCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryCredentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// One request to have an image here.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// The reference as the task definition has it (`busybox`, `hello:latest`, `host:5000/a/b@sha256:..`).
+    pub reference: String,
+    /// What to do with a copy that is already here.
+    pub behavior: PullBehavior,
+    /// Credentials for the registry that the reference names, if any.
+    pub credentials: Option<RegistryCredentials>,
+}
+
+/// An image that is here, unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Digest of the manifest, `sha256:<hex>`; this is what ECS reports as `imageDigest`.
+    pub digest: String,
+    /// Digest of the image's configuration blob, `sha256:<hex>` (Docker's image id).
+    pub config_digest: String,
+}
+
+/// Why a pull failed. `Display` is the text that follows `CannotPullContainerError: ` in ECS's reason.
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    /// The reference cannot be parsed.
+    #[error("invalid reference format: {0}")]
+    InvalidReference(String),
+    /// The registry answers that there is no such repository or tag.
+    #[error("pull access denied or image not found: {0}")]
+    NotFound(String),
+    /// The registry refuses the credentials.
+    #[error("authentication failed: {0}")]
+    Unauthorized(String),
+    /// The registry cannot be reached or breaks off.
+    #[error("failed to reach the registry: {0}")]
+    Unreachable(String),
+    /// What came is not what its digest says, or a layer tries to leave its directory, or it is no image for this machine.
+    #[error("invalid image: {0}")]
+    Invalid(String),
+    /// This machine cannot keep the image (disk).
+    #[error("cannot store the image: {0}")]
+    Storage(String),
+}
+
+/// A bind mount of a host path.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BindMount {
+    /// Host path; it must exist.
+    pub source: PathBuf,
+    /// Absolute path inside the container.
+    pub destination: PathBuf,
+    /// Mount read-only.
+    pub read_only: bool,
+}
+
+/// A tmpfs mount (`linuxParameters.tmpfs`).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TmpfsMount {
+    /// Absolute path inside the container.
+    pub destination: PathBuf,
+    /// Size in MiB.
+    pub size_mib: u32,
+    /// Mount options as in the task definition (`noexec`, `mode=1777`, ...).
+    pub options: Vec<String>,
+}
+
+/// A resource limit (`ulimits`).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ulimit {
+    /// ECS's name (`nofile`, `nproc`, `core`, ...).
+    pub name: String,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+/// The network of a container.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ContainerNetwork {
+    /// The machine's own network namespace.
+    Host,
+    /// A prepared network namespace, by path.
+    Namespace(PathBuf),
+}
+
+/// Everything a container is made of. Optional values of `None` mean "what the image says".
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ContainerSpec {
+    /// Its name on this machine.
+    pub id: ContainerId,
+    /// Manifest digest of an image that [`Runtime::pull`] returned.
+    pub image_digest: String,
+    /// Replaces the image's entry point.
+    pub entry_point: Option<Vec<String>>,
+    /// Replaces the image's command. (An own entry point also drops the image's command, as in Docker.)
+    pub command: Option<Vec<String>>,
+    /// Added to, and stronger than, the image's environment.
+    pub environment: BTreeMap<String, String>,
+    /// `user[:group]`, names or numbers; resolved in the container's own /etc/passwd and /etc/group.
+    pub user: Option<String>,
+    /// Absolute path; made if missing.
+    pub working_directory: Option<String>,
+    /// Host name inside the container's UTS namespace; `None`: the first 12 characters of the id, in host network the machine's.
+    pub hostname: Option<String>,
+    /// Further lines of /etc/hosts: (name, address).
+    pub extra_hosts: Vec<(String, String)>,
+    /// Name servers; empty: the machine's /etc/resolv.conf.
+    pub dns_servers: Vec<String>,
+    /// Search domains.
+    pub dns_search: Vec<String>,
+    /// Its network.
+    pub network: ContainerNetwork,
+    /// Its own address, for /etc/hosts.
+    pub address: Option<std::net::IpAddr>,
+    /// cgroup parent below the runtime's own root, e.g. the task's id.
+    pub cgroup_parent: String,
+    /// CPU shares (ECS: CPU units, 1024 = one core); the kernel's minimum of 2 is applied.
+    pub cpu_shares: u64,
+    /// Hard CPU limit in units of 1/1000 core; `None`: unlimited.
+    pub cpu_limit_millis: Option<u64>,
+    /// Hard memory limit in bytes; over it the container is killed with [`Exit::oom_killed`].
+    pub memory_limit: Option<u64>,
+    /// Soft memory limit in bytes.
+    pub memory_reservation: Option<u64>,
+    /// Most processes; `None`: unlimited.
+    pub pids_limit: Option<i64>,
+    /// Capabilities to add to Docker's default set (`ALL` is allowed).
+    pub capabilities_add: Vec<String>,
+    /// Capabilities to drop (`ALL` is allowed).
+    pub capabilities_drop: Vec<String>,
+    /// All capabilities, all devices, no seccomp, no masked paths.
+    pub privileged: bool,
+    /// The root file system is read-only.
+    pub read_only_root: bool,
+    /// Bind mounts.
+    pub mounts: Vec<BindMount>,
+    /// tmpfs mounts.
+    pub tmpfs: Vec<TmpfsMount>,
+    /// /dev/shm in MiB; `None`: 64.
+    pub shared_memory_mib: Option<u32>,
+    /// Limits.
+    pub ulimits: Vec<Ulimit>,
+    /// Kernel settings of the container's own namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// A terminal is allocated for stdout.
+    pub terminal: bool,
+    /// Kept with the container and given back by [`Runtime::list`].
+    pub labels: BTreeMap<String, String>,
+    /// Most bytes of output kept on disk per container, both streams together.
+    pub log_limit: u64,
+}
+
+/// Why a container could not be made or started.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A member of the specification cannot be honoured; the text names it.
+    #[error("{0}")]
+    InvalidSpec(String),
+    /// The image is not here.
+    #[error("No such image: {0}")]
+    NoImage(String),
+    /// The program cannot be executed (not found, no permission).
+    #[error("{0}")]
+    Exec(String),
+    /// There is no such container.
+    #[error("No such container: {0}")]
+    NoContainer(ContainerId),
+    /// Anything else; the text says which step failed.
+    #[error("{0}")]
+    System(String),
+}
+
+/// A container that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started {
+    /// Process id of its first process, in the machine's pid namespace.
+    pub pid: i32,
+    /// When it was started.
+    pub at: SystemTime,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Exit {
+    /// Exit code; 128 + signal number if a signal ended it.
+    pub code: i32,
+    /// The kernel killed it (or a process in it) for memory.
+    pub oom_killed: bool,
+    /// When it ended.
+    pub at: SystemTime,
+}
+
+/// What is known of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, not yet started.
+    Created,
+    /// Running.
+    Running(Started),
+    /// Ended.
+    Exited(Exit),
+    /// It ran and nobody can say how it ended (its monitor was killed, the machine was restarted).
+    Lost,
+}
+
+/// A container found by [`Runtime::list`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerObservation {
+    /// Its name.
+    pub id: ContainerId,
+    /// As given at creation.
+    pub labels: BTreeMap<String, String>,
+    /// Its state.
+    pub state: ContainerState,
+}
+
+/// A process to run inside a running container.
+#[derive(Debug, Clone)]
+pub struct ExecSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Added to the container's environment.
+    pub environment: BTreeMap<String, String>,
+    /// `None`: the container's user.
+    pub user: Option<String>,
+    /// Killed when it takes longer.
+    pub timeout: std::time::Duration,
+    /// Most bytes of output kept.
+    pub output_limit: usize,
+}
+
+/// What came of an exec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutcome {
+    /// Exit code; `None` if it was killed for its timeout.
+    pub code: Option<i32>,
+    /// stdout and stderr as they came.
+    pub output: Vec<u8>,
+}
+
+/// One reading of a container's use of resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// CPU time used since start, nanoseconds.
+    pub cpu_nanos: u64,
+    /// Memory in use without page cache, bytes.
+    pub memory_bytes: u64,
+    /// Bytes read from block devices.
+    pub read_bytes: u64,
+    /// Bytes written to block devices.
+    pub write_bytes: u64,
+    /// Processes.
+    pub pids: u64,
+}
+
+/// Runs containers on this machine. All methods may be called concurrently and are idempotent where that has a meaning.
+/// A cancelled call leaves nothing half-made that a later `remove` does not clear.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Makes an image present. Several calls for one image share the work.
+    ///
+    /// # Errors
+    /// [`PullError`]; then nothing of the image is left that was not there before.
+    async fn pull(&self, request: PullRequest) -> Result<Image, PullError>;
+
+    /// Makes a container, not started.
+    ///
+    /// # Errors
+    /// [`RunError`]; then nothing is left.
+    async fn create(&self, spec: ContainerSpec) -> Result<(), RunError>;
+
+    /// Starts a created container; returns when its program is executing.
+    ///
+    /// # Errors
+    /// [`RunError`]; the container then is as after `create` and can be removed.
+    async fn start(&self, id: &ContainerId) -> Result<Started, RunError>;
+
+    /// Sends a signal to the container's first process. A container that has ended is no error.
+    ///
+    /// # Errors
+    /// [`RunError::NoContainer`], [`RunError::System`].
+    async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RunError>;
+
+    /// The image's `StopSignal` of this container, or SIGTERM.
+    ///
+    /// # Errors
+    /// [`RunError::NoContainer`].
+    async fn stop_signal(&self, id: &ContainerId) -> Result<i32, RunError>;
+
+    /// Waits for the end. Also works for containers started by an earlier life of the agent, and after the end.
+    ///
+    /// # Errors
+    /// [`RunError::NoContainer`], or [`RunError::System`] if it is [`ContainerState::Lost`].
+    async fn wait(&self, id: &ContainerId) -> Result<Exit, RunError>;
+
+    /// Runs a process inside a running container.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    async fn exec(&self, id: &ContainerId, spec: ExecSpec) -> Result<ExecOutcome, RunError>;
+
+    /// One reading.
+    ///
+    /// # Errors
+    /// [`RunError::NoContainer`] also when it does not run.
+    async fn stats(&self, id: &ContainerId) -> Result<Stats, RunError>;
+
+    /// All containers of this runtime's data directory, in order of their ids.
+    ///
+    /// # Errors
+    /// [`RunError::System`].
+    async fn list(&self) -> Result<Vec<ContainerObservation>, RunError>;
+
+    /// Removes a container with all it had (file system, cgroups, logs); kills it first if it runs. Unknown ids are no error.
+    ///
+    /// # Errors
+    /// [`RunError::System`] with what could not be removed; calling again goes on.
+    async fn remove(&self, id: &ContainerId) -> Result<(), RunError>;
+
+    /// Files that hold the container's output in CRI log format (`<RFC 3339 nanos> <stdout|stderr> <P|F> <text>`), oldest first.
+    fn log_files(&self, id: &ContainerId) -> Vec<PathBuf>;
+}

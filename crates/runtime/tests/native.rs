@@ -1,0 +1,159 @@
+//! The native runtime passes the suite and leaves nothing behind; an agent's death disturbs nobody.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use berth_runtime::conformance::fixture::{Packing, TestRegistry, busybox};
+use berth_runtime::conformance::{Subject, run_all};
+use berth_runtime::images::BerthRegistry;
+use berth_runtime::native::{NativeConfig, NativeRuntime};
+use berth_runtime::port::{PullBehavior, PullError, PullRequest, RegistryCredentials, Runtime};
+
+fn is_root() -> bool {
+    // SAFETY: no memory arguments.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Binaries of the same profile, two folders above the test's own; or where the environment says.
+fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("BERTH_SHIM_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        test.parent().and_then(Path::parent).expect("target/<profile>/deps").to_owned()
+    });
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build -p berth-shim` first", path.display());
+    path
+}
+
+fn config(folder: &Path, name: &str) -> NativeConfig {
+    NativeConfig {
+        data_dir: folder.join("data"),
+        cgroup_root: format!("berth-test-{name}-{}", std::process::id()),
+        shim: program("berth-shim"),
+        monitor: program("berth-monitor"),
+        berth_registry: None,
+    }
+}
+
+/// Mounts, cgroups and processes that mention `word`.
+fn leftovers(word: &str, folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts can be read");
+    found.extend(mounts.lines().filter(|line| line.contains(folder.to_str().expect("a plain path"))).map(str::to_owned));
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten() {
+        let path = hierarchy.path().join(word);
+        if path.exists() {
+            found.push(path.display().to_string());
+        }
+    }
+    if Path::new("/sys/fs/cgroup").join(word).exists() {
+        found.push(word.to_owned());
+    }
+    for process in std::fs::read_dir("/proc").expect("processes can be listed").flatten() {
+        let path = process.path();
+        let own = path.file_name().is_some_and(|name| name.to_string_lossy().parse() == Ok(std::process::id()));
+        let cwd = std::fs::read_link(path.join("cwd")).unwrap_or_default();
+        if !own && cwd.starts_with(folder) {
+            found.push(format!("process {}", path.display()));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passes_the_suite_and_leaves_nothing() {
+    if !is_root() {
+        println!("SKIPPED (needs root): the native runtime's conformance");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = config(folder.path(), "suite");
+    let root = config.cgroup_root.clone();
+    let opened = config.clone();
+    let open = move || Arc::new(NativeRuntime::open(opened.clone()).expect("the runtime opens")) as Arc<dyn Runtime>;
+    let own = folder.path().join("suite");
+    std::fs::create_dir(&own).expect("a folder for the suite");
+    run_all(Subject { open, folder: own }).await;
+    let containers = std::fs::read_dir(config.data_dir.join("containers")).expect("the folder is there").count();
+    let temporary = std::fs::read_dir(config.data_dir.join("images/tmp")).expect("the folder is there").count();
+    assert_eq!((containers, temporary), (0, 0));
+    assert_eq!(leftovers(&root, folder.path()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_data_directory_has_one_runtime() {
+    if !is_root() {
+        println!("SKIPPED (needs root): two runtimes in one data directory");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = config(folder.path(), "lock");
+    let first = NativeRuntime::open(config.clone()).expect("the runtime opens");
+    let second = NativeRuntime::open(config.clone()).err().expect("the second is refused").to_string();
+    assert!(second.contains("lock") && second.contains("another process uses it"), "{second}");
+    drop(first);
+    NativeRuntime::open(config).expect("it is free again");
+}
+
+#[tokio::test]
+async fn berths_own_registry_is_asked_first() {
+    let (true, Some(layer)) = (is_root(), busybox()) else {
+        println!("SKIPPED (needs root and busybox-static): Berth's own registry");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let registry = TestRegistry::start().await;
+    let own = BerthRegistry {
+        endpoint: format!("http://{}", registry.host()),
+        credentials: RegistryCredentials { username: "AWS".into(), password: "secret".into() },
+        account: "000000000000".into(),
+        region: "us-east-1".into(),
+    };
+    let runtime = NativeRuntime::open(NativeConfig { berth_registry: Some(own), ..config(folder.path(), "own") }).expect("open");
+    registry.put_image("team/app", "latest", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
+    let pull = |reference: &str, behavior| {
+        runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None })
+    };
+    let image = pull("team/app", PullBehavior::Default).await.expect("pull");
+    registry.take_log();
+    assert_eq!(pull("team/app:latest", PullBehavior::Always).await.expect("pull"), image);
+    assert_eq!(registry.take_log(), ["HEAD /v2/team/app/manifests/latest"]);
+    let ours = "000000000000.dkr.ecr.us-east-1.amazonaws.com";
+    assert_eq!(pull(&format!("{ours}/team/app"), PullBehavior::Default).await.expect("pull").digest, image.digest);
+    registry.take_log();
+    // Our own account's repositories are asked for nowhere else.
+    let missing = pull(&format!("{ours}/missing:1"), PullBehavior::Default).await;
+    assert!(matches!(missing, Err(PullError::NotFound(_))), "{missing:?}");
+    assert!(registry.take_log().iter().all(|line| line.contains("/v2/missing/")));
+}
+
+#[tokio::test]
+async fn a_container_without_its_monitor_is_lost_and_can_be_removed() {
+    let (true, Some(layer)) = (is_root(), busybox()) else {
+        println!("SKIPPED (needs root and busybox-static): a killed monitor");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = config(folder.path(), "lost");
+    let registry = TestRegistry::start().await;
+    registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
+    let runtime = NativeRuntime::open(config.clone()).expect("open");
+    let reference = format!("{}/busybox:1", registry.host());
+    let image = runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None }).await.expect("pull");
+    let mut spec = berth_runtime::conformance::plain_spec("lost", &image.digest);
+    spec.command = Some(vec!["/bin/sleep".into(), "1000".into()]);
+    let id = spec.id.clone();
+    runtime.create(spec).await.expect("create");
+    let started = runtime.start(&id).await.expect("start");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", started.pid)).expect("it runs");
+    let monitor: i32 = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim().parse().expect("a number");
+    // SAFETY: plain kill of the container's monitor, which this test's runtime started.
+    unsafe { libc::kill(monitor, libc::SIGKILL) };
+    let error = runtime.wait(&id).await.expect_err("nobody saw its end").to_string();
+    assert!(error.contains("lost"), "{error}");
+    assert_eq!(runtime.list().await.expect("list")[0].state, berth_runtime::port::ContainerState::Lost);
+    runtime.remove(&id).await.expect("remove");
+    assert!(!Path::new(&format!("/proc/{}/root", started.pid)).exists(), "its process has been killed");
+    drop(runtime);
+    assert_eq!(leftovers(&config.cgroup_root, folder.path()), Vec::<String>::new());
+}

@@ -1,0 +1,80 @@
+//! Which container instance a task goes to.
+//!
+//! The process that ECS documents: resources, attributes and constraints are binding, strategies are best effort and narrow
+//! the choice in order. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-placement.html>
+
+mod index;
+mod refusal;
+
+use std::collections::BTreeSet;
+
+use berth_model::ids::{ContainerInstanceId, TaskId};
+use berth_model::needs::Demand;
+
+pub use index::Index;
+pub use refusal::{Refusal, Rule};
+
+/// A binding condition beyond resources and attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Constraint {
+    /// No two tasks of the group on one container instance.
+    DistinctInstance,
+}
+
+/// A best-effort preference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Strategy {
+    /// Any.
+    Random,
+    /// Evenly over the values of a field.
+    Spread(SpreadField),
+    /// On the fullest instance that still fits, by CPU.
+    BinpackCpu,
+    /// On the fullest instance that still fits, by memory.
+    BinpackMemory,
+}
+
+/// What `spread` spreads over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpreadField {
+    /// `instanceId` or `host`.
+    Instance,
+    /// `attribute:NAME`.
+    Attribute(String),
+}
+
+impl Strategy {
+    /// What a service without a strategy gets: over zones, then over instances.
+    #[must_use]
+    pub fn service_default() -> Vec<Self> {
+        vec![Self::Spread(SpreadField::Attribute("ecs.availability-zone".to_owned())), Self::Spread(SpreadField::Instance)]
+    }
+}
+
+/// Tasks of one kind to place.
+#[derive(Debug, Clone)]
+pub struct PlaceRequest<'a> {
+    /// Their ids; one task each.
+    pub tasks: &'a [TaskId],
+    /// What each takes.
+    pub demand: &'a Demand,
+    /// Attributes that the instance must have.
+    pub attributes: &'a BTreeSet<String>,
+    /// Their group: spread and distinctInstance count its tasks.
+    pub group: &'a str,
+    /// Binding conditions.
+    pub constraints: &'a [Constraint],
+    /// Preferences, in order; none means random.
+    pub strategies: &'a [Strategy],
+    /// Randomness for [`Strategy::Random`].
+    pub seed: u64,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Placement {
+    /// Placed tasks with their instances, in the order of the request; the rest found no place.
+    pub placed: Vec<(TaskId, ContainerInstanceId)>,
+    /// Why each instance refused the first task that found no place; empty if all were placed.
+    pub refusals: Vec<Refusal>,
+}

@@ -1,0 +1,86 @@
+//! Why an instance cannot take a task.
+
+use berth_model::ids::ContainerInstanceId;
+
+/// The first rule that refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// It is not ACTIVE.
+    Inactive,
+    /// Its agent is not connected.
+    Agent,
+    /// It has not this attribute.
+    Attribute(String),
+    /// Too little CPU: wanted and free CPU units.
+    Cpu {
+        /// CPU units wanted.
+        wanted: u32,
+        /// CPU units free.
+        free: u32,
+    },
+    /// Too little memory: wanted and free MiB.
+    Memory {
+        /// MiB wanted.
+        wanted: u32,
+        /// MiB free.
+        free: u32,
+    },
+    /// This port of the machine is taken.
+    Port(u16),
+    /// It has a task of the group already.
+    DistinctInstance,
+}
+
+impl Rule {
+    /// The `reason` in ECS's `failures[]`.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Inactive => "INACTIVE",
+            Self::Agent => "AGENT",
+            Self::Attribute(_) => "ATTRIBUTE",
+            Self::Cpu { .. } => "RESOURCE:CPU",
+            Self::Memory { .. } => "RESOURCE:MEMORY",
+            Self::Port(_) => "RESOURCE:PORTS",
+            Self::DistinctInstance => "DISTINCT_INSTANCE",
+        }
+    }
+
+    /// The same in words, for service events.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Inactive => "is not ACTIVE".to_owned(),
+            Self::Agent => "encountered error \"AGENT\"".to_owned(),
+            Self::Attribute(name) => format!("is missing an attribute required by your task ({name})"),
+            Self::Cpu { .. } => "has insufficient CPU units available".to_owned(),
+            Self::Memory { .. } => "has insufficient memory available".to_owned(),
+            Self::Port(port) => format!("is already using a port required by your task ({port})"),
+            Self::DistinctInstance => "already runs a task of the group (distinctInstance)".to_owned(),
+        }
+    }
+}
+
+/// An instance that refused, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which.
+    pub instance: ContainerInstanceId,
+    /// Why.
+    pub rule: Rule,
+}
+
+impl Refusal {
+    /// How close an instance came: a service's event names the closest match. Bigger is closer.
+    #[must_use]
+    pub const fn closeness(&self) -> u8 {
+        match self.rule {
+            Rule::Inactive => 0,
+            Rule::Agent => 1,
+            Rule::Attribute(_) => 2,
+            Rule::Cpu { .. } | Rule::Memory { .. } => 3,
+            Rule::Port(_) => 4,
+            Rule::DistinctInstance => 5,
+        }
+    }
+}

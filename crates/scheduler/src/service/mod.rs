@@ -1,0 +1,133 @@
+//! What a service does next: which tasks to start and stop, what becomes of its deployments, what it announces.
+//!
+//! Rolling updates follow
+//! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html>: `minimumHealthyPercent` rounds up,
+//! `maximumPercent` rounds down and counts pending tasks, a task without health checks counts as healthy after it has run
+//! for a while (ECS: 40 seconds).
+
+mod plan;
+mod throttle;
+
+use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
+use berth_model::service::{Deployment, Service, ServiceStatus};
+use berth_model::task::{DesiredStatus, HealthStatus, StopCode, Task, TaskStatus};
+use berth_model::time::UnixMillis;
+
+pub use plan::plan;
+
+/// A task of the service as the planner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskView {
+    /// Its id.
+    pub id: TaskId,
+    /// The deployment that started it.
+    pub deployment: DeploymentId,
+    /// What it should be.
+    pub desired: DesiredStatus,
+    /// What was last seen.
+    pub last: TaskStatus,
+    /// UNKNOWN if no essential container has a check.
+    pub health: HealthStatus,
+    /// An essential container has a health check.
+    pub has_check: bool,
+    /// Where it runs.
+    pub instance: ContainerInstanceId,
+    /// The zone of that instance.
+    pub zone: Option<String>,
+    /// When it was created.
+    pub created_at: UnixMillis,
+    /// When it reached RUNNING.
+    pub started_at: Option<UnixMillis>,
+    /// When it reached STOPPED.
+    pub stopped_at: Option<UnixMillis>,
+    /// Why it stopped.
+    pub stop_code: Option<StopCode>,
+}
+
+impl TaskView {
+    /// What the planner sees of a task; `None` if it belongs to no service.
+    #[must_use]
+    pub fn of(task: &Task, has_check: bool, health: HealthStatus) -> Option<Self> {
+        Some(Self {
+            id: task.id,
+            deployment: task.service.as_ref()?.deployment,
+            desired: task.desired_status,
+            last: task.last_status,
+            health,
+            has_check,
+            instance: task.container_instance,
+            zone: task.availability_zone.as_deref().map(str::to_owned),
+            created_at: task.created_at,
+            started_at: task.started_at,
+            stopped_at: task.stopped_at,
+            stop_code: task.stop_code,
+        })
+    }
+
+    /// It runs or is on its way, and nobody asked it to stop.
+    const fn is_live(&self) -> bool {
+        matches!(self.desired, DesiredStatus::Running) && !matches!(self.last, TaskStatus::Stopped)
+    }
+
+    const fn is_running(&self) -> bool {
+        matches!(self.desired, DesiredStatus::Running) && matches!(self.last, TaskStatus::Running)
+    }
+}
+
+/// Everything a plan depends on.
+#[derive(Debug)]
+pub struct ServiceView<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// Its tasks, ended ones too.
+    pub tasks: &'a [TaskView],
+    /// How long a task without health checks must run to count as healthy, in milliseconds. ECS: 40 s.
+    pub healthy_after_millis: i64,
+    /// Nothing could be placed just now, so tasks of old deployments must make room as far as `minimumHealthyPercent` allows.
+    pub blocked: bool,
+}
+
+/// A task to stop, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// Which.
+    pub task: TaskId,
+    /// `stopCode`.
+    pub code: StopCode,
+    /// `stoppedReason`.
+    pub reason: String,
+}
+
+/// What a service does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// How many tasks to start in the PRIMARY deployment.
+    pub start: u32,
+    /// Tasks to stop.
+    pub stop: Vec<Stop>,
+    /// What its deployments become.
+    pub deployments: Vec<Deployment>,
+    /// What its status becomes.
+    pub status: ServiceStatus,
+    /// The steady state holds.
+    pub steady: bool,
+    /// Texts for its events, without "(service NAME) ".
+    pub announcements: Vec<String>,
+    /// When to plan again even if nothing changes.
+    pub wake_at: Option<UnixMillis>,
+    /// What it waits for, in words; empty in the steady state.
+    pub why: Vec<String>,
+}
+
+impl ServicePlan {
+    /// It changes nothing.
+    #[must_use]
+    pub fn is_idle(&self, service: &Service) -> bool {
+        self.start == 0
+            && self.stop.is_empty()
+            && self.announcements.is_empty()
+            && self.deployments == service.deployments
+            && self.status == service.status
+            && self.steady == service.announced_steady
+    }
+}

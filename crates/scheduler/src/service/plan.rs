@@ -1,0 +1,266 @@
+//! The planner of REPLICA services with rolling updates.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use berth_model::ids::{ContainerInstanceId, DeploymentId};
+use berth_model::service::{DeploymentStatus, RolloutState, Service, ServiceStatus};
+use berth_model::task::{HealthStatus, StopCode, TaskStatus};
+use berth_model::time::UnixMillis;
+
+use super::throttle::throttle;
+use super::{ServicePlan, ServiceView, Stop, TaskView};
+
+/// How many failed starts in a row make the service say that it cannot start tasks.
+const IMPAIRED_AFTER: u32 = 3;
+
+/// Plans a service's next step.
+#[must_use]
+pub fn plan(view: &ServiceView<'_>, now: UnixMillis) -> ServicePlan {
+    let service = view.service;
+    let mut plan = ServicePlan {
+        start: 0,
+        stop: Vec::new(),
+        deployments: service.deployments.clone(),
+        status: service.status,
+        steady: false,
+        announcements: Vec::new(),
+        wake_at: None,
+        why: Vec::new(),
+    };
+    match service.status {
+        ServiceStatus::Active => plan_active(view, now, &mut plan),
+        ServiceStatus::Draining => plan_draining(view, &mut plan),
+        ServiceStatus::Inactive => {}
+    }
+    plan
+}
+
+/// Is the task counted as healthy, and if not yet, when might it be?
+fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool, Option<UnixMillis>) {
+    if !task.is_running() {
+        return (false, None);
+    }
+    if task.has_check {
+        return (task.health == HealthStatus::Healthy, None);
+    }
+    match task.started_at.map(|at| at.plus_millis(healthy_after_millis)) {
+        Some(at) if at <= now => (true, None),
+        at => (false, at),
+    }
+}
+
+fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
+    let service = view.service;
+    let desired = service.desired_count;
+    let primary = service.primary().id;
+    let live: Vec<_> = view.tasks.iter().filter(|task| task.is_live()).collect();
+    let (new, old): (Vec<_>, Vec<_>) = live.iter().copied().partition(|task| task.deployment == primary);
+    let new_count = count(&new);
+
+    if new_count > desired {
+        let surplus = pick_surplus(&new, &live, new_count - desired);
+        stop_tasks(plan, surplus, primary);
+    } else if new_count < desired {
+        plan_starts(view, now, plan, &new, count(&live));
+    }
+    if !old.is_empty() {
+        stop_replaced(view, now, plan, &live, &old);
+    }
+
+    let running = count_where(&new, |task| task.last == TaskStatus::Running);
+    let old_gone = !view.tasks.iter().any(|task| task.deployment != primary && task.last != TaskStatus::Stopped);
+    forget_ended_deployments(view, plan);
+    let reached = running == desired && new_count == desired && old_gone;
+    if reached {
+        complete(service, plan, now);
+    } else {
+        plan.why.push(format!("{running} of {desired} tasks of the PRIMARY deployment run, {} of older ones", old.len()));
+    }
+    plan.steady = reached;
+    if reached && !service.announced_steady {
+        plan.announcements.push("has reached a steady state.".to_owned());
+    }
+}
+
+/// Starts what is missing, as far as the maximum and the throttle allow.
+fn plan_starts(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan, new: &[&TaskView], live: u32) {
+    let service = view.service;
+    let desired = service.desired_count;
+    let primary = service.primary().id;
+    let missing = desired - count(new);
+    // Without older tasks the maximum cannot bind: it limits deployments, not the desired count itself.
+    let has_old = live > count(new);
+    let room = if has_old { service.percentages.upper(desired).saturating_sub(live) } else { missing };
+    let wanted = missing.min(room);
+    if wanted == 0 {
+        plan.why.push(format!("maximumPercent {} leaves no room for another task", service.percentages.maximum));
+        return;
+    }
+    let throttle = throttle(view.tasks.iter().filter(|task| task.deployment == primary), desired);
+    match throttle.not_before {
+        Some(at) if at > now => {
+            plan.wake_at = earliest(plan.wake_at, Some(at));
+            plan.why.push(format!(
+                "{} tasks in a row failed; the next start is in {} s",
+                throttle.never_ran,
+                at.since(now).div_ceil_1000()
+            ));
+            if throttle.never_ran >= IMPAIRED_AFTER && !impaired_announced(service) {
+                plan.announcements.push(IMPAIRED.to_owned());
+            }
+        }
+        _ => plan.start = wanted,
+    }
+}
+
+const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
+
+fn impaired_announced(service: &Service) -> bool {
+    service.announced_failure.as_ref().is_some_and(|(text, _)| &**text == IMPAIRED)
+}
+
+/// Stops tasks of older deployments as healthy ones replace them; never below the minimum.
+fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan, live: &[&TaskView], old: &[&TaskView]) {
+    let service = view.service;
+    let desired = service.desired_count;
+    let lower = service.percentages.lower(desired);
+    let mut healthy_count = 0;
+    for task in live {
+        let (is_healthy, at) = healthy(task, view.healthy_after_millis, now);
+        healthy_count += u32::from(is_healthy);
+        plan.wake_at = earliest(plan.wake_at, at);
+    }
+    let new_count = count(live) - count(old);
+    let room = service.percentages.upper(desired).saturating_sub(count(live));
+    // As long as new tasks can still be started beside the old ones, keep the whole desired count; otherwise old tasks must
+    // make room, down to the minimum.
+    let is_blocked = view.blocked || (new_count < desired && room == 0);
+    let floor = if is_blocked { lower } else { lower.max(desired.min(healthy_count)) };
+    // Tasks that are not healthy hold nothing up: they may go as soon as the rest keeps the minimum.
+    let mut spare = healthy_count.saturating_sub(floor);
+    let mut surplus = if view.blocked {
+        // Whatever the maximum allows, there is no place for it.
+        desired.saturating_sub(new_count).min(count(old))
+    } else if is_blocked {
+        desired.saturating_sub(new_count).saturating_sub(room).min(count(old))
+    } else {
+        count(live).saturating_sub(desired.max(new_count))
+    };
+    let mut order: Vec<_> = old.to_vec();
+    order.sort_by_key(|task| (healthy(task, view.healthy_after_millis, now).0, task.last, task.created_at));
+    let mut stops = Vec::new();
+    for task in order {
+        let is_healthy = healthy(task, view.healthy_after_millis, now).0;
+        if surplus == 0 || (is_healthy && spare == 0) {
+            continue;
+        }
+        // An old task that only just started may be all there is: it goes when a healthy one stands in for it.
+        if !is_healthy && task.last == TaskStatus::Running && healthy_count < lower {
+            continue;
+        }
+        spare -= u32::from(is_healthy);
+        surplus -= 1;
+        stops.push(task);
+    }
+    let by_deployment: Vec<_> = stops.iter().map(|task| (task.deployment, *task)).collect();
+    for (deployment, task) in by_deployment {
+        stop_tasks(plan, vec![task], deployment);
+    }
+    if plan.stop.is_empty() {
+        plan.why.push(format!("{healthy_count} tasks are healthy, minimumHealthyPercent keeps {lower}; {} older tasks wait", old.len()));
+    }
+}
+
+fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>, deployment: DeploymentId) {
+    plan.stop.extend(tasks.into_iter().map(|task| Stop {
+        task: task.id,
+        code: StopCode::ServiceSchedulerInitiated,
+        reason: format!("Scaling activity initiated by (deployment {deployment})"),
+    }));
+}
+
+/// Which tasks a scale-in stops: first those that do not run yet, then where the zone, then the instance has most.
+fn pick_surplus<'a>(candidates: &[&'a TaskView], live: &[&TaskView], surplus: u32) -> Vec<&'a TaskView> {
+    let mut by_zone: HashMap<Option<&str>, u32> = HashMap::new();
+    let mut by_instance: HashMap<ContainerInstanceId, u32> = HashMap::new();
+    for task in live {
+        *by_zone.entry(task.zone.as_deref()).or_default() += 1;
+        *by_instance.entry(task.instance).or_default() += 1;
+    }
+    let mut left: Vec<_> = candidates.to_vec();
+    let mut picked = Vec::new();
+    for _ in 0..surplus {
+        let next = left.iter().enumerate().min_by_key(|(_, task)| {
+            let zone = by_zone.get(&task.zone.as_deref()).copied().unwrap_or(0);
+            let instance = by_instance.get(&task.instance).copied().unwrap_or(0);
+            (task.last, Reverse(zone), Reverse(instance), Reverse(task.created_at), task.id)
+        });
+        let Some((at, _)) = next else { break };
+        let task = left.swap_remove(at);
+        if let Some(count) = by_zone.get_mut(&task.zone.as_deref()) {
+            *count -= 1;
+        }
+        if let Some(count) = by_instance.get_mut(&task.instance) {
+            *count -= 1;
+        }
+        picked.push(task);
+    }
+    picked
+}
+
+/// Older deployments leave the list when their last task is STOPPED; waiters count on it.
+fn forget_ended_deployments(view: &ServiceView<'_>, plan: &mut ServicePlan) {
+    plan.deployments.retain(|deployment| {
+        deployment.status == DeploymentStatus::Primary
+            || view.tasks.iter().any(|task| task.deployment == deployment.id && task.last != TaskStatus::Stopped)
+    });
+}
+
+fn complete(service: &Service, plan: &mut ServicePlan, now: UnixMillis) {
+    let primary = service.primary().id;
+    for deployment in plan.deployments.iter_mut().filter(|d| d.id == primary && d.rollout_state == RolloutState::InProgress) {
+        deployment.rollout_state = RolloutState::Completed;
+        deployment.rollout_state_reason = format!("ECS deployment {primary} completed.");
+        deployment.updated_at = now;
+        plan.announcements.push(format!("(deployment {primary}) deployment completed."));
+    }
+}
+
+fn plan_draining(view: &ServiceView<'_>, plan: &mut ServicePlan) {
+    for task in view.tasks.iter().filter(|task| task.is_live()) {
+        stop_tasks(plan, vec![task], task.deployment);
+    }
+    forget_ended_deployments(view, plan);
+    if view.tasks.iter().all(|task| task.last == TaskStatus::Stopped) {
+        plan.status = ServiceStatus::Inactive;
+    } else {
+        plan.why.push("its tasks are stopping".to_owned());
+    }
+}
+
+fn count(tasks: &[&TaskView]) -> u32 {
+    u32::try_from(tasks.len()).unwrap_or(u32::MAX)
+}
+
+fn count_where(tasks: &[&TaskView], matches: impl Fn(&TaskView) -> bool) -> u32 {
+    u32::try_from(tasks.iter().filter(|task| matches(task)).count()).unwrap_or(u32::MAX)
+}
+
+fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<UnixMillis> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+trait DivCeilThousand {
+    fn div_ceil_1000(self) -> i64;
+}
+
+impl DivCeilThousand for i64 {
+    /// Milliseconds as whole seconds, rounded up.
+    fn div_ceil_1000(self) -> i64 {
+        (self + 999) / 1000
+    }
+}

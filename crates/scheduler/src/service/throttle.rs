@@ -1,0 +1,69 @@
+//! How long a deployment waits before it starts tasks again after some failed. Derived from the tasks themselves, so that
+//! there is no counter to lose or to reset.
+
+use berth_model::task::TaskStatus;
+use berth_model::time::UnixMillis;
+
+use super::TaskView;
+
+/// ECS's longest delay between starts of tasks that never run: 27 minutes.
+const NEVER_RAN_MAX_MILLIS: i64 = 27 * 60 * 1000;
+/// The delay after the first round of tasks that never ran; it doubles with each further round.
+const NEVER_RAN_FIRST_MILLIS: i64 = 1000;
+/// A task that ran for less than this counts as crashing at start.
+const SHORT_RUN_MILLIS: i64 = 10_000;
+/// The longest delay for tasks that crash at start. ECS has no such throttle because its own launch takes many seconds;
+/// ours takes milliseconds, and a crash loop at that speed would help nobody.
+const SHORT_RUN_MAX_MILLIS: i64 = 10_000;
+const SHORT_RUN_FIRST_MILLIS: i64 = 500;
+
+/// What the ended tasks of a deployment say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Throttle {
+    /// Tasks that ended without ever running since the last that ran.
+    pub(super) never_ran: u32,
+    /// No start before this.
+    pub(super) not_before: Option<UnixMillis>,
+}
+
+pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u32) -> Throttle {
+    let mut tasks: Vec<_> = tasks.collect();
+    tasks.sort_by_key(|task| task.created_at);
+    let mut never_ran = 0;
+    let mut short_runs = 0;
+    let mut last_end = None;
+    for task in tasks {
+        let ended = (task.last == TaskStatus::Stopped).then_some(task.stopped_at).flatten();
+        match (task.started_at, ended) {
+            (None, Some(end)) if task.stop_code == Some(berth_model::task::StopCode::TaskFailedToStart) => {
+                never_ran += 1;
+                last_end = last_end.max(Some(end));
+            }
+            (Some(start), Some(end)) => {
+                never_ran = 0;
+                let by_itself = task.stop_code == Some(berth_model::task::StopCode::EssentialContainerExited);
+                if by_itself && end.since(start) < SHORT_RUN_MILLIS {
+                    short_runs += 1;
+                    last_end = last_end.max(Some(end));
+                } else {
+                    short_runs = 0;
+                }
+            }
+            (Some(_), None) => never_ran = 0,
+            _ => {}
+        }
+    }
+    let rounds = |count: u32| count.div_ceil(desired.max(1));
+    let delay = |rounds: u32, first: i64, most: i64| match rounds {
+        0 => 0,
+        rounds => first.saturating_mul(1_i64.checked_shl(rounds - 1).unwrap_or(i64::MAX)).min(most),
+    };
+    // One crash may happen to anybody: its replacement starts at once. The second in a row waits.
+    let wait = delay(rounds(never_ran), NEVER_RAN_FIRST_MILLIS, NEVER_RAN_MAX_MILLIS).max(delay(
+        rounds(short_runs).saturating_sub(1),
+        SHORT_RUN_FIRST_MILLIS,
+        SHORT_RUN_MAX_MILLIS,
+    ));
+    let not_before = last_end.filter(|_| wait > 0).map(|end| end.plus_millis(wait));
+    Throttle { never_ran, not_before }
+}

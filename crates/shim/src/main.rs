@@ -1,0 +1,49 @@
+//! The container shim: a short-lived, single-threaded process that turns one bundle into one running container and then
+//! becomes its monitor, or runs one process inside a running container.
+//!
+//! Never uses threads or an async runtime (it clones without exec), and is never called in-process.
+
+#[cfg(target_os = "linux")]
+mod capabilities;
+#[cfg(target_os = "linux")]
+mod cgroups;
+#[cfg(target_os = "linux")]
+mod config;
+#[cfg(target_os = "linux")]
+mod exec;
+#[cfg(target_os = "linux")]
+mod fds;
+#[cfg(target_os = "linux")]
+mod payload;
+#[cfg(target_os = "linux")]
+mod request;
+#[cfg(target_os = "linux")]
+mod rootfs;
+#[cfg(target_os = "linux")]
+mod seccomp;
+#[cfg(target_os = "linux")]
+mod start;
+#[cfg(target_os = "linux")]
+mod steps;
+#[cfg(target_os = "linux")]
+mod users;
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    let mode = std::env::args().nth(1).unwrap_or_default();
+    match mode.as_str() {
+        "start" => start::run(),
+        "exec" => exec::run(),
+        "seccomp" => seccomp::run(),
+        _ => {
+            eprintln!("usage: berth-shim start|exec|seccomp   (the request comes on stdin; started by berth's agent)");
+            std::process::ExitCode::from(2)
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> std::process::ExitCode {
+    eprintln!("berth-shim runs on Linux only");
+    std::process::ExitCode::from(2)
+}

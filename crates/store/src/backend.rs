@@ -1,0 +1,117 @@
+//! What keeps commits durable.
+
+use berth_model::record::{Key, Record};
+
+use crate::transaction::Revision;
+
+/// Why a backend cannot do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// Another process has this store open.
+    #[error("{0} is in use by another process")]
+    InUse(String),
+    /// What it holds cannot be read.
+    #[error("the store is damaged at {at}: {reason}")]
+    Damaged {
+        /// Which record.
+        at: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It was written by a newer Berth.
+    #[error("the store has schema {found}, this Berth knows {known} at most; start a newer Berth")]
+    NewerSchema {
+        /// The file's.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Input or output failed.
+    #[error("{0}")]
+    Io(String),
+}
+
+/// A record as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// The commit that created it.
+    pub created: Revision,
+    /// The commit that changed it last.
+    pub modified: Revision,
+    /// How often it was written since it was created.
+    pub version: u64,
+}
+
+/// A change as it is to be kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// The whole record.
+    Put(Stored),
+    /// Only the counters of an existing record.
+    Touch {
+        /// Which.
+        key: Key,
+        /// The commit.
+        modified: Revision,
+        /// The new version.
+        version: u64,
+    },
+    /// Nothing is left of it.
+    Delete(Key),
+}
+
+impl Write {
+    /// The revision that the written record carries; `None` for a deletion.
+    #[must_use]
+    pub const fn modified(&self) -> Option<Revision> {
+        match self {
+            Self::Put(stored) => Some(stored.modified),
+            Self::Touch { modified, .. } => Some(*modified),
+            Self::Delete(_) => None,
+        }
+    }
+}
+
+/// Keeps commits. One thread calls it; conditions are checked before.
+pub trait Backend: Send + 'static {
+    /// The last durable revision.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn revision(&mut self) -> Result<Revision, BackendError>;
+
+    /// Gives all records, in any order.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn load(&mut self, sink: &mut dyn FnMut(Stored)) -> Result<(), BackendError>;
+
+    /// Makes a batch of commits durable, all or none; `revision` is that of the last.
+    ///
+    /// # Errors
+    /// [`BackendError`]; then nothing of the batch was kept.
+    fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError>;
+
+    /// Nothing waits to be written: a good moment for housekeeping.
+    fn idle(&mut self) {}
+}
+
+/// Keeps nothing beyond the process's life. For tests and simulation.
+#[derive(Debug, Default)]
+pub struct Memory;
+
+impl Backend for Memory {
+    fn revision(&mut self) -> Result<Revision, BackendError> {
+        Ok(Revision(0))
+    }
+
+    fn load(&mut self, _sink: &mut dyn FnMut(Stored)) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn persist(&mut self, _writes: &[Write], _revision: Revision) -> Result<(), BackendError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! The gapless watch: a bounded log of the newest commits that any number of readers follow at their own pace.
+//!
+//! A reader costs a number. One that falls behind the log is told so and reads the state again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::Shared;
+use crate::transaction::{Change, Revision};
+
+/// How many commits the log holds.
+const LOG_COMMITS: usize = 16_384;
+
+/// A durable commit.
+#[derive(Debug, PartialEq)]
+pub struct Commit {
+    /// Its number.
+    pub revision: Revision,
+    /// What it changed.
+    pub changes: Vec<Change>,
+}
+
+/// The watcher fell behind the log: commits after its position are gone. Read the state, then watch from its revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the watch fell behind the log of commits")]
+pub struct Compacted;
+
+pub(crate) struct Log {
+    commits: Mutex<VecDeque<Arc<Commit>>>,
+    newest: watch::Sender<Revision>,
+}
+
+impl Log {
+    pub(crate) fn new(revision: Revision) -> Self {
+        Self { commits: Mutex::new(VecDeque::new()), newest: watch::Sender::new(revision) }
+    }
+
+    pub(crate) fn append(&self, batch: Vec<Arc<Commit>>) {
+        let Some(last) = batch.last().map(|commit| commit.revision) else { return };
+        {
+            let mut commits = self.commits.lock();
+            commits.extend(batch);
+            let surplus = commits.len().saturating_sub(LOG_COMMITS);
+            commits.drain(..surplus);
+        }
+        self.newest.send_replace(last);
+    }
+
+    /// Commits after `from`; at most `limit`.
+    fn after(&self, from: Revision, limit: usize) -> Result<Vec<Arc<Commit>>, Compacted> {
+        let commits = self.commits.lock();
+        let newest = *self.newest.borrow();
+        if from >= newest {
+            return Ok(Vec::new());
+        }
+        match commits.front() {
+            Some(first) if first.revision.0 <= from.0 + 1 => {
+                let skip = usize::try_from(from.0 + 1 - first.revision.0).unwrap_or(usize::MAX);
+                Ok(commits.iter().skip(skip).take(limit).cloned().collect())
+            }
+            _ => Err(Compacted),
+        }
+    }
+}
+
+/// A position in the log of commits.
+pub struct Watcher {
+    shared: Arc<Shared>,
+    newest: watch::Receiver<Revision>,
+    position: Revision,
+}
+
+impl Watcher {
+    pub(crate) fn new(shared: Arc<Shared>, from: Revision) -> Self {
+        let newest = shared.log.newest.subscribe();
+        Self { shared, newest, position: from }
+    }
+
+    /// The last commit that was given out.
+    #[must_use]
+    pub const fn position(&self) -> Revision {
+        self.position
+    }
+
+    /// The commits after the position that are there now; empty if there are none. Moves the position.
+    ///
+    /// # Errors
+    /// [`Compacted`].
+    pub fn poll(&mut self) -> Result<Vec<Arc<Commit>>, Compacted> {
+        const BATCH: usize = 1_024;
+        let batch = self.shared.log.after(self.position, BATCH)?;
+        if let Some(last) = batch.last() {
+            self.position = last.revision;
+        }
+        Ok(batch)
+    }
+
+    /// Waits until there are commits after the position, and gives them. Cancel-safe. Never returns an empty batch.
+    ///
+    /// # Errors
+    /// [`Compacted`].
+    pub async fn next(&mut self) -> Result<Vec<Arc<Commit>>, Compacted> {
+        loop {
+            self.newest.borrow_and_update();
+            let batch = self.poll()?;
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            // The sender lives in `shared`, which this watcher holds, so waiting cannot fail.
+            let _ = self.newest.changed().await;
+        }
+    }
+
+    /// Goes on from another position, after [`Compacted`].
+    pub fn resume_from(&mut self, position: Revision) {
+        self.position = position;
+    }
+}

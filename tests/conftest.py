@@ -1,0 +1,140 @@
+"""Fixtures: a server alone for the whole run, a Berth with real containers for a module, and others on demand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from berth import ROOT, Berth, clear_up_after_killed_runs, unique  # noqa: E402
+
+
+def pytest_configure(config):
+    # With xdist the workers would each clear up what the others use; only the first process does.
+    if not hasattr(config, "workerinput"):
+        clear_up_after_killed_runs()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for value in item.funcargs.values():
+            if isinstance(value, Berth):
+                report.sections.append((f"log of berth {value.role}", value.tail(15)))
+
+
+@pytest.fixture(scope="session")
+def server():
+    """`berth server` on a free port. Shared: tests use clusters and families of their own names."""
+    berth = Berth("server")
+    try:
+        yield berth.start()
+    finally:
+        berth.end()
+
+
+@pytest.fixture
+def ecs(server):
+    return server.ecs
+
+
+@pytest.fixture
+def cluster(server):
+    """A cluster of the test's own."""
+    name = unique("c")
+    server.ecs.create_cluster(clusterName=name)
+    return name
+
+
+@pytest.fixture
+def new_berth():
+    """Makes Berths that are not started yet: `new_berth("server")`."""
+    made = []
+
+    def make(role="server", **settings):
+        berth = Berth(role, **settings)
+        made.append(berth)
+        return berth
+
+    yield make
+    for berth in made:
+        berth.end()
+
+
+def needs_root():
+    if os.geteuid() != 0:
+        pytest.skip("SKIPPED (needs root): real containers need namespaces, mounts and cgroups", allow_module_level=True)
+
+
+@pytest.fixture(scope="session")
+def hello_archive():
+    """target/hello.tar, packed by `cargo xtask image hello` if it is not there."""
+    path = ROOT / "target/hello.tar"
+    if not path.exists():
+        subprocess.run(["cargo", "xtask", "image", "hello"], cwd=ROOT, check=True, timeout=1800)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shell_archive(tmp_path_factory):
+    """A plain root file system tar with a shell, taken from this machine."""
+    from images import pack_shell
+
+    return pack_shell(tmp_path_factory.mktemp("image") / "shell.tar")
+
+
+@pytest.fixture(scope="module")
+def up(hello_archive, shell_archive):
+    """`berth up` with the images hello:latest and shell:1, ended and checked for leftovers at the module's end."""
+    needs_root()
+    berth = Berth("up")
+    try:
+        berth.start()
+        berth.run("image", "load", str(hello_archive), "hello:latest")
+        berth.run("image", "load", str(shell_archive), "shell:1")
+        yield berth
+    finally:
+        berth.end()
+
+
+@pytest.fixture
+def new_up(hello_archive, shell_archive):
+    """A `berth up` of the test's own, started and with both images."""
+    needs_root()
+    made = []
+
+    def make(**settings):
+        berth = Berth("up", **settings)
+        made.append(berth)
+        berth.start()
+        berth.run("image", "load", str(hello_archive), "hello:latest")
+        berth.run("image", "load", str(shell_archive), "shell:1")
+        return berth
+
+    yield make
+    for berth in made:
+        berth.end()
+
+
+@pytest.fixture
+def agents(server):
+    """Joins fake agents to clusters: `agents(cluster, cpu=1024)`; they leave at the test's end."""
+    from fake_agent import FakeAgent
+
+    joined = []
+
+    def join(cluster, berth=server, **settings):
+        agent = FakeAgent(berth, cluster, **settings)
+        joined.append(agent)
+        return agent.join()
+
+    yield join
+    for agent in joined:
+        agent.leave()
+
+

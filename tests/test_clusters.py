@@ -1,0 +1,186 @@
+"""Clusters: made, described, listed, deleted."""
+
+import pytest
+
+from berth import unique
+from ecs_calls import container, refused, register, run, until_status
+
+ARN = "arn:aws:ecs:us-east-1:000000000000"
+
+
+def test_the_cluster_default_is_there_from_the_start(ecs):
+    answer = ecs.describe_clusters()
+    assert answer["failures"] == []
+    assert [c["clusterName"] for c in answer["clusters"]] == ["default"]
+    assert answer["clusters"][0]["status"] == "ACTIVE"
+
+
+def test_a_new_cluster_is_active_and_empty(ecs):
+    name = unique("c")
+    made = ecs.create_cluster(clusterName=name)["cluster"]
+    assert made["clusterArn"] == f"{ARN}:cluster/{name}"
+    assert (made["clusterName"], made["status"]) == (name, "ACTIVE")
+    counts = ("registeredContainerInstancesCount", "runningTasksCount", "pendingTasksCount", "activeServicesCount")
+    assert [made[count] for count in counts] == [0, 0, 0, 0]
+    assert made["settings"] == [{"name": "containerInsights", "value": "disabled"}]
+    assert (made["statistics"], made["tags"], made["capacityProviders"], made["defaultCapacityProviderStrategy"]) == ([], [], [], [])
+
+
+def test_create_cluster_is_idempotent_by_name_and_keeps_the_first_tags(ecs):
+    name = unique("c")
+    first = ecs.create_cluster(clusterName=name, tags=[{"key": "a", "value": "1"}])["cluster"]
+    again = ecs.create_cluster(clusterName=name, tags=[{"key": "b", "value": "2"}])["cluster"]
+    assert again["clusterArn"] == first["clusterArn"]
+    assert again["tags"] == first["tags"] == [{"key": "a", "value": "1"}]
+
+
+def test_create_cluster_without_a_name_means_default(ecs):
+    assert ecs.create_cluster()["cluster"]["clusterName"] == "default"
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "ü", "x" * 256, "a:b", "a.b"])
+def test_a_cluster_name_with_illegal_characters_is_refused(ecs, name):
+    with refused("InvalidParameterException", "clusterName"):
+        ecs.create_cluster(clusterName=name)
+
+
+def test_a_cluster_name_of_255_characters_is_accepted(ecs):
+    name = (unique("c") + "x" * 255)[:255]
+    assert ecs.create_cluster(clusterName=name)["cluster"]["clusterName"] == name
+    ecs.delete_cluster(cluster=name)
+
+
+def test_settings_and_configuration_are_echoed_only_where_included(ecs):
+    name = unique("c")
+    configuration = {"executeCommandConfiguration": {"logging": "NONE"}}
+    ecs.create_cluster(clusterName=name, settings=[{"name": "containerInsights", "value": "enabled"}], configuration=configuration)
+    plain = ecs.describe_clusters(clusters=[name])["clusters"][0]
+    assert plain["settings"] == []
+    assert "configuration" not in plain
+    full = ecs.describe_clusters(clusters=[name], include=["SETTINGS", "CONFIGURATIONS", "STATISTICS", "TAGS"])["clusters"][0]
+    assert full["settings"] == [{"name": "containerInsights", "value": "enabled"}]
+    assert full["configuration"] == configuration
+    assert {"name": "runningEC2TasksCount", "value": "0"} in full["statistics"]
+
+
+def test_clusters_are_found_by_name_and_by_arn(ecs, cluster):
+    found = ecs.describe_clusters(clusters=[cluster, f"{ARN}:cluster/{cluster}"])
+    assert [c["clusterName"] for c in found["clusters"]] == [cluster, cluster]
+
+
+def test_unknown_clusters_are_failures_with_reason_missing(ecs, cluster):
+    answer = ecs.describe_clusters(clusters=["none-such", cluster])
+    assert [c["clusterName"] for c in answer["clusters"]] == [cluster]
+    assert answer["failures"] == [{"arn": f"{ARN}:cluster/none-such", "reason": "MISSING"}]
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "arn:aws:ecs:eu-west-1:000000000000:cluster/default",
+        "arn:aws:ecs:us-east-1:111111111111:cluster/default",
+        "arn:aws:ecs:us-east-1:000000000000:task/default",
+        "arn:aws:s3:::bucket",
+        "arn:",
+    ],
+)
+def test_foreign_cluster_arns_are_refused(ecs, arn):
+    with refused("InvalidParameterException"):
+        ecs.describe_clusters(clusters=[arn])
+
+
+def test_describing_more_than_a_hundred_clusters_is_refused(ecs):
+    with refused("InvalidParameterException", "100"):
+        ecs.describe_clusters(clusters=["default"] * 101)
+
+
+def test_a_deleted_cluster_is_inactive_and_not_listed_and_its_name_is_free(ecs):
+    name = unique("c")
+    ecs.create_cluster(clusterName=name)
+    assert ecs.delete_cluster(cluster=name)["cluster"]["status"] == "INACTIVE"
+    assert ecs.describe_clusters(clusters=[name])["clusters"][0]["status"] == "INACTIVE"
+    assert not any(arn.endswith(f"/{name}") for arn in ecs.list_clusters()["clusterArns"])
+    with refused("ClusterNotFoundException"):
+        ecs.list_tasks(cluster=name)
+    with refused("ClusterNotFoundException"):
+        ecs.delete_cluster(cluster=name)
+    assert ecs.create_cluster(clusterName=name)["cluster"]["status"] == "ACTIVE"
+
+
+def test_deleting_an_unknown_cluster_is_cluster_not_found(ecs):
+    with refused("ClusterNotFoundException", "Cluster not found."):
+        ecs.delete_cluster(cluster="none-such")
+
+
+def test_a_cluster_with_instances_services_or_tasks_cannot_be_deleted(ecs, cluster, agents):
+    definition = register(ecs)
+    ecs.create_service(cluster=cluster, serviceName="web", taskDefinition=definition, desiredCount=0)
+    with refused("ClusterContainsServicesException"):
+        ecs.delete_cluster(cluster=cluster)
+    agent = agents(cluster)
+    with refused("ClusterContainsContainerInstancesException"):
+        ecs.delete_cluster(cluster=cluster)
+    ecs.delete_service(cluster=cluster, service="web")
+    (task,) = run(ecs, cluster, definition)
+    until_status(ecs, cluster, task, "RUNNING")
+    with refused("ClusterContainsContainerInstancesException"):
+        ecs.delete_cluster(cluster=cluster)
+    ecs.deregister_container_instance(cluster=cluster, containerInstance=agent.arn, force=True)
+    assert ecs.delete_cluster(cluster=cluster)["cluster"]["status"] == "INACTIVE"
+
+
+def test_counts_of_a_cluster_follow_its_tasks_services_and_instances(ecs, cluster, agents):
+    agents(cluster)
+    held = agents(cluster, runs=False)
+    definition = register(ecs)
+    ecs.create_service(cluster=cluster, serviceName="web", taskDefinition=definition, desiredCount=0)
+    (first,) = run(ecs, cluster, definition)
+    started = ecs.start_task(cluster=cluster, taskDefinition=definition, containerInstances=[held.arn])
+    assert started["failures"] == []
+    if ecs.describe_tasks(cluster=cluster, tasks=[first])["tasks"][0]["containerInstanceArn"] != held.arn:
+        until_status(ecs, cluster, first, "RUNNING")
+        expected = (1, 1)
+    else:
+        expected = (0, 2)
+    found = ecs.describe_clusters(clusters=[cluster], include=["STATISTICS"])["clusters"][0]
+    assert (found["runningTasksCount"], found["pendingTasksCount"]) == expected
+    assert (found["registeredContainerInstancesCount"], found["activeServicesCount"]) == (2, 1)
+    statistics = {entry["name"]: entry["value"] for entry in found["statistics"]}
+    assert statistics["pendingEC2TasksCount"] == str(expected[1])
+    assert statistics["activeEC2ServiceCount"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("action", "members"),
+    [
+        ("run_task", {"taskDefinition": "a"}),
+        ("start_task", {"taskDefinition": "a", "containerInstances": ["0" * 32]}),
+        ("stop_task", {"task": "0" * 32}),
+        ("describe_tasks", {"tasks": ["0" * 32]}),
+        ("list_tasks", {}),
+        ("create_service", {"serviceName": "a", "taskDefinition": "a", "desiredCount": 1}),
+        ("update_service", {"service": "a"}),
+        ("delete_service", {"service": "a"}),
+        ("describe_services", {"services": ["a"]}),
+        ("list_services", {}),
+        ("list_container_instances", {}),
+        ("describe_container_instances", {"containerInstances": ["0" * 32]}),
+        ("deregister_container_instance", {"containerInstance": "0" * 32}),
+        ("register_container_instance", {}),
+        ("submit_task_state_change", {"task": "0" * 32, "status": "RUNNING"}),
+    ],
+)
+def test_an_unknown_cluster_is_cluster_not_found_in_every_action(ecs, action, members):
+    with refused("ClusterNotFoundException", "Cluster not found."):
+        getattr(ecs, action)(cluster="none-such", **members)
+
+
+def test_capacity_providers_are_refused_honestly(ecs):
+    with refused("UnsupportedFeatureException", "capacityProviders"):
+        ecs.create_cluster(clusterName=unique("c"), capacityProviders=["FARGATE"])
+
+
+def test_a_definition_is_not_bound_to_a_cluster(ecs, cluster, agents):
+    agents(cluster)
+    definition = register(ecs, containers=[container(essential=True)])
+    assert run(ecs, cluster, definition)

@@ -1,0 +1,97 @@
+//! The smallest HTTP client that can keep a server busy: one connection, bytes made beforehand, answers read to their end.
+
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use berth_identity::AccessKey;
+use berth_identity::sigv4::{SigningParams, sign_headers};
+use serde_json::Value;
+
+/// A connection to Berth's API.
+pub(super) struct Client {
+    stream: TcpStream,
+    authority: String,
+    key: AccessKey,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    pub(super) fn connect(authority: &str, key: &AccessKey) -> Result<Self, Box<dyn Error>> {
+        let stream = TcpStream::connect(authority)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, authority: authority.to_owned(), key: key.clone(), buffer: vec![0; 256 * 1024] })
+    }
+
+    /// A signed request as bytes. It may be sent many times: a signature holds for five minutes.
+    pub(super) fn signed(&self, operation: &str, body: &Value) -> Vec<u8> {
+        let body = body.to_string();
+        let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
+        let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
+        let params = SigningParams {
+            access_key: &self.key.id,
+            secret: self.key.secret.expose(),
+            session_token: None,
+            region: "us-east-1",
+            service: "ecs",
+            now_unix,
+        };
+        let headers =
+            [("host", self.authority.as_str()), ("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
+        let signed = sign_headers(&params, "POST", "/", &headers, body.as_bytes());
+        let mut request = String::from("POST / HTTP/1.1\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        for (name, value) in signed.pairs() {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+        request.into_bytes()
+    }
+
+    /// Sends a request and reads its answer: status and body.
+    pub(super) fn send(&mut self, request: &[u8]) -> Result<(u16, &[u8]), Box<dyn Error>> {
+        self.stream.write_all(request)?;
+        let mut filled = 0;
+        let (head, length) = loop {
+            let read = self.stream.read(&mut self.buffer[filled..])?;
+            if read == 0 {
+                return Err("the server closed the connection".into());
+            }
+            filled += read;
+            if let Some(at) = self.buffer[..filled].windows(4).position(|window| window == b"\r\n\r\n") {
+                break (at + 4, content_length(&self.buffer[..at])?);
+            }
+        };
+        if head + length > self.buffer.len() {
+            self.buffer.resize(head + length, 0);
+        }
+        while filled < head + length {
+            let read = self.stream.read(&mut self.buffer[filled..])?;
+            if read == 0 {
+                return Err("the server broke off an answer".into());
+            }
+            filled += read;
+        }
+        let status = std::str::from_utf8(&self.buffer[9..12])?.parse()?;
+        Ok((status, &self.buffer[head..head + length]))
+    }
+
+    /// Calls an operation; anything but 200 is an error.
+    pub(super) fn call(&mut self, operation: &str, body: &Value) -> Result<Value, Box<dyn Error>> {
+        let request = self.signed(operation, body);
+        let (status, answer) = self.send(&request)?;
+        if status != 200 {
+            return Err(format!("{operation} answered {status}: {}", String::from_utf8_lossy(answer)).into());
+        }
+        Ok(serde_json::from_slice(answer)?)
+    }
+}
+
+fn content_length(head: &[u8]) -> Result<usize, Box<dyn Error>> {
+    let head = std::str::from_utf8(head)?;
+    let line = head.split("\r\n").find(|line| line.len() > 15 && line[..15].eq_ignore_ascii_case("content-length:"));
+    Ok(line.ok_or("the answer has no content-length")?[15..].trim().parse()?)
+}

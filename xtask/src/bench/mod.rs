@@ -1,0 +1,87 @@
+//! `cargo xtask bench NAME`: measures a promise of SPECIFICATION.md and prints one JSON object a row on stdout: `name`, `value`,
+//! `unit`, and where there is a peer `peer`, `peer_value`, `ratio`. Everything else goes to stderr.
+
+mod api;
+mod client;
+mod launch;
+mod server;
+mod up;
+
+use std::error::Error;
+
+use serde_json::{Map, Value};
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Which promises to measure
+    name: Name,
+    /// How many measurements a row rests on
+    #[arg(long, default_value_t = 50)]
+    runs: usize,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Name {
+    /// Calls a second: signed DescribeTasks, durable RunTask
+    Api,
+    /// RunTask accepted to RUNNING seen, beside `docker run -d`
+    Launch,
+    /// Start to ready, idle memory
+    Up,
+}
+
+/// Runs a bench.
+///
+/// # Errors
+/// If what it needs is not there, or Berth does not do what it should.
+pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    warn_if_busy();
+    match arguments.name {
+        Name::Api => api::run(),
+        Name::Launch => launch::run(arguments.runs),
+        Name::Up => up::run(arguments.runs.min(20)),
+    }
+}
+
+/// A number beside its peer's.
+struct Peer {
+    name: &'static str,
+    value: f64,
+}
+
+/// Prints a row. The ratio is ours to the peer's.
+fn row(name: &str, value: f64, unit: &str, peer: Option<&Peer>) {
+    let mut row = Map::new();
+    row.insert("name".into(), name.into());
+    row.insert("value".into(), rounded(value));
+    row.insert("unit".into(), unit.into());
+    if let Some(peer) = peer {
+        row.insert("peer".into(), peer.name.into());
+        row.insert("peer_value".into(), rounded(peer.value));
+        row.insert("ratio".into(), rounded(value / peer.value));
+    }
+    println!("{}", Value::Object(row));
+}
+
+fn rounded(value: f64) -> Value {
+    let scale = if value.abs() < 10.0 { 1000.0 } else { 10.0 };
+    Value::from((value * scale).round() / scale)
+}
+
+/// The value below which the given share of the sorted samples lies.
+fn quantile(samples: &[f64], share: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index into the samples")]
+    let at = ((sorted.len().saturating_sub(1)) as f64 * share).round() as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// Figures of a busy machine say nothing; they are printed all the same, with a warning.
+fn warn_if_busy() {
+    let load = std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    if let Some(load) = load.filter(|load| *load > 0.5) {
+        eprintln!("NOISY: the load average is {load}; figures of a busy machine cannot be compared with others");
+    }
+}

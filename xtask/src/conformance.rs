@@ -1,0 +1,123 @@
+//! `cargo xtask conformance`: writes CONFORMANCE.md out of what is there: the model's operations, the list of served actions at the
+//! edge, and the tests that call each.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+/// Arguments of `cargo xtask conformance`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only check that the file is what would be written
+    #[arg(long)]
+    check: bool,
+}
+
+/// What is only half there, in words, by operation.
+const NOTES: [(&str, &str); 9] = [
+    ("CreateCluster", "capacityProviders are refused"),
+    (
+        "CreateService",
+        "REPLICA services with rolling updates; load balancers, registries, capacity providers, circuit breaker, DAEMON are refused",
+    ),
+    ("ListContainerInstances", "`filter` is refused"),
+    ("RegisterTaskDefinition", "memberOf constraints are refused; what no agent announces is a missing attribute at placement"),
+    (
+        "RunTask",
+        "launch types EC2 and EXTERNAL; networkConfiguration, volumeConfigurations, capacityProviderStrategy, memberOf are refused",
+    ),
+    ("StartTask", "networkConfiguration and volumeConfigurations are refused"),
+    ("SubmitAttachmentStateChanges", "acknowledged; no task has attachments yet"),
+    ("SubmitContainerStateChange", "acknowledged; agents of today report containers inside SubmitTaskStateChange"),
+    ("UpdateService", "as CreateService"),
+];
+
+/// Runs the chore.
+///
+/// # Errors
+/// If a source cannot be read, or with `--check` the file is out of date.
+pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let root = crate::workspace();
+    let path = root.join("CONFORMANCE.md");
+    let text = render(&root)?;
+    if !arguments.check {
+        fs::write(&path, text)?;
+        return Ok(());
+    }
+    if fs::read_to_string(&path).unwrap_or_default() == text {
+        return Ok(());
+    }
+    Err("CONFORMANCE.md is out of date; run `cargo xtask conformance` and commit it".into())
+}
+
+fn render(root: &Path) -> Result<String, Box<dyn Error>> {
+    let operations = operations(&fs::read_to_string(root.join("crates/shapes/src/ecs/operation.rs"))?);
+    let edge = fs::read_to_string(root.join("crates/api/src/aws_json.rs"))?;
+    let tests = tests(&root.join("tests"))?;
+    let served = |operation: &str| edge.contains(&format!("    {operation} => "));
+    let count = operations.iter().filter(|operation| served(operation)).count();
+    let mut text = String::from("<!-- Written by `cargo xtask conformance`; do not edit. -->\n# Conformance\n\n");
+    writeln!(
+        text,
+        "Amazon ECS has {} actions; Berth serves {count}. The others answer `UnsupportedFeatureException` with a message that names the action, \
+         and change nothing. Members that Berth does not honour yet are refused by name, never ignored.\n",
+        operations.len()
+    )?;
+    text.push_str("| action | state | tests |\n| --- | --- | --- |\n");
+    for operation in &operations {
+        let state = match (served(operation), NOTES.iter().find(|(name, _)| name == operation)) {
+            (true, Some((_, note))) => format!("served; {note}"),
+            (true, None) => "served".to_owned(),
+            (false, _) => "not served yet".to_owned(),
+        };
+        let method = snake(operation);
+        let dashed = method.replace('_', "-");
+        let calls = |source: &&(String, String)| {
+            let (_, code) = source;
+            code.contains(&format!(".{method}("))
+                || code.contains(&format!("\"{dashed}\""))
+                || code.contains(&format!("\"{operation}\""))
+                || code.contains(&format!("\"{method}\""))
+        };
+        let files: Vec<_> = tests.iter().filter(calls).map(|(name, _)| format!("`{name}`")).collect();
+        writeln!(text, "| {operation} | {state} | {} |", files.join(", "))?;
+    }
+    Ok(text)
+}
+
+/// The operations' names, out of the generated enum.
+fn operations(source: &str) -> Vec<String> {
+    let body = source.split_once("pub enum Operation {").map_or("", |(_, rest)| rest.split_once('}').map_or(rest, |(body, _)| body));
+    body.lines()
+        .map(str::trim)
+        .filter(|line| line.ends_with(',') && !line.starts_with("//"))
+        .map(|line| line.trim_end_matches(',').to_owned())
+        .collect()
+}
+
+/// Test files with their text.
+fn tests(dir: &Path) -> Result<Vec<(String, String)>, Box<dyn Error>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with("test_") && name.ends_with(".py") {
+            found.insert(format!("tests/{name}"), fs::read_to_string(&path)?);
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// `RunTask` as boto3 has it: `run_task`.
+fn snake(operation: &str) -> String {
+    let mut name = String::new();
+    for letter in operation.chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
