@@ -1,10 +1,11 @@
 """kill -9 of the server under load: whatever was acknowledged is there afterwards, and goes on."""
 
+import subprocess
 import threading
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from berth import unique, until
+from berth import binary, clean_environment, unique, until
 from ecs_calls import container, describe, register, run, service, tasks_of, until_status, until_steady
 from fake_agent import FakeAgent
 
@@ -176,12 +177,6 @@ def test_events_of_a_service_survive_a_restart(new_berth):
 
 def test_two_servers_on_one_data_directory_are_refused(new_berth):
     berth = new_berth().start()
-    second = new_berth(data_dir=berth.data_dir)
-    second.data_dir = berth.data_dir
-    import subprocess
-
-    from berth import binary, clean_environment
-
     command = [str(binary()), "server", "--data-dir", str(berth.data_dir), "--listen", "127.0.0.1:0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment(), check=False)
     assert done.returncode == 2

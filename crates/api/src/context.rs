@@ -55,10 +55,7 @@ impl Api {
 
     /// Reads the state, lets `decide` add changes, commits; again from the start if another commit came between.
     /// Without changes nothing is committed.
-    pub(crate) async fn change<T>(
-        &self,
-        mut decide: impl FnMut(&State, &mut Transaction) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+    pub(crate) async fn change<T>(&self, mut decide: impl FnMut(&State, &mut Transaction) -> Result<T, Failure>) -> Result<T, Failure> {
         for _ in 0..TRIES {
             let mut transaction = Transaction::new();
             let answer = decide(&self.store.state(), &mut transaction)?;

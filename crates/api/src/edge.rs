@@ -169,7 +169,9 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
     };
     let status = response.status().as_u16();
     match &outcome {
-        Ok(_) => tracing::debug!(target: "berth::request", request = id, action = target, %peer, status, micros = started.elapsed().as_micros()),
+        Ok(_) => {
+            tracing::debug!(target: "berth::request", request = id, action = target, %peer, status, micros = started.elapsed().as_micros())
+        }
         Err(failure) => {
             tracing::info!(target: "berth::request", request = id, action = target, %peer, status, code = failure.code, message = failure.message);
         }

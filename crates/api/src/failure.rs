@@ -121,11 +121,10 @@ impl From<LaunchError> for Failure {
             LaunchError::DefinitionInactive => Self::client("TaskDefinition is inactive"),
             LaunchError::NoInstances => Self::invalid(error.to_string()),
             LaunchError::Overloaded => Self::common("ThrottlingException", 400, "Rate exceeded"),
-            LaunchError::TokenReused(tasks) => Self::modelled(
-                ErrorCode::Conflict,
-                "The request ID was used for a request with different parameters.",
-            )
-            .with("resourceIds", tasks.iter().map(ToString::to_string).collect::<Vec<_>>().into()),
+            LaunchError::TokenReused(tasks) => {
+                Self::modelled(ErrorCode::Conflict, "The request ID was used for a request with different parameters.")
+                    .with("resourceIds", tasks.iter().map(ToString::to_string).collect::<Vec<_>>().into())
+            }
             LaunchError::Store(error) => error.into(),
         }
     }

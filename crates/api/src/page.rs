@@ -16,9 +16,10 @@ impl Page {
     pub(crate) fn parse(action: &str, token: Option<&str>, max: Option<i32>, default: usize) -> Result<Self, Failure> {
         let size = match max {
             None => default,
-            Some(max) => usize::try_from(max).ok().filter(|max| (1..=100).contains(max)).ok_or_else(|| {
-                Failure::invalid(format!("Invalid maxResults: {max}. maxResults must be between 1 and 100."))
-            })?,
+            Some(max) => usize::try_from(max)
+                .ok()
+                .filter(|max| (1..=100).contains(max))
+                .ok_or_else(|| Failure::invalid(format!("Invalid maxResults: {max}. maxResults must be between 1 and 100.")))?,
         };
         let after = match token {
             None | Some("") => None,

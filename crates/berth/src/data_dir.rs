@@ -5,11 +5,11 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use berth_identity::credentials_file::{Profile, parse, render};
-use berth_identity::keys::{KeyKind, access_key_id, secret_access_key};
-use berth_identity::AccessKey;
 use berth_cli::data_dir::{Endpoint, default_data_dir};
 use berth_cli::environment::Environment;
+use berth_identity::AccessKey;
+use berth_identity::credentials_file::{Profile, parse, render};
+use berth_identity::keys::{KeyKind, access_key_id, secret_access_key};
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
@@ -24,9 +24,8 @@ impl DataDir {
     pub(crate) fn open(path: Option<PathBuf>) -> Result<Self, Failure> {
         let path = match path {
             Some(path) => path,
-            None => {
-                default_data_dir(&Environment::of_process()).map_err(|error| Failure::setting("HOME", format!("{error}; give --data-dir")))?
-            }
+            None => default_data_dir(&Environment::of_process())
+                .map_err(|error| Failure::setting("HOME", format!("{error}; give --data-dir")))?,
         };
         let failed = |error: std::io::Error| Failure::setting("--data-dir", format!("{}: {error}", path.display()));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;

@@ -21,7 +21,12 @@ use crate::settings::{AgentSettings, ServerSettings, UpSettings};
 
 /// Amazon ECS on machines of your own.
 #[derive(Debug, Parser)]
-#[command(name = "berth", version, arg_required_else_help = true, after_help = "Example:\n  berth up\n  eval \"$(berth env)\"\n  aws ecs list-clusters")]
+#[command(
+    name = "berth",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  berth up\n  eval \"$(berth env)\"\n  aws ecs list-clusters"
+)]
 struct Arguments {
     /// How much to log to stderr: error, warn, info, debug or trace
     #[arg(long, global = true, default_value = "info", env = "BERTH_LOG", value_name = "LEVEL")]
@@ -89,6 +94,7 @@ fn log_to_stderr(level: LevelFilter) {
     // Libraries below are only interesting when they warn.
     let quiet = level.min(LevelFilter::WARN);
     let filter = Targets::new().with_default(quiet).with_target("berth", level);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     tracing_subscriber::registry().with(lines).with(filter).init();
 }

@@ -32,7 +32,10 @@ impl Node {
         }
         let program = |name: &str| {
             locate(name).ok_or_else(|| {
-                Failure::part("runtime", format!("the program {name} is not installed beside this one; run `make install`, or set BERTH_LIBEXEC"))
+                Failure::part(
+                    "runtime",
+                    format!("the program {name} is not installed beside this one; run `make install`, or set BERTH_LIBEXEC"),
+                )
             })
         };
         let native = NativeConfig {

@@ -84,7 +84,12 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
         if let Some(at) = steps.wake_at {
             owner.wake_at.insert(name.clone(), at);
         }
-        let mut writer = Writer { service: (*service.value).clone(), transaction: &mut transaction, now, owner_bits: &|| owner.environment.entropy.bits() };
+        let mut writer = Writer {
+            service: (*service.value).clone(),
+            transaction: &mut transaction,
+            now,
+            owner_bits: &|| owner.environment.entropy.bits(),
+        };
         write_plan(&state, &mut writer, &steps, &started, &placement);
         if writer.service != *service.value {
             let after = writer.service;

@@ -316,7 +316,8 @@ impl Session {
             let never_started = task.last_status < TaskStatus::Running
                 && task.desired_status == berth_model::task::DesiredStatus::Stopped
                 && task.pull_started_at.is_none();
-            never_started && lifecycle::abandon(task, StopCode::UserInitiated, "Task stopped before it was started", shared.environment.now())
+            never_started
+                && lifecycle::abandon(task, StopCode::UserInitiated, "Task stopped before it was started", shared.environment.now())
         });
         if let Err(error) = outcome.await {
             tracing::warn!(%error, task = %id, "cannot end a task that never started");

@@ -36,7 +36,9 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
         // A service has no time of its end; its last change is one of its tasks' or of its events'.
         let last = state.events_of(&service.cluster, &service.name).next_back().map_or(service.created_at, |event| event.created_at);
         if now.since(last) > KEEP_MILLIS {
-            keys.extend(state.events_of(&service.cluster, &service.name).map(|e| Key::ServiceEvent(e.cluster.clone(), e.service.clone(), e.number)));
+            keys.extend(
+                state.events_of(&service.cluster, &service.name).map(|e| Key::ServiceEvent(e.cluster.clone(), e.service.clone(), e.number)),
+            );
             keys.push(Key::Service(service.cluster.clone(), service.name.clone()));
         }
     }
@@ -47,7 +49,9 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
         }
     }
     for cluster in state.clusters().filter(|cluster| cluster.status == ClusterStatus::Inactive) {
-        let empty = state.index(&cluster.name).is_none_or(|i| i.desired_running.is_empty() && i.desired_stopped.is_empty() && i.instances.is_empty());
+        let empty = state
+            .index(&cluster.name)
+            .is_none_or(|i| i.desired_running.is_empty() && i.desired_stopped.is_empty() && i.instances.is_empty());
         if empty && state.services_of(&cluster.name).next().is_none() && now.since(cluster.created_at) > KEEP_MILLIS {
             keys.push(Key::Cluster(cluster.name.clone()));
         }

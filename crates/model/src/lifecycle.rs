@@ -153,12 +153,11 @@ pub fn health(task: &Task, is_checked_essential: impl Fn(&str) -> bool) -> Healt
     if checked.peek().is_none() {
         return HealthStatus::Unknown;
     }
-    let worst = checked.fold(HealthStatus::Healthy, |worst, health| match (worst, health) {
+    checked.fold(HealthStatus::Healthy, |worst, health| match (worst, health) {
         (HealthStatus::Unhealthy, _) | (_, HealthStatus::Unhealthy) => HealthStatus::Unhealthy,
         (HealthStatus::Unknown, _) | (_, HealthStatus::Unknown) => HealthStatus::Unknown,
         _ => HealthStatus::Healthy,
-    });
-    worst
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Blobs over real HTTP: pushing in every way, reading in every way, and every refusal on the path.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod serve;
 
 use std::time::{Duration, SystemTime};

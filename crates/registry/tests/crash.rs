@@ -1,5 +1,6 @@
 //! What a crash leaves: a process killed in the middle of a push, and every kind of half-done step laid out by hand.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod serve;
 
 use std::fs;

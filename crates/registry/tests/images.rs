@@ -1,5 +1,6 @@
 //! Images over real HTTP: manifests by tag and digest, what a manifest may refer to, lists and their pages, referrers.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod serve;
 
 use berth_registry::{Digest, Image};

@@ -1,5 +1,6 @@
 //! An independent client, `oci-client`, pushes and pulls.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod serve;
 
 use oci_client::Reference;

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use berth_runtime::conformance::plain_spec;
 use berth_runtime::conformance::fixture::{Packing, TestNamespace, TestRegistry, busybox};
+use berth_runtime::conformance::plain_spec;
 use berth_runtime::native::{NativeConfig, NativeRuntime};
 use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec, PullBehavior, PullRequest, Runtime};
 

@@ -111,9 +111,7 @@ async fn berths_own_registry_is_asked_first() {
     };
     let runtime = NativeRuntime::open(NativeConfig { berth_registry: Some(own), ..config(folder.path(), "own") }).expect("open");
     registry.put_image("team/app", "latest", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
-    let pull = |reference: &str, behavior| {
-        runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None })
-    };
+    let pull = |reference: &str, behavior| runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None });
     let image = pull("team/app", PullBehavior::Default).await.expect("pull");
     registry.take_log();
     assert_eq!(pull("team/app:latest", PullBehavior::Always).await.expect("pull"), image);

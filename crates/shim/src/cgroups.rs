@@ -20,8 +20,19 @@ const ROOT: &str = "/sys/fs/cgroup";
 const USED: [&str; 7] = ["cpu", "cpuacct", "memory", "devices", "blkio", "pids", "systemd"];
 
 /// The devices of every container: null, zero, full, random, urandom, tty, console, ptmx and pseudo terminals; any may be made.
-const DEVICES: [&str; 11] =
-    ["c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm"];
+const DEVICES: [&str; 11] = [
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rwm",
+];
 
 /// Controllers of version 2 that are handed down.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];

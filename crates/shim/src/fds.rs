@@ -64,9 +64,7 @@ fn open_how(root: &OwnedFd, path: &str, flags: i32, resolve: u64) -> io::Result<
     let path = CString::new(path)?;
     let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: 0, resolve };
     // SAFETY: `path` and `how` outlive the call, and the size is that of what is pointed to.
-    own(unsafe {
-        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, std::mem::size_of::<OpenHow>())
-    })
+    own(unsafe { libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, std::mem::size_of::<OpenHow>()) })
 }
 
 /// Opens `path` as a process would whose root is `root`: neither `..` nor a symbolic link can lead out of it.

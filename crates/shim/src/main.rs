@@ -30,6 +30,9 @@ mod users;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
+    // It runs from a copy in memory, whose name says nothing.
+    // SAFETY: the name is a literal.
+    unsafe { libc::prctl(libc::PR_SET_NAME, c"berth-shim".as_ptr(), 0, 0, 0) };
     let mode = std::env::args().nth(1).unwrap_or_default();
     match mode.as_str() {
         "start" => start::run(),

@@ -1,9 +1,9 @@
 //! What the agent asks of the shim and what it is told: one JSON document each way over the socket that is the shim's stdin.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
-use std::fs::File;
 use std::path::PathBuf;
 
 use crate::config::{Config, Process};

@@ -20,8 +20,7 @@ const MAX_OPTIONS: usize = 4095;
 const FOLDER: i32 = libc::O_PATH | libc::O_DIRECTORY;
 
 /// The usual device files: name, major, minor.
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICES: [(&str, u32, u32); 6] = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -134,7 +133,15 @@ fn flag(option: &str) -> Option<(libc::c_ulong, bool)> {
 fn show_cgroup(root: &OwnedFd, mount: &Mount, cgroup: &Cgroup) -> io::Result<()> {
     let writable = !mount.options.iter().any(|option| option == "ro");
     let Cgroup::V1 { folders, .. } = cgroup else {
-        return new_file_system(root, &Mount { kind: "cgroup2".into(), source: "cgroup2".into(), destination: mount.destination.clone(), options: mount.options.clone() });
+        return new_file_system(
+            root,
+            &Mount {
+                kind: "cgroup2".into(),
+                source: "cgroup2".into(),
+                destination: mount.destination.clone(),
+                options: mount.options.clone(),
+            },
+        );
     };
     let target = ensure_folder(root, &mount.destination)?;
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
@@ -168,7 +175,8 @@ fn fill_dev(root: &OwnedFd, more: &[Device]) -> io::Result<()> {
         let Some((folder, name)) = device.path.strip_prefix("/dev/").map(|path| path.rsplit_once('/').unwrap_or(("", path))) else {
             continue;
         };
-        let parent = if folder.is_empty() { fds::open_straight(root, "/dev", FOLDER)? } else { ensure_folder(root, &format!("/dev/{folder}"))? };
+        let parent =
+            if folder.is_empty() { fds::open_straight(root, "/dev", FOLDER)? } else { ensure_folder(root, &format!("/dev/{folder}"))? };
         let kind = if device.kind == "b" { libc::S_IFBLK } else { libc::S_IFCHR };
         make_device(&parent, name, kind | device.file_mode, libc::makedev(device.major, device.minor))?;
         let c_name = CString::new(name)?;

@@ -109,8 +109,7 @@ pub fn install(filter: &[u8]) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the compiled seccomp filter is damaged"));
     }
     // The kernel copies the instructions; a Vec<u64> gives them the alignment that a Vec<u8> does not promise.
-    let words: Vec<u64> =
-        filter.chunks_exact(8).map(|chunk| u64::from_ne_bytes(chunk.try_into().expect("chunks of eight"))).collect();
+    let words: Vec<u64> = filter.chunks_exact(8).map(|chunk| u64::from_ne_bytes(chunk.try_into().expect("chunks of eight"))).collect();
     let program = libc::sock_fprog { len: words.len() as u16, filter: words.as_ptr() as *mut libc::sock_filter };
     const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
     // SAFETY: `program` points to `len` instructions that live until the call returns.

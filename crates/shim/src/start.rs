@@ -91,7 +91,16 @@ fn launch(bundle: &Path) -> Result<Running, Failure> {
     let pid = unsafe { fds::clone(kinds, cgroup.clone_target()) }.map_err(system("clone into new namespaces"))?;
     if pid == 0 {
         drop(hears);
-        let inside = Inside { bundle, config: &config, cgroup: &cgroup, network, layers: &layers, lower: &lower, no_devices, working_directory: payload.working_directory() };
+        let inside = Inside {
+            bundle,
+            config: &config,
+            cgroup: &cgroup,
+            network,
+            layers: &layers,
+            lower: &lower,
+            no_devices,
+            working_directory: payload.working_directory(),
+        };
         let failure = match inside.furnish(&stdio) {
             Ok(()) => payload.run(),
             Err(failure) => failure,
@@ -161,7 +170,7 @@ fn kill(pid: i32) {
     // SAFETY: `pid` is an unreaped child of this process, so the number cannot have been given to another.
     unsafe {
         libc::kill(pid, libc::SIGKILL);
-        libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL);
+        libc::waitpid(pid, std::ptr::null_mut(), 0);
     }
 }
 

@@ -56,7 +56,7 @@ fn resolve_in(passwd: &str, group: &str, spec: &str) -> Result<Identity, String>
         let uid = fields.nth(1)?.parse::<u32>().ok()?;
         let gid = fields.next()?.parse::<u32>().ok()?;
         let home = fields.nth(1).unwrap_or_default();
-        (name == user || numeric_user == Some(uid)).then(|| (name, uid, gid, home))
+        (name == user || numeric_user == Some(uid)).then_some((name, uid, gid, home))
     });
     let (name, uid, mut gid, home) = match (entry, numeric_user) {
         (Some((name, uid, gid, home)), _) => (Some(name), uid, gid, home),
@@ -68,9 +68,7 @@ fn resolve_in(passwd: &str, group: &str, spec: &str) -> Result<Identity, String>
     if let Some(wanted) = wanted_group {
         let numeric = wanted.parse::<u32>().ok();
         let found = group_lines(group).find(|(name, id, _)| *name == wanted || numeric == Some(*id)).map(|(_, id, _)| id);
-        gid = found
-            .or(numeric)
-            .ok_or_else(|| format!("unable to find group {wanted}: no matching entries in group file"))?;
+        gid = found.or(numeric).ok_or_else(|| format!("unable to find group {wanted}: no matching entries in group file"))?;
         groups.push(gid);
     } else {
         groups.push(gid);

@@ -51,7 +51,6 @@ impl Store {
     }
 
     /// The state as of the last durable commit. Hold it briefly: the next commit waits for it to be dropped.
-    #[must_use]
     pub fn state(&self) -> RwLockReadGuard<'_, State> {
         self.shared.state.read()
     }

@@ -9,23 +9,29 @@ use super::*;
 use crate::fakes::task;
 use crate::plan::{Condition, ContainerPlan, Dependency, TaskPlan, plan};
 
+/// Essential, dependencies with the number of their condition, refused.
+type Sketch = (bool, Vec<(usize, u8)>, bool);
+
 #[derive(Debug, Clone)]
 struct Shape {
-    containers: Vec<(bool, Vec<(usize, u8)>, bool)>,
+    containers: Vec<Sketch>,
 }
 
-/// Dependencies only on earlier containers, so that there are no circles.
+/// Dependencies only on earlier containers, so that there are no circles; those that others wait for are seldom essential.
 fn shapes() -> impl Strategy<Value = Shape> {
-    let container = (any::<bool>(), prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8), 0..3), prop::bool::weighted(0.1));
-    prop::collection::vec(container, 1..5).prop_map(|list| Shape {
-        containers: list
+    let container =
+        (prop::bool::weighted(0.3), prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8), 0..3), prop::bool::weighted(0.1));
+    prop::collection::vec(container, 1..5).prop_map(|list| {
+        let last = list.len() - 1;
+        let containers = list
             .into_iter()
             .enumerate()
             .map(|(index, (essential, on, refused))| {
                 let on = if index == 0 { Vec::new() } else { on.into_iter().map(|(on, condition)| (on.index(index), condition)).collect() };
-                (essential || index == 0, on, refused)
+                (essential || index == last, on, refused)
             })
-            .collect(),
+            .collect();
+        Shape { containers }
     })
 }
 
@@ -104,18 +110,18 @@ impl Model {
         let fact = if choice < self.running.len() {
             match self.running.remove(choice) {
                 Step::Prepare(index) => {
-                    Fact::Prepared(index, if luck % 8 == 0 { Err("CannotPullContainerError: x".into()) } else { Ok(prepared) })
+                    Fact::Prepared(index, if luck.is_multiple_of(8) { Err("CannotPullContainerError: x".into()) } else { Ok(prepared) })
                 }
                 Step::Launch(index) => {
-                    let failure = LaunchFailure { reason: "CannotStartContainerError: x".into(), created: luck % 2 == 0 };
-                    Fact::Launched(index, if luck % 8 == 0 { Err(failure) } else { Ok(run) })
+                    let failure = LaunchFailure { reason: "CannotStartContainerError: x".into(), created: luck.is_multiple_of(2) };
+                    Fact::Launched(index, if luck.is_multiple_of(8) { Err(failure) } else { Ok(run) })
                 }
                 Step::Abandon(index, _) => Fact::Abandoned(index),
                 Step::Stop(_) | Step::Kill(_) | Step::GiveUp(_) => return,
             }
         } else if let Some(index) = runs.get(choice - self.running.len()) {
             let exit = ExitRecord { code: i32::from(luck % 3), oom_killed: false, at: self.now };
-            Fact::Exited(*index, if luck % 16 == 0 { Err("lost".into()) } else { Ok(exit) })
+            Fact::Exited(*index, if luck.is_multiple_of(16) { Err("lost".into()) } else { Ok(exit) })
         } else if choice + 1 == choices {
             self.now += 5_000;
             return;

@@ -15,7 +15,9 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
     let cluster = api.active_cluster(request.cluster.as_deref())?;
     let name = request.service_name.as_deref().unwrap_or_default();
     let name = ServiceName::parse(name).ok_or_else(|| {
-        Failure::invalid("Invalid service name: up to 255 letters (uppercase and lowercase), numbers, underscores, and hyphens are allowed: serviceName")
+        Failure::invalid(
+            "Invalid service name: up to 255 letters (uppercase and lowercase), numbers, underscores, and hyphens are allowed: serviceName",
+        )
     })?;
     check_served(&request)?;
     let Some(desired) = request.desired_count else {

@@ -21,10 +21,7 @@ pub(crate) async fn run(api: &Api, request: DeleteClusterRequest) -> Result<Dele
             ));
         }
         if state.services_of(&name).any(|service| service.status != ServiceStatus::Inactive) {
-            return Err(Failure::modelled(
-                ErrorCode::ClusterContainsServices,
-                "The Cluster cannot be deleted while Services are active.",
-            ));
+            return Err(Failure::modelled(ErrorCode::ClusterContainsServices, "The Cluster cannot be deleted while Services are active."));
         }
         let tasks = state.index(&name).into_iter().flat_map(|index| index.desired_running.iter().chain(&index.desired_stopped));
         if tasks.filter_map(|id| state.task(*id)).any(|task| !task.is_stopped()) {

@@ -37,7 +37,8 @@ pub(crate) async fn run(api: &Api, request: DeregisterContainerInstanceRequest) 
         }
         transaction.expect(Key::ContainerInstance(id), entry.modified);
         let gone = ContainerInstance { status: ContainerInstanceStatus::Inactive, agent_connected: false, ..(*entry.value).clone() };
-        let shown = Entry { value: std::sync::Arc::new(gone), created: entry.created, modified: entry.modified, version: entry.version + 1 };
+        let shown =
+            Entry { value: std::sync::Arc::new(gone), created: entry.created, modified: entry.modified, version: entry.version + 1 };
         transaction.put(Record::ContainerInstance(std::sync::Arc::clone(&shown.value)));
         let shown = render::container_instance(state, api.scope(), &shown, true);
         Ok(DeregisterContainerInstanceResponse { container_instance: Some(shown) })

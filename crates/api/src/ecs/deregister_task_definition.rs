@@ -18,11 +18,8 @@ pub(crate) async fn run(api: &Api, request: DeregisterTaskDefinitionRequest) -> 
         if entry.status != TaskDefinitionStatus::Active {
             return Err(Failure::client("The specified task definition is inactive. Specify an active task definition and try again."));
         }
-        let inactive = TaskDefinition {
-            status: TaskDefinitionStatus::Inactive,
-            deregistered_at: Some(api.now()),
-            ..(*entry.value).clone()
-        };
+        let inactive =
+            TaskDefinition { status: TaskDefinitionStatus::Inactive, deregistered_at: Some(api.now()), ..(*entry.value).clone() };
         transaction.expect(Key::TaskDefinition(id.clone()), entry.modified);
         let shown = inactive.render(api.scope());
         transaction.put(inactive);

@@ -15,14 +15,15 @@ pub(crate) async fn run(api: &Api, request: ListTaskDefinitionFamiliesRequest) -
     }
     let prefix = request.family_prefix.unwrap_or_default();
     let state = api.store.state();
-    let families = state.families().map(|counter| counter.family.clone()).filter(|family| family.as_str().starts_with(&prefix)).filter(|family| {
-        let has_active = state.revisions(family).any(|entry| entry.status == TaskDefinitionStatus::Active);
-        match status {
-            "ACTIVE" => has_active,
-            "INACTIVE" => !has_active,
-            _ => true,
-        }
-    });
+    let families =
+        state.families().map(|counter| counter.family.clone()).filter(|family| family.as_str().starts_with(&prefix)).filter(|family| {
+            let has_active = state.revisions(family).any(|entry| entry.status == TaskDefinitionStatus::Active);
+            match status {
+                "ACTIVE" => has_active,
+                "INACTIVE" => !has_active,
+                _ => true,
+            }
+        });
     let (families, next_token) = page.take("ListTaskDefinitionFamilies", families, ToString::to_string, false);
     Ok(ListTaskDefinitionFamiliesResponse { families: Some(families.iter().map(ToString::to_string).collect()), next_token })
 }

@@ -20,5 +20,8 @@ pub(crate) async fn run(api: &Api, request: ListTaskDefinitionsRequest) -> Resul
     // Revisions compare as numbers: the token's key pads them. `\0` sorts a family before its longer namesakes, as names do.
     let key = |id: &berth_model::ids::DefinitionId| format!("{}\0{:010}", id.family, id.revision);
     let (ids, next_token) = page.take("ListTaskDefinitions", ids, key, descending);
-    Ok(ListTaskDefinitionsResponse { task_definition_arns: Some(ids.iter().map(|id| api.scope().task_definition(id)).collect()), next_token })
+    Ok(ListTaskDefinitionsResponse {
+        task_definition_arns: Some(ids.iter().map(|id| api.scope().task_definition(id)).collect()),
+        next_token,
+    })
 }

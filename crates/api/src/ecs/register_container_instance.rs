@@ -52,7 +52,8 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
             }
             Some(id) => {
                 let entry = state.instance(id).filter(|instance| instance.cluster == cluster);
-                let entry = entry.ok_or_else(|| Failure::client("The referenced container instance was not found: containerInstanceArn"))?;
+                let entry =
+                    entry.ok_or_else(|| Failure::client("The referenced container instance was not found: containerInstanceArn"))?;
                 if entry.status == ContainerInstanceStatus::Inactive {
                     return Err(Failure::client("Container instance is inactive: containerInstanceArn"));
                 }
@@ -87,7 +88,8 @@ fn parse_resources(list: &[ecs::Resource]) -> Result<Resources, Failure> {
     };
     let ports = |name: &str| {
         let texts = find(name).and_then(|resource| resource.string_set_value.as_deref()).unwrap_or_default();
-        let parse = |text: &String| text.parse::<u16>().map_err(|_| Failure::invalid(format!("totalResources: {name} holds no port: '{text}'")));
+        let parse =
+            |text: &String| text.parse::<u16>().map_err(|_| Failure::invalid(format!("totalResources: {name} holds no port: '{text}'")));
         texts.iter().map(parse).collect::<Result<BTreeSet<_>, _>>()
     };
     Ok(Resources { cpu: amount("CPU")?, memory: amount("MEMORY")?, ports_tcp: ports("PORTS")?, ports_udp: ports("PORTS_UDP")? })

@@ -22,7 +22,11 @@ const MIN_MEMORY: i32 = 6;
 const MAX_CONSTRAINTS: usize = 10;
 
 pub(crate) async fn run(api: &Api, request: RegisterTaskDefinitionRequest) -> Result<RegisterTaskDefinitionResponse, Failure> {
-    let family = request.family.as_deref().filter(|family| !family.is_empty()).ok_or_else(|| Failure::client("Family should not be null or empty."))?;
+    let family = request
+        .family
+        .as_deref()
+        .filter(|family| !family.is_empty())
+        .ok_or_else(|| Failure::client("Family should not be null or empty."))?;
     let family = Family::parse(family).ok_or_else(|| {
         Failure::client("Family contains invalid characters. Up to 255 letters (uppercase and lowercase), numbers, hyphens, and underscores are allowed.")
     })?;
@@ -47,9 +51,8 @@ pub(crate) async fn run(api: &Api, request: RegisterTaskDefinitionRequest) -> Re
         };
         let revision = counter.map_or(0, |known| known.last_revision) + 1;
         let mut document = document.clone();
-        document.requires_attributes = Some(
-            needs.attributes.iter().map(|name| ecs::Attribute { name: Some(name.clone()), ..Default::default() }).collect(),
-        );
+        document.requires_attributes =
+            Some(needs.attributes.iter().map(|name| ecs::Attribute { name: Some(name.clone()), ..Default::default() }).collect());
         document.compatibilities = Some(compatibilities(&document));
         let definition = TaskDefinition {
             id: DefinitionId { family: family.clone(), revision },
@@ -149,7 +152,9 @@ fn task_size(member: &str, text: Option<&str>, parse: fn(&str) -> Option<u32>) -
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     match parse(text).filter(|size| *size > 0) {
         Some(size) => Ok(Some(size.to_string())),
-        None => Err(Failure::client(format!("Invalid '{member}' setting for task. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide."))),
+        None => Err(Failure::client(format!(
+            "Invalid '{member}' setting for task. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide."
+        ))),
     }
 }
 
@@ -159,7 +164,10 @@ fn check_container(container: &ecs::ContainerDefinition, has_task_memory: bool) 
         return Err(Failure::client("Container.name should not be null or empty."));
     }
     if name.len() > 255 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-        return Err(Failure::client(format!("Container.name contains invalid characters: '{}'", name.chars().take(255).collect::<String>())));
+        return Err(Failure::client(format!(
+            "Container.name contains invalid characters: '{}'",
+            name.chars().take(255).collect::<String>()
+        )));
     }
     if container.image.as_deref().unwrap_or_default().is_empty() {
         return Err(Failure::client("Container.image should not be null or empty."));
@@ -360,10 +368,23 @@ mod tests {
             (one(serde_json::json!({"name": "a", "image": "i"})), "'memory' or 'memoryReservation'"),
             (one(serde_json::json!({"name": "a", "image": "i", "memory": 3})), "at least 6"),
             (one(serde_json::json!({"name": "a", "image": "i", "memory": 64, "memoryReservation": 65})), "memoryReservation"),
-            (one(serde_json::json!({"name": "a", "image": "i", "memory": 64, "portMappings": [{"containerPort": 70000}]})), "containerPort"),
+            (
+                one(serde_json::json!({"name": "a", "image": "i", "memory": 64, "portMappings": [{"containerPort": 70000}]})),
+                "containerPort",
+            ),
             (one(serde_json::json!({"name": "a", "image": "i", "memory": 64, "essential": false})), "essential"),
-            (one(serde_json::json!({"name": "a", "image": "i", "memory": 64, "mountPoints": [{"sourceVolume": "v", "containerPath": "/v"}]})), "Unknown volume 'v'"),
-            (one(serde_json::json!({"name": "a", "image": "i", "memory": 64, "dependsOn": [{"containerName": "b", "condition": "START"}]})), "unknown container 'b'"),
+            (
+                one(
+                    serde_json::json!({"name": "a", "image": "i", "memory": 64, "mountPoints": [{"sourceVolume": "v", "containerPath": "/v"}]}),
+                ),
+                "Unknown volume 'v'",
+            ),
+            (
+                one(
+                    serde_json::json!({"name": "a", "image": "i", "memory": 64, "dependsOn": [{"containerName": "b", "condition": "START"}]}),
+                ),
+                "unknown container 'b'",
+            ),
         ];
         for (request, named) in cases {
             let message = register(request.clone()).unwrap_err();
@@ -373,9 +394,7 @@ mod tests {
 
     #[test]
     fn dependencies_in_a_circle_are_refused() {
-        let container = |name: &str, on: &str| {
-            serde_json::json!({"name": name, "image": "i", "memory": 64, "dependsOn": [{"containerName": on, "condition": "START"}]})
-        };
+        let container = |name: &str, on: &str| serde_json::json!({"name": name, "image": "i", "memory": 64, "dependsOn": [{"containerName": on, "condition": "START"}]});
         let request = serde_json::json!({"family": "f", "containerDefinitions": [container("a", "b"), container("b", "a")]});
         assert!(register(request).unwrap_err().contains("Cyclic"));
     }

@@ -170,11 +170,7 @@ fn attribute_list(definition: Option<&TaskDefinition>) -> Vec<ecs::Attribute> {
             "ARM64" => "arm64",
             _ => "x86_64",
         });
-    vec![ecs::Attribute {
-        name: Some("ecs.cpu-architecture".to_owned()),
-        value: Some(architecture.to_owned()),
-        ..Default::default()
-    }]
+    vec![ecs::Attribute { name: Some("ecs.cpu-architecture".to_owned()), value: Some(architecture.to_owned()), ..Default::default() }]
 }
 
 /// `overrides` as ECS shows it: one entry a container, even where nothing is overridden.
@@ -288,7 +284,12 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
     }
 }
 
-fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, (running, pending, failed): (usize, usize, usize)) -> ecs::Deployment {
+fn deployment(
+    scope: &Scope,
+    service: &Service,
+    deployment: &Deployment,
+    (running, pending, failed): (usize, usize, usize),
+) -> ecs::Deployment {
     let is_primary = deployment.status == berth_model::service::DeploymentStatus::Primary;
     ecs::Deployment {
         id: Some(deployment.id.to_string()),
@@ -308,7 +309,12 @@ fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, (runnin
 }
 
 /// A container instance.
-pub(crate) fn container_instance(state: &State, scope: &Scope, entry: &Entry<ContainerInstance>, with_tags: bool) -> ecs::ContainerInstance {
+pub(crate) fn container_instance(
+    state: &State,
+    scope: &Scope,
+    entry: &Entry<ContainerInstance>,
+    with_tags: bool,
+) -> ecs::ContainerInstance {
     let instance = &*entry.value;
     let mut remaining = instance.registered.clone();
     let (mut running, mut pending) = (0, 0);

@@ -54,7 +54,8 @@ pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskRes
     template.client_token = client_token.map(|token| ClientToken { token, request: fingerprint });
     template.constraints = constraints(request.placement_constraints.as_deref())?;
     template.strategies = strategies(request.placement_strategy.as_deref())?;
-    let launched = api.control.launch(template, Where::Anywhere(count.unsigned_abs())).await.map_err(|error| token_arns(api, &cluster, error))?;
+    let launched =
+        api.control.launch(template, Where::Anywhere(count.unsigned_abs())).await.map_err(|error| token_arns(api, &cluster, error))?;
     let (tasks, failures) = answer(api, &cluster, &launched);
     Ok(RunTaskResponse { tasks: Some(tasks), failures: Some(failures) })
 }
@@ -141,10 +142,9 @@ fn check_overrides(definition: &TaskDefinition, overrides: Option<ecs::TaskOverr
             return Err(Failure::invalid(format!("Override for container named {name} is not a container in the TaskDefinition.")));
         }
     }
-    for (member, text, parse) in [
-        ("cpu", &overrides.cpu, needs::parse_cpu as fn(&str) -> Option<u32>),
-        ("memory", &overrides.memory, needs::parse_memory),
-    ] {
+    for (member, text, parse) in
+        [("cpu", &overrides.cpu, needs::parse_cpu as fn(&str) -> Option<u32>), ("memory", &overrides.memory, needs::parse_memory)]
+    {
         if text.as_deref().is_some_and(|text| parse(text).is_none()) {
             return Err(Failure::invalid(format!("Invalid '{member}' setting for task.")));
         }

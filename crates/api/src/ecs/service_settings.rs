@@ -48,7 +48,11 @@ pub(crate) fn deployment_configuration(
         return Err(Failure::invalid("minimumHealthyPercent must be between 0 and 100: deploymentConfiguration.minimumHealthyPercent"));
     }
     let configuration = ecs::DeploymentConfiguration {
-        deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker { enable: Some(false), rollback: Some(false), ..Default::default() }),
+        deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
+            enable: Some(false),
+            rollback: Some(false),
+            ..Default::default()
+        }),
         maximum_percent: Some(maximum),
         minimum_healthy_percent: Some(minimum),
         strategy: Some("ROLLING".into()),

@@ -33,7 +33,8 @@ pub(crate) async fn run(api: &Api, request: StopTaskRequest) -> Result<StopTaskR
             return Ok(StopTaskResponse { task: Some(render::task(state, api.scope(), entry, true)) });
         }
         transaction.expect(Key::Task(id), entry.modified);
-        let shown = Entry { value: std::sync::Arc::new(task), created: entry.created, modified: entry.modified, version: entry.version + 1 };
+        let shown =
+            Entry { value: std::sync::Arc::new(task), created: entry.created, modified: entry.modified, version: entry.version + 1 };
         transaction.put(berth_model::record::Record::Task(std::sync::Arc::clone(&shown.value)));
         Ok(StopTaskResponse { task: Some(render::task(state, api.scope(), &shown, true)) })
     })

@@ -19,7 +19,8 @@ pub(crate) struct Tagged {
 /// Finds the resource of an ARN.
 pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>) -> Result<Tagged, Failure> {
     let arn = arn.unwrap_or_default();
-    let resource = parse_resource(api.scope(), arn).map_err(|error| Failure::invalid(format!("{error} resourceArn: '{}'", arn.chars().take(256).collect::<String>())))?;
+    let resource = parse_resource(api.scope(), arn)
+        .map_err(|error| Failure::invalid(format!("{error} resourceArn: '{}'", arn.chars().take(256).collect::<String>())))?;
     let record = match &resource {
         Resource::Cluster(name) => state.cluster(name).map(|e| Record::Cluster(e.value.clone())),
         Resource::TaskDefinition(id) => state.definition(id).map(|e| Record::TaskDefinition(e.value.clone())),

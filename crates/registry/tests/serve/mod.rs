@@ -1,5 +1,4 @@
 //! A registry behind a real HTTP server on loopback, and small images to push at it.
-#![allow(dead_code)] // each test binary uses its own part
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -268,7 +268,9 @@ async fn serve(stream: tokio::net::TcpStream, content: Arc<Mutex<HashMap<String,
         let found = content.lock().get(&path).cloned();
         let (status, stored) = match found {
             Some(stored) => ("200 OK", stored),
-            None if path == "/v2/" => ("200 OK", Stored { bytes: Bytes::from_static(b"{}"), kind: "application/json".into(), digest: String::new() }),
+            None if path == "/v2/" => {
+                ("200 OK", Stored { bytes: Bytes::from_static(b"{}"), kind: "application/json".into(), digest: String::new() })
+            }
             None => {
                 let text = json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "not here", "detail": {}}]}).to_string();
                 ("404 Not Found", Stored { bytes: text.into(), kind: "application/json".into(), digest: String::new() })
@@ -279,11 +281,7 @@ async fn serve(stream: tokio::net::TcpStream, content: Arc<Mutex<HashMap<String,
         } else {
             format!("Docker-Content-Digest: {}\r\n", stored.digest)
         };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{digest}\r\n",
-            stored.kind,
-            stored.bytes.len()
-        );
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{digest}\r\n", stored.kind, stored.bytes.len());
         if stream.write_all(head.as_bytes()).await.is_err() {
             return;
         }
@@ -311,13 +309,8 @@ impl TestNamespace {
             // SAFETY: unshare has no memory arguments; the strings outlive the call.
             unsafe {
                 libc::unshare(libc::CLONE_NEWNET) == 0
-                    && libc::mount(
-                        c"/proc/thread-self/ns/net".as_ptr(),
-                        target.as_ptr(),
-                        std::ptr::null(),
-                        libc::MS_BIND,
-                        std::ptr::null(),
-                    ) == 0
+                    && libc::mount(c"/proc/thread-self/ns/net".as_ptr(), target.as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null())
+                        == 0
             }
         });
         let namespace = TestNamespace { path };

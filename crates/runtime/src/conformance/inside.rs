@@ -38,7 +38,9 @@ async fn process(bench: &Bench) {
 
 async fn users(bench: &Bench) {
     let script = "echo $(id -u):$(id -g) $(id -G) $HOME; cat /etc/secret || echo refused; grep CapEff /proc/self/status";
-    for (user, expected) in [("web", "33:34 34 4 /var/www"), ("33", "33:34 34 4 /var/www"), ("1234:77", "1234:77 77 /"), ("web:logs", "33:4 4 /var/www")] {
+    for (user, expected) in
+        [("web", "33:34 34 4 /var/www"), ("33", "33:34 34 4 /var/www"), ("1234:77", "1234:77 77 /"), ("web:logs", "33:4 4 /var/www")]
+    {
         let output = bench.say(ContainerSpec { user: Some(user.into()), ..bench.script(script) }).await;
         assert!(output.starts_with(&format!("{expected}\n")), "{user}: {output}");
         assert!(output.contains("refused") && output.contains("CapEff:\t0000000000000000"), "{user}: {output}");
@@ -47,7 +49,8 @@ async fn users(bench: &Bench) {
 }
 
 async fn layers(bench: &Bench) {
-    let output = bench.say(bench.script("cat /etc/above; ls /etc/plain || echo hidden; echo mine > /etc/above; cat /etc/above; id -u")).await;
+    let output =
+        bench.say(bench.script("cat /etc/above; ls /etc/plain || echo hidden; echo mine > /etc/above; cat /etc/above; id -u")).await;
     assert!(output.starts_with("upper layer\n") && output.ends_with("hidden\nmine\n0\n"), "{output}");
     assert!(bench.say(bench.script("cat /etc/above")).await.starts_with("upper layer"), "one container's writes are not another's");
 }
@@ -123,7 +126,12 @@ async fn confinement(bench: &Bench) {
     for part in ["Seccomp:\t2\n", "no mount\n", "no unshare\n", "fixed\n", "end\n"] {
         assert!(output.contains(part), "{part}: {output}");
     }
-    let output = bench.say(ContainerSpec { privileged: true, ..bench.script("grep Seccomp: /proc/self/status; mkdir /m; mount -t tmpfs x /m && echo mounted") }).await;
+    let output = bench
+        .say(ContainerSpec {
+            privileged: true,
+            ..bench.script("grep Seccomp: /proc/self/status; mkdir /m; mount -t tmpfs x /m && echo mounted")
+        })
+        .await;
     assert_eq!(output, "Seccomp:\t0\nmounted\n");
 }
 
@@ -135,11 +143,7 @@ async fn capabilities(bench: &Bench) {
     for (name, value) in [("Eff", set), ("Prm", set), ("Bnd", set), ("Inh", "0000000000000000"), ("Amb", "0000000000000000")] {
         assert!(output.contains(&format!("Cap{name}:\t{value}")), "{name}: {output}");
     }
-    let spec = ContainerSpec {
-        capabilities_add: vec!["NET_ADMIN".into()],
-        capabilities_drop: vec!["ALL".into()],
-        ..bench.script(script)
-    };
+    let spec = ContainerSpec { capabilities_add: vec!["NET_ADMIN".into()], capabilities_drop: vec!["ALL".into()], ..bench.script(script) };
     let output = bench.say(spec).await;
     assert!(output.contains("CapBnd:\t0000000000001000"), "{output}");
 }
@@ -180,7 +184,8 @@ async fn refusals(bench: &Bench) {
     refused(ContainerSpec { capabilities_add: vec!["FLY".into()], ..bench.script("true") }, "capabilities").await;
     refused(ContainerSpec { working_directory: Some("relative".into()), ..bench.script("true") }, "workingDirectory").await;
     refused(ContainerSpec { ulimits: vec![Ulimit { name: "x".into(), soft: 1, hard: 1 }], ..bench.script("true") }, "ulimits").await;
-    refused(ContainerSpec { sysctls: BTreeMap::from([("vm.swappiness".into(), "1".into())]), ..bench.script("true") }, "systemControls").await;
+    refused(ContainerSpec { sysctls: BTreeMap::from([("vm.swappiness".into(), "1".into())]), ..bench.script("true") }, "systemControls")
+        .await;
     refused(ContainerSpec { id: crate::port::ContainerId("../up".into()), ..bench.script("true") }, "id").await;
     refused(ContainerSpec { cgroup_parent: "../up".into(), ..bench.script("true") }, "cgroup_parent").await;
 }

@@ -112,7 +112,8 @@ async fn hostile_layers(bench: &Bench) {
         assert_invalid(pull(bench, &format!("{name}:1"), PullBehavior::Default).await, "evil");
     }
     // A link as parent is fine in itself, but leads to the layer's own root.
-    let link = Layer::default().symlink("way", there).file("way/evil", 0o644, "x").symlink("passwd", "/etc/passwd").file("passwd", 0o644, "own");
+    let link =
+        Layer::default().symlink("way", there).file("way/evil", 0o644, "x").symlink("passwd", "/etc/passwd").file("passwd", 0o644, "own");
     bench.registry.put_image("link", "1", &[(link.finish(), Packing::Gzip)], json!({}));
     let _ = pull(bench, "link:1", PullBehavior::Default).await;
     assert_eq!(std::fs::read_dir(&outside).expect("it is still there").count(), 0, "a layer wrote outside");

@@ -152,13 +152,7 @@ impl Images {
         result
     }
 
-    async fn fetch_from(
-        &self,
-        origin: &Origin,
-        version: &str,
-        key: &str,
-        request: &PullRequest,
-    ) -> Result<Arc<StoredImage>, PullError> {
+    async fn fetch_from(&self, origin: &Origin, version: &str, key: &str, request: &PullRequest) -> Result<Arc<StoredImage>, PullError> {
         let repository = self.registries.repository(origin, request.credentials.as_ref());
         // Asking costs a request only where the answer can save the rest.
         if let Some(here) = self.store.resolve(key)

@@ -102,7 +102,8 @@ impl Reference {
 
     fn direct(&self, host: &str) -> Origin {
         let hub = matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io");
-        let repository = if hub && !self.repository.contains('/') { format!("library/{}", self.repository) } else { self.repository.clone() };
+        let repository =
+            if hub && !self.repository.contains('/') { format!("library/{}", self.repository) } else { self.repository.clone() };
         Origin { host: Some(if hub { DOCKER_HUB.to_owned() } else { host.to_owned() }), repository }
     }
 }
@@ -130,7 +131,9 @@ pub fn is_digest(text: &str) -> bool {
 
 fn is_host(text: &str) -> bool {
     let begins = |b: &u8| b.is_ascii_alphanumeric() || *b == b'[';
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]".contains(&b)) && text.as_bytes().first().is_some_and(begins) && !text.contains("..")
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]".contains(&b))
+        && text.as_bytes().first().is_some_and(begins)
+        && !text.contains("..")
 }
 
 fn is_tag(text: &str) -> bool {

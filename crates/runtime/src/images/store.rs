@@ -76,13 +76,8 @@ impl Store {
             if entry.file_type()?.is_dir() { std::fs::remove_dir_all(entry.path())? } else { std::fs::remove_file(entry.path())? }
         }
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let store = Store {
-            root: root.to_owned(),
-            boot,
-            images: Mutex::default(),
-            references: Mutex::default(),
-            counter: AtomicU64::new(0),
-        };
+        let store =
+            Store { root: root.to_owned(), boot, images: Mutex::default(), references: Mutex::default(), counter: AtomicU64::new(0) };
         store.drop_unflushed()?;
         Ok(store)
     }

@@ -158,14 +158,12 @@ fn place(
         }
         tar::EntryType::Link => {
             let target = entry.link_name_bytes().ok_or(io::ErrorKind::InvalidData)?;
-            let target = safe_path(&target)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "hard link tries to leave its directory"))?;
+            let target =
+                safe_path(&target).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "hard link tries to leave its directory"))?;
             let existing = folder.entry(&target)?;
             folder.clear(&parent, &c_name)?;
             // SAFETY: both strings are NUL-terminated and outlive the call.
-            checked(unsafe {
-                libc::linkat(existing.as_raw_fd(), c"".as_ptr(), parent.as_raw_fd(), c_name.as_ptr(), libc::AT_EMPTY_PATH)
-            })?;
+            checked(unsafe { libc::linkat(existing.as_raw_fd(), c"".as_ptr(), parent.as_raw_fd(), c_name.as_ptr(), libc::AT_EMPTY_PATH) })?;
         }
         tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => {
             folder.clear(&parent, &c_name)?;

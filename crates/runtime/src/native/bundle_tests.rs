@@ -128,6 +128,8 @@ fn members_that_cannot_be_are_named() {
     assert!(refused(ContainerSpec { mounts: vec![missing], ..spec() }).starts_with("mountPoints: source path"));
     let up = BindMount { source: "/tmp".into(), destination: "/x/../..".into(), read_only: false };
     assert!(refused(ContainerSpec { mounts: vec![up], ..spec() }).starts_with("mountPoints: containerPath"));
+    let proc = BindMount { source: "/tmp".into(), destination: "/proc/sys".into(), read_only: false };
+    assert!(refused(ContainerSpec { mounts: vec![proc], ..spec() }).contains("inside /proc"));
     let tmpfs = TmpfsMount { destination: "/x".into(), size_mib: 1, options: vec!["lowerdir=/".into()] };
     assert!(refused(ContainerSpec { tmpfs: vec![tmpfs], ..spec() }).contains("lowerdir"));
     let sysctl = BTreeMap::from([("kernel.panic".to_owned(), "1".to_owned())]);

@@ -135,7 +135,8 @@ fn write_files(folder: &Path, record: &Record, request: &serde_json::Value) -> i
 /// Names that become paths.
 fn check_names(spec: &ContainerSpec) -> Result<(), RunError> {
     let plain = |text: &str, more: &[u8]| {
-        (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || more.contains(&b))
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || more.contains(&b))
     };
     if !plain(&spec.id.0, b"") {
         return Err(RunError::InvalidSpec(format!("id: {:?} is not 1 to 64 of [a-z0-9-]", spec.id.0)));

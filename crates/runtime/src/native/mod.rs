@@ -28,7 +28,7 @@ use crate::native::cgroups::Layout;
 use crate::native::container::Container;
 use crate::native::monitor::Sighting;
 use crate::native::seccomp::Filters;
-use crate::native::shim::{Shim, StartError};
+use crate::native::shim::{Program, Shim, StartError};
 use crate::port::{
     ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
     Runtime, Started, Stats,
@@ -62,6 +62,7 @@ pub struct NativeRuntime {
     config: NativeConfig,
     images: Images,
     filters: Filters,
+    shim: Arc<Program>,
     machine: Machine,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
     ready: Arc<Mutex<Option<Shim>>>,
@@ -88,20 +89,23 @@ impl NativeRuntime {
         let data_dir = config.data_dir.canonicalize().map_err(step("resolve the data directory"))?;
         let config = NativeConfig { data_dir, ..config };
         let only = lock(&config.data_dir).map_err(step(&format!("lock {}", config.data_dir.display())))?;
-        let machine = Machine {
-            cgroups: Layout::detect().map_err(step("look at this machine's cgroups"))?,
-            capabilities: capabilities::available(),
-        };
+        let machine =
+            Machine { cgroups: Layout::detect().map_err(step("look at this machine's cgroups"))?, capabilities: capabilities::available() };
         let images = Images::open(&config.data_dir.join("images"), config.berth_registry.clone()).map_err(step("open images"))?;
         let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.clone()).map_err(step("open the seccomp filters"))?;
         // The one that nearly all containers need; compiled now rather than when the first task waits for it.
         let usual = capabilities::resolve(&[], &[], false, &default_capabilities(&machine), &machine.capabilities).unwrap_or_default();
         filters.compiled(&usual).map_err(step("prepare the seccomp filter"))?;
+        let shim = Program::load(&config.shim).map_err(step(&format!("load {}", config.shim.display())))?;
+        if !config.monitor.is_file() {
+            return Err(step(&format!("find {}", config.monitor.display()))(io::ErrorKind::NotFound.into()));
+        }
         let containers = container::load_all(&config.data_dir.join("containers")).map_err(step("read containers"))?;
         Ok(NativeRuntime {
             config,
             images,
             filters,
+            shim: Arc::new(shim),
             machine,
             containers: Mutex::new(containers),
             ready: Arc::default(),
@@ -126,12 +130,12 @@ impl NativeRuntime {
         if let Some(ready) = self.ready.lock().take() {
             return Ok(ready);
         }
-        Shim::prepare(&self.config.shim).map_err(|e| RunError::System(e.to_string()))
+        Shim::prepare(&self.shim).map_err(|e| RunError::System(e.to_string()))
     }
 
     /// Has one ready for the next start: loading the program is a good part of what a start takes.
     fn prepare_next(&self) {
-        let (ready, program) = (Arc::clone(&self.ready), self.config.shim.clone());
+        let (ready, program) = (Arc::clone(&self.ready), Arc::clone(&self.shim));
         tokio::spawn(async move {
             if ready.lock().is_none()
                 && let Ok(shim) = Shim::prepare(&program)
@@ -147,7 +151,7 @@ impl NativeRuntime {
             Err(StartError::Failed(error)) => Err(error),
             // The one kept ready had been killed; nothing has happened yet, so another may try.
             Err(StartError::Vanished) => {
-                let shim = Shim::prepare(&self.config.shim).map_err(|e| RunError::System(e.to_string()))?;
+                let shim = Shim::prepare(&self.shim).map_err(|e| RunError::System(e.to_string()))?;
                 match shim.start(&container.folder).await {
                     Ok(started) => Ok(started),
                     Err(StartError::Failed(error)) => Err(error),
@@ -264,7 +268,7 @@ impl Runtime for NativeRuntime {
         };
         let (timeout, limit) = (spec.timeout, spec.output_limit);
         let request = container.exec_request(started.pid, spec, &self.machine.cgroups)?;
-        shim::exec(&self.config.shim, &request, timeout, limit).await
+        shim::exec(&self.shim, &request, timeout, limit).await
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats, RunError> {

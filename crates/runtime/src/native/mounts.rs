@@ -36,6 +36,10 @@ pub fn mounts(spec: &ContainerSpec, folder: &Path) -> Result<Vec<Value>, RunErro
         if !is_plain_absolute(&given.destination) || given.destination == Path::new("/") {
             return Err(RunError::InvalidSpec(format!("mountPoints: containerPath {:?} is not a path below /", given.destination)));
         }
+        if given.destination.starts_with("/proc") {
+            // What is hidden in /proc is found by name; something else in its place would be what is hidden.
+            return Err(RunError::InvalidSpec(format!("mountPoints: containerPath {:?} is inside /proc", given.destination)));
+        }
         if !given.source.is_absolute() || !given.source.exists() {
             return Err(RunError::InvalidSpec(format!("mountPoints: source path {:?} does not exist on this machine", given.source)));
         }
@@ -45,7 +49,13 @@ pub fn mounts(spec: &ContainerSpec, folder: &Path) -> Result<Vec<Value>, RunErro
     }
     for given in &spec.tmpfs {
         if !is_plain_absolute(&given.destination) || given.destination == Path::new("/") {
-            return Err(RunError::InvalidSpec(format!("linuxParameters.tmpfs: containerPath {:?} is not a path below /", given.destination)));
+            return Err(RunError::InvalidSpec(format!(
+                "linuxParameters.tmpfs: containerPath {:?} is not a path below /",
+                given.destination
+            )));
+        }
+        if given.destination.starts_with("/proc") {
+            return Err(RunError::InvalidSpec(format!("linuxParameters.tmpfs: containerPath {:?} is inside /proc", given.destination)));
         }
         own.retain(|(destination, _)| *destination != given.destination);
         own.push((given.destination.clone(), tmpfs(given)?));
@@ -66,8 +76,32 @@ fn bind(source: &Path, destination: &Path, read_only: bool) -> Value {
 /// Docker's defaults unless the task definition says the opposite.
 fn tmpfs(given: &TmpfsMount) -> Result<Value, RunError> {
     const KNOWN: [&str; 26] = [
-        "defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync", "remount", "mand", "nomand",
-        "atime", "noatime", "diratime", "nodiratime", "bind", "rbind", "relatime", "norelatime", "strictatime", "nostrictatime", "private",
+        "defaults",
+        "ro",
+        "rw",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "exec",
+        "noexec",
+        "sync",
+        "async",
+        "dirsync",
+        "remount",
+        "mand",
+        "nomand",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "bind",
+        "rbind",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "private",
     ];
     const KNOWN_VALUES: [&str; 7] = ["mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks=", "mpol=", "size="];
     // Accepted by ECS, without meaning for a new tmpfs of a container's own.

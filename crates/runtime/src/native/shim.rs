@@ -1,7 +1,8 @@
 //! The agent's side of `berth-shim`: starts it, tells it what to do, hears what came of it.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,6 +16,64 @@ use crate::port::{ExecOutcome, RunError, Started};
 
 /// A start takes milliseconds; a minute means that something in the kernel or on the disk hangs.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The shim's program as a sealed copy in memory.
+///
+/// A container can reach the program that its first process was before it became the container's (`/proc/self/exe`); through a
+/// file it could overwrite the machine's own shim (CVE-2019-5736). This copy nobody can change.
+#[derive(Debug)]
+pub struct Program {
+    copy: File,
+}
+
+impl Program {
+    /// Copies the program.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn load(path: &Path) -> io::Result<Program> {
+        const MFD_EXEC: libc::c_uint = 0x10;
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        // SAFETY: the name is a literal.
+        let mut fd = unsafe { libc::memfd_create(c"berth-shim".as_ptr(), flags | MFD_EXEC) };
+        if fd == -1 {
+            // Kernels before 6.3 do not know that flag, and do not need it.
+            // SAFETY: as above.
+            fd = unsafe { libc::memfd_create(c"berth-shim".as_ptr(), flags) };
+        }
+        if fd == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        let mut copy = unsafe { File::from_raw_fd(fd) };
+        io::copy(&mut File::open(path)?, &mut copy)?;
+        let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+        // SAFETY: plain fcntl on a descriptor we own.
+        if unsafe { libc::fcntl(copy.as_raw_fd(), libc::F_ADD_SEALS, seals) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Program { copy })
+    }
+
+    /// Starts it with a socket as its stdin and lets it be reaped whenever it, or the monitor it becomes, ends.
+    fn spawn(&self, mode: &str, stdout: Stdio, stderr: Stdio) -> io::Result<UnixStream> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        // Nothing but program and arguments: so the standard library takes posix_spawn, which does not copy the agent's memory map.
+        let mut child = tokio::process::Command::new(format!("/proc/self/fd/{}", self.copy.as_raw_fd()))
+            .arg0("berth-shim")
+            .arg(mode)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(stdout)
+            .stderr(stderr)
+            .kill_on_drop(false)
+            .spawn()
+            .map_err(|e| io::Error::new(e.kind(), format!("run berth-shim: {e}")))?;
+        tokio::spawn(async move { child.wait().await });
+        UnixStream::from_std(ours)
+    }
+}
 
 /// What the shim writes, one a line.
 #[derive(serde::Deserialize)]
@@ -36,8 +95,8 @@ impl Shim {
     ///
     /// # Errors
     /// Of the system.
-    pub fn prepare(program: &Path) -> io::Result<Shim> {
-        Ok(Shim { socket: spawn(program, "start", Stdio::null(), Stdio::null())? })
+    pub fn prepare(program: &Program) -> io::Result<Shim> {
+        Ok(Shim { socket: program.spawn("start", Stdio::null(), Stdio::null())? })
     }
 
     /// Has it make the container whose folder is `folder`; returns when the container's program executes.
@@ -90,34 +149,16 @@ fn failure(blame: &str, text: String) -> RunError {
     }
 }
 
-/// Starts the shim with a socket as its stdin and lets it be reaped whenever it, or the monitor it becomes, ends.
-fn spawn(program: &Path, mode: &str, stdout: Stdio, stderr: Stdio) -> io::Result<UnixStream> {
-    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    // Nothing but program and arguments: so the standard library takes posix_spawn, which does not copy the agent's memory map.
-    let mut child = tokio::process::Command::new(program)
-        .arg(mode)
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(stdout)
-        .stderr(stderr)
-        .kill_on_drop(false)
-        .spawn()
-        .map_err(|e| io::Error::new(e.kind(), format!("run {}: {e}", program.display())))?;
-    tokio::spawn(async move { child.wait().await });
-    UnixStream::from_std(ours)
-}
-
 /// Runs a process in a container, as `berth-shim exec` is told by `request`.
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn exec(program: &Path, request: &[u8], timeout: Duration, output_limit: usize) -> Result<ExecOutcome, RunError> {
+pub async fn exec(program: &Program, request: &[u8], timeout: Duration, output_limit: usize) -> Result<ExecOutcome, RunError> {
     let system = |step: &str, e: io::Error| RunError::System(format!("{step}: {e}"));
     let (writer, mut output) = pipe::pipe().map_err(|e| system("make the output pipe", e))?;
     let writer = writer.into_blocking_fd().map_err(|e| system("make the output pipe", e))?;
     let second = writer.try_clone().map_err(|e| system("make the output pipe", e))?;
-    let mut socket = spawn(program, "exec", writer.into(), second.into()).map_err(|e| system("start the shim", e))?;
+    let mut socket = program.spawn("exec", writer.into(), second.into()).map_err(|e| system("start the shim", e))?;
     socket.write_all(request).await.map_err(|e| system("talk to the shim", e))?;
     socket.shutdown().await.map_err(|e| system("talk to the shim", e))?;
 

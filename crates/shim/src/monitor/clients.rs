@@ -39,9 +39,8 @@ impl Clients {
     /// Takes one new connection.
     pub fn accept(&mut self) {
         // SAFETY: no address is asked for.
-        let fd = unsafe {
-            libc::accept4(self.listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
-        };
+        let fd =
+            unsafe { libc::accept4(self.listener, std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) };
         if fd >= 0 {
             self.open.push(Client { fd, command: [0; MAX_COMMAND], length: 0, waits: false });
         }

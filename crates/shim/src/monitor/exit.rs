@@ -14,8 +14,8 @@ impl Exit {
     /// Reaps the container, which must have ended.
     pub fn reap(pid: i32, oom_file: &str, at: Duration) -> Exit {
         let mut status = 0;
-        // SAFETY: `status` has room for what the kernel writes. __WALL because libcontainer clones with flags of its own.
-        let reaped = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
+        // SAFETY: `status` has room for what the kernel writes.
+        let reaped = unsafe { libc::waitpid(pid, &raw mut status, 0) };
         let signal = if reaped == pid && libc::WIFSIGNALED(status) { libc::WTERMSIG(status) } else { 0 };
         let code = match (reaped == pid, signal) {
             (false, _) => 255,
@@ -27,13 +27,7 @@ impl Exit {
 
     /// One line of JSON, as it stands in the exit file and goes to waiting clients.
     pub fn line(&self) -> String {
-        format!(
-            "{{\"code\":{},\"signal\":{},\"oom\":{},\"at\":{}}}\n",
-            self.code,
-            self.signal,
-            self.oom,
-            self.at.as_nanos()
-        )
+        format!("{{\"code\":{},\"signal\":{},\"oom\":{},\"at\":{}}}\n", self.code, self.signal, self.oom, self.at.as_nanos())
     }
 
     /// Writes the exit file; a reader sees all of it or none.
