@@ -35,6 +35,16 @@ fn config(folder: &Path, name: &str) -> NativeConfig {
     }
 }
 
+/// Ends what a failed test leaves: kills only processes in cgroups of this test's own name.
+struct Sweep(String);
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let Ok(cgroups) = berth_runtime::native::cgroups::Layout::detect() else { return };
+        cgroups.sweep(&self.0);
+    }
+}
+
 /// Mounts, cgroups and processes that mention `word`.
 fn leftovers(word: &str, folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
@@ -69,6 +79,7 @@ async fn passes_the_suite_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = config(folder.path(), "suite");
     let root = config.cgroup_root.clone();
+    let _sweep = Sweep(root.clone());
     let opened = config.clone();
     let open = move || Arc::new(NativeRuntime::open(opened.clone()).expect("the runtime opens")) as Arc<dyn Runtime>;
     let own = folder.path().join("suite");
@@ -133,6 +144,7 @@ async fn a_container_without_its_monitor_is_lost_and_can_be_removed() {
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = config(folder.path(), "lost");
+    let _sweep = Sweep(config.cgroup_root.clone());
     let registry = TestRegistry::start().await;
     registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
     let runtime = NativeRuntime::open(config.clone()).expect("open");

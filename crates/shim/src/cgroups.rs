@@ -50,8 +50,21 @@ pub enum Cgroup {
     V2(OwnedFd),
 }
 
+/// The parent is the task's, and goes away with the task's last container, possibly right while the next one is made.
+const ATTEMPTS: u32 = 8;
+
 /// Makes the cgroup at `path` with its limits; `hierarchies` are version 1's mount points, none on version 2.
 pub fn make(path: &str, hierarchies: &[PathBuf], resources: &Resources) -> io::Result<Cgroup> {
+    for _ in 1..ATTEMPTS {
+        match make_once(path, hierarchies, resources) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+    make_once(path, hierarchies, resources)
+}
+
+fn make_once(path: &str, hierarchies: &[PathBuf], resources: &Resources) -> io::Result<Cgroup> {
     if hierarchies.is_empty() {
         return make_v2(path, resources);
     }

@@ -161,6 +161,28 @@ impl Layout {
         Ok(())
     }
 
+    /// Kills everything below a runtime's own cgroup and removes it as far as it is empty; best effort, for clearing up after
+    /// a runtime that is gone.
+    pub fn sweep(&self, root: &str) {
+        for top in self.folders(root) {
+            let mut folders = vec![top];
+            let mut next = 0;
+            while next < folders.len() {
+                let children = std::fs::read_dir(&folders[next]).into_iter().flatten().flatten();
+                folders.extend(children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+                next += 1;
+            }
+            for folder in folders.iter().rev() {
+                let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+                for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()) {
+                    // SAFETY: plain kill of a member of this runtime's own cgroup.
+                    unsafe { libc::kill(pid, libc::SIGKILL) };
+                }
+                let _ = std::fs::remove_dir(folder);
+            }
+        }
+    }
+
     /// Whether the cgroup exists in any hierarchy.
     pub fn exists(&self, path: &str) -> bool {
         self.folders(path).iter().any(|folder| folder.exists())

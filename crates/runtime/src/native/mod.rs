@@ -161,6 +161,18 @@ impl NativeRuntime {
         }
     }
 
+    /// Gives back what an ended container needs no more: its cgroups, and the task's if it was the last. Its mounts went with its
+    /// namespace; its folder stays for its output and its exit code, until `remove`.
+    fn release(&self, container: &Container) {
+        let (cgroups, own) = (self.machine.cgroups.clone(), container.record.cgroup.clone());
+        let parent = format!("/{}/{}", self.config.cgroup_root, container.record.spec.cgroup_parent);
+        tokio::spawn(async move {
+            let _ = container::remove_cgroup(&cgroups, &own).await;
+            // Refused while another container of the task has a cgroup in it, as it should be.
+            let _ = cgroups.remove(&parent);
+        });
+    }
+
     async fn state(&self, container: &Container) -> ContainerState {
         match monitor::sight(&container.folder).await {
             Sighting::Running(started) => ContainerState::Running(started),
@@ -255,7 +267,10 @@ impl Runtime for NativeRuntime {
     async fn wait(&self, id: &ContainerId) -> Result<Exit, RunError> {
         let container = self.container(id)?;
         match monitor::wait(&container.folder).await {
-            Some(exit) => Ok(exit),
+            Some(exit) => {
+                self.release(&container);
+                Ok(exit)
+            }
             None if container.was_started() => Err(RunError::System(format!("container {id} is lost: nobody saw how it ended"))),
             None => Err(RunError::System(format!("container {id} has not been started"))),
         }
