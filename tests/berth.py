@@ -245,11 +245,16 @@ class Berth:
         self.signal(signal.SIGTERM)
         return self.wait()
 
+    def _has_left_something(self):
+        import leftovers
+
+        return any(leftovers.of(self.data_dir).values())
+
     def end(self):
         """Whatever state it is in: stops tasks and server, and removes the data directory. Only failures are an error."""
         try:
-            if self.role == "up" and not self.alive and (self.data_dir / "state.db").exists():
-                # Containers may still run; only a Berth knows how to end them properly.
+            if self.role == "up" and not self.alive and self._has_left_something():
+                # Only a Berth knows how to end containers properly.
                 self.listen = "127.0.0.1:0"
                 self.start(wait=False)
                 until("Berth to be ready for its end", lambda: self.process.poll() is not None or self._ready(), 30)

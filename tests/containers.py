@@ -6,6 +6,9 @@ from pathlib import Path
 from berth import Gone, http_text, until
 from ecs_calls import describe, register, run, until_status
 
+# Runs until it is asked to stop; as pid 1 a plain sleep would not hear SIGTERM.
+IDLE = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
+
 
 def shell(script, name="app", **members):
     """A container of the shell image that runs a script."""

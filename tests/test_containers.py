@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from berth import until
-from containers import ended, finished, hello, output, page, pids_of, running, said, shell, start, stop
+from containers import IDLE, ended, finished, hello, output, page, pids_of, running, said, shell, start, stop
 from ecs_calls import describe, register, run, until_status
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED (needs root): namespaces, mounts, cgroups")
@@ -27,7 +27,7 @@ def test_the_exit_code_of_a_container_is_reported(up, code):
 
 
 def test_a_container_killed_by_a_signal_has_128_and_its_number(up):
-    task = running(up, shell("sleep 600"))
+    task = running(up, shell(IDLE))
     os.kill(pids_of(task["containers"][0])[0], signal.SIGKILL)
     task = ended(up, task["taskArn"])
     assert task["containers"][0]["exitCode"] == 137
@@ -42,7 +42,7 @@ def test_hello_exits_on_demand_with_the_code_asked_for(up):
 
 
 def test_a_side_container_may_end_and_the_task_goes_on(up):
-    task = running(up, shell("sleep 600", name="main"), shell("exit 5", name="side", essential=False))
+    task = running(up, shell(IDLE, name="main"), shell("exit 5", name="side", essential=False))
     arn = task["taskArn"]
 
     def side():
@@ -122,7 +122,7 @@ def test_a_user_that_is_not_there_cannot_start(up):
 
 
 def test_one_container_that_cannot_start_ends_the_whole_task(up):
-    task = finished(up, shell("sleep 600", name="good"), {"name": "bad", "image": "127.0.0.1:1/none:1", "memory": 16})
+    task = finished(up, shell(IDLE, name="good"), {"name": "bad", "image": "127.0.0.1:1/none:1", "memory": 16})
     assert task["stoppedReason"].startswith("CannotPull")
     assert task["lastStatus"] == "STOPPED"
     assert not [pid for c in task["containers"] if "runtimeId" in c for pid in pids_of(c)]
@@ -192,7 +192,7 @@ def test_ulimits(up):
 
 
 def test_the_memory_limit_is_the_cgroups(up):
-    task = running(up, shell("sleep 600", memory=48))
+    task = running(up, shell(IDLE, memory=48))
     runtime_id = task["containers"][0]["runtimeId"]
     found = [
         os.path.join(folder, name)
@@ -244,10 +244,15 @@ def test_a_dependency_that_fails_ends_what_waits_for_its_success(up):
     assert "exitCode" not in next(c for c in task["containers"] if c["name"] == "second")
 
 
-def test_a_health_check_makes_a_task_healthy_and_unhealthy(up):
-    check = {"command": ["CMD-SHELL", "test -f /tmp/well"], "interval": 5, "timeout": 2, "retries": 1}
-    task = running(up, shell("echo > /tmp/well; read -r go < /tmp/go; sleep 600", healthCheck=check))
-    arn = task["taskArn"]
+def test_a_health_check_is_run_or_refused_but_never_ignored(up):
+    check = {"command": ["CMD-SHELL", "cat /tmp/well"], "interval": 5, "timeout": 2, "retries": 1}
+    definition = register(up.ecs, containers=[shell("echo > /tmp/well; " + IDLE, healthCheck=check)])
+    answer = up.ecs.run_task(cluster=DEFAULT, taskDefinition=definition)
+    if answer["failures"]:
+        # The agent does not announce ecs.capability.container-health-check, so nothing may be placed on it.
+        assert [f["reason"] for f in answer["failures"]] == ["ATTRIBUTE"] and answer["tasks"] == []
+        return
+    arn = answer["tasks"][0]["taskArn"]
     until("HEALTHY", lambda: describe(up.ecs, DEFAULT, arn)["healthStatus"] == "HEALTHY")
     stop(up, arn)
 
@@ -280,7 +285,7 @@ def test_ps_shows_where_a_task_listens(up):
 
 
 def test_the_same_image_starts_many_tasks_at_once(up):
-    definition = register(up.ecs, containers=[shell("sleep 600", memory=8, cpu=1)])
+    definition = register(up.ecs, containers=[shell(IDLE, memory=8, cpu=1)])
     arns = [arn for _ in range(3) for arn in run(up.ecs, DEFAULT, definition, count=10)]
     for arn in arns:
         until_status(up.ecs, DEFAULT, arn, "RUNNING")
@@ -292,6 +297,6 @@ def test_the_same_image_starts_many_tasks_at_once(up):
 
 def test_a_stop_right_after_the_start_ends_the_task(up):
     for _ in range(5):
-        arn = start(up, shell("sleep 600"))
+        arn = start(up, shell(IDLE))
         up.ecs.stop_task(cluster=DEFAULT, task=arn)
         assert ended(up, arn)["stopCode"] == "UserInitiated"

@@ -100,7 +100,9 @@ impl Docker {
         std::fs::create_dir_all(&dir)?;
         let log = std::fs::File::create(dir.join("log"))?;
         let path = |name: &str| dir.join(name).display().to_string();
-        let engine = Command::new("dockerd")
+        // A network namespace of its own: what Docker leaves behind of bridges and rules goes with it.
+        let engine = Command::new("unshare")
+            .args(["--net", "--", "dockerd"])
             .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
             .args(["--host", &format!("unix://{}", path("socket"))])
             .stdin(Stdio::null())
