@@ -55,11 +55,12 @@ def until(what, check, patience=PATIENCE, pause=0.05):
 
 
 def start_time(pid):
-    """When a process started, in clock ticks; None if there is none. A pid alone may come to mean another process."""
+    """When a process started, in clock ticks; None if it has ended. A pid alone may come to mean another process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
         return None
+    return None if fields[0] in "ZX" else fields[19]
 
 
 def command_line(pid):
@@ -81,8 +82,13 @@ def run_folder():
             RUNS.chmod(0o1777)
         _run = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=RUNS))
         (_run / "pid").write_text(f"{os.getpid()} {start_time(os.getpid())}")
-        atexit.register(shutil.rmtree, _run, ignore_errors=True)
+        atexit.register(remove_run_folder)
     return _run
+
+
+def remove_run_folder():
+    if _run is not None:
+        shutil.rmtree(_run, ignore_errors=True)
 
 
 def fresh_folder(name):

@@ -1,6 +1,5 @@
 """Fixtures: a server alone for the whole run, a Berth with real containers for a module, and others on demand."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +8,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from berth import ROOT, Berth, clear_up_after_killed_runs, unique  # noqa: E402
+from berth import ROOT, Berth, clear_up_after_killed_runs, remove_run_folder, unique  # noqa: E402
 
 
 def pytest_configure(config):
     # With xdist the workers would each clear up what the others use; only the first process does.
     if not hasattr(config, "workerinput"):
         clear_up_after_killed_runs()
+
+
+def pytest_unconfigure():
+    # xdist's workers end without their atexit functions.
+    remove_run_folder()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -66,11 +70,6 @@ def new_berth():
         berth.end()
 
 
-def needs_root():
-    if os.geteuid() != 0:
-        pytest.skip("SKIPPED (needs root): real containers need namespaces, mounts and cgroups", allow_module_level=True)
-
-
 @pytest.fixture(scope="session")
 def hello_archive():
     """target/hello.tar, packed by `cargo xtask image hello` if it is not there."""
@@ -91,7 +90,6 @@ def shell_archive(tmp_path_factory):
 @pytest.fixture(scope="module")
 def up(hello_archive, shell_archive):
     """`berth up` with the images hello:latest and shell:1, ended and checked for leftovers at the module's end."""
-    needs_root()
     berth = Berth("up")
     try:
         berth.start()
@@ -105,7 +103,6 @@ def up(hello_archive, shell_archive):
 @pytest.fixture
 def new_up(hello_archive, shell_archive):
     """A `berth up` of the test's own, started and with both images."""
-    needs_root()
     made = []
 
     def make(**settings):

@@ -1,13 +1,23 @@
 """Tasks with real containers: running scripts, finding their processes, asking them over HTTP."""
 
+import os
 import socket
 from pathlib import Path
+
+import pytest
 
 from berth import Gone, http_text, until
 from ecs_calls import describe, register, run, until_status
 
 # Runs until it is asked to stop; as pid 1 a plain sleep would not hear SIGTERM.
 IDLE = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
+
+
+def skip_unless_root(module):
+    """For the top of a module: without root all of it is skipped, in one line that names it."""
+    if os.geteuid() != 0:
+        name = Path(module).name
+        pytest.skip(f"SKIPPED (needs root): {name}: real containers need namespaces, mounts and cgroups", allow_module_level=True)
 
 
 def shell(script, name="app", **members):

@@ -86,11 +86,6 @@ def of(data_dir):
     }
 
 
-def of_machine():
-    """Counts over the whole machine, to catch what carries no name of ours (veths, anonymous mounts)."""
-    return {"mounts": len(mounts("/")), "links": links(), "nft tables": nft_tables()}
-
-
 def remove_all_of(data_dir):
     """By force. Processes must be in a cgroup that bears our name, or they are left alone."""
     if os.geteuid() != 0:

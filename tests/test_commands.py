@@ -1,16 +1,19 @@
 """Berth's own commands against a server alone: settings, env, ps, image load, down, signals."""
 
+import base64
 import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 
 import pytest
 
-from berth import binary, clean_environment, unique, until
+from berth import aws_binary, binary, clean_environment, unique
 from ecs_calls import register, run, until_status
 from fake_agent import FakeAgent
+from http_call import exchange
 
 
 def berth(*arguments, **environment):
@@ -70,17 +73,11 @@ def test_env_exports_what_every_aws_tool_reads(server):
     assert values["AWS_ENDPOINT_URL"] == server.endpoint
     assert (values["AWS_ACCESS_KEY_ID"], values["AWS_SECRET_ACCESS_KEY"]) == (key, secret)
     assert values["AWS_REGION"] == values["AWS_DEFAULT_REGION"] == "us-east-1"
-    script = f'eval "$({binary()} env --data-dir {server.data_dir})" && {aws()} ecs list-clusters --output text'
+    script = f'eval "$({binary()} env --data-dir {server.data_dir})" && {aws_binary()} ecs list-clusters --output text'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=120, env=clean_environment(), check=False)
     assert done.returncode == 0 and "cluster/default" in done.stdout, done
     assert json.loads(server.run("env", "--output", "json").stdout)["AWS_ENDPOINT_URL"] == server.endpoint
     assert f"AWS_ENDPOINT_URL={server.endpoint}" in server.run("env", "--output", "dotenv").stdout.replace('"', "")
-
-
-def aws():
-    from berth import aws_binary
-
-    return aws_binary()
 
 
 def test_commands_without_a_berth_say_what_to_do(tmp_path):
@@ -125,10 +122,6 @@ def test_images_are_loaded_into_the_registry(server, hello_archive, shell_archiv
 
 
 def _registry(server, path):
-    import base64
-
-    from http_call import exchange
-
     pair = base64.b64encode(":".join(server.credentials).encode()).decode()
     answer = exchange(server.endpoint, "GET", path, {"Authorization": f"Basic {pair}"})
     assert answer.status == 200, answer
@@ -136,8 +129,6 @@ def _registry(server, path):
 
 
 def test_the_registry_wants_credentials(server):
-    from http_call import exchange
-
     answer = exchange(server.endpoint, "GET", "/v2/")
     assert answer.status == 401 and "www-authenticate" in answer.headers
 
@@ -173,7 +164,7 @@ def test_down_stops_tasks_and_server(new_berth):
     done = started.run("down")
     assert started.wait() == 0
     assert "stopped" in done.stdout
-    assert [(task, status) for kind, m in agent.frames if kind == "PayloadMessage" for t in m["tasks"] for task, status in [(t["arn"], t["desiredStatus"])]][-1] == (arn, "STOPPED")
+    agent.wait_for_task(arn, "STOPPED")
     started.start()
     task = started.ecs.describe_tasks(cluster="default", tasks=[arn])["tasks"][0]
     assert (task["lastStatus"], task["desiredStatus"]) == ("STOPPED", "STOPPED")
@@ -206,8 +197,6 @@ def test_up_without_root_says_what_to_do(tmp_path):
 
 
 def test_idle_connections_do_not_hold_up_the_end(new_berth):
-    import socket
-
     started = new_berth().start()
     host, port = started.endpoint.removeprefix("http://").split(":")
     idle = [socket.create_connection((host, int(port))) for _ in range(20)]

@@ -7,10 +7,10 @@ import socket
 import pytest
 
 from berth import http_text, until
-from containers import ended, finished, free_port, hello, host_ports, output, page, pids_of, running, shell, stop
+from containers import ended, finished, free_port, hello, host_ports, output, page, pids_of, running, shell, skip_unless_root, stop
 from ecs_calls import describe, register, run, service, tasks_of, until_status, until_steady
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED (needs root): namespaces, mounts, cgroups")
+skip_unless_root(__file__)
 DEFAULT = "default"
 
 

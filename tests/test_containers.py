@@ -6,10 +6,10 @@ import signal
 import pytest
 
 from berth import until
-from containers import IDLE, ended, finished, hello, output, page, pids_of, running, said, shell, start, stop
+from containers import IDLE, ended, finished, hello, output, page, pids_of, running, said, shell, skip_unless_root, start, stop
 from ecs_calls import describe, register, run, until_status
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED (needs root): namespaces, mounts, cgroups")
+skip_unless_root(__file__)
 DEFAULT = "default"
 
 

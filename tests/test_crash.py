@@ -9,10 +9,10 @@ import pytest
 
 import leftovers
 from berth import Berth, binary, clean_environment, fresh_folder, http_text, until
-from containers import IDLE, ended, hello, host_ports, page, pids_of, running, said, shell, start, stop
+from containers import IDLE, ended, hello, host_ports, page, pids_of, running, said, shell, skip_unless_root, start, stop
 from ecs_calls import describe, register, run, service, tasks_of, until_status, until_steady
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED (needs root): namespaces, mounts, cgroups")
+skip_unless_root(__file__)
 DEFAULT = "default"
 
 

@@ -3,14 +3,12 @@
 import os
 import signal
 
-import pytest
-
 import leftovers
 from berth import until
-from containers import IDLE, ended, finished, free_port, hello, host_ports, page, running, shell, start
+from containers import IDLE, ended, finished, free_port, hello, host_ports, page, running, shell, skip_unless_root, start
 from ecs_calls import register, service, tasks_of, until_steady
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED (needs root): namespaces, mounts, cgroups")
+skip_unless_root(__file__)
 DEFAULT = "default"
 
 
@@ -32,11 +30,6 @@ def do_everything(up):
     arn = start(up, shell(IDLE))
     ecs.stop_task(cluster=DEFAULT, task=arn)
     ended(up, arn)
-
-
-def machine():
-    """Links and tables of the whole machine: a veth has no name of ours. Others work here, too, so only names that are new count."""
-    return {"links": set(leftovers.links()), "nft tables": set(leftovers.nft_tables()), "mounts": set(leftovers.mounts("berth"))}
 
 
 def assert_nothing_of(data_dir):
@@ -127,19 +120,3 @@ def test_two_berths_on_one_machine_do_not_touch_each_other(new_up):
     assert second.wait() == 0
     assert_nothing_of(second.data_dir)
     assert "Hello from Berth" in page(host_ports(kept)[0])
-
-
-def test_nothing_of_a_whole_round_is_left_on_the_machine(new_up):
-    before = machine()
-    up = new_up()
-    do_everything(up)
-    up.run("down")
-    up.wait()
-
-    def fresh():
-        now = machine()
-        name = leftovers.short_name(up.data_dir)
-        return [item for kind in now for item in now[kind] - before[kind] if name in item or kind == "links" and item.startswith("v")]
-
-    # Another Berth of this machine may be making links meanwhile; what stays is ours.
-    until("no new link, table or mount", lambda: not fresh())

@@ -3,7 +3,7 @@
 import pytest
 
 from berth import unique
-from ecs_calls import refused, register, run, tasks_of
+from ecs_calls import refused, register, run, tasks_of, until_steady
 
 LISTS = {
     "list_clusters": "clusterArns",
@@ -85,7 +85,6 @@ def test_a_token_of_another_list_is_refused(ecs, many, name):
 def test_items_made_and_removed_between_pages_harm_nothing(ecs):
     """The page after an item that is gone begins where it was; what was inserted behind the page is not lost."""
     mark = unique("between")
-    arn = "arn:aws:ecs:us-east-1:000000000000:task-definition"
 
     def make(letter):
         register(ecs, f"{mark}-{letter}")
@@ -181,8 +180,6 @@ def test_tasks_are_listed_by_every_filter(ecs, cluster, agents):
     stopped = run(ecs, cluster, one)[0]
     ecs.stop_task(cluster=cluster, task=stopped)
     service = ecs.create_service(cluster=cluster, serviceName="web", taskDefinition=one, desiredCount=2)["service"]
-    from ecs_calls import until_steady
-
     until_steady(ecs, cluster, "web")
     of_service = tasks_of(ecs, cluster, serviceName="web")
     assert len(of_service) == 2

@@ -1,6 +1,8 @@
 """The AWS JSON 1.1 edge: envelopes, malformed input, signatures."""
 
+import http.client
 import re
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -294,9 +296,6 @@ def test_sdk_signatures_of_all_signing_styles_are_accepted(server):
 
 
 def test_keep_alive_connections_survive_errors(server):
-    import http.client
-    from urllib.parse import urlsplit
-
     connection = http.client.HTTPConnection(urlsplit(server.endpoint).netloc, timeout=60)
     for _ in range(3):
         connection.request("POST", "/", body=b"{}", headers={"X-Amz-Target": f"{TARGET}.Nothing"})

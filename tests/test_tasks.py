@@ -1,5 +1,7 @@
 """RunTask, StartTask, StopTask, DescribeTasks: placement, refusals, overrides, idempotency, a task's life."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from berth import unique, until
@@ -8,7 +10,7 @@ from ecs_calls import container, describe, refused, register, run, until_status
 ZEROS = "0" * 32
 
 
-def failures_of(ecs, cluster, agents, definition, count=1, agent=None, **members):
+def failures_of(ecs, cluster, definition, count=1, **members):
     """Runs tasks; gives `failures[]` as (arn, reason), and how many tasks there are."""
     answer = ecs.run_task(cluster=cluster, taskDefinition=definition, count=count, **members)
     return [(f["arn"], f["reason"]) for f in answer["failures"]], len(answer["tasks"])
@@ -102,7 +104,7 @@ def test_no_cpu_no_memory_no_port_no_attribute_are_failures_that_name_the_instan
     agent = agents(cluster, cpu=100, memory=100)
 
     def refusals(**members):
-        return failures_of(ecs, cluster, agents, register(ecs, containers=[container(**members)]))
+        return failures_of(ecs, cluster, register(ecs, containers=[container(**members)]))
 
     assert refusals(cpu=101) == ([(agent.arn, "RESOURCE:CPU")], 0)
     assert refusals(memory=101) == ([(agent.arn, "RESOURCE:MEMORY")], 0)
@@ -115,13 +117,13 @@ def test_an_instance_whose_agent_is_away_is_a_failure_agent(ecs, cluster, agents
     agent = agents(cluster)
     agent.drop()
     until("the agent to be away", lambda: not agent.is_connected())
-    assert failures_of(ecs, cluster, agents, register(ecs)) == ([(agent.arn, "AGENT")], 0)
+    assert failures_of(ecs, cluster, register(ecs)) == ([(agent.arn, "AGENT")], 0)
 
 
 def test_some_tasks_find_room_and_the_rest_are_failures(ecs, cluster, agents):
     agent = agents(cluster, cpu=100)
     definition = register(ecs, containers=[container(cpu=40)])
-    failures, placed = failures_of(ecs, cluster, agents, definition, count=5)
+    failures, placed = failures_of(ecs, cluster, definition, count=5)
     assert placed == 2
     assert set(failures) == {(agent.arn, "RESOURCE:CPU")}
 
@@ -130,7 +132,7 @@ def test_room_comes_back_when_a_task_has_stopped(ecs, cluster, agents):
     agents(cluster, cpu=100)
     definition = register(ecs, containers=[container(cpu=100)])
     (arn,) = run(ecs, cluster, definition)
-    assert failures_of(ecs, cluster, agents, definition)[1] == 0
+    assert failures_of(ecs, cluster, definition)[1] == 0
     ecs.stop_task(cluster=cluster, task=arn)
     until_status(ecs, cluster, arn, "STOPPED")
     assert run(ecs, cluster, definition)
@@ -139,7 +141,7 @@ def test_room_comes_back_when_a_task_has_stopped(ecs, cluster, agents):
 def test_a_static_port_is_given_once_per_instance(ecs, cluster, agents):
     first, second = agents(cluster), agents(cluster)
     definition = register(ecs, containers=[container(portMappings=[{"containerPort": 80, "hostPort": 8080}])])
-    failures, placed = failures_of(ecs, cluster, agents, definition, count=3)
+    failures, placed = failures_of(ecs, cluster, definition, count=3)
     assert placed == 2
     assert {reason for _, reason in failures} == {"RESOURCE:PORTS"}
     shown = ecs.describe_container_instances(cluster=cluster, containerInstances=[first.arn, second.arn])["containerInstances"]
@@ -149,12 +151,10 @@ def test_a_static_port_is_given_once_per_instance(ecs, cluster, agents):
 
 
 def test_capacity_is_never_oversold_by_callers_at_the_same_time(ecs, cluster, agents):
-    from concurrent.futures import ThreadPoolExecutor
-
     agents(cluster, cpu=1000)
     definition = register(ecs, containers=[container(cpu=100)])
     with ThreadPoolExecutor(10) as pool:
-        answers = list(pool.map(lambda _: failures_of(ecs, cluster, agents, definition, count=3), range(10)))
+        answers = list(pool.map(lambda _: failures_of(ecs, cluster, definition, count=3), range(10)))
     assert sum(placed for _, placed in answers) == 10
     assert all(reason == "RESOURCE:CPU" for failures, _ in answers for _, reason in failures)
 
@@ -210,8 +210,6 @@ def test_a_client_token_gives_the_same_tasks_again(ecs, cluster, agents):
 
 
 def test_one_client_token_from_many_threads_makes_one_set_of_tasks(ecs, cluster, agents):
-    from concurrent.futures import ThreadPoolExecutor
-
     agents(cluster)
     definition, token = register(ecs), unique("token")
     with ThreadPoolExecutor(8) as pool:
@@ -255,7 +253,7 @@ def test_overrides_are_echoed_and_reach_the_agent(ecs, cluster, agents):
 def test_overridden_sizes_count_for_placement(ecs, cluster, agents):
     agent = agents(cluster, cpu=100)
     own = {"containerOverrides": [{"name": "app", "cpu": 101}]}
-    assert failures_of(ecs, cluster, agents, register(ecs), overrides=own) == ([(agent.arn, "RESOURCE:CPU")], 0)
+    assert failures_of(ecs, cluster, register(ecs), overrides=own) == ([(agent.arn, "RESOURCE:CPU")], 0)
 
 
 def test_bad_overrides_are_refused(ecs, cluster, agents):
@@ -304,7 +302,8 @@ def test_distinct_instance_and_spread_use_every_instance(ecs, cluster, agents):
 
 
 def test_binpack_fills_one_instance(ecs, cluster, agents):
-    agents(cluster, memory=500), agents(cluster, memory=500)
+    for _ in range(2):
+        agents(cluster, memory=500)
     strategy = [{"type": "binpack", "field": "memory"}]
     arns = run(ecs, cluster, register(ecs), count=6, placementStrategy=strategy)
     assert len({describe(ecs, cluster, arn)["containerInstanceArn"] for arn in arns}) == 1

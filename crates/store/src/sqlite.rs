@@ -39,6 +39,8 @@ impl Sqlite {
             _ => BackendError::Io(format!("{name}: {error}")),
         };
         let connection = Connection::open_with_flags(path, flags).map_err(error)?;
+        // Only one process may have the file: waiting for another to let go of it would only delay the error.
+        connection.busy_timeout(std::time::Duration::ZERO).map_err(error)?;
         // Exclusive locking before the first access keeps the log's index in memory and other processes out.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(error)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(error)?;

@@ -96,7 +96,8 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             announced_failure: None,
             client_token: client_token.clone(),
         };
-        let shown = render::service(state, api.scope(), &service, true);
+        // A service of the same name that ended may have left events; they are not this one's.
+        let shown = berth_shapes::ecs::Service { events: Some(Vec::new()), ..render::service(state, api.scope(), &service, true) };
         transaction.put(service);
         Ok(CreateServiceResponse { service: Some(shown) })
     })

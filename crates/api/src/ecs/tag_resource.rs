@@ -10,7 +10,7 @@ use crate::failure::Failure;
 pub(crate) async fn run(api: &Api, request: TagResourceRequest) -> Result<TagResourceResponse, Failure> {
     let added = parse_tags(request.tags.as_deref())?;
     api.change(|state, transaction| {
-        let resource = tagged::find(api, state, request.resource_arn.as_deref())?;
+        let resource = tagged::find(api, state, request.resource_arn.as_deref(), tagged::not_found)?;
         let mut tags = resource.tags().clone();
         merge_tags(&mut tags, added.clone())?;
         if tags != *resource.tags() {

@@ -16,8 +16,13 @@ pub(crate) struct Tagged {
     record: Record,
 }
 
-/// Finds the resource of an ARN.
-pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>) -> Result<Tagged, Failure> {
+/// What TagResource and UntagResource answer of a resource that is not there.
+pub(crate) fn not_found() -> Failure {
+    Failure::modelled(ErrorCode::ResourceNotFound, "The specified resource was not found: resourceArn")
+}
+
+/// Finds the resource of an ARN; `not_found` is the operation's own error, for everything but clusters.
+pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>, not_found: impl Fn() -> Failure) -> Result<Tagged, Failure> {
     let arn = arn.unwrap_or_default();
     let resource = parse_resource(api.scope(), arn)
         .map_err(|error| Failure::invalid(format!("{error} resourceArn: '{}'", arn.chars().take(256).collect::<String>())))?;
@@ -32,7 +37,7 @@ pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>) -> Result<Tagged
     };
     let not_found = || match &resource {
         Resource::Cluster(_) => Failure::cluster_not_found(),
-        _ => Failure::modelled(ErrorCode::ResourceNotFound, "The specified resource was not found: resourceArn"),
+        _ => not_found(),
     };
     let record = record.ok_or_else(not_found)?;
     let key = record.key();

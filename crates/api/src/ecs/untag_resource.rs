@@ -9,7 +9,7 @@ use crate::failure::Failure;
 pub(crate) async fn run(api: &Api, request: UntagResourceRequest) -> Result<UntagResourceResponse, Failure> {
     let keys = request.tag_keys.unwrap_or_default();
     api.change(|state, transaction| {
-        let resource = tagged::find(api, state, request.resource_arn.as_deref())?;
+        let resource = tagged::find(api, state, request.resource_arn.as_deref(), tagged::not_found)?;
         let mut tags = resource.tags().clone();
         tags.retain(|key, _| !keys.contains(key));
         if tags != *resource.tags() {

@@ -299,6 +299,13 @@ impl Runtime for NativeRuntime {
         all.sort_by(|a, b| a.record.spec.id.cmp(&b.record.spec.id));
         let observe = |container: Arc<Container>| async move {
             let state = self.state(&container).await;
+            if state == ContainerState::Lost {
+                // Whatever it still runs, nobody watches it any more.
+                self.machine.cgroups.kill(&container.record.cgroup);
+            }
+            if matches!(state, ContainerState::Exited(_) | ContainerState::Lost) {
+                self.release(&container);
+            }
             ContainerObservation { id: container.record.spec.id.clone(), labels: container.record.spec.labels.clone(), state }
         };
         Ok(futures_util::future::join_all(all.into_iter().map(observe)).await)
