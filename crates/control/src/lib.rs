@@ -24,7 +24,7 @@ use berth_model::ids::{ClusterName, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
 use berth_model::record::Key;
 use berth_model::service::ServiceStatus;
-use berth_model::task::StopCode;
+use berth_model::task::{StopCode, Task};
 use berth_store::{CommitError, Store, Transaction};
 use parking_lot::Mutex;
 
@@ -127,7 +127,8 @@ impl Control {
     }
 
     /// Stops all tasks of all clusters and starts none any more: what `berth down` asks for. Services keep their desired count;
-    /// the next life of the server starts their tasks again. Returns when every task is STOPPED or the time is over.
+    /// the next life of the server starts their tasks again. Returns when every task of a connected machine is STOPPED
+    /// or the time is over.
     ///
     /// # Errors
     /// [`CommitError`].
@@ -140,10 +141,13 @@ impl Control {
         let deadline = tokio::time::Instant::now() + patience;
         let mut watcher = self.shared.store.watch(self.shared.store.state().revision);
         loop {
+            // Tasks of machines that are away learn of it when they come back; nobody can wait for those.
             let live: Vec<_> = {
                 let state = self.shared.store.state();
                 watcher.resume_from(state.revision);
-                state.tasks().filter(|task| !task.is_stopped()).map(|task| (task.cluster.clone(), task.id)).collect()
+                let reachable = |task: &Task| state.instance(task.container_instance).is_some_and(|instance| instance.agent_connected);
+                let live = state.tasks().filter(|task| !task.is_stopped() && reachable(task));
+                live.map(|task| (task.cluster.clone(), task.id)).collect()
             };
             if live.is_empty() || tokio::time::Instant::now() >= deadline {
                 return Ok(live.len());

@@ -26,7 +26,8 @@ pub(super) fn run(runs: usize) -> Result<(), Box<dyn Error>> {
     // In host mode the program takes any free port, so that launches do not meet.
     for (mode, port) in [("bridge", "80"), ("host", "0")] {
         let mappings = if mode == "bridge" { json!([{"containerPort": 80}]) } else { json!([]) };
-        let container = json!({"name": "app", "image": "hello:latest", "memory": 64, "portMappings": mappings,
+        // A stop may reach the program before it has its signal handler; as pid 1 it would then be left to its stopTimeout.
+        let container = json!({"name": "app", "image": "hello:latest", "memory": 64, "portMappings": mappings, "stopTimeout": 2,
             "environment": [{"name": "PORT", "value": port}]});
         client.call("RegisterTaskDefinition", &json!({"family": mode, "networkMode": mode, "containerDefinitions": [container]}))?;
     }
