@@ -45,7 +45,7 @@ pub struct Greeting<'a> {
 
 impl Greeting<'_> {
     pub fn answer(&self, html: bool) -> Answer {
-        let task = self.task.unwrap_or("not running as an ECS task");
+        let task = self.task.unwrap_or("(no task metadata here)");
         let (host, count) = (self.host, self.count);
         if !html {
             return Answer::text(200, format!("Hello from Berth!\nhost:     {host}\ntask:     {task}\nrequests: {count}\n"));
