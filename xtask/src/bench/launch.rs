@@ -153,6 +153,8 @@ impl Drop for Docker {
     fn drop(&mut self) {
         signal(self.engine.id(), "TERM");
         let _ = self.engine.wait();
+        // The engine holds the host's network namespace by a mount that it leaves behind.
+        let _ = Command::new("umount").arg(self.dir.join("exec/netns/default")).stderr(Stdio::null()).status();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
