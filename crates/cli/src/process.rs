@@ -125,9 +125,13 @@ mod tests {
     /// A process that does nothing under a name of our choice, until it is killed. With its own name as an argument of
     /// the shell it says on stdout when it has become what it should be.
     fn process(name: &str, role: &str) -> (Killed, Process) {
+        process_with_errors_in(Stdio::null(), name, role)
+    }
+
+    fn process_with_errors_in(errors: Stdio, name: &str, role: &str) -> (Killed, Process) {
         use std::io::Read;
         let mut child = Command::new("sh");
-        child.arg0(name).args(["-c", "echo; read line", role]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        child.arg0(name).args(["-c", "echo; read line", role]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut child = child.spawn().unwrap();
         child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
         let process = Process::hold(child.id() as i32).unwrap().unwrap();
@@ -148,11 +152,12 @@ mod tests {
 
     #[test]
     fn a_berth_younger_than_the_file_is_another_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let (_child, process) = process("berth", "up");
-        let before = SystemTime::now() - Duration::from_secs(3600);
+        let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let log = std::fs::File::create(state.path().join("log")).unwrap();
+        let (_child, process) = process_with_errors_in(log.into(), "berth", "up");
+        let before = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         assert!(!process.is_berth_of(folder.path(), before));
-        assert!(process.is_berth_of(Path::new("/"), before), "a file below the directory is open");
+        assert!(process.is_berth_of(state.path(), before), "a file below the directory is open");
     }
 
     #[test]
