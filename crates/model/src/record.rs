@@ -1,6 +1,7 @@
 //! Everything the store keeps: one record per noun, addressed by a key.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,35 @@ impl fmt::Display for Key {
             Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
             Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
         }
+    }
+}
+
+/// The text is not a key's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not the key of a record")]
+pub struct KeyError(pub String);
+
+impl FromStr for Key {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let key = match parts[..] {
+            ["cluster", name] => ClusterName::parse(name).map(Self::Cluster),
+            ["family", family] => Family::parse(family).map(Self::Family),
+            ["task-definition", id] => id.rsplit_once(':').and_then(|(family, revision)| {
+                Some(Self::TaskDefinition(DefinitionId { family: Family::parse(family)?, revision: revision.parse().ok()? }))
+            }),
+            ["task", id] => id.parse().ok().map(Self::Task),
+            ["service", cluster, name] => {
+                ClusterName::parse(cluster).and_then(|cluster| Some(Self::Service(cluster, ServiceName::parse(name)?)))
+            }
+            ["service-event", cluster, name, number] => ClusterName::parse(cluster)
+                .and_then(|cluster| Some(Self::ServiceEvent(cluster, ServiceName::parse(name)?, number.parse().ok()?))),
+            ["container-instance", id] => id.parse().ok().map(Self::ContainerInstance),
+            _ => None,
+        };
+        key.ok_or_else(|| KeyError(text.to_owned()))
     }
 }
 
@@ -101,3 +131,35 @@ from_noun!(
     ServiceEvent => ServiceEvent,
     ContainerInstance => ContainerInstance,
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keys_text_is_read_back() {
+        let cluster = ClusterName::parse("default").unwrap();
+        let service = ServiceName::parse("web").unwrap();
+        let family = Family::parse("app").unwrap();
+        for key in [
+            Key::Cluster(cluster.clone()),
+            Key::Family(family.clone()),
+            Key::TaskDefinition(DefinitionId { family, revision: 7 }),
+            Key::Task("0123456789abcdef0123456789abcdef".parse().unwrap()),
+            Key::Service(cluster.clone(), service.clone()),
+            Key::ServiceEvent(cluster, service, u64::MAX),
+            Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
+        ] {
+            assert_eq!(key.to_string().parse(), Ok(key));
+        }
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in
+            ["", "task", "task/", "task/xyz", "task/0123456789abcdef0123456789abcdef/x", "cluster/a b", "task-definition/app", "lamp/1"]
+        {
+            assert_eq!(text.parse::<Key>(), Err(KeyError(text.to_owned())));
+        }
+    }
+}

@@ -63,18 +63,17 @@ pub enum Write {
 }
 
 impl Write {
-    /// The revision that the written record carries; `None` for a deletion.
+    /// Which record it writes.
     #[must_use]
-    pub const fn modified(&self) -> Option<Revision> {
+    pub fn key(&self) -> Key {
         match self {
-            Self::Put(stored) => Some(stored.modified),
-            Self::Touch { modified, .. } => Some(*modified),
-            Self::Delete(_) => None,
+            Self::Put(stored) => stored.record.key(),
+            Self::Touch { key, .. } | Self::Delete(key) => key.clone(),
         }
     }
 }
 
-/// Keeps commits. One thread calls it; conditions are checked before.
+/// Keeps commits. One caller at a time; conditions are checked before.
 pub trait Backend: Send + 'static {
     /// The last durable revision.
     ///
@@ -82,11 +81,11 @@ pub trait Backend: Send + 'static {
     /// [`BackendError`].
     fn revision(&mut self) -> Result<Revision, BackendError>;
 
-    /// Gives all records, in any order.
+    /// Gives all that was written, so that the last write of a record is what it is now.
     ///
     /// # Errors
     /// [`BackendError`].
-    fn load(&mut self, sink: &mut dyn FnMut(Stored)) -> Result<(), BackendError>;
+    fn load(&mut self, sink: &mut dyn FnMut(Write)) -> Result<(), BackendError>;
 
     /// Makes a batch of commits durable, all or none; `revision` is that of the last.
     ///
@@ -94,8 +93,10 @@ pub trait Backend: Send + 'static {
     /// [`BackendError`]; then nothing of the batch was kept.
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError>;
 
-    /// Nothing waits to be written: a good moment for housekeeping.
-    fn idle(&mut self) {}
+    /// Nothing waits to be written: a good moment for a short piece of housekeeping. Whether there is more to do.
+    fn idle(&mut self) -> bool {
+        false
+    }
 }
 
 /// Keeps nothing beyond the process's life. For tests and simulation.
@@ -107,7 +108,7 @@ impl Backend for Memory {
         Ok(Revision(0))
     }
 
-    fn load(&mut self, _sink: &mut dyn FnMut(Stored)) -> Result<(), BackendError> {
+    fn load(&mut self, _sink: &mut dyn FnMut(Write)) -> Result<(), BackendError> {
         Ok(())
     }
 

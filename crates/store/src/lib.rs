@@ -42,11 +42,18 @@ impl Store {
     /// # Errors
     /// [`BackendError`] if the backend cannot be read.
     pub fn open(mut backend: impl Backend) -> Result<Self, BackendError> {
-        let mut state = State::default();
-        backend.load(&mut |stored| state.restore(stored))?;
-        state.revision = backend.revision()?;
-        let shared = Arc::new(Shared { log: watch::Log::new(state.revision), state: RwLock::new(state) });
+        let shared = load(&mut backend)?;
         let writer = Arc::new(Writer::start(Box::new(backend), Arc::clone(&shared))?);
+        Ok(Self { shared, writer })
+    }
+
+    /// [`Store::open`] without a thread: every commit happens in its caller, which is what a simulation wants.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_inline(mut backend: impl Backend) -> Result<Self, BackendError> {
+        let shared = load(&mut backend)?;
+        let writer = Arc::new(Writer::inline(Box::new(backend), Arc::clone(&shared)));
         Ok(Self { shared, writer })
     }
 
@@ -60,7 +67,10 @@ impl Store {
     /// # Errors
     /// [`CommitError`]; then nothing of it happened (except after [`CommitError::Closed`], where it may have).
     pub async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
-        self.enqueue(transaction)?.await.map_err(|_| CommitError::Closed)?
+        match self.writer.commit_here(transaction) {
+            Ok(outcome) => outcome,
+            Err(transaction) => self.enqueue(transaction)?.await.map_err(|_| CommitError::Closed)?,
+        }
     }
 
     /// [`Store::commit`] for threads that are not part of an async runtime.
@@ -68,7 +78,10 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`].
     pub fn commit_blocking(&self, transaction: Transaction) -> Result<Revision, CommitError> {
-        self.enqueue(transaction)?.blocking_recv().map_err(|_| CommitError::Closed)?
+        match self.writer.commit_here(transaction) {
+            Ok(outcome) => outcome,
+            Err(transaction) => self.enqueue(transaction)?.blocking_recv().map_err(|_| CommitError::Closed)?,
+        }
     }
 
     /// Puts a transaction into the writer's queue at once, in the order of calls; the receiver gives its outcome.
@@ -86,6 +99,13 @@ impl Store {
     pub fn watch(&self, from: Revision) -> Watcher {
         Watcher::new(Arc::clone(&self.shared), from)
     }
+}
+
+fn load(backend: &mut impl Backend) -> Result<Arc<Shared>, BackendError> {
+    let mut state = State::default();
+    backend.load(&mut |write| state.apply(write))?;
+    state.revision = backend.revision()?;
+    Ok(Arc::new(Shared { log: watch::Log::new(state.revision), state: RwLock::new(state) }))
 }
 
 impl std::fmt::Debug for Store {

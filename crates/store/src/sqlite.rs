@@ -1,30 +1,77 @@
 //! The embedded backend: one SQLite file, write-ahead log, synchronous=FULL, held exclusively by one process.
+//!
+//! A batch of commits becomes one row of the table `log`, next to the one before it: a page or two to sync, wherever its
+//! records belong. The table `records`, by key, gets the newest of each record later, when nothing waits or when the log
+//! has become long; then the log's rows go. What is there is the records with the log's writes on top.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use berth_model::record::Record;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use berth_model::record::{Key, Record};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, BackendError, Stored, Write};
 use crate::transaction::Revision;
 
 /// The newest schema that this code writes; kept in `user_version`.
-const SCHEMA: i64 = 1;
-/// Bytes that the write-ahead log is given at first idleness. A file that grows costs a journal commit of the file system
-/// with every sync, twice the time of one that is there already.
-const LOG_BYTES: i64 = 8 * 1024 * 1024;
+const SCHEMA: i64 = 2;
+/// Bytes that SQLite's write-ahead log is given at first idleness. A file that grows costs a journal commit of the file
+/// system with every sync, twice the time of one that is there already.
+const WAL_BYTES: i64 = 8 * 1024 * 1024;
 /// Pages in the write-ahead log at which it is written back even while commits wait: before it would grow.
-const CHECKPOINT_PAGES: i64 = 1_800;
+const CHECKPOINT_PAGES: usize = 1_800;
+/// Bytes of a page that hold content, about.
+const PAGE_CONTENT: usize = 4_000;
+/// Bytes in the table `log` from which on every commit also moves some records on.
+const LONG_LOG: usize = 64 * 1024 * 1024;
+/// Records moved on at once: about a millisecond.
+const FOLD: usize = 128;
+/// Rows of the log taken out at once.
+const DROP: i64 = 128;
 
 /// A store in a file.
 pub struct Sqlite {
     connection: Connection,
-    log_pages: i64,
-    log_is_made: bool,
+    /// The newest write of each record that is in the log only.
+    fresh: HashMap<Key, Write>,
+    /// What is being moved on.
+    folding: Option<Folding>,
+    /// The newest revision in the log.
+    last: Revision,
+    /// Bytes in the log's rows.
+    log_bytes: usize,
+    wal_pages: usize,
+    wal_is_made: bool,
+    row: Vec<u8>,
+}
+
+/// The move of the log's content, up to a revision, into the table of records.
+struct Folding {
+    upto: Revision,
+    writes: Vec<Write>,
+    bytes: usize,
+}
+
+/// A write in a row of the log.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Logged<'a> {
+    Put { record: &'a Record, created: Revision, modified: Revision, version: u64 },
+    Touch { key: String, modified: Revision, version: u64 },
+    Delete { key: String },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Found {
+    Put { record: Record, created: Revision, modified: Revision, version: u64 },
+    Touch { key: String, modified: Revision, version: u64 },
+    Delete { key: String },
 }
 
 impl Sqlite {
-    /// Opens the file, making it if there is none.
+    /// Opens the file, making it if there is none, and brings an older schema up to date.
     ///
     /// # Errors
     /// [`BackendError::InUse`] if another process has it open; [`BackendError`] if it cannot be read.
@@ -38,7 +85,7 @@ impl Sqlite {
             }
             _ => BackendError::Io(format!("{name}: {error}")),
         };
-        let connection = Connection::open_with_flags(path, flags).map_err(error)?;
+        let mut connection = Connection::open_with_flags(path, flags).map_err(error)?;
         // Only one process may have the file: waiting for another to let go of it would only delay the error.
         connection.busy_timeout(std::time::Duration::ZERO).map_err(error)?;
         // Exclusive locking before the first access keeps the log's index in memory and other processes out.
@@ -51,71 +98,154 @@ impl Sqlite {
         if found > SCHEMA {
             return Err(BackendError::NewerSchema { found, known: SCHEMA });
         }
-        connection
-            .execute_batch(
-                "BEGIN IMMEDIATE;
-                 CREATE TABLE IF NOT EXISTS records (
-                     key TEXT PRIMARY KEY, created INTEGER NOT NULL, modified INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL
-                 ) WITHOUT ROWID;
-                 CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
-                 INSERT OR IGNORE INTO revision VALUES (0, 0);
-                 PRAGMA user_version = 1;
-                 COMMIT;",
-            )
-            .map_err(error)?;
-        Ok(Self { connection, log_pages: 0, log_is_made: false })
+        migrate(&mut connection).map_err(error)?;
+        Ok(Self {
+            connection,
+            fresh: HashMap::new(),
+            folding: None,
+            last: Revision(0),
+            log_bytes: 0,
+            wal_pages: 0,
+            wal_is_made: false,
+            row: Vec::new(),
+        })
     }
 
-    fn write(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        {
-            let mut put = transaction.prepare_cached(
-                "INSERT INTO records (key, created, modified, version, body) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (key) DO UPDATE SET created = ?2, modified = ?3, version = ?4, body = ?5",
-            )?;
-            let mut touch = transaction.prepare_cached("UPDATE records SET modified = ?2, version = ?3 WHERE key = ?1")?;
-            let mut delete = transaction.prepare_cached("DELETE FROM records WHERE key = ?1")?;
-            for write in writes {
-                match write {
-                    Write::Put(Stored { record, created, modified, version }) => {
-                        let body =
-                            serde_json::to_string(record).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-                        put.execute(params![record.key().to_string(), number(created.0), number(modified.0), number(*version), body])?;
-                    }
-                    Write::Touch { key, modified, version } => {
-                        touch.execute(params![key.to_string(), number(modified.0), number(*version)])?;
-                    }
-                    Write::Delete(key) => {
-                        delete.execute(params![key.to_string()])?;
-                    }
-                }
+    fn append(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<()> {
+        self.row.clear();
+        let logged: Vec<Logged<'_>> = writes.iter().map(Logged::of).collect();
+        serde_json::to_writer(&mut self.row, &logged).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        // A statement of its own is a transaction of its own.
+        let mut append = self.connection.prepare_cached("INSERT INTO log (revision, writes) VALUES (?1, ?2)")?;
+        append.execute(params![number(revision.0), self.row])?;
+        Ok(())
+    }
+
+    fn remember(&mut self, write: Write) {
+        match (self.fresh.get_mut(&write.key()), write) {
+            (Some(Write::Put(stored)), Write::Touch { modified, version, .. }) => {
+                stored.modified = modified;
+                stored.version = version;
             }
-            // A record that was put or touched carries the revision itself; only a commit of nothing but deletions needs this.
-            if !writes.iter().any(|write| write.modified() == Some(revision)) {
-                transaction.prepare_cached("UPDATE revision SET last = ?1")?.execute(params![number(revision.0)])?;
+            (Some(known), write) => *known = write,
+            (None, write) => {
+                self.fresh.insert(write.key(), write);
             }
         }
-        transaction.commit()
     }
 
-    /// Makes the log's file as large as it will get, by a transaction of that size that leaves nothing behind.
-    fn make_log(&mut self) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    /// Moves some of the log's content on into the table of records; whether there is more.
+    fn fold(&mut self) -> rusqlite::Result<bool> {
+        let Self { connection, fresh, folding, last, log_bytes, wal_pages, .. } = self;
+        let fold = match folding {
+            Some(fold) => fold,
+            None if fresh.is_empty() && *log_bytes == 0 => return Ok(false),
+            // What is written from here on is for the next time.
+            None => folding.insert(Folding { upto: *last, writes: fresh.drain().map(|(_, write)| write).collect(), bytes: *log_bytes }),
+        };
+        // Not worth a sync of its own: should it be lost, the log still has everything. It cannot be lost in part.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let outcome = fold.step(connection);
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let (pages, done) = outcome?;
+        *wal_pages += pages;
+        if done {
+            *log_bytes -= fold.bytes;
+            *folding = None;
+        }
+        Ok(!(done && fresh.is_empty()))
+    }
+
+    /// Makes SQLite's log file as large as it will get, by a transaction of that size that leaves nothing behind.
+    fn make_wal(&mut self) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch("CREATE TABLE ballast (bytes BLOB)")?;
-        transaction.execute("INSERT INTO ballast VALUES (zeroblob(?1))", params![LOG_BYTES])?;
+        transaction.execute("INSERT INTO ballast VALUES (zeroblob(?1))", params![WAL_BYTES])?;
         transaction.commit()?;
         self.connection.execute_batch("DROP TABLE ballast")
     }
 
-    /// Writes the log back into the file.
+    /// Writes SQLite's log back into the file.
     fn checkpoint(&mut self) {
         let outcome = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
         match outcome {
-            Ok(_) => self.log_pages = 0,
+            Ok(_) => self.wal_pages = 0,
             // Not fatal: the log keeps everything and the next checkpoint tries again.
             Err(error) => tracing::warn!(%error, "cannot write the store's log back"),
         }
     }
+
+    fn last_revision(&self) -> rusqlite::Result<Revision> {
+        // A file of the first schema says it in the records alone.
+        let newest = "SELECT max(last, (SELECT coalesce(max(revision), 0) FROM log), (SELECT coalesce(max(modified), 0) FROM records))
+                      FROM revision";
+        let last: i64 = self.connection.query_row(newest, [], |row| row.get(0))?;
+        Ok(Revision(u64::try_from(last).unwrap_or(0)))
+    }
+}
+
+impl Folding {
+    /// One transaction's worth: the pages written, at most, and whether all is done.
+    fn step(&mut self, connection: &mut Connection) -> rusqlite::Result<(usize, bool)> {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let first = self.writes.len().saturating_sub(FOLD);
+        for write in &self.writes[first..] {
+            write_record(&transaction, write)?;
+        }
+        let written = self.writes.len() - first;
+        let mut dropped = 0;
+        if first == 0 {
+            // Oldest first, so that the rows that are left still end with the newest of each record.
+            let delete = "DELETE FROM log WHERE revision IN (SELECT revision FROM log WHERE revision <= ?1 ORDER BY revision LIMIT ?2)";
+            dropped = transaction.prepare_cached(delete)?.execute(params![number(self.upto.0), DROP])?;
+            transaction.prepare_cached("UPDATE revision SET last = ?1")?.execute(params![number(self.upto.0)])?;
+        }
+        transaction.commit()?;
+        self.writes.truncate(first);
+        // A record takes a page of the table and at times one above it; a row that goes, its own and one of the free list.
+        let pages = written * 2 + dropped * 2 + 2;
+        Ok((pages, first == 0 && i64::try_from(dropped).is_ok_and(|dropped| dropped < DROP)))
+    }
+}
+
+fn write_record(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
+    match write {
+        Write::Put(Stored { record, created, modified, version }) => {
+            let body = serde_json::to_string(record).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO records (key, created, modified, version, body) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (key) DO UPDATE SET created = ?2, modified = ?3, version = ?4, body = ?5",
+                )?
+                .execute(params![record.key().to_string(), number(created.0), number(modified.0), number(*version), body])?;
+        }
+        Write::Touch { key, modified, version } => {
+            transaction.prepare_cached("UPDATE records SET modified = ?2, version = ?3 WHERE key = ?1")?.execute(params![
+                key.to_string(),
+                number(modified.0),
+                number(*version)
+            ])?;
+        }
+        Write::Delete(key) => {
+            transaction.prepare_cached("DELETE FROM records WHERE key = ?1")?.execute(params![key.to_string()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes what the newest schema has and the file has not. From 0: an empty file; from 1: there was no log.
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS records (
+             key TEXT PRIMARY KEY, created INTEGER NOT NULL, modified INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL
+         ) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS log (revision INTEGER PRIMARY KEY, writes BLOB NOT NULL);
+         CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
+         INSERT OR IGNORE INTO revision VALUES (0, 0);",
+    )?;
+    transaction.pragma_update(None, "user_version", SCHEMA)?;
+    transaction.commit()
 }
 
 /// SQLite's integers are signed; a revision would need centuries to get that far.
@@ -123,50 +253,104 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+impl<'a> Logged<'a> {
+    fn of(write: &'a Write) -> Self {
+        match write {
+            Write::Put(Stored { record, created, modified, version }) => {
+                Self::Put { record, created: *created, modified: *modified, version: *version }
+            }
+            Write::Touch { key, modified, version } => Self::Touch { key: key.to_string(), modified: *modified, version: *version },
+            Write::Delete(key) => Self::Delete { key: key.to_string() },
+        }
+    }
+}
+
+impl Found {
+    fn write(self) -> Result<Write, berth_model::record::KeyError> {
+        Ok(match self {
+            Self::Put { record, created, modified, version } => Write::Put(Stored { record, created, modified, version }),
+            Self::Touch { key, modified, version } => Write::Touch { key: key.parse()?, modified, version },
+            Self::Delete { key } => Write::Delete(key.parse()?),
+        })
+    }
+}
+
 impl Backend for Sqlite {
     fn revision(&mut self) -> Result<Revision, BackendError> {
-        let last: i64 = self
-            .connection
-            .query_row("SELECT max(last, (SELECT coalesce(max(modified), 0) FROM records)) FROM revision", [], |row| row.get(0))
-            .map_err(|error| BackendError::Io(error.to_string()))?;
-        Ok(Revision(u64::try_from(last).unwrap_or(0)))
+        self.last = self.last_revision().map_err(|error| BackendError::Io(error.to_string()))?;
+        Ok(self.last)
     }
 
-    fn load(&mut self, sink: &mut dyn FnMut(Stored)) -> Result<(), BackendError> {
+    fn load(&mut self, sink: &mut dyn FnMut(Write)) -> Result<(), BackendError> {
         let io = |error: rusqlite::Error| BackendError::Io(error.to_string());
-        let mut select = self.connection.prepare("SELECT key, created, modified, version, body FROM records").map_err(io)?;
-        let mut rows = select.query([]).map_err(io)?;
-        while let Some(row) = rows.next().map_err(io)? {
-            let key: String = row.get(0).map_err(io)?;
-            let counter = |column: usize| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0)).map_err(io);
-            let body = row
-                .get_ref(4)
-                .map_err(io)?
-                .as_str()
-                .map_err(|error| BackendError::Damaged { at: key.clone(), reason: error.to_string() })?;
-            let record: Record =
-                serde_json::from_str(body).map_err(|error| BackendError::Damaged { at: key.clone(), reason: error.to_string() })?;
-            sink(Stored { record, created: Revision(counter(1)?), modified: Revision(counter(2)?), version: counter(3)? });
+        let damaged = |at: &str, reason: &dyn std::fmt::Display| BackendError::Damaged { at: at.to_owned(), reason: reason.to_string() };
+        {
+            let mut select = self.connection.prepare("SELECT key, created, modified, version, body FROM records").map_err(io)?;
+            let mut rows = select.query([]).map_err(io)?;
+            while let Some(row) = rows.next().map_err(io)? {
+                let counter = |column: usize| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0)).map_err(io);
+                let key = || row.get::<_, String>(0).unwrap_or_default();
+                let body = row.get_ref(4).map_err(io)?.as_str().map_err(|error| damaged(&key(), &error))?;
+                let record: Record = serde_json::from_str(body).map_err(|error| damaged(&key(), &error))?;
+                let stored = Stored { record, created: Revision(counter(1)?), modified: Revision(counter(2)?), version: counter(3)? };
+                sink(Write::Put(stored));
+            }
+        }
+        let mut found = Vec::new();
+        {
+            let mut select = self.connection.prepare("SELECT revision, writes FROM log ORDER BY revision").map_err(io)?;
+            let mut rows = select.query([]).map_err(io)?;
+            while let Some(row) = rows.next().map_err(io)? {
+                let at = format!("log/{}", row.get::<_, i64>(0).map_err(io)?);
+                let body = row.get_ref(1).map_err(io)?.as_blob().map_err(|error| damaged(&at, &error))?;
+                self.log_bytes += body.len();
+                let writes: Vec<Found> = serde_json::from_slice(body).map_err(|error| damaged(&at, &error))?;
+                for write in writes {
+                    found.push(write.write().map_err(|error| damaged(&at, &error))?);
+                }
+            }
+        }
+        for write in found {
+            sink(write.clone());
+            self.remember(write);
         }
         Ok(())
     }
 
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError> {
-        self.write(writes, revision).map_err(|error| BackendError::Io(error.to_string()))?;
-        // An upper bound: a record takes a page of the table and at times one above it.
-        self.log_pages += i64::try_from(writes.len()).unwrap_or(i64::MAX / 4) * 2 + 1;
-        if self.log_pages > CHECKPOINT_PAGES {
+        let io = |error: rusqlite::Error| BackendError::Io(error.to_string());
+        self.append(writes, revision).map_err(io)?;
+        self.last = revision;
+        self.log_bytes += self.row.len();
+        self.wal_pages += self.row.len() / PAGE_CONTENT + 3;
+        for write in writes {
+            self.remember(write.clone());
+        }
+        if self.log_bytes > LONG_LOG
+            && let Err(error) = self.fold()
+        {
+            // The commit stands, and the log keeps it.
+            tracing::warn!(%error, "cannot move the store's log into its table");
+        }
+        if self.wal_pages > CHECKPOINT_PAGES {
             self.checkpoint();
         }
         Ok(())
     }
 
-    fn idle(&mut self) {
-        if !std::mem::replace(&mut self.log_is_made, true)
-            && let Err(error) = self.make_log()
+    fn idle(&mut self) -> bool {
+        if !std::mem::replace(&mut self.wal_is_made, true)
+            && let Err(error) = self.make_wal()
         {
             tracing::warn!(%error, "cannot make room for the store's log; commits take longer");
         }
-        self.checkpoint();
+        let more = self.fold().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot move the store's log into its table");
+            false
+        });
+        if !more || self.wal_pages > CHECKPOINT_PAGES {
+            self.checkpoint();
+        }
+        more
     }
 }

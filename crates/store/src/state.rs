@@ -231,6 +231,17 @@ impl State {
                 self.definitions.insert(value.id.clone(), Entry { value, created, modified, version });
             }
             Record::Task(value) => {
+                if let Some(known) = self.tasks.get_mut(&value.id)
+                    && indexed_alike(&known.value, &value)
+                {
+                    // By far the most frequent write: a status.
+                    if let Some(index) = self.by_cluster.get_mut(&value.cluster) {
+                        *index.counter(known.last_status) -= 1;
+                        *index.counter(value.last_status) += 1;
+                    }
+                    *known = Entry { value, created, modified, version };
+                    return;
+                }
                 self.remove_task(value.id);
                 self.index_task(&value);
                 self.tasks.insert(value.id, Entry { value, created, modified, version });
@@ -345,6 +356,16 @@ impl State {
         }
         *index.counter(task.last_status) -= 1;
     }
+}
+
+/// Whether two versions of a task stand at the same places of every index, but for the counts by status.
+fn indexed_alike(one: &Task, other: &Task) -> bool {
+    one.cluster == other.cluster
+        && one.desired_status == other.desired_status
+        && one.container_instance == other.container_instance
+        && one.definition.family == other.definition.family
+        && one.service.as_ref().map(|s| &s.service) == other.service.as_ref().map(|s| &s.service)
+        && one.client_token.as_ref().map(|t| &t.token) == other.client_token.as_ref().map(|t| &t.token)
 }
 
 impl ClusterIndex {

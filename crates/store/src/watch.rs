@@ -29,40 +29,44 @@ pub struct Commit {
 pub struct Compacted;
 
 pub(crate) struct Log {
-    commits: Mutex<VecDeque<Arc<Commit>>>,
+    kept: Mutex<Kept>,
     newest: watch::Sender<Revision>,
+}
+
+struct Kept {
+    /// All commits after this one are here.
+    after: Revision,
+    /// In the order of their revisions.
+    commits: VecDeque<Arc<Commit>>,
 }
 
 impl Log {
     pub(crate) fn new(revision: Revision) -> Self {
-        Self { commits: Mutex::new(VecDeque::new()), newest: watch::Sender::new(revision) }
+        Self { kept: Mutex::new(Kept { after: revision, commits: VecDeque::new() }), newest: watch::Sender::new(revision) }
     }
 
     pub(crate) fn append(&self, batch: Vec<Arc<Commit>>) {
         let Some(last) = batch.last().map(|commit| commit.revision) else { return };
         {
-            let mut commits = self.commits.lock();
-            commits.extend(batch);
-            let surplus = commits.len().saturating_sub(LOG_COMMITS);
-            commits.drain(..surplus);
+            let mut kept = self.kept.lock();
+            kept.commits.extend(batch);
+            let surplus = kept.commits.len().saturating_sub(LOG_COMMITS);
+            if let Some(dropped) = surplus.checked_sub(1).and_then(|newest| kept.commits.get(newest)).map(|commit| commit.revision) {
+                kept.after = dropped;
+                kept.commits.drain(..surplus);
+            }
         }
         self.newest.send_replace(last);
     }
 
     /// Commits after `from`; at most `limit`.
     fn after(&self, from: Revision, limit: usize) -> Result<Vec<Arc<Commit>>, Compacted> {
-        let commits = self.commits.lock();
-        let newest = *self.newest.borrow();
-        if from >= newest {
-            return Ok(Vec::new());
+        let kept = self.kept.lock();
+        if from < kept.after {
+            return Err(Compacted);
         }
-        match commits.front() {
-            Some(first) if first.revision.0 <= from.0 + 1 => {
-                let skip = usize::try_from(from.0 + 1 - first.revision.0).unwrap_or(usize::MAX);
-                Ok(commits.iter().skip(skip).take(limit).cloned().collect())
-            }
-            _ => Err(Compacted),
-        }
+        let first = kept.commits.partition_point(|commit| commit.revision <= from);
+        Ok(kept.commits.iter().skip(first).take(limit).cloned().collect())
     }
 }
 

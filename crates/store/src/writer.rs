@@ -1,14 +1,16 @@
-//! The one thread that writes: takes what waits as one batch, checks each transaction's conditions in turn, makes the batch
-//! durable with one sync, then shows it and answers.
+//! Who writes: whoever finds the desk free, or else the one writer thread, which takes all that waits as one batch. A
+//! batch's conditions are checked in turn, it is made durable with one sync, then shown, then answered.
+//!
+//! A caller that finds nobody writing commits by itself: handing a transaction to another thread and its outcome back
+//! costs as much as a quick disk's sync. While one writes, all others queue up, and that queue is the next batch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_model::record::Key;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::Shared;
@@ -20,95 +22,180 @@ use crate::watch::Commit;
 const QUEUE: usize = 4_096;
 /// Most transactions made durable with one sync: bounds the time that the first of them waits.
 const BATCH: usize = 512;
-/// How long the queue must stay empty before housekeeping.
+/// How long nothing must be written before housekeeping.
 const IDLE: Duration = Duration::from_millis(200);
+/// A disk whose syncs take longer is waited for by the writer thread alone: callers belong to a thread that serves others.
+const QUICK: Duration = Duration::from_millis(1);
+
+type Outcome = Result<Revision, CommitError>;
 
 pub(crate) struct Job {
     pub(crate) transaction: Transaction,
-    pub(crate) reply: oneshot::Sender<Result<Revision, CommitError>>,
+    pub(crate) reply: oneshot::Sender<Outcome>,
+}
+
+/// Where transactions are written, and where they wait for it.
+struct Desk {
+    shared: Arc<Shared>,
+    /// Locked by whoever writes, before the queue is.
+    pen: Mutex<Pen>,
+    queue: Mutex<Queue>,
+    /// Something is in the queue, the queue was closed, or housekeeping has become due.
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+    /// Something was written since the last housekeeping.
+    untidy: bool,
+}
+
+struct Pen {
+    backend: Box<dyn Backend>,
+    /// A running mean of how long the backend takes.
+    takes: Duration,
+    written_at: Option<Instant>,
 }
 
 pub(crate) struct Writer {
-    queue: Mutex<Option<SyncSender<Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    desk: Arc<Desk>,
+    /// `None` if every caller writes by itself.
+    thread: Option<JoinHandle<()>>,
+    /// Callers may write too. Not with a single processor: there everything else would wait with them.
+    callers_write: bool,
 }
 
 impl Writer {
     pub(crate) fn start(backend: Box<dyn Backend>, shared: Arc<Shared>) -> Result<Self, BackendError> {
-        let (queue, jobs) = sync_channel(QUEUE);
+        let mut writer = Self::inline(backend, shared);
+        let desk = Arc::clone(&writer.desk);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run(backend, &shared, &jobs))
+            .spawn(move || run(&desk))
             .map_err(|error| BackendError::Io(format!("cannot start the writer thread: {error}")))?;
-        Ok(Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)) })
+        writer.thread = Some(thread);
+        writer.callers_write = std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
+        Ok(writer)
     }
 
+    /// A writer without a thread: every caller waits for the desk and writes by itself.
+    pub(crate) fn inline(backend: Box<dyn Backend>, shared: Arc<Shared>) -> Self {
+        let pen = Mutex::new(Pen { backend, takes: Duration::ZERO, written_at: None });
+        let desk = Arc::new(Desk { shared, pen, queue: Mutex::default(), bell: Condvar::new() });
+        Self { desk, thread: None, callers_write: true }
+    }
+
+    /// Queues a transaction for the writer thread.
     pub(crate) fn send(&self, job: Job) -> Result<(), CommitError> {
-        let queue = self.queue.lock();
-        let queue = queue.as_ref().ok_or(CommitError::Closed)?;
-        queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => CommitError::Overloaded,
-            TrySendError::Disconnected(_) => CommitError::Closed,
-        })
+        if self.thread.is_none() {
+            let outcome = self.desk.pen.lock().commit_one(&self.desk.shared, job.transaction);
+            let _ = job.reply.send(outcome);
+            return Ok(());
+        }
+        let mut queue = self.desk.queue.lock();
+        if queue.jobs.len() >= QUEUE {
+            return Err(CommitError::Overloaded);
+        }
+        queue.jobs.push_back(job);
+        drop(queue);
+        self.desk.bell.notify_one();
+        Ok(())
+    }
+
+    /// Commits here and now if nobody else is writing or waiting and the disk is quick; otherwise gives the transaction back.
+    pub(crate) fn commit_here(&self, transaction: Transaction) -> Result<Outcome, Transaction> {
+        if self.thread.is_none() {
+            return Ok(self.desk.pen.lock().commit_one(&self.desk.shared, transaction));
+        }
+        if !self.callers_write {
+            return Err(transaction);
+        }
+        let Some(mut pen) = self.desk.pen.try_lock() else { return Err(transaction) };
+        if pen.takes > QUICK || !self.desk.queue.lock().jobs.is_empty() {
+            return Err(transaction);
+        }
+        let outcome = pen.commit_one(&self.desk.shared, transaction);
+        drop(pen);
+        let was_untidy = std::mem::replace(&mut self.desk.queue.lock().untidy, true);
+        if !was_untidy {
+            self.desk.bell.notify_one();
+        }
+        Ok(outcome)
     }
 }
 
 impl Drop for Writer {
     /// Waits until what was accepted is durable.
     fn drop(&mut self) {
-        self.queue.lock().take();
-        if let Some(thread) = self.thread.lock().take() {
+        self.desk.queue.lock().closed = true;
+        self.desk.bell.notify_one();
+        if let Some(thread) = self.thread.take() {
             // A panic of the writer was printed by its thread; there is nothing to add here.
             let _ = thread.join();
         }
     }
 }
 
-fn run(mut backend: Box<dyn Backend>, shared: &Shared, jobs: &Receiver<Job>) {
-    let mut tidy = true;
+fn run(desk: &Desk) {
     loop {
-        let first = match jobs.recv_timeout(IDLE) {
-            Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => {
-                if !std::mem::replace(&mut tidy, true) {
-                    backend.idle();
-                }
-                match jobs.recv() {
-                    Ok(job) => job,
-                    Err(_) => return,
-                }
+        let mut queue = desk.queue.lock();
+        while queue.jobs.is_empty() {
+            if queue.closed {
+                return;
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            if !queue.untidy {
+                desk.bell.wait(&mut queue);
+            } else if desk.bell.wait_for(&mut queue, IDLE).timed_out() && queue.jobs.is_empty() {
+                queue.untidy = false;
+                drop(queue);
+                let left = desk.pen.lock().tidy_up(|| !desk.queue.lock().jobs.is_empty());
+                queue = desk.queue.lock();
+                queue.untidy |= left;
+            }
+        }
+        drop(queue);
+        // First the pen: a caller that holds it while the queue looks empty would otherwise write before what was taken here.
+        let mut pen = desk.pen.lock();
+        let batch: Vec<Job> = {
+            let mut queue = desk.queue.lock();
+            queue.untidy = true;
+            let taken = queue.jobs.len().min(BATCH);
+            queue.jobs.drain(..taken).collect()
         };
-        tidy = false;
-        let mut batch = vec![first];
-        batch.extend(jobs.try_iter().take(BATCH - 1));
-        commit(&mut *backend, shared, batch);
+        let (transactions, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.transaction, job.reply)).unzip();
+        let outcomes = pen.commit(&desk.shared, transactions);
+        drop(pen);
+        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+            // The caller may have gone; the commit stands all the same.
+            let _ = reply.send(outcome);
+        }
     }
 }
 
-/// A transaction whose conditions hold, waiting for the batch to be durable.
-struct Accepted {
-    revision: Revision,
-    commit: Arc<Commit>,
-    reply: oneshot::Sender<Result<Revision, CommitError>>,
-}
+impl Pen {
+    fn commit_one(&mut self, shared: &Shared, transaction: Transaction) -> Outcome {
+        self.commit(shared, vec![transaction]).pop().unwrap_or(Err(CommitError::Closed))
+    }
 
-fn commit(backend: &mut dyn Backend, shared: &Shared, batch: Vec<Job>) {
-    let mut accepted = Vec::with_capacity(batch.len());
-    let mut writes = Vec::new();
-    let mut revision = shared.state.read().revision;
-    {
+    /// Commits a batch: one outcome for each transaction.
+    fn commit(&mut self, shared: &Shared, batch: Vec<Transaction>) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut commits = Vec::with_capacity(batch.len());
+        let mut writes = Vec::new();
         let state = shared.state.read();
-        let mut pending = Pending { overlay: HashMap::new() };
-        for Job { transaction, reply } in batch {
-            let counters = |pending: &Pending, key: &Key| pending.overlay.get(key).copied().unwrap_or_else(|| state.counters(key));
+        let mut revision = state.revision;
+        // A single transaction needs no overlay for conditions: they are all checked before its changes.
+        let mut pending = Pending::default();
+        for transaction in batch {
+            let counters = |pending: &Pending, key: &Key| pending.counters.get(key).copied().unwrap_or_else(|| state.counters(key));
             if let Some(key) = first_conflict(&transaction, |key| counters(&pending, key)) {
-                let _ = reply.send(Err(CommitError::Conflict(key)));
+                outcomes.push(Err(CommitError::Conflict(key)));
                 continue;
             }
             if transaction.is_empty() {
-                let _ = reply.send(Ok(revision));
+                outcomes.push(Ok(revision));
                 continue;
             }
             revision = Revision(revision.0 + 1);
@@ -117,44 +204,53 @@ fn commit(backend: &mut dyn Backend, shared: &Shared, batch: Vec<Job>) {
                 let before = counters(&pending, &key);
                 writes.extend(pending.write(change, key, before, revision));
             }
-            accepted.push(Accepted { revision, commit: Arc::new(Commit { revision, changes: transaction.changes }), reply });
+            commits.push(Arc::new(Commit { revision, changes: transaction.changes }));
+            outcomes.push(Ok(revision));
         }
-    }
-    if accepted.is_empty() {
-        return;
-    }
-    if let Err(error) = backend.persist(&writes, revision) {
-        tracing::error!(%error, "the store cannot write");
-        for Accepted { reply, .. } in accepted {
-            let _ = reply.send(Err(CommitError::Backend(error.to_string())));
+        drop(state);
+        if commits.is_empty() {
+            return outcomes;
         }
-        return;
-    }
-    {
-        let mut state = shared.state.write();
-        for write in writes {
-            state.apply(write);
+        let started = Instant::now();
+        let persisted = self.backend.persist(&writes, revision);
+        self.takes = (self.takes * 7 + started.elapsed()) / 8;
+        self.written_at = Some(started);
+        if let Err(error) = persisted {
+            tracing::error!(%error, "the store cannot write");
+            let refused = CommitError::Backend(error.to_string());
+            return outcomes.into_iter().map(|outcome| outcome.and(Err(refused.clone()))).collect();
         }
-        state.revision = revision;
+        {
+            let mut state = shared.state.write();
+            for write in writes {
+                state.apply(write);
+            }
+            state.revision = revision;
+        }
+        shared.log.append(commits);
+        outcomes
     }
-    let mut replies = Vec::with_capacity(accepted.len());
-    let mut commits = Vec::with_capacity(accepted.len());
-    for Accepted { revision, commit, reply } in accepted {
-        commits.push(commit);
-        replies.push((reply, revision));
-    }
-    shared.log.append(commits);
-    for (reply, revision) in replies {
-        // The caller may have gone; the commit stands all the same.
-        let _ = reply.send(Ok(revision));
+
+    /// Housekeeping, if nothing was written for a while, until something waits; whether there is more to do.
+    fn tidy_up(&mut self, something_waits: impl Fn() -> bool) -> bool {
+        if self.written_at.is_some_and(|at| at.elapsed() < IDLE) {
+            return true;
+        }
+        while self.backend.idle() {
+            if something_waits() {
+                return true;
+            }
+        }
+        false
     }
 }
 
 type Counters = Option<(Revision, Revision, u64)>;
 
 /// The counters of records that earlier transactions of the same batch changed.
+#[derive(Default)]
 struct Pending {
-    overlay: HashMap<Key, Counters>,
+    counters: HashMap<Key, Counters>,
 }
 
 impl Pending {
@@ -172,7 +268,7 @@ impl Pending {
             (Change::Delete(_), Some(_)) => (Write::Delete(key.clone()), None),
             (Change::Touch(_) | Change::Delete(_), None) => return None,
         };
-        self.overlay.insert(key, after);
+        self.counters.insert(key, after);
         Some(write)
     }
 }
