@@ -24,6 +24,14 @@ struct Arguments {
 enum Chore {
     /// Measure what SPECIFICATION.md promises; one JSON object a row.
     Bench(bench::Arguments),
+    /// The peer of `bench api`: what this machine allows at best.
+    #[command(hide = true)]
+    BenchFloor {
+        /// Bytes of an answer's body
+        answer: usize,
+        /// Make 4 KiB durable in this file before each answer
+        durable: Option<std::path::PathBuf>,
+    },
     /// Generate crates/shapes from AWS's service models, as shipped in the pinned botocore.
     Codegen(codegen::Arguments),
     /// Write CONFORMANCE.md: every action, its state, its tests.
@@ -37,6 +45,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::BenchFloor { answer, durable } => bench::serve_floor(answer, durable.as_deref()),
         Chore::Codegen(arguments) => codegen::run(&arguments),
         Chore::Conformance(arguments) => conformance::run(&arguments),
         Chore::Image(arguments) => pack::run(&arguments),

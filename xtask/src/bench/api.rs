@@ -1,26 +1,30 @@
 //! `bench api`: signed DescribeTasks and durable RunTask a second, with 1,200 tasks, at 1 and 16 connections. Tasks run on a
-//! hollow agent: it takes what it is told and starts nothing.
+//! hollow agent: it takes what it is told and starts nothing. Beside it the least that any server could do on this machine:
+//! an echo, and for RunTask an echo after one sync.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use berth_acs::messages::{AckRequest, HeartbeatAckRequest};
 use berth_acs::{AcsQuery, AgentConnection, AgentFrame, DialOptions, ServerFrame};
 use berth_identity::AccessKey;
 use berth_identity::sigv4::sign_headers;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::client::Client;
+use super::floor::Floor;
 use super::server::{Berth, text};
-use super::{quantile, row};
+use super::{Peer, quantile, row};
 
 /// Tasks that exist while calls are counted.
 const TASKS: usize = 1_200;
 /// Rates are medians of this many windows.
 const WINDOWS: usize = 24;
 const WINDOW: Duration = Duration::from_millis(250);
+/// What of a window is not counted: threads wake up, caches fill.
+const WARM_UP: Duration = Duration::from_millis(20);
 
 pub(super) fn run() -> Result<(), Box<dyn Error>> {
     let berth = Berth::start("server", &[])?;
@@ -42,14 +46,21 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
         arns.extend(tasks.iter().filter_map(|task| task["taskArn"].as_str().map(str::to_owned)));
     }
     let describe = json!({"tasks": [arns[TASKS / 2]]});
-    for connections in [1, 16] {
-        let rate = rate(&berth, connections, "DescribeTasks", &describe)?;
-        row(&format!("api/describe-tasks-c{connections}"), rate, "1/s", None);
-    }
     let launch = json!({"taskDefinition": "bench"});
-    for connections in [1, 16] {
-        let rate = rate(&berth, connections, "RunTask", &launch)?;
-        row(&format!("api/run-task-c{connections}"), rate, "1/s", None);
+    let synced = berth.dir.with_extension("floor");
+    let rows = [
+        ("describe-tasks", "DescribeTasks", &describe, "echo", None),
+        ("run-task", "RunTask", &launch, "echo after fdatasync", Some(&synced)),
+    ];
+    for (row_name, operation, body, peer, durable) in rows {
+        let request = client.signed(operation, body);
+        let answer = client.send(&request)?.1.len();
+        let floor = Floor::start(answer, durable.map(std::path::PathBuf::as_path))?;
+        for connections in [1, 16] {
+            let [ours, theirs] = rates([&berth.authority, &floor.authority], connections, &request)?;
+            let peer = Peer { name: peer, value: theirs };
+            row(&format!("api/{row_name}-c{connections}"), ours, "1/s", Some(&peer));
+        }
     }
     agent.stop();
     // The tasks are nobody's; nothing has to be stopped, so the server just ends.
@@ -57,43 +68,53 @@ pub(super) fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The median rate over the windows, all connections together.
-fn rate(berth: &Berth, connections: usize, operation: &str, body: &Value) -> Result<f64, Box<dyn Error>> {
-    let count = Arc::new(AtomicUsize::new(0));
+/// The median rate of each server over its windows, all connections together. The servers take turns, window by window.
+fn rates<const N: usize>(authorities: [&str; N], connections: usize, request: &[u8]) -> Result<[f64; N], Box<dyn Error>> {
+    const NOBODY: usize = usize::MAX;
+    let turn = Arc::new(AtomicUsize::new(NOBODY));
     let stop = Arc::new(AtomicBool::new(false));
-    let barrier = Arc::new(Barrier::new(connections + 1));
+    let counts: Vec<_> = (0..N).map(|_| Arc::new(AtomicUsize::new(0))).collect();
     let mut threads = Vec::new();
-    for _ in 0..connections {
-        let mut client = Client::connect(&berth.authority, &berth.key)?;
-        let request = client.signed(operation, body);
-        let (count, stop, barrier) = (Arc::clone(&count), Arc::clone(&stop), Arc::clone(&barrier));
-        threads.push(std::thread::spawn(move || -> Result<(), String> {
-            barrier.wait();
-            while !stop.load(Ordering::Relaxed) {
-                let (status, answer) = client.send(&request).map_err(|error| error.to_string())?;
-                if status != 200 {
-                    return Err(format!("{status}: {}", String::from_utf8_lossy(answer)));
+    for (server, authority) in authorities.into_iter().enumerate() {
+        for _ in 0..connections {
+            let mut client = Client::connect(authority, &AccessKey::long_term("", "", ""))?;
+            let request = request.to_vec();
+            let (turn, stop, count) = (Arc::clone(&turn), Arc::clone(&stop), Arc::clone(&counts[server]));
+            threads.push(std::thread::spawn(move || -> Result<(), String> {
+                while !stop.load(Ordering::Relaxed) {
+                    if turn.load(Ordering::Relaxed) != server {
+                        std::thread::park();
+                        continue;
+                    }
+                    let (status, answer) = client.send(&request).map_err(|error| error.to_string())?;
+                    if status != 200 {
+                        return Err(format!("{status}: {}", String::from_utf8_lossy(answer)));
+                    }
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
-                count.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        }));
+                Ok(())
+            }));
+        }
     }
-    barrier.wait();
-    std::thread::sleep(WINDOW);
-    let mut rates = Vec::new();
-    for _ in 0..WINDOWS {
-        let (before, started) = (count.load(Ordering::Relaxed), Instant::now());
+    let wake = || threads.iter().for_each(|thread| thread.thread().unpark());
+    let mut rates = [const { Vec::new() }; N];
+    for window in 0..WINDOWS * N {
+        let server = window % N;
+        turn.store(server, Ordering::Relaxed);
+        wake();
+        std::thread::sleep(WARM_UP);
+        let (before, started) = (counts[server].load(Ordering::Relaxed), Instant::now());
         std::thread::sleep(WINDOW);
-        let done = count.load(Ordering::Relaxed) - before;
+        let done = counts[server].load(Ordering::Relaxed) - before;
         #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
-        rates.push(done as f64 / started.elapsed().as_secs_f64());
+        rates[server].push(done as f64 / started.elapsed().as_secs_f64());
     }
     stop.store(true, Ordering::Relaxed);
+    wake();
     for thread in threads {
         thread.join().map_err(|_| "a connection's thread panicked")??;
     }
-    Ok(quantile(&rates, 0.5))
+    Ok(rates.map(|rates| quantile(&rates, 0.5)))
 }
 
 /// An agent that acknowledges everything and runs nothing.

@@ -3,12 +3,14 @@
 
 mod api;
 mod client;
+mod floor;
 mod launch;
 mod server;
 mod up;
 
 use std::error::Error;
 
+pub use floor::serve as serve_floor;
 use serde_json::{Map, Value};
 
 /// Arguments of `cargo xtask bench`.
