@@ -85,6 +85,11 @@ async fn passes_the_suite_and_leaves_nothing() {
     let own = folder.path().join("suite");
     std::fs::create_dir(&own).expect("a folder for the suite");
     run_all(Subject { open, folder: own }).await;
+    for name in ["containers", "images", "seccomp"] {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(config.data_dir.join(name)).expect("the folder is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name} is nobody else's");
+    }
     let containers = std::fs::read_dir(config.data_dir.join("containers")).expect("the folder is there").count();
     let temporary = std::fs::read_dir(config.data_dir.join("images/tmp")).expect("the folder is there").count();
     assert_eq!((containers, temporary), (0, 0));

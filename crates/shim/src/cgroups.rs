@@ -10,29 +10,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::config::Resources;
-use crate::fds;
-use crate::rootfs::open_folder;
+use crate::{devices, fds};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// Version 1 hierarchies that are used: those with limits or readings, and systemd's bookkeeping, so that stopping the agent's
 /// service does not count containers as part of it.
 const USED: [&str; 7] = ["cpu", "cpuacct", "memory", "devices", "blkio", "pids", "systemd"];
-
-/// The devices of every container: null, zero, full, random, urandom, tty, console, ptmx and pseudo terminals; any may be made.
-const DEVICES: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:1 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];
 
 /// Controllers of version 2 that are handed down.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
@@ -53,20 +37,22 @@ pub enum Cgroup {
 /// The parent is the task's, and goes away with the task's last container, possibly right while the next one is made.
 const ATTEMPTS: u32 = 8;
 
-/// Makes the cgroup at `path` with its limits; `hierarchies` are version 1's mount points, none on version 2.
-pub fn make(path: &str, hierarchies: &[PathBuf], resources: &Resources) -> io::Result<Cgroup> {
+/// Makes the cgroup at `path` with its limits; `hierarchies` are version 1's mount points, none on version 2. `above` is the CPU
+/// shares of the cgroup above, the task's: without, each task would weigh the same however many CPU units it has.
+pub fn make(path: &str, hierarchies: &[PathBuf], resources: &Resources, above: Option<u64>) -> io::Result<Cgroup> {
     for _ in 1..ATTEMPTS {
-        match make_once(path, hierarchies, resources) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        match make_once(path, hierarchies, resources, above) {
+            // Somebody removes the parent meanwhile: it is not there, or its files say so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV) => {}
             result => return result,
         }
     }
-    make_once(path, hierarchies, resources)
+    make_once(path, hierarchies, resources, above)
 }
 
-fn make_once(path: &str, hierarchies: &[PathBuf], resources: &Resources) -> io::Result<Cgroup> {
+fn make_once(path: &str, hierarchies: &[PathBuf], resources: &Resources, above: Option<u64>) -> io::Result<Cgroup> {
     if hierarchies.is_empty() {
-        return make_v2(path, resources);
+        return make_v2(path, resources, above);
     }
     for (name, folder) in used(path, hierarchies) {
         make_folder(&folder)?;
@@ -75,20 +61,20 @@ fn make_once(path: &str, hierarchies: &[PathBuf], resources: &Resources) -> io::
             set(&folder, "cpu.shares", resources.cpu.shares)?;
             set(&folder, "cpu.cfs_period_us", resources.cpu.period)?;
             set(&folder, "cpu.cfs_quota_us", resources.cpu.quota)?;
+            set(folder.parent().unwrap_or(&folder), "cpu.shares", above)?;
         }
         if has("memory") {
             set(&folder, "memory.limit_in_bytes", resources.memory.limit)?;
             set(&folder, "memory.soft_limit_in_bytes", resources.memory.reservation)?;
+            // Memory and swap together. Docker's default: as much swap as memory; without, the limit would be none where there is swap.
+            let both = resources.memory.limit.map(|limit| limit.saturating_mul(2).min(i64::MAX as u64));
+            set_if_known(&folder, "memory.memsw.limit_in_bytes", both)?;
         }
         if has("pids") {
             set(&folder, "pids.max", resources.pids.limit)?;
         }
-        if has("devices") && resources.devices.iter().any(|rule| !rule.allow) {
-            set(&folder, "devices.deny", Some("a"))?;
-            let mut allow = File::options().write(true).open(folder.join("devices.allow"))?;
-            for device in DEVICES {
-                allow.write_all(device.as_bytes())?;
-            }
+        if has("devices") && are_restricted(resources) {
+            devices::restrict_v1(&folder)?;
         }
     }
     open(path, hierarchies)
@@ -97,7 +83,7 @@ fn make_once(path: &str, hierarchies: &[PathBuf], resources: &Resources) -> io::
 /// Opens a cgroup that is there.
 pub fn open(path: &str, hierarchies: &[PathBuf]) -> io::Result<Cgroup> {
     if hierarchies.is_empty() {
-        return Ok(Cgroup::V2(open_folder(&Path::new(ROOT).join(path.trim_start_matches('/')))?));
+        return Ok(Cgroup::V2(fds::open_place(&Path::new(ROOT).join(path.trim_start_matches('/')), libc::O_DIRECTORY)?));
     }
     let folders: Vec<(String, PathBuf)> = used(path, hierarchies).collect();
     let tasks = folders.iter().map(|(_, folder)| File::options().write(true).open(folder.join("tasks"))).collect::<io::Result<_>>()?;
@@ -124,6 +110,20 @@ impl Cgroup {
     }
 }
 
+fn are_restricted(resources: &Resources) -> bool {
+    resources.devices.iter().any(|rule| !rule.allow)
+}
+
+/// The cgroup of a process by its `/proc/<pid>/cgroup`, if it is `cgroup` or lies in it: from there on, since what is above
+/// depends on where the agent itself sees the hierarchy's root.
+pub fn member_of(text: &str, cgroup: &str) -> Option<String> {
+    text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).find_map(|path| {
+        let below = &path[path.find(cgroup)?..];
+        let rest = &below[cgroup.len()..];
+        (rest.is_empty() || rest.starts_with('/')).then(|| below.to_owned())
+    })
+}
+
 fn used<'a>(path: &'a str, hierarchies: &'a [PathBuf]) -> impl Iterator<Item = (String, PathBuf)> + 'a {
     hierarchies.iter().filter_map(move |root| {
         let name = root.file_name()?.to_string_lossy().into_owned();
@@ -146,24 +146,40 @@ fn set(folder: &Path, file: &str, value: Option<impl ToString>) -> io::Result<()
     let Some(value) = value else { return Ok(()) };
     let (path, value) = (folder.join(file), value.to_string());
     let written = File::options().write(true).open(&path).and_then(|mut opened| opened.write_all(value.as_bytes()));
-    written.map_err(|e| io::Error::new(e.kind(), format!("write {value:?} to {}: {e}", path.display())))
+    written.map_err(|e| match e.raw_os_error() {
+        // As it is: with words it would have no number any more, by which it is recognised.
+        Some(libc::ENODEV) => e,
+        _ => io::Error::new(e.kind(), format!("write {value:?} to {}: {e}", path.display())),
+    })
 }
 
-fn make_v2(path: &str, resources: &Resources) -> io::Result<Cgroup> {
+/// As [`set`], where the kernel may have been built or started without it.
+fn set_if_known(folder: &Path, file: &str, value: Option<impl ToString>) -> io::Result<()> {
+    if folder.join(file).exists() { set(folder, file, value) } else { Ok(()) }
+}
+
+fn make_v2(path: &str, resources: &Resources, above: Option<u64>) -> io::Result<Cgroup> {
     let mut folder = PathBuf::from(ROOT);
     for part in path.split('/').filter(|part| !part.is_empty()) {
         hand_down(&folder)?;
         folder.push(part);
         make_folder(&folder)?;
     }
+    set(folder.parent().unwrap_or(&folder), "cpu.weight", above.map(weight))?;
     set(&folder, "cpu.weight", resources.cpu.shares.map(weight))?;
     if let (Some(quota), Some(period)) = (resources.cpu.quota, resources.cpu.period) {
         set(&folder, "cpu.max", Some(format!("{quota} {period}")))?;
     }
     set(&folder, "memory.max", resources.memory.limit)?;
     set(&folder, "memory.low", resources.memory.reservation)?;
+    // Swap by itself, not together with memory as on version 1.
+    set_if_known(&folder, "memory.swap.max", resources.memory.limit)?;
     set(&folder, "pids.max", resources.pids.limit)?;
-    Ok(Cgroup::V2(open_folder(&folder)?))
+    let opened = fds::open_place(&folder, libc::O_DIRECTORY)?;
+    if are_restricted(resources) {
+        devices::restrict_v2(&opened).map_err(|e| io::Error::new(e.kind(), format!("attach the device filter: {e}")))?;
+    }
+    Ok(Cgroup::V2(opened))
 }
 
 /// Lets children of a folder have the controllers that the folder has. One at a time: a missing one must not lose the others.
@@ -187,7 +203,7 @@ fn weight(shares: u64) -> u64 {
 /// Opens a copy of the cgroup's mount, read-only unless `writable`, to be placed in the container: programs look there for
 /// their limits.
 pub fn view(folder: &Path, writable: bool) -> io::Result<OwnedFd> {
-    let tree = fds::open_tree(folder, false)?;
+    let tree = fds::open_tree(&fds::open_place(folder, libc::O_DIRECTORY)?, false)?;
     fds::set_mount(&tree, fds::NOSUID | fds::NODEV | fds::NOEXEC | if writable { 0 } else { fds::RDONLY }, false)?;
     Ok(tree)
 }
@@ -204,6 +220,16 @@ mod tests {
     #[test]
     fn shares_become_weights() {
         assert_eq!([0, 2, 1024, 262_144].map(weight), [1, 1, 39, 10_000]);
+    }
+
+    #[test]
+    fn members_are_told_from_strangers() {
+        let version_1 = "9:memory:/berth/t/c\n1:name=systemd:/berth/t/c\n0::/user.slice\n";
+        assert_eq!(member_of(version_1, "/berth/t/c").as_deref(), Some("/berth/t/c"));
+        assert_eq!(member_of("0::/docker/x/berth/t/c/init.scope\n", "/berth/t/c").as_deref(), Some("/berth/t/c/init.scope"));
+        assert_eq!(member_of("0::/berth/t/cc\n", "/berth/t/c"), None);
+        assert_eq!(member_of("0::/berth/t\n", "/berth/t/c"), None);
+        assert_eq!(member_of("", "/berth/t/c"), None);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `berth-shim exec`: runs one process inside a running container and waits for it. Ends the process when the agent hangs up.
 
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::payload::Payload;
+use crate::payload::{Payload, Prepared};
 use crate::request::{self, ExecRequest, Failure, Reply};
-use crate::{cgroups, fds, steps};
+use crate::{cgroups, fds, inheritance, steps};
 
 /// Runs. stdout and stderr are the process's own; stdin is the agent's socket.
 pub fn run() -> ExitCode {
@@ -32,49 +33,89 @@ pub fn run() -> ExitCode {
 
 fn launch(request: ExecRequest) -> Result<i32, Failure> {
     let system = |step: &'static str| move |e: std::io::Error| Failure::system(step, e);
-    let container = fds::pidfd(request.pid).map_err(system("open the container's process"))?;
-    let cgroup = cgroups::open(&request.cgroup, &request.hierarchies).map_err(system("open the container's cgroup"))?;
+    let (container, own) = find(request.pid, &request.cgroup)?;
+    let cgroup = if request.hierarchies.is_empty() { &own } else { &request.cgroup };
+    let cgroup = cgroups::open(cgroup, &request.hierarchies).map_err(system("open the container's cgroup"))?;
     let payload = Payload::new(request.process, request.user, request.working_directory, &request.confinement)?;
-    let null = std::fs::File::open("/dev/null").map_err(system("open /dev/null"))?;
     let (listener, reporter) = steps::channel().map_err(system("make the status pipe"))?;
-    // Holds for children only: this process stays outside, the next one is born inside.
-    fds::setns(&container, libc::CLONE_NEWPID).map_err(system("join the container's pid namespace"))?;
+    let (hears, tells) = fds::pipe().map_err(system("make the pipe for its number"))?;
+    fds::hide_from_others();
     // SAFETY: the shim has one thread.
-    let pid = unsafe { fds::clone(0, cgroup.clone_target()) }.map_err(system("clone"))?;
-    if pid == 0 {
-        drop(listener);
-        reporter.report(&become_payload(&container, &cgroup, &null, payload));
+    let way = unsafe { fds::clone(0, cgroup.clone_target()) }.map_err(system("clone"))?;
+    if way == 0 {
+        drop((listener, hears));
+        reporter.report(&enter(&container, &cgroup, payload, &tells));
         std::process::exit(1);
     }
-    drop(reporter);
-    match listener.outcome() {
-        Ok(()) => Ok(pid),
-        Err(failure) => {
-            // SAFETY: an unreaped child of this process.
-            unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    drop((reporter, tells));
+    // SAFETY: an unreaped child of this process.
+    unsafe { libc::waitpid(way, std::ptr::null_mut(), 0) };
+    let mut number = [0; 4];
+    let pid = std::fs::File::from(hears).read_exact(&mut number).map(|()| i32::from_ne_bytes(number));
+    match (listener.outcome(), pid) {
+        (Ok(()), Ok(pid)) => Ok(pid),
+        (Ok(()), Err(_)) => Err(Failure::system("join the container", "the process ended on the way")),
+        (Err(failure), pid) => {
+            if let Ok(pid) = pid {
+                // SAFETY: an unreaped child of this process.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+            }
             Err(failure)
         }
     }
 }
 
-/// Runs in the new process; returns only on failure.
-fn become_payload(container: &OwnedFd, cgroup: &cgroups::Cgroup, null: &std::fs::File, payload: Payload) -> Failure {
-    let steps = || -> Result<(), Failure> {
-        let system = |step: &'static str| move |e: std::io::Error| Failure::system(step, e);
-        // The container's processes must not look into this one, or at its program, before it is theirs (CVE-2016-9962).
-        // SAFETY: no memory arguments.
-        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
-        // SAFETY: no memory arguments.
-        unsafe { libc::setsid() };
+/// The container's first process, and the cgroup it is in now (a whole system in a container moves itself further down, and then
+/// nobody else may be in the cgroup above). By its cgroup it is certain that the number still stands for that process and not for
+/// one that was given it later, perhaps outside of any container.
+fn find(pid: i32, cgroup: &str) -> Result<(OwnedFd, String), Failure> {
+    let container = fds::pidfd(pid).map_err(|e| Failure::system("open the container's process", e))?;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|e| Failure::system("read its cgroup", e))?;
+    let own = cgroups::member_of(&text, cgroup);
+    // Whoever still lives after that is who was looked at.
+    if !fds::is_alive(&container) {
+        return Err(Failure::system("open the container's process", "it has ended"));
+    }
+    let own = own.ok_or_else(|| Failure::system("open the container's process", format!("process {pid} is not the container's")))?;
+    Ok((container, own))
+}
+
+/// Runs in a process between the shim and the program; returns only on failure.
+///
+/// It joins all of the container but its pid namespace, where nobody sees it, and gives up all that the program shall not have.
+/// Only what it clones then is born among the container's processes, which may trace it from its first moment if they have
+/// CAP_SYS_PTRACE: with more rights than theirs it would be a way out.
+fn enter(container: &OwnedFd, cgroup: &cgroups::Cgroup, payload: Payload, tells: &OwnedFd) -> Failure {
+    let system = |step: &'static str| move |e: std::io::Error| Failure::system(step, e);
+    let steps = || -> Result<Prepared, Failure> {
+        inheritance::shed().map_err(system("make a session keyring"))?;
         cgroup.enter().map_err(system("enter the container's cgroup"))?;
-        let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
+        let kinds = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
         let kinds = if cgroup.clone_target().is_some() { kinds | libc::CLONE_NEWCGROUP } else { kinds };
+        // The pid namespace holds for children only.
         fds::setns(container, kinds).map_err(system("join the container's namespaces"))?;
-        fds::place(null.as_raw_fd(), 0).map_err(system("give it an empty stdin"))
+        // The container's own: through the machine's it could change the rights of a file outside.
+        let null = fds::open_null().map_err(system("open the container's /dev/null"))?;
+        fds::place(null.as_raw_fd(), 0).map_err(system("give it an empty stdin"))?;
+        payload.prepare()
     };
-    match steps() {
-        Ok(()) => payload.run(),
-        Err(failure) => failure,
+    let prepared = match steps() {
+        Ok(prepared) => prepared,
+        Err(failure) => return failure,
+    };
+    // SAFETY: one thread.
+    match unsafe { fds::clone_sibling() } {
+        Ok(0) => {
+            // SAFETY: no memory arguments.
+            unsafe { libc::setsid() };
+            prepared.execute()
+        }
+        Ok(pid) => {
+            // SAFETY: the number is valid for its length. Without it the shim has nobody to wait for, and says so.
+            unsafe { libc::write(tells.as_raw_fd(), pid.to_ne_bytes().as_ptr().cast(), 4) };
+            std::process::exit(0)
+        }
+        Err(error) => Failure::system("clone inside the container", error),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Turns the C convention of -1 into an error.
@@ -36,10 +36,24 @@ pub fn place(from: RawFd, to: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(from, to) }).map(drop)
 }
 
+/// Keeps other processes from looking into this one and those it clones, until they execute a program: one that is born in a
+/// container's pid namespace must already be hidden then, so this comes before the clone (CVE-2016-9962).
+pub fn hide_from_others() {
+    // SAFETY: no memory arguments.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+}
+
 /// Copies a descriptor to a number of at least `lowest`, close-on-exec.
 pub fn lift(fd: &OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: plain fcntl on a descriptor we own.
     own(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) }.into())
+}
+
+/// Closes all descriptors from `lowest` on: what the agent had inherited without knowing must reach neither container nor monitor.
+pub fn close_from(lowest: RawFd) -> io::Result<()> {
+    // SAFETY: no memory arguments.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, lowest, u32::MAX, 0) };
+    check(result as i32).map(drop)
 }
 
 /// Marks all descriptors from `lowest` on close-on-exec.
@@ -60,11 +74,24 @@ const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 const RESOLVE_IN_ROOT: u64 = 0x10;
 
+/// How often a walk is tried again that the kernel broke off; as often as runc does.
+const WALKS: u32 = 128;
+
+/// openat2(2). With a `..` in the path or in a link on the way, the kernel gives up with EAGAIN whenever anybody on the machine
+/// renames or mounts meanwhile, for it could not tell then whether the walk stayed inside.
 fn open_how(root: &OwnedFd, path: &str, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
     let path = CString::new(path)?;
     let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: 0, resolve };
+    let size = std::mem::size_of::<OpenHow>();
     // SAFETY: `path` and `how` outlive the call, and the size is that of what is pointed to.
-    own(unsafe { libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, std::mem::size_of::<OpenHow>()) })
+    let walk = || own(unsafe { libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &raw const how, size) });
+    for _ in 1..WALKS {
+        match walk() {
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            result => return result,
+        }
+    }
+    walk()
 }
 
 /// Opens `path` as a process would whose root is `root`: neither `..` nor a symbolic link can lead out of it.
@@ -105,13 +132,61 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
-/// Copies the mount at `path` (with those below it, if `recursive`) into a descriptor.
-pub fn open_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
+/// Opens a path as a place, not for reading; `more` may say what it must be, or that it must not be a link.
+pub fn open_place(path: &Path, more: i32) -> io::Result<OwnedFd> {
+    Ok(std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | more).open(path)?.into())
+}
+
+/// Copies the mount at `place` (with those below it, if `recursive`) into a descriptor. By descriptor, not by name: what was
+/// looked at before is what is mounted, whoever may rename things meanwhile.
+pub fn open_tree(place: &OwnedFd, recursive: bool) -> io::Result<OwnedFd> {
     const CLONE: u32 = 1;
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let flags = CLONE | libc::O_CLOEXEC as u32 | if recursive { libc::AT_RECURSIVE as u32 } else { 0 };
-    // SAFETY: `path` is NUL-terminated and outlives the call.
-    own(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+    let flags = CLONE | libc::O_CLOEXEC as u32 | libc::AT_EMPTY_PATH as u32 | if recursive { libc::AT_RECURSIVE as u32 } else { 0 };
+    // SAFETY: the path is a literal.
+    own(unsafe { libc::syscall(libc::SYS_open_tree, place.as_raw_fd(), c"".as_ptr(), flags) })
+}
+
+fn stat(fd: &OwnedFd) -> io::Result<libc::stat> {
+    // SAFETY: zero is a valid value for this plain structure.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` has room for what the kernel writes.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut found) })?;
+    Ok(found)
+}
+
+/// Whether a descriptor stands for a folder.
+pub fn is_folder(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(stat(fd)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
+/// Rights as chmod(1) writes them.
+pub fn rights(fd: &OwnedFd) -> io::Result<u32> {
+    Ok(stat(fd)?.st_mode & 0o7777)
+}
+
+/// Whether a descriptor leads into a proc file system.
+pub fn is_in_proc(fd: &OwnedFd) -> io::Result<bool> {
+    // SAFETY: zero is a valid value for this plain structure.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` has room for what the kernel writes.
+    check(unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut found) })?;
+    Ok(found.f_type as u64 == libc::PROC_SUPER_MAGIC as u64)
+}
+
+/// Opens this root's /dev/null. It must be the null device itself: where somebody else filled /dev it could be a link to
+/// anything, which would then be what programs read, or what is laid over hidden files (CVE-2025-31133).
+pub fn open_null() -> io::Result<std::fs::File> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    // Not blocking, for it may be a FIFO; but the program that gets it expects an ordinary stdin.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open("/dev/null")?;
+    // SAFETY: plain fcntl on a descriptor we own.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) })?;
+    let meta = file.metadata()?;
+    if !meta.file_type().is_char_device() || meta.rdev() != libc::makedev(1, 3) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not the null device"));
+    }
+    Ok(file)
 }
 
 /// Sets attributes of a mount that a descriptor stands for, and makes it private.
@@ -142,10 +217,28 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
+/// Whether the process of a descriptor has not been reaped.
+pub fn is_alive(pidfd: &OwnedFd) -> bool {
+    // SAFETY: no siginfo is passed; signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), 0, std::ptr::null::<u8>(), 0) == 0 }
+}
+
 /// Joins namespaces.
 pub fn setns(fd: &OwnedFd, kinds: i32) -> io::Result<()> {
     // SAFETY: no memory arguments.
     check(unsafe { libc::setns(fd.as_raw_fd(), kinds) }).map(drop)
+}
+
+/// Clones this process as a child of its parent. By the old call, which is what containers' seccomp filters let through. Gives 0
+/// in the child.
+///
+/// # Safety
+/// As with [`clone`].
+pub unsafe fn clone_sibling() -> io::Result<i32> {
+    let flags = (libc::CLONE_PARENT | libc::SIGCHLD) as libc::c_ulong;
+    let none: libc::c_ulong = 0;
+    // SAFETY: no stack and no places for numbers are given, so the child continues on a copy of this one.
+    check(unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) } as i32)
 }
 
 #[repr(C)]
@@ -178,4 +271,33 @@ pub unsafe fn clone(flags: i32, cgroup: Option<RawFd>) -> io::Result<i32> {
     // SAFETY: `arguments` outlives the call, the size is right; no stack is given, so the child continues on a copy of this one.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, std::mem::size_of::<CloneArguments>()) };
     check(result as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn walks_survive_renames_elsewhere() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir_all(folder.path().join("a/b")).expect("a folder");
+        std::fs::create_dir(folder.path().join("x")).expect("a folder");
+        let root = open_place(folder.path(), libc::O_DIRECTORY).expect("it is there");
+        let (stop, path) = (AtomicBool::new(false), folder.path());
+        let failed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = std::fs::rename(path.join("x"), path.join("y"));
+                    let _ = std::fs::rename(path.join("y"), path.join("x"));
+                }
+            });
+            let walk = |_: &u32| open_in_root(&root, "/a/b/../b/../b/../b", libc::O_PATH).is_err();
+            let failed = (0..200_000).filter(walk).count();
+            stop.store(true, Ordering::Relaxed);
+            failed
+        });
+        assert_eq!(failed, 0);
+    }
 }

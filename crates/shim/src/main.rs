@@ -10,11 +10,17 @@ mod cgroups;
 #[cfg(target_os = "linux")]
 mod config;
 #[cfg(target_os = "linux")]
+mod devices;
+#[cfg(target_os = "linux")]
 mod exec;
 #[cfg(target_os = "linux")]
 mod fds;
 #[cfg(target_os = "linux")]
+mod inheritance;
+#[cfg(target_os = "linux")]
 mod payload;
+#[cfg(target_os = "linux")]
+mod places;
 #[cfg(target_os = "linux")]
 mod request;
 #[cfg(target_os = "linux")]
@@ -33,6 +39,11 @@ fn main() -> std::process::ExitCode {
     // It runs from a copy in memory, whose name says nothing.
     // SAFETY: the name is a literal.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"berth-shim".as_ptr(), 0, 0, 0) };
+    inheritance::expect_children();
+    if let Err(error) = fds::close_from(libc::STDERR_FILENO + 1) {
+        eprintln!("berth-shim: close inherited descriptors: {error}");
+        return std::process::ExitCode::FAILURE;
+    }
     let mode = std::env::args().nth(1).unwrap_or_default();
     match mode.as_str() {
         "start" => start::run(),

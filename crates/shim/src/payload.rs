@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Process, Rlimit};
 use crate::request::{Blame, Confinement, Failure};
-use crate::{capabilities, fds, rootfs, seccomp, users};
+use crate::{capabilities, fds, inheritance, places, seccomp, users};
 
 /// What runs in the container, with all that must be read before the process is cut off from the machine's files.
 pub struct Payload {
@@ -36,16 +36,17 @@ impl Payload {
     }
 
     /// Becomes the program. Must be called inside the container's root, with all rights. Returns only on failure.
-    pub fn run(mut self) -> Failure {
+    pub fn run(self) -> Failure {
         match self.prepare() {
             Ok(prepared) => prepared.execute(),
             Err(failure) => failure,
         }
     }
 
-    fn prepare(&mut self) -> Result<Prepared, Failure> {
+    /// All but the last step. Must be called inside the container's root, with all rights; gives them up.
+    pub fn prepare(mut self) -> Result<Prepared, Failure> {
         let system = |step: &'static str| move |e: io::Error| Failure::system(step, e);
-        let root = rootfs::open_folder(Path::new("/")).map_err(system("open the container's root"))?;
+        let root = fds::open_place(Path::new("/"), libc::O_DIRECTORY).map_err(system("open the container's root"))?;
         let identity = users::resolve(&root, &self.user)?;
         users::complete(&mut self.process.env, &identity);
         self.enter(&root)?;
@@ -55,6 +56,7 @@ impl Payload {
         }
         // Keep the image's programs from inheriting anything, whatever was opened on the way here.
         fds::close_on_exec_from(3).map_err(system("close descriptors on exec"))?;
+        give_outputs(identity.uid).map_err(system("give the outputs to the user"))?;
         capabilities::drop_bounding(self.capabilities).map_err(system("drop bounding capabilities"))?;
         become_user(&identity).map_err(system("become the user"))?;
         let program = find(&self.process).map_err(|text| Failure { blame: Blame::Exec, text })?;
@@ -68,13 +70,15 @@ impl Payload {
             seccomp::install(filter).map_err(system("install the seccomp filter"))?;
         }
         capabilities::keep(self.capabilities).map_err(system("drop capabilities"))?;
+        // From here on only its own first process, or the agent, decides how long it lives.
+        inheritance::die_with_parent(false);
         Ok(prepared)
     }
 
     /// Goes to the working directory.
     fn enter(&self, root: &std::os::fd::OwnedFd) -> Result<(), Failure> {
         let fail = |e: io::Error| Failure::spec(format!("chdir to cwd ({:?}): {}", self.working_directory, phrase(&e)));
-        let folder = rootfs::ensure_folder(root, &self.working_directory).map_err(fail)?;
+        let folder = places::ensure_folder(root, &self.working_directory).map_err(fail)?;
         // SAFETY: plain fchdir on a descriptor we own.
         fds::check(unsafe { libc::fchdir(folder.as_raw_fd()) }).map_err(fail)?;
         // Fails for a directory that the container's root does not reach.
@@ -82,14 +86,16 @@ impl Payload {
     }
 }
 
-struct Prepared {
+/// A process that is what it shall be but for its program.
+pub struct Prepared {
     program: CString,
     arguments: Vec<CString>,
     environment: Vec<CString>,
 }
 
 impl Prepared {
-    fn execute(self) -> Failure {
+    /// Becomes the program. Returns only on failure.
+    pub fn execute(self) -> Failure {
         let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
         // SAFETY: all three are NUL-terminated and outlive the call, which returns only on failure.
         unsafe { libc::execve(self.program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
@@ -104,6 +110,22 @@ fn c_string(text: &str) -> Result<CString, Failure> {
 
 fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
     texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Lets the user open its own outputs again by name: servers log to /dev/stdout, and a pipe has an owner like any file. Only
+/// pipes, which are this container's alone; as runc does.
+fn give_outputs(uid: u32) -> io::Result<()> {
+    for fd in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: zero is a valid value for this plain structure, and the kernel has room for what it writes; -1 leaves the group.
+        unsafe {
+            let mut found: libc::stat = std::mem::zeroed();
+            fds::check(libc::fstat(fd, &raw mut found))?;
+            if found.st_mode & libc::S_IFMT == libc::S_IFIFO && found.st_uid != uid {
+                fds::check(libc::fchown(fd, uid, libc::gid_t::MAX))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn become_user(identity: &users::Identity) -> io::Result<()> {

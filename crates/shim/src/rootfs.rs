@@ -5,19 +5,18 @@
 //! by the kernel inside the root and mounted on by descriptor, so an image cannot bend a mount out of it.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cgroups::{self, Cgroup};
 use crate::config::{Config, Device, Mount};
 use crate::fds;
+use crate::places::{FOLDER, ensure_file, ensure_folder, make_folder_at};
 use crate::request::Failure;
 
 /// mount(2) takes one page of options.
 const MAX_OPTIONS: usize = 4095;
-const FOLDER: i32 = libc::O_PATH | libc::O_DIRECTORY;
 
 /// The usual device files: name, major, minor.
 const DEVICES: [(&str, u32, u32); 6] = [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -36,6 +35,7 @@ pub fn overlay(bundle: &Path, target: &Path, layers: &Path, lower: &[String], no
     fds::mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_SLAVE, c"")
         .map_err(|e| Failure::system("make mounts slaves of the machine's", e))?;
     // Paths by descriptor are short (127 layers fit in the page) and cannot hold a comma or colon.
+    let open_folder = |path: &Path| fds::open_place(path, libc::O_DIRECTORY);
     let layers = open_folder(layers).map_err(|e| Failure::system("open the layers' folder", e))?;
     let folder = open_folder(bundle).map_err(|e| Failure::system("open the container's folder", e))?;
     let merged = open_folder(target).map_err(|e| Failure::system("open the root's mount point", e))?;
@@ -67,29 +67,54 @@ pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup) -> Result<(), F
             _ => new_file_system(root, mount).map_err(step)?,
         }
     }
+    if config.mounts.iter().any(|mount| mount.kind == "bind" && mount.destination == "/dev") {
+        // A folder of the machine's: what is in it is the user's affair, and device files in it would be the machine's.
+        return Ok(());
+    }
     fill_dev(root, &config.linux.devices).map_err(|e| Failure::system("make device files", e))
 }
 
 fn bind(root: &OwnedFd, mount: &Mount) -> io::Result<()> {
-    let source = Path::new(&mount.source);
-    let target = if source.is_dir() { ensure_folder(root, &mount.destination)? } else { ensure_file(root, &mount.destination)? };
-    let tree = fds::open_tree(source, true)?;
+    let source = fds::open_place(Path::new(&mount.source), 0)?;
+    let is_folder = fds::is_folder(&source)?;
+    let target = if is_folder { ensure_folder(root, &mount.destination)? } else { ensure_file(root, &mount.destination)? };
+    refuse_in_proc(&target)?;
+    let tree = fds::open_tree(&source, true)?;
     let read_only = if mount.options.iter().any(|option| option == "ro") { fds::RDONLY } else { 0 };
     fds::set_mount(&tree, read_only, true)?;
     fds::move_mount(&tree, &target)
 }
 
+/// The destination's text is not in /proc, `berth-runtime` has seen to that; a link of the image may still lead there
+/// (CVE-2019-16884, CVE-2019-19921): what is hidden in /proc, and kernel settings, are found there by name.
+fn refuse_in_proc(target: &OwnedFd) -> io::Result<()> {
+    if fds::is_in_proc(target)? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a link of the image leads inside /proc"));
+    }
+    Ok(())
+}
+
 fn new_file_system(root: &OwnedFd, mount: &Mount) -> io::Result<()> {
+    let mut covered = None;
     let target = match mount.kind.as_str() {
         // What is hidden and read-only below these is found by name afterwards: they must be where they seem to be.
         "proc" | "sysfs" => match fds::open_straight(root, &mount.destination, FOLDER) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => ensure_folder(root, &mount.destination)?,
             result => result?,
         },
+        "tmpfs" => {
+            covered = fds::open_in_root(root, &mount.destination, FOLDER).and_then(|folder| fds::rights(&folder)).ok();
+            ensure_folder(root, &mount.destination)?
+        }
         _ => ensure_folder(root, &mount.destination)?,
     };
+    if mount.kind != "proc" {
+        refuse_in_proc(&target)?;
+    }
     let mut flags = 0;
-    let mut data = Vec::new();
+    // As with runc: rights of the folder that it covers, unless the options say otherwise. Options come later and win.
+    let covered = covered.map(|rights| format!("mode={rights:o}"));
+    let mut data: Vec<&str> = covered.iter().map(String::as_str).collect();
     for option in &mount.options {
         match flag(option) {
             Some((set, true)) => flags |= set,
@@ -148,7 +173,7 @@ fn show_cgroup(root: &OwnedFd, mount: &Mount, cgroup: &Cgroup) -> io::Result<()>
     fds::mount_onto(c"tmpfs", &target, c"tmpfs", flags, c"mode=755,size=64k")?;
     let top = fds::open_in_root(root, &mount.destination, FOLDER)?;
     for (name, folder) in folders.iter().filter(|(name, _)| cgroups::is_shown(name)) {
-        make_folder_at(&top, name)?;
+        ignore_existing(make_folder_at(&top, name))?;
         let place = fds::open_straight(&top, name, FOLDER)?;
         fds::move_mount(&cgroups::view(folder, writable)?, &place)?;
         for part in name.split(',').filter(|part| part != name) {
@@ -191,25 +216,19 @@ fn fill_dev(root: &OwnedFd, more: &[Device]) -> io::Result<()> {
 fn make_device(folder: &OwnedFd, name: &str, mode: u32, device: libc::dev_t) -> io::Result<()> {
     let name = CString::new(name)?;
     // SAFETY: `name` is NUL-terminated and outlives the call.
-    ignore_existing(fds::check(unsafe { libc::mknodat(folder.as_raw_fd(), name.as_ptr(), mode, device) }))
+    ignore_existing(fds::check(unsafe { libc::mknodat(folder.as_raw_fd(), name.as_ptr(), mode, device) }).map(drop))
 }
 
 fn link_at(folder: &OwnedFd, name: &str, target: &str) -> io::Result<()> {
     let (name, target) = (CString::new(name)?, CString::new(target)?);
     // SAFETY: both strings are NUL-terminated and outlive the call.
-    ignore_existing(fds::check(unsafe { libc::symlinkat(target.as_ptr(), folder.as_raw_fd(), name.as_ptr()) }))
+    ignore_existing(fds::check(unsafe { libc::symlinkat(target.as_ptr(), folder.as_raw_fd(), name.as_ptr()) }).map(drop))
 }
 
-fn make_folder_at(folder: &OwnedFd, name: &str) -> io::Result<()> {
-    let name = CString::new(name)?;
-    // SAFETY: `name` is NUL-terminated and outlives the call.
-    ignore_existing(fds::check(unsafe { libc::mkdirat(folder.as_raw_fd(), name.as_ptr(), 0o755) }))
-}
-
-fn ignore_existing(result: io::Result<i32>) -> io::Result<()> {
+fn ignore_existing(result: io::Result<()>) -> io::Result<()> {
     match result {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
     }
 }
 
@@ -228,85 +247,62 @@ pub fn pivot(root: &OwnedFd) -> io::Result<()> {
 /// After the pivot: what must not be seen or written.
 pub fn seal(config: &Config) -> Result<(), Failure> {
     for path in &config.linux.readonly_paths {
-        over(Path::new(path), None, true).map_err(|e| Failure::system(&format!("make {path} read-only"), e))?;
+        make_read_only(path).map_err(|e| Failure::system(&format!("make {path} read-only"), e))?;
     }
-    for path in &config.linux.masked_paths {
-        hide(path).map_err(|e| Failure::system(&format!("hide {path}"), e))?;
+    if !config.linux.masked_paths.is_empty() {
+        let null = fds::open_null().map_err(|e| Failure::system("open /dev/null to hide files with", e))?.into();
+        for path in &config.linux.masked_paths {
+            hide(path, &null).map_err(|e| Failure::system(&format!("hide {path}"), e))?;
+        }
     }
     if config.root.readonly {
-        let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
-        // The other flags of the mount are what `overlay` gave it; NODEV is kept because dropping it would not matter read-only.
-        fds::mount(c"none", c"/", c"none", flags, c"").map_err(|e| Failure::system("make the root read-only", e))?;
+        // By mount_setattr, which adds to what the mount has: a remount would take "no device files" away from it.
+        let root = fds::open_place(Path::new("/"), libc::O_DIRECTORY).map_err(|e| Failure::system("open the root file system", e))?;
+        fds::set_mount(&root, fds::RDONLY, false).map_err(|e| Failure::system("make the root read-only", e))?;
     }
     Ok(())
 }
 
-fn hide(path: &str) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Err(_) => Ok(()),
-        Ok(meta) if meta.is_dir() => fds::mount(c"tmpfs", &CString::new(path)?, c"tmpfs", libc::MS_RDONLY, c"size=0k"),
-        Ok(_) => over(Path::new(path), Some(Path::new("/dev/null")), false),
+/// The place at a path of the configuration; `None` if this kernel does not have it. Never through a link.
+fn existing(path: &str) -> io::Result<Option<OwnedFd>> {
+    match fds::open_place(Path::new(path), libc::O_NOFOLLOW) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        result => result.map(Some),
     }
 }
 
-/// Mounts `source` (or the place itself) over a place that exists.
-fn over(place: &Path, source: Option<&Path>, read_only: bool) -> io::Result<()> {
-    let target = match std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        result => OwnedFd::from(result?),
-    };
-    let tree = fds::open_tree(source.unwrap_or(place), true)?;
-    if read_only {
-        fds::set_mount(&tree, fds::RDONLY | fds::NOSUID | fds::NODEV | fds::NOEXEC, true)?;
-    }
-    fds::move_mount(&tree, &target)
+fn make_read_only(path: &str) -> io::Result<()> {
+    let Some(place) = existing(path)? else { return Ok(()) };
+    let tree = fds::open_tree(&place, true)?;
+    fds::set_mount(&tree, fds::RDONLY | fds::NOSUID | fds::NODEV | fds::NOEXEC, true)?;
+    fds::move_mount(&tree, &place)
 }
 
-/// Opens a folder inside `root`; makes it, and its parents, if missing.
-///
-/// Walks component by component, each opened inside the root and never through /proc's magic links: a path or link in an image
-/// must not make or enter a folder outside (as in CVE-2024-21626). New folders are root's, as Docker makes them.
-pub fn ensure_folder(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
-    if let Ok(found) = fds::open_in_root(root, path, FOLDER) {
-        return Ok(found);
+fn hide(path: &str, null: &OwnedFd) -> io::Result<()> {
+    let Some(place) = existing(path)? else { return Ok(()) };
+    if fds::is_folder(&place)? {
+        return fds::mount_onto(c"tmpfs", &place, c"tmpfs", libc::MS_RDONLY, c"size=0k");
     }
-    let mut so_far = String::from("/");
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        let parent = fds::open_in_root(root, &so_far, FOLDER)?;
-        so_far.push_str(part);
-        so_far.push('/');
-        if fds::open_in_root(root, &so_far, FOLDER).is_err() {
-            make_folder_at(&parent, part)?;
-        }
-    }
-    fds::open_in_root(root, path, FOLDER)
-}
-
-/// Opens a file inside `root`; makes an empty one if missing.
-fn ensure_file(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
-    match fds::open_in_root(root, path, libc::O_PATH) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let (folder, name) = path.rsplit_once('/').unwrap_or(("/", path));
-            let parent = ensure_folder(root, if folder.is_empty() { "/" } else { folder })?;
-            let name = CString::new(name)?;
-            // SAFETY: `name` is NUL-terminated and outlives the call.
-            ignore_existing(fds::check(unsafe { libc::mknodat(parent.as_raw_fd(), name.as_ptr(), libc::S_IFREG | 0o644, 0) }))?;
-            fds::open_in_root(root, path, libc::O_PATH)
-        }
-        result => result,
-    }
-}
-
-/// Opens a folder as a place, not for reading.
-pub fn open_folder(path: &Path) -> io::Result<OwnedFd> {
-    Ok(std::fs::OpenOptions::new().read(true).custom_flags(FOLDER).open(path)?.into())
+    fds::move_mount(&fds::open_tree(null, false)?, &place)
 }
 
 /// Writes kernel settings of the container's own namespaces; its /proc is mounted and still writable.
 pub fn set_sysctls(config: &Config) -> Result<(), Failure> {
+    if config.linux.sysctl.is_empty() {
+        return Ok(());
+    }
+    let proc = fds::open_place(Path::new("/proc"), libc::O_DIRECTORY).map_err(|e| Failure::system("open /proc", e))?;
     for (name, value) in &config.linux.sysctl {
-        let path = PathBuf::from(format!("/proc/sys/{}", name.replace('.', "/")));
-        std::fs::write(&path, value).map_err(|e| Failure::spec(format!("systemControls: set {name}: {e}")))?;
+        write_sysctl(&proc, name, value).map_err(|e| Failure::spec(format!("systemControls: set {name}: {e}")))?;
     }
     Ok(())
+}
+
+/// Straight down in a real /proc, so that no other file is written (CVE-2025-52881).
+fn write_sysctl(proc: &OwnedFd, name: &str, value: &str) -> io::Result<()> {
+    let file = fds::open_straight(proc, &format!("sys/{}", name.replace('.', "/")), libc::O_WRONLY)?;
+    if !fds::is_in_proc(&file)? {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a kernel setting"));
+    }
+    std::fs::File::from(file).write_all(value.as_bytes())
 }

@@ -12,12 +12,15 @@ use crate::cgroups::{self, Cgroup};
 use crate::config::{Config, Process};
 use crate::payload::Payload;
 use crate::request::{self, Failure, Reply, StartRequest};
-use crate::{fds, rootfs, steps};
+use crate::{fds, inheritance, places, rootfs, steps};
 
 /// Where the monitor finds its descriptors.
 const LISTENER: i32 = 3;
 const STDOUT: i32 = 4;
 const STDERR: i32 = 5;
+/// The monitor's exit file before there is something in it, and more than will ever be.
+const EXIT_FILE: &str = "exit.json.new";
+const EXIT_ROOM: [u8; 256] = [b' '; 256];
 /// Above the monitor's numbers, so that placing one never closes another.
 const LOWEST_OWN: i32 = 10;
 
@@ -26,13 +29,17 @@ pub fn run() -> ExitCode {
     // A session of its own: the terminal or service that the agent runs in must not take containers with it.
     // SAFETY: setsid has no memory arguments.
     unsafe { libc::setsid() };
-    let bundle = match request::read() {
+    let request = match request::read() {
         // The agent that kept this shim ready has ended without needing it.
         Ok(bytes) if bytes.is_empty() => return ExitCode::SUCCESS,
-        Ok(bytes) => PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)),
+        Ok(bytes) => bytes,
         Err(error) => return fail(Failure::system("read the request", error)),
     };
-    match launch(&bundle) {
+    // The folder; after a NUL the CPU shares that the task's containers have together, known only now.
+    let mut parts = request.splitn(2, |byte| *byte == 0);
+    let bundle = PathBuf::from(std::ffi::OsStr::from_bytes(parts.next().unwrap_or_default()));
+    let task_cpu_shares = parts.next().and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    match launch(&bundle, task_cpu_shares) {
         Ok(running) => running.become_monitor(),
         Err(failure) => fail(failure),
     }
@@ -55,14 +62,13 @@ struct Running {
     stderr: OwnedFd,
 }
 
-/// The outputs' writing ends, and an input that is empty.
+/// The outputs' writing ends.
 struct Stdio {
-    null: std::fs::File,
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
 
-fn launch(bundle: &Path) -> Result<Running, Failure> {
+fn launch(bundle: &Path, task_cpu_shares: Option<u64>) -> Result<Running, Failure> {
     let system = |step: &'static str| move |e: std::io::Error| Failure::system(step, e);
     let text = std::fs::read(bundle.join("request.json")).map_err(system("read request.json"))?;
     let request: StartRequest = serde_json::from_slice(&text).map_err(|e| Failure::system("parse request.json", e))?;
@@ -72,21 +78,26 @@ fn launch(bundle: &Path) -> Result<Running, Failure> {
     let StartRequest { user, working_directory, monitor, log_limit, oom_file, .. } = request;
     let Config { root, hostname, mounts, process, linux } = config;
     let payload = Payload::new(process, user, working_directory, &confinement)?;
+    // A container that runs without its monitor is lost at once: better to say so before it runs.
+    std::fs::File::open(&monitor).map_err(|e| Failure::system(&format!("open the monitor's program {}", monitor.display()), e))?;
     let config = Config { root, hostname, mounts, linux, process: Process::default() };
 
-    let cgroup = cgroups::make(&config.linux.cgroups_path, &hierarchies, &config.linux.resources).map_err(system("make the cgroup"))?;
+    let limits = &config.linux.resources;
+    let cgroup = cgroups::make(&config.linux.cgroups_path, &hierarchies, limits, task_cpu_shares).map_err(system("make the cgroup"))?;
     let network = match config.linux.namespaces.iter().find(|namespace| namespace.kind == "network").and_then(|n| n.path.as_ref()) {
         Some(path) => Some(std::fs::File::open(path).map_err(|e| Failure::system(&format!("open network namespace {path}"), e))?.into()),
         None => None,
     };
     let listener = UnixListener::bind("monitor.sock").map_err(system("bind the monitor's socket"))?;
+    // Takes its place on the disk before the container can fill that.
+    std::fs::write(EXIT_FILE, EXIT_ROOM).map_err(system("make room for the exit file"))?;
     let (stdout, stdout_writer) = fds::pipe().map_err(system("make the stdout pipe"))?;
     let (stderr, stderr_writer) = fds::pipe().map_err(system("make the stderr pipe"))?;
-    let null = std::fs::File::open("/dev/null").map_err(system("open /dev/null"))?;
-    let stdio = Stdio { null, stdout: stdout_writer, stderr: stderr_writer };
+    let stdio = Stdio { stdout: stdout_writer, stderr: stderr_writer };
     let (hears, reporter) = steps::channel().map_err(system("make the status pipe"))?;
 
     let kinds = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    fds::hide_from_others();
     // SAFETY: the shim has one thread.
     let pid = unsafe { fds::clone(kinds, cgroup.clone_target()) }.map_err(system("clone into new namespaces"))?;
     if pid == 0 {
@@ -134,6 +145,8 @@ struct Inside<'a> {
 impl Inside<'_> {
     fn furnish(&self, stdio: &Stdio) -> Result<(), Failure> {
         let system = |step: &'static str| move |e: std::io::Error| Failure::system(step, e);
+        inheritance::die_with_parent(true);
+        inheritance::shed().map_err(system("make a session keyring"))?;
         // SAFETY: no memory arguments.
         unsafe { libc::setsid() };
         self.cgroup.enter().map_err(system("enter the cgroup"))?;
@@ -152,16 +165,15 @@ impl Inside<'_> {
         let root = rootfs::overlay(self.bundle, target, self.layers, self.lower, self.no_devices)?;
         rootfs::furnish(&root, self.config, self.cgroup)?;
         // Now, while the root is writable; what goes wrong is said when the payload enters it.
-        let _ = rootfs::ensure_folder(&root, self.working_directory);
+        let _ = places::ensure_folder(&root, self.working_directory);
         rootfs::pivot(&root).map_err(system("enter the root file system"))?;
         drop(root);
         rootfs::set_sysctls(self.config)?;
-        for (fd, place) in [(&stdio.null.as_raw_fd(), 0), (&stdio.stdout.as_raw_fd(), 1), (&stdio.stderr.as_raw_fd(), 2)] {
-            fds::place(*fd, place).map_err(system("set up stdio"))?;
-        }
         // The container's own: through the machine's it could change the rights of a file outside.
-        let null = std::fs::File::open("/dev/null").map_err(system("open /dev/null"))?;
-        fds::place(null.as_raw_fd(), 0).map_err(system("set up stdin"))?;
+        let null = fds::open_null().map_err(system("open /dev/null"))?;
+        for (fd, place) in [(null.as_raw_fd(), 0), (stdio.stdout.as_raw_fd(), 1), (stdio.stderr.as_raw_fd(), 2)] {
+            fds::place(fd, place).map_err(system("set up stdio"))?;
+        }
         rootfs::seal(self.config)
     }
 }

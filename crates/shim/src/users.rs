@@ -10,6 +10,10 @@ use crate::request::Failure;
 /// Docker reads these files whole; a container that has more is not one whose users matter.
 const MAX_FILE: u64 = 4 << 20;
 
+/// The highest number that Docker and runc take. Above all it excludes the one that setresuid(2) reads as "leave it as it is",
+/// which would be root.
+const HIGHEST_ID: u32 = i32::MAX as u32;
+
 /// Who a process runs as.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -53,11 +57,14 @@ fn resolve_in(passwd: &str, group: &str, spec: &str) -> Result<Identity, String>
     let entry = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let uid = fields.nth(1)?.parse::<u32>().ok()?;
-        let gid = fields.next()?.parse::<u32>().ok()?;
+        let uid = id(fields.nth(1)?)?;
+        let gid = id(fields.next()?)?;
         let home = fields.nth(1).unwrap_or_default();
         (name == user || numeric_user == Some(uid)).then_some((name, uid, gid, home))
     });
+    if numeric_user.is_some_and(|uid| uid > HIGHEST_ID) {
+        return Err(format!("user {user}: uids and gids must be in range 0-{HIGHEST_ID}"));
+    }
     let (name, uid, mut gid, home) = match (entry, numeric_user) {
         (Some((name, uid, gid, home)), _) => (Some(name), uid, gid, home),
         (None, Some(uid)) => (None, uid, 0, ""),
@@ -69,6 +76,9 @@ fn resolve_in(passwd: &str, group: &str, spec: &str) -> Result<Identity, String>
         let numeric = wanted.parse::<u32>().ok();
         let found = group_lines(group).find(|(name, id, _)| *name == wanted || numeric == Some(*id)).map(|(_, id, _)| id);
         gid = found.or(numeric).ok_or_else(|| format!("unable to find group {wanted}: no matching entries in group file"))?;
+        if gid > HIGHEST_ID {
+            return Err(format!("group {wanted}: uids and gids must be in range 0-{HIGHEST_ID}"));
+        }
         groups.push(gid);
     } else {
         groups.push(gid);
@@ -84,9 +94,14 @@ fn group_lines(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let gid = fields.nth(1)?.parse().ok()?;
+        let gid = id(fields.nth(1)?)?;
         Some((name, gid, fields.next().unwrap_or_default()))
     })
+}
+
+/// A number that a process can have; a line with another is as one that is not there.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id <= HIGHEST_ID)
 }
 
 /// Gives the environment a HOME where it has none.
@@ -121,6 +136,15 @@ mod tests {
     fn unknown_names_are_named() {
         assert_eq!(ids("nobody").unwrap_err(), "unable to find user nobody: no matching entries in passwd file");
         assert_eq!(ids("web:no").unwrap_err(), "unable to find group no: no matching entries in group file");
+    }
+
+    #[test]
+    fn no_number_means_as_before() {
+        let hostile = "ghost:x:4294967295:4294967295::/:/bin/sh\nhalf:x:5:4294967295::/:/bin/sh\n";
+        for user in ["4294967295", "2147483648", "5:4294967295", "ghost", "half", "half:all"] {
+            assert!(resolve_in(hostile, "all:x:4294967295:\n", user).is_err(), "{user}");
+        }
+        assert_eq!(resolve_in(hostile, "", "2147483647").unwrap().uid, 2_147_483_647);
     }
 
     #[test]

@@ -26,6 +26,12 @@ pub enum BackendError {
         /// Ours.
         known: i64,
     },
+    /// The disk is full.
+    #[error("the disk is full; free some space, and it goes on by itself")]
+    NoSpace,
+    /// Records can only be brought into a store that never had any.
+    #[error("the store is not empty")]
+    NotEmpty,
     /// Input or output failed.
     #[error("{0}")]
     Io(String),

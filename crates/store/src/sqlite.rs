@@ -27,6 +27,11 @@ const PAGE_CONTENT: usize = 4_000;
 const LONG_LOG: usize = 64 * 1024 * 1024;
 /// Records moved on at once: about a millisecond.
 const FOLD: usize = 128;
+/// Bytes of a file up to which its whole structure is checked at every start: a few hundredths of a second. Beyond, a start
+/// rests on the sums, which are checked with every record that is read.
+const CHECKED: u64 = 64 * 1024 * 1024;
+/// What is wrong with a row whose CRC-32 is not the one beside it.
+const WRONG_SUM: &str = "its checksum is wrong";
 /// Rows of the log taken out at once.
 const DROP: i64 = 128;
 
@@ -98,7 +103,8 @@ impl Sqlite {
         if found > SCHEMA {
             return Err(BackendError::NewerSchema { found, known: SCHEMA });
         }
-        migrate(&mut connection).map_err(error)?;
+        migrate(&mut connection, found).map_err(error)?;
+        check(&connection, path)?;
         Ok(Self {
             connection,
             fresh: HashMap::new(),
@@ -111,13 +117,34 @@ impl Sqlite {
         })
     }
 
+    /// Fills an empty store with records as they were, counters included; `revision` is that of the last commit among them.
+    ///
+    /// # Errors
+    /// [`BackendError`] if the store is not empty or cannot be written; then nothing of it was kept.
+    pub fn import(&mut self, records: impl IntoIterator<Item = Stored>, revision: Revision) -> Result<u64, BackendError> {
+        if self.revision()? != Revision(0) {
+            return Err(BackendError::NotEmpty);
+        }
+        let io = |error: rusqlite::Error| BackendError::Io(error.to_string());
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(io)?;
+        let mut count = 0;
+        for stored in records {
+            write_record(&transaction, &Write::Put(stored)).map_err(io)?;
+            count += 1;
+        }
+        transaction.execute("UPDATE revision SET last = ?1", params![number(revision.0)]).map_err(io)?;
+        transaction.commit().map_err(io)?;
+        self.last = revision;
+        Ok(count)
+    }
+
     fn append(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<()> {
         self.row.clear();
         let logged: Vec<Logged<'_>> = writes.iter().map(Logged::of).collect();
         serde_json::to_writer(&mut self.row, &logged).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         // A statement of its own is a transaction of its own.
-        let mut append = self.connection.prepare_cached("INSERT INTO log (revision, writes) VALUES (?1, ?2)")?;
-        append.execute(params![number(revision.0), self.row])?;
+        let mut append = self.connection.prepare_cached("INSERT INTO log (revision, writes, sum) VALUES (?1, ?2, ?3)")?;
+        append.execute(params![number(revision.0), self.row, crc32fast::hash(&self.row)])?;
         Ok(())
     }
 
@@ -214,10 +241,17 @@ fn write_record(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
             let body = serde_json::to_string(record).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
             transaction
                 .prepare_cached(
-                    "INSERT INTO records (key, created, modified, version, body) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT (key) DO UPDATE SET created = ?2, modified = ?3, version = ?4, body = ?5",
+                    "INSERT INTO records (key, created, modified, version, body, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                     ON CONFLICT (key) DO UPDATE SET created = ?2, modified = ?3, version = ?4, body = ?5, sum = ?6",
                 )?
-                .execute(params![record.key().to_string(), number(created.0), number(modified.0), number(*version), body])?;
+                .execute(params![
+                    record.key().to_string(),
+                    number(created.0),
+                    number(modified.0),
+                    number(*version),
+                    body,
+                    crc32fast::hash(body.as_bytes())
+                ])?;
         }
         Write::Touch { key, modified, version } => {
             transaction.prepare_cached("UPDATE records SET modified = ?2, version = ?3 WHERE key = ?1")?.execute(params![
@@ -233,19 +267,38 @@ fn write_record(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
     Ok(())
 }
 
-/// Makes what the newest schema has and the file has not. From 0: an empty file; from 1: there was no log.
-fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Makes what the newest schema has and the file of schema `found` has not. 0 is an empty file; 1 had no log and no sums.
+fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    if found == SCHEMA {
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS records (
              key TEXT PRIMARY KEY, created INTEGER NOT NULL, modified INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL
          ) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS log (revision INTEGER PRIMARY KEY, writes BLOB NOT NULL);
+         CREATE TABLE IF NOT EXISTS log (revision INTEGER PRIMARY KEY, writes BLOB NOT NULL, sum INTEGER NOT NULL);
          CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
          INSERT OR IGNORE INTO revision VALUES (0, 0);",
     )?;
+    // Records of the first schema have none until they are written again.
+    transaction.execute_batch("ALTER TABLE records ADD COLUMN sum INTEGER")?;
     transaction.pragma_update(None, "user_version", SCHEMA)?;
     transaction.commit()
+}
+
+/// Looks for damage in the file's structure.
+fn check(connection: &Connection, path: &Path) -> Result<(), BackendError> {
+    let at = || path.display().to_string();
+    if std::fs::metadata(path).map_err(|error| BackendError::Io(format!("{}: {error}", at())))?.len() > CHECKED {
+        return Ok(());
+    }
+    let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match found {
+        Ok(found) if found == "ok" => Ok(()),
+        Ok(reason) => Err(BackendError::Damaged { at: at(), reason }),
+        Err(error) => Err(BackendError::Damaged { at: at(), reason: error.to_string() }),
+    }
 }
 
 /// SQLite's integers are signed; a revision would need centuries to get that far.
@@ -282,15 +335,22 @@ impl Backend for Sqlite {
     }
 
     fn load(&mut self, sink: &mut dyn FnMut(Write)) -> Result<(), BackendError> {
-        let io = |error: rusqlite::Error| BackendError::Io(error.to_string());
+        let io = |error: rusqlite::Error| match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt) => BackendError::Damaged { at: "the records".to_owned(), reason: error.to_string() },
+            _ => BackendError::Io(error.to_string()),
+        };
         let damaged = |at: &str, reason: &dyn std::fmt::Display| BackendError::Damaged { at: at.to_owned(), reason: reason.to_string() };
         {
-            let mut select = self.connection.prepare("SELECT key, created, modified, version, body FROM records").map_err(io)?;
+            let mut select = self.connection.prepare("SELECT key, created, modified, version, body, sum FROM records").map_err(io)?;
             let mut rows = select.query([]).map_err(io)?;
             while let Some(row) = rows.next().map_err(io)? {
                 let counter = |column: usize| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0)).map_err(io);
                 let key = || row.get::<_, String>(0).unwrap_or_default();
                 let body = row.get_ref(4).map_err(io)?.as_str().map_err(|error| damaged(&key(), &error))?;
+                let sum: Option<u32> = row.get(5).map_err(io)?;
+                if sum.is_some_and(|sum| sum != crc32fast::hash(body.as_bytes())) {
+                    return Err(damaged(&key(), &WRONG_SUM));
+                }
                 let record: Record = serde_json::from_str(body).map_err(|error| damaged(&key(), &error))?;
                 let stored = Stored { record, created: Revision(counter(1)?), modified: Revision(counter(2)?), version: counter(3)? };
                 sink(Write::Put(stored));
@@ -298,11 +358,14 @@ impl Backend for Sqlite {
         }
         let mut found = Vec::new();
         {
-            let mut select = self.connection.prepare("SELECT revision, writes FROM log ORDER BY revision").map_err(io)?;
+            let mut select = self.connection.prepare("SELECT revision, writes, sum FROM log ORDER BY revision").map_err(io)?;
             let mut rows = select.query([]).map_err(io)?;
             while let Some(row) = rows.next().map_err(io)? {
                 let at = format!("log/{}", row.get::<_, i64>(0).map_err(io)?);
                 let body = row.get_ref(1).map_err(io)?.as_blob().map_err(|error| damaged(&at, &error))?;
+                if row.get::<_, u32>(2).map_err(io)? != crc32fast::hash(body) {
+                    return Err(damaged(&at, &WRONG_SUM));
+                }
                 self.log_bytes += body.len();
                 let writes: Vec<Found> = serde_json::from_slice(body).map_err(|error| damaged(&at, &error))?;
                 for write in writes {
@@ -318,7 +381,10 @@ impl Backend for Sqlite {
     }
 
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError> {
-        let io = |error: rusqlite::Error| BackendError::Io(error.to_string());
+        let io = |error: rusqlite::Error| match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => BackendError::NoSpace,
+            _ => BackendError::Io(error.to_string()),
+        };
         self.append(writes, revision).map_err(io)?;
         self.last = revision;
         self.log_bytes += self.row.len();

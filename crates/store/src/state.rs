@@ -197,6 +197,28 @@ impl State {
         self.by_cluster.get(cluster)
     }
 
+    /// Every record with its counters, kind by kind. Cheap: values are shared, not copied.
+    pub fn records(&self) -> impl Iterator<Item = Stored> {
+        fn all<'a, T: 'a>(
+            entries: impl Iterator<Item = &'a Entry<T>> + 'a,
+            record: impl Fn(Arc<T>) -> Record + 'a,
+        ) -> impl Iterator<Item = Stored> + 'a {
+            entries.map(move |entry| Stored {
+                record: record(Arc::clone(&entry.value)),
+                created: entry.created,
+                modified: entry.modified,
+                version: entry.version,
+            })
+        }
+        all(self.clusters.values(), Record::Cluster)
+            .chain(all(self.families.values(), Record::Family))
+            .chain(all(self.definitions.values(), Record::TaskDefinition))
+            .chain(all(self.instances.values(), Record::ContainerInstance))
+            .chain(all(self.services.values(), Record::Service))
+            .chain(all(self.events.values(), Record::ServiceEvent))
+            .chain(all(self.tasks.values(), Record::Task))
+    }
+
     /// The commit that last changed a record; `None` if there is none.
     #[must_use]
     pub fn modified(&self, key: &Key) -> Option<Revision> {

@@ -9,7 +9,7 @@ use berth_model::ids::{ClusterName, Family, ServiceName};
 use berth_model::record::{Key, Record};
 use berth_model::task_definition::FamilyCounter;
 use berth_store::backend::{Stored, Write};
-use berth_store::{Backend, Revision, Sqlite, Store, Transaction};
+use berth_store::{Backend, BackendError, Revision, Sqlite, Store, Transaction};
 
 /// `schema-1.db` was written by the first Berth: no log, every record where it belongs.
 #[tokio::test]
@@ -36,6 +36,61 @@ async fn a_file_of_the_first_schema_is_taken_over() {
     let store = Store::open(Sqlite::open(&path).unwrap()).unwrap();
     assert_eq!(store.state().modified(&Key::Cluster(ClusterName::parse("old").unwrap())), Some(next), "and what was touched stays so");
     assert_eq!(store.state().clusters().count(), 3);
+}
+
+/// Bits that turned on the disk are found when the store is opened, and it says where.
+#[test]
+fn a_damaged_record_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    let family = |name: &str, last_revision| {
+        let family = Family::parse(name).unwrap();
+        Write::Put(Stored {
+            record: Record::from(FamilyCounter { family, last_revision }),
+            created: Revision(1),
+            modified: Revision(1),
+            version: 1,
+        })
+    };
+    let mut backend = Sqlite::open(&path).unwrap();
+    backend.persist(&[family("moved", 1234)], Revision(1)).unwrap();
+    while backend.idle() {}
+    backend.persist(&[family("logged", 1234)], Revision(2)).unwrap();
+    drop(backend);
+    let whole = std::fs::read(&path).unwrap();
+    let places: Vec<_> = (0..whole.len() - 4).filter(|at| &whole[*at..at + 4] == b"1234").collect();
+    assert_eq!(places.len(), 2, "one record in each table");
+    let mut named = Vec::new();
+    for place in places {
+        let mut damaged = whole.clone();
+        // Still a number, still legal JSON.
+        damaged[place] ^= 8;
+        std::fs::write(&path, damaged).unwrap();
+        let outcome = Sqlite::open(&path).and_then(|mut backend| backend.load(&mut |_| {}));
+        let Err(BackendError::Damaged { at, .. }) = outcome else { panic!("it was not seen: {outcome:?}") };
+        named.push(at);
+    }
+    named.sort();
+    assert_eq!(named, ["family/moved", "log/2"]);
+}
+
+/// The same records as another store's, counters and all; a store that has something in it is left alone.
+#[test]
+fn records_are_brought_into_an_empty_store_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let (from, to) = (directory.path().join("from.db"), directory.path().join("to.db"));
+    let (mut kept, mut dice) = (Kept::new(), Dice(7));
+    let mut backend = Sqlite::open(&from).unwrap();
+    for revision in 1..=500 {
+        let write = write(&mut dice, &kept, Revision(revision));
+        apply(&mut kept, write.clone());
+        backend.persist(&[write], Revision(revision)).unwrap();
+    }
+    let mut other = Sqlite::open(&to).unwrap();
+    assert_eq!(other.import(kept.values().cloned(), Revision(500)).unwrap(), kept.len() as u64);
+    assert!(matches!(other.import(kept.values().cloned(), Revision(500)), Err(BackendError::NotEmpty)));
+    drop(other);
+    assert_eq!(found(&to), (Revision(500), kept));
 }
 
 type Kept = BTreeMap<Key, Stored>;

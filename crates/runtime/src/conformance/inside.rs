@@ -38,6 +38,9 @@ async fn process(bench: &Bench) {
 
 async fn users(bench: &Bench) {
     let script = "echo $(id -u):$(id -g) $(id -G) $HOME; cat /etc/secret || echo refused; grep CapEff /proc/self/status";
+    // Servers that are not root's open /dev/stdout by name.
+    let named = bench.script("echo by name > /dev/stdout");
+    assert_eq!(bench.say(ContainerSpec { user: Some("web".into()), ..named }).await, "by name\n");
     for (user, expected) in
         [("web", "33:34 34 4 /var/www"), ("33", "33:34 34 4 /var/www"), ("1234:77", "1234:77 77 /"), ("web:logs", "33:4 4 /var/www")]
     {
@@ -56,7 +59,7 @@ async fn layers(bench: &Bench) {
 }
 
 async fn read_only_root(bench: &Bench) {
-    let script = "touch /x && exit 1; touch /dev/shm/x && touch /mnt/a/x && echo good";
+    let script = "touch /x && exit 1; echo x >> /etc/hosts && exit 2; touch /dev/shm/x && touch /mnt/a/x && echo good";
     let tmpfs = vec![TmpfsMount { destination: "/mnt/a".into(), size_mib: 1, options: vec![] }];
     let output = bench.say(ContainerSpec { read_only_root: true, tmpfs, ..bench.script(script) }).await;
     assert!(output.contains("Read-only file system") && output.ends_with("good\n"), "{output}");
@@ -88,7 +91,9 @@ async fn mounts(bench: &Bench) {
 }
 
 async fn names(bench: &Bench) {
+    let namespace = bench.namespace();
     let spec = ContainerSpec {
+        network: ContainerNetwork::Namespace(namespace.path()),
         hostname: Some("me".into()),
         address: Some("10.1.2.3".parse().expect("an address")),
         extra_hosts: vec![("db".into(), "10.0.0.9".into())],
@@ -153,6 +158,12 @@ async fn limits(bench: &Bench) {
     let output = bench.say(ContainerSpec { ulimits, ..bench.script("grep -E 'open files|core file' /proc/self/limits") }).await;
     let words: Vec<Vec<&str>> = output.lines().map(|line| line.split_whitespace().collect()).collect();
     assert!(words.iter().any(|line| line.starts_with(&["Max", "open", "files", "100", "200"])), "{output}");
+    // Programs must not depend on what the agent was started with.
+    let output = bench.say(bench.script("grep -E '^Sig(Ign|Blk)' /proc/self/status; yes | head -n 1; cat /proc/self/limits")).await;
+    assert_eq!(output.matches("0000000000000000").count(), 2, "{output}");
+    let files = output.lines().find_map(|line| line.strip_prefix("Max open files")).expect("it is listed");
+    let soft: u64 = files.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number");
+    assert!(output.contains("\ny\n") && soft > 1024, "{output}");
     let more_than_can_be = vec![Ulimit { name: "nofile".into(), soft: 1 << 20, hard: 1 << 20 }];
     bench.say(ContainerSpec { ulimits: more_than_can_be, ..bench.script("true") }).await;
 

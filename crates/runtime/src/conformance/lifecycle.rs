@@ -19,6 +19,8 @@ pub(super) async fn run(bench: &Bench) {
     what_is_not_there(bench).await;
     removal(bench).await;
     many_at_once(bench).await;
+    looking_while_starting(bench).await;
+    cgroups_of_its_own(bench).await;
 }
 
 async fn exit_codes(bench: &Bench) {
@@ -101,6 +103,15 @@ async fn execs(bench: &Bench) {
     };
     let outcome = bench.runtime.exec(&id, other).await.expect("exec");
     assert_eq!(String::from_utf8_lossy(&outcome.output), "exec 33:34 34 4 /var/www\n");
+
+    let other = bench.begin(ContainerSpec {
+        ulimits: vec![crate::port::Ulimit { name: "nofile".into(), soft: 70, hard: 80 }],
+        ..bench.script("echo ready; sleep 1000")
+    });
+    let other = other.await;
+    bench.until_said(&other, "ready").await;
+    assert_eq!(bench.exec(&other, "ulimit -n; ulimit -Hn").await, (Some(0), "70\n80\n".into()), "limits are the container's");
+    bench.remove(&other).await;
 
     let slow = ExecSpec { timeout: Duration::from_millis(300), ..exec_spec("echo begun; sleep 1000") };
     let outcome = patiently(bench.runtime.exec(&id, slow)).await.expect("exec");
@@ -194,6 +205,35 @@ async fn removal(bench: &Bench) {
     assert!(matches!(bench.runtime.create(spec.clone()).await, Err(RunError::InvalidSpec(_))), "two of one name");
     bench.remove(&id).await;
     bench.runtime.create(spec).await.expect("the name is free again");
+    bench.remove(&id).await;
+}
+
+/// A container that is about to run must not be taken for one that was lost, and killed for it.
+async fn looking_while_starting(bench: &Bench) {
+    for _ in 0..15 {
+        let spec = bench.script("sleep 1000");
+        let id = spec.id.clone();
+        bench.runtime.create(spec).await.expect("create");
+        let look = async {
+            for _ in 0..20 {
+                let state = state_of(bench, &id).await.expect("it is listed");
+                assert!(matches!(state, ContainerState::Created | ContainerState::Running(_)), "{state:?}");
+            }
+        };
+        let (started, ()) = tokio::join!(bench.runtime.start(&id), look);
+        started.expect("start");
+        assert!(matches!(state_of(bench, &id).await, Some(ContainerState::Running(_))));
+        bench.remove(&id).await;
+    }
+}
+
+/// A whole system in a privileged container makes cgroups below its own, and moves itself there.
+async fn cgroups_of_its_own(bench: &Bench) {
+    let script = "for place in /sys/fs/cgroup /sys/fs/cgroup/*; do [ -f $place/cgroup.procs ] || continue; mkdir -p $place/a/b
+        echo $$ > $place/a/b/cgroup.procs; done; echo ready; sleep 1000";
+    let id = bench.begin(ContainerSpec { privileged: true, ..bench.script(script) }).await;
+    bench.until_said(&id, "ready").await;
+    assert_eq!(bench.exec(&id, "echo joined").await, (Some(0), "joined\n".into()));
     bench.remove(&id).await;
 }
 

@@ -35,7 +35,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 const CPU_PERIOD: u64 = 100_000;
 const MIN_CPU_QUOTA: u64 = 1_000;
 /// The kernel's smallest share.
-const MIN_CPU_SHARES: u64 = 2;
+pub const MIN_CPU_SHARES: u64 = 2;
 
 /// What a container's process is, known at creation; kept for exec.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -115,8 +115,6 @@ pub struct Machine {
 /// # Errors
 /// [`RunError::InvalidSpec`] that names the member.
 pub fn config(spec: &ContainerSpec, plan: &ProcessPlan, folder: &Path, cgroup: &str, machine: &Machine) -> Result<Value, RunError> {
-    let invalid = RunError::InvalidSpec;
-    let rlimits = ulimits::rlimits(&spec.ulimits, machine.capabilities.contains("SYS_RESOURCE")).map_err(invalid)?;
     let mut namespaces = vec![json!({"type": "pid"}), json!({"type": "mount"}), json!({"type": "ipc"}), json!({"type": "uts"})];
     if let ContainerNetwork::Namespace(path) = &spec.network {
         namespaces.push(json!({"type": "network", "path": path}));
@@ -148,10 +146,18 @@ pub fn config(spec: &ContainerSpec, plan: &ProcessPlan, folder: &Path, cgroup: &
             "args": plan.arguments,
             "env": plan.environment,
             "cwd": "/",
-            "rlimits": rlimits,
+            "rlimits": rlimits(spec, machine)?,
         },
         "linux": linux,
     }))
+}
+
+/// Resource limits of every process that is started in the container.
+///
+/// # Errors
+/// [`RunError::InvalidSpec`] that names the limit.
+pub fn rlimits(spec: &ContainerSpec, machine: &Machine) -> Result<Vec<Value>, RunError> {
+    ulimits::rlimits(&spec.ulimits, machine.capabilities.contains("SYS_RESOURCE")).map_err(RunError::InvalidSpec)
 }
 
 fn resources(spec: &ContainerSpec) -> Value {
@@ -192,12 +198,15 @@ pub fn is_plain_absolute(path: &Path) -> bool {
     path.is_absolute() && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
 }
 
-/// /etc/hosts, as Docker writes it.
-pub fn hosts(spec: &ContainerSpec, plan: &ProcessPlan) -> String {
+/// /etc/hosts, as Docker writes it: in the machine's network the machine's own, else one with the container's name.
+pub fn hosts(spec: &ContainerSpec, plan: &ProcessPlan, machine: &str) -> String {
     let mut text = String::from(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\n\
          ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
     );
+    if spec.network == ContainerNetwork::Host && !machine.is_empty() {
+        text = format!("{}\n", machine.trim_end());
+    }
     let own = spec.address.map(|address| (plan.hostname.clone(), address.to_string()));
     for (name, address) in spec.extra_hosts.iter().cloned().chain(own) {
         text.push_str(&format!("{address}\t{name}\n"));
@@ -205,10 +214,16 @@ pub fn hosts(spec: &ContainerSpec, plan: &ProcessPlan) -> String {
     text
 }
 
-/// /etc/resolv.conf: the machine's own unless the specification has name servers or search domains.
+/// /etc/resolv.conf: the machine's own unless the specification has name servers or search domains. Name servers on the machine's
+/// loopback are left out where the container's is another; unlike Docker, nobody's public servers are put in their place.
 pub fn resolv_conf(spec: &ContainerSpec, machine: &str) -> String {
+    let reachable = |line: &&str| {
+        let server = line.strip_prefix("nameserver").and_then(|address| address.trim().parse::<std::net::IpAddr>().ok());
+        spec.network == ContainerNetwork::Host || !server.is_some_and(|address| address.is_loopback())
+    };
+    let machine: String = machine.lines().filter(reachable).map(|line| format!("{line}\n")).collect();
     if spec.dns_servers.is_empty() && spec.dns_search.is_empty() {
-        return machine.to_owned();
+        return machine;
     }
     let mut text = String::new();
     if !spec.dns_search.is_empty() {

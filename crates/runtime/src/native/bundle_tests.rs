@@ -108,7 +108,7 @@ fn mounts_are_ordered_and_replace_ours() {
     let source = std::env::temp_dir();
     let bind = |destination: &str| BindMount { source: source.clone(), destination: destination.into(), read_only: true };
     let spec = ContainerSpec {
-        mounts: vec![bind("/a/b/c"), bind("/a"), bind("/etc/hosts")],
+        mounts: vec![bind("/a/b/c"), bind("/a"), bind("/etc/hosts"), bind("/dev")],
         tmpfs: vec![TmpfsMount { destination: "/dev/shm".into(), size_mib: 8, options: vec!["exec".into()] }],
         ..spec()
     };
@@ -116,6 +116,10 @@ fn mounts_are_ordered_and_replace_ours() {
     let places: Vec<&str> = mounts.iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
     assert!(places.iter().position(|place| *place == "/a") < places.iter().position(|place| *place == "/a/b/c"));
     assert_eq!(places.iter().filter(|place| **place == "/etc/hosts").count(), 1);
+    assert!(places.iter().position(|place| *place == "/dev") < places.iter().position(|place| *place == "/dev/pts"));
+    let read_only = config_of(&ContainerSpec { read_only_root: true, ..self::spec() }).unwrap()["mounts"].clone();
+    let hosts = read_only.as_array().unwrap().iter().find(|mount| mount["destination"] == "/etc/hosts").unwrap();
+    assert_eq!(hosts["options"][2], "ro");
     let shm: Vec<&Value> = mounts.iter().filter(|mount| mount["destination"] == "/dev/shm").collect();
     assert_eq!(shm.len(), 1);
     assert_eq!(shm[0]["options"], json!(["exec", "nosuid", "nodev", "size=8m"]));
@@ -156,8 +160,16 @@ fn files_of_etc() {
         ..spec()
     };
     let plan = plan_process(&spec, &image(), "m").unwrap();
-    assert!(hosts(&spec, &plan).ends_with("10.0.0.9\tdb\n10.0.0.2\t0123456789ab\n"));
+    let machine = "127.0.0.1 localhost\n10.9.9.9 printer\n";
+    assert!(hosts(&spec, &plan, machine).ends_with("10.0.0.9\tdb\n10.0.0.2\t0123456789ab\n"));
+    assert!(!hosts(&spec, &plan, machine).contains("printer"));
+    let on_host = ContainerSpec { network: ContainerNetwork::Host, address: None, ..spec.clone() };
+    assert_eq!(hosts(&on_host, &plan, machine), format!("{machine}10.0.0.9\tdb\n"));
     assert_eq!(resolv_conf(&spec, "nameserver 1.1.1.1\nsearch x\n"), "search internal\nnameserver 1.1.1.1\n");
+    let local = "nameserver 127.0.0.1\nnameserver ::1\nnameserver 1.1.1.1\n";
+    let plain = ContainerSpec { dns_search: vec![], ..spec.clone() };
+    assert_eq!(resolv_conf(&plain, local), "nameserver 1.1.1.1\n");
+    assert_eq!(resolv_conf(&ContainerSpec { network: ContainerNetwork::Host, ..plain }, local), local);
     let own = ContainerSpec { dns_servers: vec!["10.0.0.1".into()], dns_search: vec![], ..spec };
     assert_eq!(resolv_conf(&own, "nameserver 1.1.1.1\n"), "nameserver 10.0.0.1\n");
 }

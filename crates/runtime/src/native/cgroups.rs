@@ -118,10 +118,28 @@ impl Layout {
         })
     }
 
-    /// The processes in a cgroup.
+    /// Whether the kernel keeps device files in check for a cgroup: by a controller of version 1, or by a program on version 2.
+    pub fn restricts_devices(&self) -> bool {
+        *self == Layout::V2 || self.controller("", "devices").is_some()
+    }
+
+    /// The cgroup's folders with those that were made below, each after the one above it: a container that may write to its cgroup
+    /// (a whole system in a privileged one) makes some and moves itself into them.
+    fn tree(&self, path: &str) -> Vec<PathBuf> {
+        let mut folders = self.folders(path);
+        let mut next = 0;
+        while next < folders.len() {
+            let children = std::fs::read_dir(&folders[next]).into_iter().flatten().flatten();
+            folders.extend(children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
+            next += 1;
+        }
+        folders
+    }
+
+    /// The processes in a cgroup and below it.
     pub fn processes(&self, path: &str) -> Vec<i32> {
         let mut all: Vec<i32> = self
-            .folders(path)
+            .tree(path)
             .iter()
             .filter_map(|folder| std::fs::read_to_string(folder.join("cgroup.procs")).ok())
             .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
@@ -145,13 +163,25 @@ impl Layout {
         }
     }
 
-    /// Removes an empty cgroup from all hierarchies; one that is not there is no error.
+    /// Removes an empty cgroup from all hierarchies; one that is not there is no error, one with others below stays.
     ///
     /// # Errors
     /// Of the system, with the folder; `ResourceBusy` while processes are still ending in it.
     pub fn remove(&self, path: &str) -> io::Result<()> {
-        for folder in self.folders(path) {
-            match std::fs::remove_dir(&folder) {
+        Layout::remove_folders(self.folders(path).iter())
+    }
+
+    /// As [`Layout::remove`], with all that a container made below its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn remove_tree(&self, path: &str) -> io::Result<()> {
+        Layout::remove_folders(self.tree(path).iter().rev())
+    }
+
+    fn remove_folders<'a>(folders: impl Iterator<Item = &'a PathBuf>) -> io::Result<()> {
+        for folder in folders {
+            match std::fs::remove_dir(folder) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(io::Error::new(error.kind(), format!("remove cgroup {}: {error}", folder.display())));
                 }
@@ -164,22 +194,13 @@ impl Layout {
     /// Kills everything below a runtime's own cgroup and removes it as far as it is empty; best effort, for clearing up after
     /// a runtime that is gone.
     pub fn sweep(&self, root: &str) {
-        for top in self.folders(root) {
-            let mut folders = vec![top];
-            let mut next = 0;
-            while next < folders.len() {
-                let children = std::fs::read_dir(&folders[next]).into_iter().flatten().flatten();
-                folders.extend(children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()));
-                next += 1;
+        for folder in self.tree(root).iter().rev() {
+            let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()) {
+                // SAFETY: plain kill of a member of this runtime's own cgroup.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
             }
-            for folder in folders.iter().rev() {
-                let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-                for pid in text.lines().filter_map(|line| line.parse::<i32>().ok()) {
-                    // SAFETY: plain kill of a member of this runtime's own cgroup.
-                    unsafe { libc::kill(pid, libc::SIGKILL) };
-                }
-                let _ = std::fs::remove_dir(folder);
-            }
+            let _ = std::fs::remove_dir(folder);
         }
     }
 
@@ -234,6 +255,8 @@ mod tests {
         assert_eq!(pure, Layout::V2);
         assert_eq!(pure.oom_file("/a/b"), Path::new("/sys/fs/cgroup/a/b/memory.events"));
         assert_eq!(Layout::parse("30 24 0:26 / / rw - ext4 /dev/vda rw\n"), None);
+        // Where nothing keeps device files in check, containers may not make any.
+        assert!(pure.restricts_devices() && !hybrid.restricts_devices());
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Plan<'_> {
             "layers": self.layers,
             "lower": self.lower,
             "confinement": {"capabilities": self.capabilities, "seccomp": self.filter},
-            "no_devices": self.machine.cgroups == Layout::V2,
+            "no_devices": !self.machine.cgroups.restricts_devices(),
             "user": process.user,
             "working_directory": process.working_directory,
             "monitor": self.monitor,
@@ -124,7 +124,8 @@ fn write_files(folder: &Path, record: &Record, request: &serde_json::Value) -> i
     for name in ["upper", "work", "merged"] {
         std::fs::create_dir(folder.join(name))?;
     }
-    std::fs::write(folder.join("hosts"), bundle::hosts(&record.spec, &record.process))?;
+    let machine_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    std::fs::write(folder.join("hosts"), bundle::hosts(&record.spec, &record.process, &machine_hosts))?;
     std::fs::write(folder.join("hostname"), format!("{}\n", record.process.hostname))?;
     std::fs::write(folder.join("resolv.conf"), bundle::resolv_conf(&record.spec, &bundle::machine_resolv_conf()))?;
     std::fs::write(folder.join("request.json"), serde_json::to_vec(request)?)?;
@@ -206,7 +207,7 @@ impl Container {
     ///
     /// # Errors
     /// [`RunError::InvalidSpec`].
-    pub fn exec_request(&self, pid: i32, spec: ExecSpec, cgroups: &Layout) -> Result<Vec<u8>, RunError> {
+    pub fn exec_request(&self, pid: i32, spec: ExecSpec, machine: &Machine) -> Result<Vec<u8>, RunError> {
         if spec.command.first().is_none_or(String::is_empty) {
             return Err(RunError::InvalidSpec("command: no command specified".into()));
         }
@@ -218,8 +219,8 @@ impl Container {
         let request = json!({
             "pid": pid,
             "cgroup": self.record.cgroup,
-            "hierarchies": cgroups.hierarchies(),
-            "process": {"args": spec.command, "env": environment},
+            "hierarchies": machine.cgroups.hierarchies(),
+            "process": {"args": spec.command, "env": environment, "rlimits": bundle::rlimits(&self.record.spec, machine)?},
             "confinement": {"capabilities": self.record.capabilities, "seccomp": self.record.filter},
             "user": user,
             "working_directory": own.working_directory,
@@ -251,16 +252,16 @@ impl Container {
     }
 }
 
-/// Removes a cgroup whose processes are ending.
+/// Removes a container's cgroup whose processes are ending.
 ///
 /// # Errors
 /// Of the system.
 pub async fn remove_cgroup(cgroups: &Layout, path: &str) -> io::Result<()> {
     for _ in 0..CGROUP_ATTEMPTS {
-        match cgroups.remove(path) {
+        match cgroups.remove_tree(path) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => tokio::time::sleep(CGROUP_PAUSE).await,
             result => return result,
         }
     }
-    cgroups.remove(path)
+    cgroups.remove_tree(path)
 }

@@ -83,8 +83,12 @@ impl NativeRuntime {
         if config.cgroup_root.is_empty() || config.cgroup_root.contains(['/', '.', ' ']) {
             return Err(step("cgroup_root")(io::Error::other(format!("{:?} is not a plain name", config.cgroup_root))));
         }
-        let containers_dir = config.data_dir.join("containers");
-        std::fs::create_dir_all(&containers_dir).map_err(step(&format!("make {}", containers_dir.display())))?;
+        // Others' accounts on this machine must not reach in: images hold set-user-id programs, old ones with known holes among them,
+        // and device files; requests hold what a task definition keeps in its environment (CVE-2021-41091).
+        for name in ["containers", "images", "seccomp"] {
+            let folder = config.data_dir.join(name);
+            make_private(&folder).map_err(step(&format!("make {}", folder.display())))?;
+        }
         // Full paths go into mounts and to the shim, which has another working directory.
         let data_dir = config.data_dir.canonicalize().map_err(step("resolve the data directory"))?;
         let config = NativeConfig { data_dir, ..config };
@@ -146,13 +150,14 @@ impl NativeRuntime {
     }
 
     async fn launch(&self, container: &Container) -> Result<Started, RunError> {
-        match self.take_shim()?.start(&container.folder).await {
+        let shares = self.task_cpu_shares(&container.record.spec.cgroup_parent);
+        match self.take_shim()?.start(&container.folder, shares).await {
             Ok(started) => Ok(started),
             Err(StartError::Failed(error)) => Err(error),
             // The one kept ready had been killed; nothing has happened yet, so another may try.
             Err(StartError::Vanished) => {
                 let shim = Shim::prepare(&self.shim).map_err(|e| RunError::System(e.to_string()))?;
-                match shim.start(&container.folder).await {
+                match shim.start(&container.folder, shares).await {
                     Ok(started) => Ok(started),
                     Err(StartError::Failed(error)) => Err(error),
                     Err(StartError::Vanished) => Err(RunError::System("the shim ended before it began".into())),
@@ -173,6 +178,33 @@ impl NativeRuntime {
         });
     }
 
+    /// What the containers of a task have together. ECS's CPU units count between tasks too: the kernel shares CPU between the cgroups
+    /// of tasks first. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html> (`cpu`)
+    fn task_cpu_shares(&self, parent: &str) -> u64 {
+        let containers = self.containers.lock();
+        let shares = containers.values().map(|container| &container.record.spec).filter(|spec| spec.cgroup_parent == parent);
+        shares.map(|spec| spec.cpu_shares.max(bundle::MIN_CPU_SHARES)).sum()
+    }
+
+    /// The state, where "lost" is certain: between the mark that a start leaves and its monitor's socket a container looks lost.
+    /// `None` if it has been removed meanwhile.
+    async fn settled_state(&self, container: &Container) -> Option<ContainerState> {
+        let state = self.state(container).await;
+        if state != ContainerState::Lost {
+            return Some(state);
+        }
+        let _turn = container.turn.lock().await;
+        if !container.folder.exists() {
+            return None;
+        }
+        let state = self.state(container).await;
+        if state == ContainerState::Lost {
+            // Whatever it still runs, nobody watches it any more.
+            self.machine.cgroups.kill(&container.record.cgroup);
+        }
+        Some(state)
+    }
+
     async fn state(&self, container: &Container) -> ContainerState {
         match monitor::sight(&container.folder).await {
             Sighting::Running(started) => ContainerState::Running(started),
@@ -183,9 +215,16 @@ impl NativeRuntime {
     }
 }
 
-/// Docker's; without `MKNOD` where device files cannot be kept in check, which on cgroup v2 takes a BPF program.
+/// Only root's.
+fn make_private(folder: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(folder)?;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Docker's; without `MKNOD` where device files cannot be kept in check, on a kernel without the devices controller.
 fn default_capabilities(machine: &Machine) -> Vec<&'static str> {
-    let checked = machine.cgroups != Layout::V2;
+    let checked = machine.cgroups.restricts_devices();
     capabilities::DEFAULT.into_iter().filter(|name| checked || *name != "MKNOD").collect()
 }
 
@@ -282,7 +321,7 @@ impl Runtime for NativeRuntime {
             return Err(RunError::System(format!("container {id} is not running")));
         };
         let (timeout, limit) = (spec.timeout, spec.output_limit);
-        let request = container.exec_request(started.pid, spec, &self.machine.cgroups)?;
+        let request = container.exec_request(started.pid, spec, &self.machine)?;
         shim::exec(&self.shim, &request, timeout, limit).await
     }
 
@@ -298,17 +337,13 @@ impl Runtime for NativeRuntime {
         let mut all: Vec<Arc<Container>> = self.containers.lock().values().cloned().collect();
         all.sort_by(|a, b| a.record.spec.id.cmp(&b.record.spec.id));
         let observe = |container: Arc<Container>| async move {
-            let state = self.state(&container).await;
-            if state == ContainerState::Lost {
-                // Whatever it still runs, nobody watches it any more.
-                self.machine.cgroups.kill(&container.record.cgroup);
-            }
+            let state = self.settled_state(&container).await?;
             if matches!(state, ContainerState::Exited(_) | ContainerState::Lost) {
                 self.release(&container);
             }
-            ContainerObservation { id: container.record.spec.id.clone(), labels: container.record.spec.labels.clone(), state }
+            Some(ContainerObservation { id: container.record.spec.id.clone(), labels: container.record.spec.labels.clone(), state })
         };
-        Ok(futures_util::future::join_all(all.into_iter().map(observe)).await)
+        Ok(futures_util::future::join_all(all.into_iter().map(observe)).await.into_iter().flatten().collect())
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RunError> {

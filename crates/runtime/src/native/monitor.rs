@@ -49,8 +49,12 @@ pub async fn sight(folder: &Path) -> Sighting {
 
 /// The exit file, if the container has ended and somebody saw how.
 pub fn exit(folder: &Path) -> Option<Exit> {
-    let text = std::fs::read(folder.join("exit.json")).ok()?;
-    let record: ExitRecord = serde_json::from_slice(&text).ok()?;
+    parse_exit(&std::fs::read(folder.join("exit.json")).ok()?)
+}
+
+/// Spaces around the record mean nothing.
+fn parse_exit(text: &[u8]) -> Option<Exit> {
+    let record: ExitRecord = serde_json::from_slice(text).ok()?;
     Some(Exit { code: record.code, oom_killed: record.oom, at: time(record.at) })
 }
 
@@ -82,14 +86,15 @@ pub async fn signal(folder: &Path, number: i32) -> io::Result<bool> {
 
 /// Waits for the end; `None` if there is nobody to wait for and no exit file.
 pub async fn wait(folder: &Path) -> Option<Exit> {
+    let mut line = String::new();
     if exit(folder).is_none()
         && let Ok(mut stream) = connect(folder).await
         && stream.write_all(b"wait\n").await.is_ok()
     {
-        let mut line = String::new();
         let _ = BufReader::new(stream).read_line(&mut line).await;
     }
-    exit(folder)
+    // What the monitor says holds also where it could not write it down.
+    exit(folder).or_else(|| parse_exit(line.as_bytes()))
 }
 
 async fn ask(folder: &Path, command: &str) -> io::Result<String> {
@@ -112,4 +117,30 @@ fn is_gone(error: &io::Error) -> bool {
 async fn connect(folder: &Path) -> io::Result<UnixStream> {
     let folder = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(folder)?;
     UnixStream::connect(format!("/proc/self/fd/{}/monitor.sock", folder.as_raw_fd())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_monitor_says_holds_though_it_could_not_write() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let listener = tokio::net::UnixListener::bind(folder.path().join("monitor.sock")).expect("a socket");
+        let monitor = async {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut command = [0; 5];
+            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut command).await.expect("a command");
+            stream.write_all(b"{\"code\":7,\"signal\":0,\"oom\":false,\"at\":5}\n").await.expect("it listens");
+        };
+        let (exit, ()) = tokio::join!(wait(folder.path()), monitor);
+        assert_eq!(exit, Some(Exit { code: 7, oom_killed: false, at: time(5) }));
+    }
+
+    #[test]
+    fn an_exit_file_may_have_room_left() {
+        let text = format!("{{\"code\":1,\"signal\":0,\"oom\":true,\"at\":9}}\n{}", " ".repeat(200));
+        assert_eq!(parse_exit(text.as_bytes()).map(|exit| exit.code), Some(1));
+        assert_eq!(parse_exit(b"   "), None);
+    }
 }

@@ -30,7 +30,8 @@ pub fn mounts(spec: &ContainerSpec, folder: &Path) -> Result<Vec<Value>, RunErro
     ];
     let mut own = Vec::new();
     for name in ["hosts", "hostname", "resolv.conf"] {
-        own.push((Path::new("/etc").join(name), bind(&folder.join(name), &Path::new("/etc").join(name), false)));
+        // As with Docker: these are part of the root, and no way to write where that is read-only.
+        own.push((Path::new("/etc").join(name), bind(&folder.join(name), &Path::new("/etc").join(name), spec.read_only_root)));
     }
     for given in &spec.mounts {
         if !is_plain_absolute(&given.destination) || given.destination == Path::new("/") {
@@ -61,8 +62,10 @@ pub fn mounts(spec: &ContainerSpec, folder: &Path) -> Result<Vec<Value>, RunErro
         own.push((given.destination.clone(), tmpfs(given)?));
     }
     all.retain(|ours| !own.iter().any(|(destination, _)| ours["destination"].as_str() == destination.to_str()));
-    own.sort_by_key(|(destination, _)| destination.components().count());
     all.extend(own.into_iter().map(|(_, mount)| mount));
+    // Ours among the user's: with the machine's own /dev given, pseudo terminals and shared memory are the container's all the same.
+    let depth = |mount: &Value| mount["destination"].as_str().map_or(0, |place| Path::new(place).components().count());
+    all.sort_by_key(depth);
     Ok(all)
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
 
 use crate::native::monitor::time;
 use crate::port::{ExecOutcome, RunError, Started};
@@ -55,8 +56,9 @@ impl Program {
         Ok(Program { copy })
     }
 
-    /// Starts it with a socket as its stdin and lets it be reaped whenever it, or the monitor it becomes, ends.
-    fn spawn(&self, mode: &str, stdout: Stdio, stderr: Stdio) -> io::Result<UnixStream> {
+    /// Starts it with a socket as its stdin and lets it be reaped whenever it, or the monitor it becomes, ends. The second part
+    /// ends it when something is sent through it.
+    fn spawn(&self, mode: &str, stdout: Stdio, stderr: Stdio) -> io::Result<(UnixStream, oneshot::Sender<()>)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         // Nothing but program and arguments: so the standard library takes posix_spawn, which does not copy the agent's memory map.
@@ -70,8 +72,14 @@ impl Program {
             .kill_on_drop(false)
             .spawn()
             .map_err(|e| io::Error::new(e.kind(), format!("run berth-shim: {e}")))?;
-        tokio::spawn(async move { child.wait().await });
-        UnixStream::from_std(ours)
+        let (end, ended) = oneshot::channel();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = child.wait() => {}
+                Ok(()) = ended => drop(child.kill().await),
+            }
+        });
+        Ok((UnixStream::from_std(ours)?, end))
     }
 }
 
@@ -88,6 +96,7 @@ enum Reply {
 #[derive(Debug)]
 pub struct Shim {
     socket: UnixStream,
+    end: oneshot::Sender<()>,
 }
 
 impl Shim {
@@ -96,18 +105,21 @@ impl Shim {
     /// # Errors
     /// Of the system.
     pub fn prepare(program: &Program) -> io::Result<Shim> {
-        Ok(Shim { socket: program.spawn("start", Stdio::null(), Stdio::null())? })
+        let (socket, end) = program.spawn("start", Stdio::null(), Stdio::null())?;
+        Ok(Shim { socket, end })
     }
 
-    /// Has it make the container whose folder is `folder`; returns when the container's program executes.
+    /// Has it make the container whose folder is `folder`; returns when the container's program executes. `task_cpu_shares` is what
+    /// the task's containers have together.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(self, folder: &Path) -> Result<Started, StartError> {
+    pub async fn start(self, folder: &Path, task_cpu_shares: u64) -> Result<Started, StartError> {
         use std::os::unix::ffi::OsStrExt;
         let mut socket = self.socket;
         let said = async {
-            socket.write_all(folder.as_os_str().as_bytes()).await?;
+            let request = [folder.as_os_str().as_bytes(), b"\0", task_cpu_shares.to_string().as_bytes()].concat();
+            socket.write_all(&request).await?;
             socket.shutdown().await?;
             let mut line = String::new();
             BufReader::new(socket).read_line(&mut line).await?;
@@ -118,7 +130,11 @@ impl Shim {
             // Nobody has read the request: another shim may be asked.
             Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Err(StartError::Vanished),
             Ok(Err(error)) => return Err(StartError::Failed(RunError::System(format!("talk to the shim: {error}")))),
-            Err(_) => return Err(StartError::Failed(RunError::System(format!("the shim did not answer in {START_TIMEOUT:?}")))),
+            Err(_) => {
+                // It must not come round later and run what by then counts as not started.
+                let _ = self.end.send(());
+                return Err(StartError::Failed(RunError::System(format!("the shim did not answer in {START_TIMEOUT:?}"))));
+            }
         };
         match parse(&line).map_err(StartError::Failed)? {
             Reply::Started { pid, at } => Ok(Started { pid, at: time(at) }),
@@ -158,7 +174,7 @@ pub async fn exec(program: &Program, request: &[u8], timeout: Duration, output_l
     let (writer, mut output) = pipe::pipe().map_err(|e| system("make the output pipe", e))?;
     let writer = writer.into_blocking_fd().map_err(|e| system("make the output pipe", e))?;
     let second = writer.try_clone().map_err(|e| system("make the output pipe", e))?;
-    let mut socket = program.spawn("exec", writer.into(), second.into()).map_err(|e| system("start the shim", e))?;
+    let (mut socket, _end) = program.spawn("exec", writer.into(), second.into()).map_err(|e| system("start the shim", e))?;
     socket.write_all(request).await.map_err(|e| system("talk to the shim", e))?;
     socket.shutdown().await.map_err(|e| system("talk to the shim", e))?;
 

@@ -23,13 +23,22 @@ const NAMES: [(&str, &str, i32); 15] = [
     ("stack", "RLIMIT_STACK", libc::RLIMIT_STACK as i32),
 ];
 
+/// Open files where a task definition does not say: without, a container has what whoever started the agent happened to have,
+/// often 1024. <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html> (`ulimits`)
+const DEFAULT_FILES: u64 = 65_535;
+
 /// The OCI `rlimits`. Without CAP_SYS_RESOURCE (`may_raise`) a hard limit above this process's own cannot be set; it is cut,
 /// with a warning, since a container that starts with less is of more use than one that does not.
 ///
 /// # Errors
 /// The text names the limit that is unknown or upside down.
 pub fn rlimits(ulimits: &[Ulimit], may_raise: bool) -> Result<Vec<Value>, String> {
-    ulimits
+    let mut all = Vec::new();
+    if !ulimits.iter().any(|wanted| wanted.name == "nofile") {
+        let files = if may_raise { DEFAULT_FILES } else { DEFAULT_FILES.min(own_hard(libc::RLIMIT_NOFILE as i32)) };
+        all.push(json!({"type": "RLIMIT_NOFILE", "soft": files, "hard": files}));
+    }
+    let named: Result<Vec<Value>, String> = ulimits
         .iter()
         .map(|wanted| {
             let (_, name, number) =
@@ -44,7 +53,9 @@ pub fn rlimits(ulimits: &[Ulimit], may_raise: bool) -> Result<Vec<Value>, String
             }
             Ok(json!({"type": name, "soft": wanted.soft.min(hard), "hard": hard}))
         })
-        .collect()
+        .collect();
+    all.extend(named?);
+    Ok(all)
 }
 
 fn own_hard(number: i32) -> u64 {
@@ -69,6 +80,15 @@ mod tests {
         assert_eq!(given[1]["hard"], own_hard(libc::RLIMIT_NOFILE as i32));
         assert_eq!(given[1]["soft"], given[1]["hard"]);
         assert_eq!(rlimits(&[limit("nofile", 1, u64::MAX - 1)], true).unwrap()[0]["hard"], u64::MAX - 1);
+    }
+
+    #[test]
+    fn open_files_do_not_depend_on_the_agents_own() {
+        let given = rlimits(&[limit("core", 0, 0)], true).unwrap();
+        assert_eq!(given[0], json!({"type": "RLIMIT_NOFILE", "soft": 65_535, "hard": 65_535}));
+        assert_eq!(rlimits(&[limit("nofile", 1, 2)], true).unwrap().len(), 1);
+        let own = own_hard(libc::RLIMIT_NOFILE as i32);
+        assert_eq!(rlimits(&[], false).unwrap()[0]["hard"], own.min(65_535));
     }
 
     #[test]

@@ -1,6 +1,23 @@
 //! How a container ended, and the file that outlives the monitor.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
+
+/// The exit file, and what it is called until there is something in it.
+const FILE: &str = "exit.json";
+const UNFINISHED: &str = "exit.json.new";
+
+/// Room on the disk for the exit file. The shim has filled it with spaces, which mean nothing around JSON, while there was some:
+/// containers end of full disks, and just then it must not be lost how.
+pub struct Room(Option<File>);
+
+impl Room {
+    /// Finds it.
+    pub fn find() -> Room {
+        Room(File::options().write(true).open(UNFINISHED).ok())
+    }
+}
 
 /// The end.
 pub struct Exit {
@@ -31,9 +48,14 @@ impl Exit {
     }
 
     /// Writes the exit file; a reader sees all of it or none.
-    pub fn record(&self) {
-        if std::fs::write("exit.json.new", self.line()).is_ok() {
-            let _ = std::fs::rename("exit.json.new", "exit.json");
+    pub fn record(&self, room: Room) {
+        let line = self.line();
+        let written = match room.0 {
+            Some(file) => file.write_all_at(line.as_bytes(), 0),
+            None => std::fs::write(UNFINISHED, line),
+        };
+        if written.is_ok() {
+            let _ = std::fs::rename(UNFINISHED, FILE);
         }
     }
 }

@@ -63,10 +63,16 @@ impl Log {
         if self.pending.is_empty() {
             return;
         }
-        if let Some(file) = &mut self.file {
-            let _ = file.write_all(&self.pending);
+        let wanted = self.pending.len() as u64;
+        match self.file.as_mut().map(|file| file.write_all(&self.pending)) {
+            Some(Err(_)) => {
+                // What fitted is taken back: the next record must not begin in the middle of this one's line.
+                if let Some(file) = &self.file {
+                    let _ = file.set_len(self.written);
+                }
+            }
+            _ => self.written += wanted,
         }
-        self.written += self.pending.len() as u64;
         self.pending.clear();
     }
 }
@@ -113,9 +119,18 @@ impl Stream {
         false
     }
 
-    /// Takes all that is left, and the last line even if it does not end.
+    /// Takes all that is left, and the last line even if it does not end. Not what comes meanwhile: a pipe can have been handed out
+    /// of the container, to somebody who writes for ever.
     pub fn finish(&mut self, log: &mut Log, now: &Duration) {
-        while self.open && self.copy(log, now) {}
+        let mut left: libc::c_int = 0;
+        // SAFETY: `left` has room for what the kernel writes.
+        unsafe { libc::ioctl(self.fd, libc::FIONREAD, &raw mut left) };
+        let reads = usize::try_from(left).unwrap_or(0).div_ceil(MAX_PIECE) + 1;
+        for _ in 0..reads {
+            if !self.open || !self.copy(log, now) {
+                break;
+            }
+        }
         if !self.line.is_empty() {
             let line = std::mem::take(&mut self.line);
             log.append(&timestamp(now), self.name, 'F', &line);

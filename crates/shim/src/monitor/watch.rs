@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clients::{Clients, MAX_CLIENTS};
-use crate::exit::Exit;
+use crate::exit::{Exit, Room};
 use crate::log::{Log, Stream};
 
 /// Descriptors as `berth-shim` leaves them.
@@ -26,6 +26,7 @@ pub fn run(pid: i32, at: u64, limit: u64, oom_file: &str) -> ExitCode {
         set_nonblocking(fd);
     }
     let mut log = Log::open(limit);
+    let room = Room::find();
     let mut streams = [Stream::new(STDOUT, "stdout"), Stream::new(STDERR, "stderr")];
     let mut clients = Clients::new(LISTENER, format!("running {pid} {at}\n"));
     let mut watched = Vec::with_capacity(FIXED + MAX_CLIENTS);
@@ -56,13 +57,13 @@ pub fn run(pid: i32, at: u64, limit: u64, oom_file: &str) -> ExitCode {
         }
     }
 
-    // The first process of a pid namespace is the last to end, so nobody writes any more: what is in the pipes is all.
+    // The first process of a pid namespace is the last to end, so none of its processes write any more: what is in the pipes is all.
     for stream in &mut streams {
         stream.finish(&mut log, &now());
     }
     log.flush();
     let exit = Exit::reap(pid, oom_file, now());
-    exit.record();
+    exit.record(room);
     clients.tell(&exit.line());
     let _ = std::fs::remove_file("monitor.sock");
     ExitCode::SUCCESS
