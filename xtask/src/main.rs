@@ -11,6 +11,7 @@ mod bench;
 mod codegen;
 mod conformance;
 mod pack;
+mod sim;
 mod tidy;
 
 #[derive(Parser)]
@@ -38,6 +39,8 @@ enum Chore {
     Conformance(conformance::Arguments),
     /// Build examples/hello and write it as an image, target/hello.tar.
     Image(pack::Arguments),
+    /// Run the whole control plane under a virtual clock, for many seeds or one.
+    Sim(sim::Arguments),
     /// Check the house rules that a compiler does not.
     Tidy(tidy::Arguments),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Chore::Codegen(arguments) => codegen::run(&arguments),
         Chore::Conformance(arguments) => conformance::run(&arguments),
         Chore::Image(arguments) => pack::run(&arguments),
+        Chore::Sim(arguments) => sim::run(&arguments),
         Chore::Tidy(arguments) => tidy::run(&arguments),
     };
     match done {

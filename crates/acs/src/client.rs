@@ -15,6 +15,8 @@ use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,6 +28,21 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 /// The longest body of a refusal that is read.
 const LONGEST_REFUSAL: usize = 64 * 1024;
 
+/// A websocket's bytes, whatever carries them.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
+
+/// A connection after its handshake, or why there is none.
+pub type Dialled = Result<Box<dyn Wire>, ConnectError>;
+
+/// Reaches an ACS server some other way than over HTTP: the endpoint and the query go in, a connection after its handshake comes
+/// out. For simulations, where both ends live in one process.
+pub trait Dialer: Send + Sync {
+    /// One dial.
+    fn dial(&self, endpoint: &str, query: &str) -> Pin<Box<dyn Future<Output = Dialled> + Send + '_>>;
+}
+
 /// How to dial.
 #[derive(Clone)]
 pub struct DialOptions {
@@ -33,11 +50,13 @@ pub struct DialOptions {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// How long the dial as a whole may take.
     pub timeout: Duration,
+    /// Takes the place of TCP, TLS and HTTP, for ACS.
+    pub dialer: Option<Arc<dyn Dialer>>,
 }
 
 impl Default for DialOptions {
     fn default() -> Self {
-        Self { tls: None, timeout: Duration::from_secs(30) }
+        Self { tls: None, timeout: Duration::from_secs(30), dialer: None }
     }
 }
 
@@ -106,7 +125,7 @@ impl ConnectError {
 
 /// The ACS connection, at the agent's end.
 pub struct AgentConnection {
-    socket: TextSocket<TokioIo<Upgraded>>,
+    socket: TextSocket<Box<dyn Wire>>,
 }
 
 impl AgentConnection {
@@ -121,8 +140,14 @@ impl AgentConnection {
         sign: impl Fn(&str, &str) -> Vec<(HeaderName, HeaderValue)>,
         options: &DialOptions,
     ) -> Result<Self, ConnectError> {
-        let target = Target::parse(endpoint, query)?;
-        Ok(Self { socket: dial(&target, sign, options).await? })
+        let wire = match &options.dialer {
+            None => Box::new(dial(&Target::parse(endpoint, query)?, sign, options).await?),
+            Some(dialer) => {
+                let dialled = tokio::time::timeout(options.timeout, dialer.dial(endpoint, query)).await;
+                dialled.map_err(|_| ConnectError::Timeout(options.timeout))??
+            }
+        };
+        Ok(Self { socket: TextSocket::new(wire, Role::Client).await })
     }
 
     /// The next frame; `None` once the connection is over. An error that is not fatal concerns one frame only. Safe to be
@@ -181,7 +206,8 @@ impl TelemetryConnection {
         options: &DialOptions,
     ) -> Result<Self, ConnectError> {
         let target = Target::parse(endpoint, query)?;
-        Ok(Self { socket: dial(&target, sign, options).await?, target })
+        let upgraded = dial(&target, sign, options).await?;
+        Ok(Self { socket: TextSocket::new(upgraded, Role::Client).await, target })
     }
 
     /// The next answer; `None` once the connection is over. Safe to be dropped half-way, as in `select!`.
@@ -254,7 +280,7 @@ async fn dial(
     target: &Target,
     sign: impl Fn(&str, &str) -> Vec<(HeaderName, HeaderValue)>,
     options: &DialOptions,
-) -> Result<TextSocket<TokioIo<Upgraded>>, ConnectError> {
+) -> Result<TokioIo<Upgraded>, ConnectError> {
     // Settled before anything is sent: an endpoint that cannot be spoken to need not hear of it.
     let tls = match (target.tls, &options.tls) {
         (false, _) => None,
@@ -281,7 +307,7 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     target: &Target,
     sign: impl Fn(&str, &str) -> Vec<(HeaderName, HeaderValue)>,
     stream: S,
-) -> Result<TextSocket<TokioIo<Upgraded>>, ConnectError> {
+) -> Result<TokioIo<Upgraded>, ConnectError> {
     let key = generate_key();
     let mut request = Request::builder()
         .method(Method::GET)
@@ -310,7 +336,7 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         return Err(ConnectError::NotAWebsocket);
     }
     let upgraded = hyper::upgrade::on(response).await?;
-    Ok(TextSocket::new(TokioIo::new(upgraded), Role::Client).await)
+    Ok(TokioIo::new(upgraded))
 }
 
 async fn refused(response: Response<Incoming>) -> ConnectError {

@@ -354,8 +354,8 @@ fn heartbeats_fit_the_agent() {
     };
     assert_eq!(wake(query(2, "1.105.1")), (20_000, false, true));
     assert_eq!(wake(query(1, "1.105.1")), (20_000, false, false), "protocol version 1 knows no missing acknowledgements");
-    assert_eq!(wake(query(2, "Berth 0.1.0")), (1_000, true, true));
-    assert_eq!(wake(AcsQuery { berth_heartbeat: true, ..query(2, "x") }), (1_000, true, true));
+    assert_eq!(wake(query(2, "Berth 0.1.0")), (2_500, true, true));
+    assert_eq!(wake(AcsQuery { berth_heartbeat: true, ..query(2, "x") }), (2_500, true, true));
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Agent {
         let clock = Clock::Machine;
         let stop = CancellationToken::new();
         let let_go = stop.clone().drop_guard();
-        let client = EcsClient::new(&config.backend, &config.region, config.access_key.clone(), clock)?;
+        let client = EcsClient::new(&config.backend, &config.region, config.access_key.clone(), clock.clone())?;
         let ledger = Ledger::open(&config.data_dir)?;
         let kept = ledger.identity()?;
         if !kept.container_instance_arn.is_empty() && kept.cluster != config.cluster {
@@ -86,7 +86,15 @@ impl Agent {
         let (submissions, inbox) = mpsc::channel(WAITING_REPORTS);
         loops.spawn(reports::run(client.clone(), inbox, nudge.clone(), stop.clone()));
         let pulls = PullGate::new(config.concurrent_pulls);
-        let means = Means { config: config.clone(), runtime: runtime.clone(), network, ledger: ledger.clone(), clock, pulls, submissions };
+        let means = Means {
+            config: config.clone(),
+            runtime: runtime.clone(),
+            network,
+            ledger: ledger.clone(),
+            clock: clock.clone(),
+            pulls,
+            submissions,
+        };
         let tasks = Tasks::new(Arc::new(means), stop.clone());
         // Before anybody is asked: what ran goes on being watched, server or no server.
         tasks.recover().await?;
@@ -146,7 +154,7 @@ impl Agent {
 
 /// Whom to trust behind `https` endpoints: whom the machine trusts. A backend without TLS has endpoints without TLS.
 fn tls(backend: &str) -> Result<Option<Arc<rustls::ClientConfig>>, ConfigError> {
-    if !backend.starts_with("https:") {
+    if !backend.contains("https:") {
         return Ok(None);
     }
     let fail = |error: rustls::Error| ConfigError { name: "ECS_BACKEND_HOST", problem: format!("no TLS: {error}") };

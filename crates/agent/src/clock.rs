@@ -1,17 +1,21 @@
 //! What time it is, for the edges that may ask. Engines get the time as an argument.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longest sleep without another look at the clock, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 
 /// A clock: the machine's, or in tests one that follows tokio's (which can be paused).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Clock {
     /// The machine's.
     Machine,
     /// Tokio's, beginning with a given Unix time in milliseconds.
     Tokio(tokio::time::Instant, i64),
+    /// Tokio's, beginning with a Unix time that can be moved while it runs, as somebody who sets a machine's clock does.
+    Steered(tokio::time::Instant, Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -20,7 +24,8 @@ impl Clock {
     pub fn now(&self) -> i64 {
         match self {
             Self::Machine => unix_millis(SystemTime::now()),
-            Self::Tokio(origin, start) => start + i64::try_from(origin.elapsed().as_millis()).unwrap_or(i64::MAX - start),
+            Self::Tokio(origin, start) => start.saturating_add(millis_since(*origin)),
+            Self::Steered(origin, start) => start.load(Ordering::Relaxed).saturating_add(millis_since(*origin)),
         }
     }
 
@@ -34,6 +39,10 @@ impl Clock {
             }
         }
     }
+}
+
+fn millis_since(origin: tokio::time::Instant) -> i64 {
+    i64::try_from(origin.elapsed().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A time in Unix milliseconds; times before 1970 are 0.

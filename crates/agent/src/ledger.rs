@@ -1,12 +1,15 @@
 //! What must survive the agent: its identity and its tasks, each a JSON file that is replaced as a whole. No fsync: what a
 //! power cut takes, the runtime and the control plane know too.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use berth_acs::messages as acs;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -47,11 +50,20 @@ pub struct LedgerError {
     pub source: io::Error,
 }
 
-/// The files below the data directory.
+/// The files below the data directory. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     identity: PathBuf,
     tasks: PathBuf,
+    place: Place,
+}
+
+/// Where the files are.
+#[derive(Debug, Clone)]
+enum Place {
+    Disk,
+    /// They outlive an agent, but not the process: for simulations.
+    Memory(Arc<Mutex<BTreeMap<PathBuf, Vec<u8>>>>),
 }
 
 impl Ledger {
@@ -73,7 +85,13 @@ impl Ledger {
                 fs::remove_file(&path).map_err(fail(&path))?;
             }
         }
-        Ok(Self { identity: data_dir.join("agent.json"), tasks })
+        Ok(Self { identity: data_dir.join("agent.json"), tasks, place: Place::Disk })
+    }
+
+    /// A ledger whose files are in memory: an agent that is given a clone of an earlier one's finds what that one kept.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self { identity: "agent.json".into(), tasks: "tasks".into(), place: Place::Memory(Arc::default()) }
     }
 
     /// Who the agent was; the default if it never was.
@@ -81,7 +99,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`], also if the file holds something else.
     pub fn identity(&self) -> Result<Identity, LedgerError> {
-        Ok(read(&self.identity)?.unwrap_or_default())
+        Ok(self.place.read(&self.identity)?.unwrap_or_default())
     }
 
     /// Keeps who the agent is.
@@ -89,7 +107,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn keep_identity(&self, identity: &Identity) -> Result<(), LedgerError> {
-        replace(&self.identity, identity)
+        self.place.replace(&self.identity, identity)
     }
 
     /// All tasks, and the files that are none (which are left where they are).
@@ -97,12 +115,10 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`] if the directory cannot be read.
     pub fn tasks(&self) -> Result<(Vec<TaskEntry>, Vec<LedgerError>), LedgerError> {
-        let fail = |source| LedgerError { path: self.tasks.clone(), source };
         let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
-        for file in fs::read_dir(&self.tasks).map_err(fail)? {
-            let path = file.map_err(fail)?.path();
+        for path in self.place.list(&self.tasks)? {
             if path.extension().is_some_and(|extension| extension == "json") {
-                match read(&path) {
+                match self.place.read(&path) {
                     Ok(entry) => entries.extend(entry),
                     Err(error) => unreadable.push(error),
                 }
@@ -116,7 +132,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn keep_task(&self, id: &str, entry: &TaskEntry) -> Result<(), LedgerError> {
-        replace(&self.task_path(id), entry)
+        self.place.replace(&self.task_path(id), entry)
     }
 
     /// Forgets a task; one that is not there is no error.
@@ -125,7 +141,7 @@ impl Ledger {
     /// [`LedgerError`].
     pub fn forget_task(&self, id: &str) -> Result<(), LedgerError> {
         let path = self.task_path(id);
-        match fs::remove_file(&path) {
+        match self.place.remove(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LedgerError { path, source }),
             _ => Ok(()),
         }
@@ -136,20 +152,54 @@ impl Ledger {
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LedgerError> {
-    let fail = |source| LedgerError { path: path.to_owned(), source };
-    match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| fail(error.into())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(fail(error)),
+impl Place {
+    /// The files of a directory, in order: an agent takes its tasks up again in the same order each time.
+    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+        let mut paths = match self {
+            Self::Disk => {
+                let files = fs::read_dir(directory).and_then(|files| files.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>());
+                files.map_err(|source| LedgerError { path: directory.to_owned(), source })?
+            }
+            Self::Memory(files) => files.lock().keys().filter(|path| path.parent() == Some(directory)).cloned().collect(),
+        };
+        paths.sort_unstable();
+        Ok(paths)
     }
-}
 
-fn replace(path: &Path, value: &impl Serialize) -> Result<(), LedgerError> {
-    let new = path.with_extension("new");
-    let fail = |source| LedgerError { path: path.to_owned(), source };
-    let bytes = serde_json::to_vec(value).map_err(|error| fail(error.into()))?;
-    fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).map_err(fail)
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, LedgerError> {
+        let fail = |source| LedgerError { path: path.to_owned(), source };
+        let bytes = match self {
+            Self::Disk => fs::read(path),
+            Self::Memory(files) => files.lock().get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
+        };
+        match bytes {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| fail(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(fail(error)),
+        }
+    }
+
+    fn replace(&self, path: &Path, value: &impl Serialize) -> Result<(), LedgerError> {
+        let fail = |source| LedgerError { path: path.to_owned(), source };
+        let bytes = serde_json::to_vec(value).map_err(|error| fail(error.into()))?;
+        match self {
+            Self::Disk => {
+                let new = path.with_extension("new");
+                fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).map_err(fail)
+            }
+            Self::Memory(files) => {
+                files.lock().insert(path.to_owned(), bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Disk => fs::remove_file(path),
+            Self::Memory(files) => files.lock().remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into()),
+        }
+    }
 }
 
 #[cfg(test)]

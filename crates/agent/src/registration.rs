@@ -11,7 +11,7 @@ use berth_shapes::ecs::{
 use crate::capabilities;
 use crate::config::AgentConfig;
 use crate::ecs_client::{CallError, EcsClient};
-use crate::{entropy, machine};
+use crate::machine;
 
 /// Between tries while the server is busy, as the official agent's.
 const BUSY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(192));
@@ -42,7 +42,7 @@ pub async fn register(client: &EcsClient, config: &AgentConfig, known: Option<St
     let (mut busy, mut away) = (BUSY.0, AWAY.0);
     let mut known = known.filter(|arn| !arn.is_empty());
     let mut may_create = config.create_cluster;
-    let token = entropy::uuid();
+    let token = client.chance().uuid();
     loop {
         let error = match announce(client, config, known.as_deref(), &token).await {
             Ok(arn) => return Ok(arn),
@@ -68,7 +68,7 @@ pub async fn register(client: &EcsClient, config: &AgentConfig, known: Option<St
             return Err(error.into());
         }
         tracing::warn!(%error, "registration is tried again");
-        tokio::time::sleep(delay.mul_f64(1.0 + 0.2 * entropy::unit())).await;
+        tokio::time::sleep(delay.mul_f64(1.0 + 0.2 * client.chance().unit())).await;
     }
 }
 

@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ecs_client::EcsClient;
 use crate::engine::{ContainerReport, ContainerWord, Report, TaskWord};
-use crate::entropy;
 use crate::plan::TaskPlan;
 
 /// As with the official agent.
@@ -40,6 +39,7 @@ pub async fn run(client: EcsClient, mut inbox: mpsc::Receiver<Submission>, nudge
     let mut sending = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             Some(_) = sending.join_next() => {}
             submission = inbox.recv() => match submission {
@@ -70,7 +70,8 @@ async fn submit(client: EcsClient, submission: Submission, permits: Arc<Semaphor
         }
         // A control plane that is back says so by taking our connection: no need to wait any longer then.
         tokio::select! {
-            () = tokio::time::sleep(delay.mul_f64(1.0 + 0.2 * entropy::unit())) => {}
+            biased;
+            () = tokio::time::sleep(delay.mul_f64(1.0 + 0.2 * client.chance().unit())) => {}
             () = nudge.notified() => {}
         }
         delay = (delay * 2).min(LONGEST_DELAY);

@@ -4,25 +4,32 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use berth_control::{Control, Environment};
-use berth_identity::{StaticKeys, Verifier};
+use berth_identity::{StaticKeys, Verifier, VerifierOptions};
 use berth_model::arn::{self, Scope};
 use berth_model::cluster::{Cluster, ClusterStatus};
 use berth_model::ids::ClusterName;
 use berth_model::time::UnixMillis;
 use berth_registry::Registry;
+use berth_shapes::ecs::Operation;
 use berth_store::{CommitError, Entry, State, Store, Transaction};
+use bytes::Bytes;
 
+use crate::aws_json;
 use crate::failure::Failure;
+use crate::limits::Limits;
+use crate::meter::Meter;
 
 /// Settings of the edge.
 #[derive(Debug, Clone)]
 pub struct ApiConfig {
     /// URL that agents are given to connect to (`DiscoverPollEndpoint`), e.g. `http://127.0.0.1:4566`.
     pub endpoint: String,
+    /// Most HTTP connections at once.
+    pub max_connections: usize,
 }
 
-/// Everything that an action needs. One for the whole server.
-pub struct Api {
+/// What an [`Api`] is made of.
+pub struct ApiParts {
     /// The store.
     pub store: Store,
     /// The loops.
@@ -35,16 +42,48 @@ pub struct Api {
     pub registry: Registry,
     /// Settings.
     pub config: ApiConfig,
+    /// What other parts of the server count, to be shown at `/metrics` beside what the edge counts.
+    pub metrics: prometheus_client::registry::Registry,
+}
+
+/// Everything that an action needs. One for the whole server.
+pub struct Api {
+    pub(crate) store: Store,
+    /// The loops.
+    pub control: Control,
+    pub(crate) environment: Environment,
+    pub(crate) keys: StaticKeys,
+    pub(crate) registry: Registry,
+    pub(crate) config: ApiConfig,
     /// `GET /healthz` answers 200.
     pub ready: AtomicBool,
-    /// Checks signatures.
-    pub verifier: Verifier,
+    pub(crate) verifier: Verifier,
+    pub(crate) limits: Limits,
+    pub(crate) meter: Meter,
 }
 
 /// How often a change is tried again when another one came between.
 const TRIES: usize = 16;
 
 impl Api {
+    /// Puts the parts together. Not ready yet.
+    #[must_use]
+    pub fn new(parts: ApiParts) -> Self {
+        let ApiParts { store, control, environment, keys, registry, config, metrics } = parts;
+        let (limits, meter) = (Limits::default(), Meter::new(metrics));
+        let (ready, verifier) = (AtomicBool::new(false), Verifier::new(VerifierOptions::default()));
+        Self { store, control, environment, keys, registry, config, ready, verifier, limits, meter }
+    }
+
+    /// Runs an action for a caller who was let in already: the request's JSON in, the answer's out. What the edge does after it
+    /// has verified a signature.
+    ///
+    /// # Errors
+    /// [`Failure`], as the caller is to see it.
+    pub async fn call(&self, operation: Operation, body: &[u8]) -> Result<Bytes, Failure> {
+        aws_json::answer(self, operation, body).await
+    }
+
     pub(crate) fn scope(&self) -> &Scope {
         &self.environment.scope
     }

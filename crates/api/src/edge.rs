@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use berth_identity::{Identity, RequestParts};
 use berth_model::ids::uuid;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
@@ -21,16 +21,17 @@ use tokio::task::JoinSet;
 use crate::aws_json;
 use crate::context::{Api, Shared};
 use crate::failure::Failure;
-use crate::sockets;
+use crate::limits::{Share, throttled};
+use crate::{backup, meter, sockets};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
-/// Most connections at once; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 16_384;
 /// How long a client may take for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may leave unread what was sent to it, or its machine unanswered what the system asks.
+const DEAF: Duration = Duration::from_secs(60);
 /// How long requests under way may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -57,11 +58,16 @@ impl Listening {
 
 /// Serves until `stop` is set, then lets requests under way end for a moment.
 pub async fn serve(listening: Listening, api: Shared, mut stop: watch::Receiver<bool>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(api.config.max_connections));
     let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
-            accepted = listening.listener.accept() => accepted,
+        // Without a free slot nothing is accepted: further connections wait in the kernel's queue.
+        let free = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (listening.listener.accept().await, slot)
+        };
+        let (accepted, slot) = tokio::select! {
+            accepted = free => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = connections.join_next() => continue,
         };
@@ -74,12 +80,16 @@ pub async fn serve(listening: Listening, api: Shared, mut stop: watch::Receiver<
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-        let _ = socket.set_nodelay(true);
+        if let Err(error) = prepare(&socket) {
+            tracing::debug!(%error, %peer, "a connection ended before it began");
+            continue;
+        }
         let api = Arc::clone(&api);
         let mut stop = stop.clone();
         connections.spawn(async move {
             let _slot = slot;
+            let counted = api.clone();
+            counted.meter.connections.inc();
             let service = service_fn(move |request| {
                 let api = Arc::clone(&api);
                 async move { Ok::<_, Infallible>(route(&api, request, peer).await) }
@@ -102,6 +112,7 @@ pub async fn serve(listening: Listening, api: Shared, mut stop: watch::Receiver<
                     connection.await
                 }
             };
+            counted.meter.connections.dec();
             if let Err(error) = outcome {
                 tracing::debug!(%error, %peer, "a connection broke off");
             }
@@ -113,10 +124,26 @@ pub async fn serve(listening: Listening, api: Shared, mut stop: watch::Receiver<
     }
 }
 
+/// Answers go out at once; a client that vanished, or never reads, does not keep its connection.
+fn prepare(socket: &tokio::net::TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(socket);
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(DEAF).with_interval(DEAF / 6))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(DEAF))?;
+    Ok(())
+}
+
 async fn route(api: &Shared, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
     let path = request.uri().path();
     if path == "/healthz" {
         return health(api);
+    }
+    if path == "/metrics" && request.method() == Method::GET {
+        return meter::answer(api, sockets::basic_authorized(api, request.headers()), peer);
+    }
+    if path == "/backup" && request.method() == Method::GET {
+        return backup::answer(api, request);
     }
     if path == "/v2" || path.starts_with("/v2/") {
         return registry(api, request).await;
@@ -156,10 +183,14 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
     let started = std::time::Instant::now();
     let (head, body) = request.into_parts();
     let target = head.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+    let operation = aws_json::operation(target);
+    let action = operation.as_ref().map_or("", |operation| operation.name());
     let outcome = async {
-        let body = read(body).await?;
-        let operation = aws_json::operation(target)?;
+        let mut memory = api.limits.body_bytes.share();
+        let body = read(body, &mut memory).await?;
+        let operation = operation?;
         authenticate(api, &head, &body)?;
+        let _place = api.limits.start_request()?;
         aws_json::answer(api, operation, &body).await
     }
     .await;
@@ -167,28 +198,52 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
         Ok(answer) => render(StatusCode::OK, answer.clone(), &id),
         Err(failure) => render_failure(failure, &id),
     };
-    let status = response.status().as_u16();
+    let (status, took) = (response.status().as_u16(), started.elapsed());
     match &outcome {
         Ok(_) => {
-            tracing::debug!(target: "berth::request", request = id, action = target, %peer, status, micros = started.elapsed().as_micros())
+            api.meter.answered(action, "", took);
+            tracing::debug!(target: "berth::request", request = id, action, %peer, status, micros = took.as_micros());
         }
         Err(failure) => {
-            tracing::info!(target: "berth::request", request = id, action = target, %peer, status, code = failure.code, message = failure.message);
+            api.meter.answered(action, failure.code, took);
+            tracing::info!(target: "berth::request", request = id, action, %peer, status, code = failure.code, message = failure.message);
         }
     }
     response
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Failure> {
-    let too_slow = || Failure::common("RequestTimeoutException", 408, "The request's body did not arrive in time.");
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await.map_err(|_| too_slow())?;
-    collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            Failure::common("RequestEntityTooLargeException", 413, format!("The request's body has more than {MAX_BODY} bytes."))
-        } else {
-            Failure::common("SerializationException", 400, "The request's body broke off.")
+/// Reads a body; `memory` is what it takes of the memory for bodies.
+async fn read(mut body: Incoming, memory: &mut Share) -> Result<Bytes, Failure> {
+    let too_slow = |_| Failure::common("RequestTimeoutException", 408, "The request's body did not arrive in time.");
+    let too_large =
+        || Failure::common("RequestEntityTooLargeException", 413, format!("The request's body has more than {MAX_BODY} bytes."));
+    let broken_off = |_| Failure::common("SerializationException", 400, "The request's body broke off.");
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
+    let collect = async {
+        // Nearly always the body is one piece, which need not be copied.
+        let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(broken_off)?.into_data() else { continue };
+            if !memory.grow(data.len()) {
+                return Err(throttled());
+            }
+            if first.is_empty() {
+                first = data;
+                continue;
+            }
+            if all.is_empty() {
+                all.extend_from_slice(&first);
+            }
+            all.extend_from_slice(&data);
+            if all.len() > MAX_BODY {
+                return Err(too_large());
+            }
         }
-    })
+        Ok(if all.is_empty() { first } else { all.freeze() })
+    };
+    tokio::time::timeout(BODY_TIMEOUT, collect).await.map_err(too_slow)?
 }
 
 /// Checks a request's signature.

@@ -8,6 +8,8 @@ use berth_shapes::ecs::ErrorCode;
 use berth_store::CommitError;
 use serde_json::{Map, Value};
 
+use crate::limits::throttled;
+
 /// An error answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
@@ -103,10 +105,9 @@ impl From<TagError> for Failure {
 impl From<CommitError> for Failure {
     fn from(error: CommitError) -> Self {
         match error {
-            CommitError::Overloaded => Self::common("ThrottlingException", 400, "Rate exceeded"),
             // Conflicts are tried again before; one that remains is contention nobody can decide.
-            CommitError::Conflict(_) => Self::common("ThrottlingException", 400, "Rate exceeded"),
-            CommitError::Backend(_) | CommitError::Closed => {
+            CommitError::Overloaded | CommitError::Conflict(_) => throttled(),
+            CommitError::Backend(_) | CommitError::Unknown(_) | CommitError::Closed => {
                 tracing::error!(%error, "a commit failed");
                 Self::modelled(ErrorCode::Server, format!("Service Unavailable. {error}"))
             }
@@ -120,7 +121,7 @@ impl From<LaunchError> for Failure {
             LaunchError::ClusterInactive => Self::cluster_not_found(),
             LaunchError::DefinitionInactive => Self::client("TaskDefinition is inactive"),
             LaunchError::NoInstances => Self::invalid(error.to_string()),
-            LaunchError::Overloaded => Self::common("ThrottlingException", 400, "Rate exceeded"),
+            LaunchError::Overloaded => throttled(),
             LaunchError::TokenReused(tasks) => {
                 Self::modelled(ErrorCode::Conflict, "The request ID was used for a request with different parameters.")
                     .with("resourceIds", tasks.iter().map(ToString::to_string).collect::<Vec<_>>().into())

@@ -4,14 +4,17 @@
 //! It starts no loop and never talks to an agent.
 
 mod aws_json;
+mod backup;
 mod context;
 mod ecs;
 mod edge;
 mod failure;
+mod limits;
+mod meter;
 mod page;
 mod sockets;
 
 pub use aws_json::is_served;
-pub use context::{Api, ApiConfig};
+pub use context::{Api, ApiConfig, ApiParts};
 pub use edge::{Listening, serve};
 pub use failure::Failure;

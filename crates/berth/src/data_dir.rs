@@ -10,6 +10,7 @@ use berth_cli::environment::Environment;
 use berth_identity::AccessKey;
 use berth_identity::credentials_file::{Profile, parse, render};
 use berth_identity::keys::{KeyKind, access_key_id, secret_access_key};
+use berth_store::BackendError;
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
@@ -66,6 +67,52 @@ impl DataDir {
                 Ok(key)
             }
             Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// The credentials file.
+    pub(crate) fn credentials_text(&self) -> Result<Vec<u8>, Failure> {
+        let path = self.join("credentials");
+        fs::read(&path).map_err(|error| Failure::setting("--data-dir", format!("{}: {error}", path.display())))
+    }
+
+    /// Takes other credentials over, if that is what they are.
+    pub(crate) fn adopt_credentials(&self, text: &[u8]) -> Result<(), Failure> {
+        let legal = std::str::from_utf8(text).is_ok_and(|text| parse(text).is_ok());
+        if !legal {
+            return Err(Failure::part("store", "the root credentials in it cannot be read"));
+        }
+        self.write_whole("credentials", text, 0o600)
+    }
+
+    /// Keeps other servers out of this data directory as long as the file is open.
+    pub(crate) fn lock(&self) -> Result<fs::File, Failure> {
+        let path = self.join("server.lock");
+        let failed = |error: std::io::Error| Failure::setting("--data-dir", format!("{}: {error}", path.display()));
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(self.store_failure(BackendError::InUse(path.display().to_string()))),
+            Err(fs::TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// Why the store in here cannot be used, and what to do.
+    pub(crate) fn store_failure(&self, error: BackendError) -> Failure {
+        let dir = self.0.display();
+        match error {
+            BackendError::InUse(_) => Failure::setting(
+                "--data-dir",
+                format!("{dir} is in use by another Berth; stop it with `berth down`, or give another directory"),
+            ),
+            BackendError::Damaged { .. } => Failure::part(
+                "store",
+                format!(
+                    "{error}. Move it away (mv {dir}/state.db* ELSEWHERE), then bring the newest backup in: \
+                     berth restore FILE --data-dir {dir}"
+                ),
+            ),
+            error => Failure::part("store", error),
         }
     }
 

@@ -24,6 +24,16 @@ impl Entropy for SystemEntropy {
     }
 }
 
+/// Lets this process open as many files as the system allows it to: every connection is one, and the usual soft limit of 1,024
+/// is there for programs that use select(2). How many that is.
+pub(crate) fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    now.unwrap_or(u64::MAX)
+}
+
 /// Random bytes.
 ///
 /// # Panics

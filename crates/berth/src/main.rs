@@ -4,9 +4,11 @@ mod data_dir;
 mod failure;
 mod machine;
 mod node;
+mod restore;
 mod server;
 mod settings;
 mod signals;
+mod store;
 mod up;
 
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::failure::Failure;
+use crate::restore::RestoreSettings;
 use crate::settings::{AgentSettings, ServerSettings, UpSettings};
 
 /// Amazon ECS on machines of your own.
@@ -43,13 +46,23 @@ enum Role {
     #[command(after_help = "Example:\n  berth up --data-dir /srv/berth --listen 127.0.0.1:4566")]
     Up(UpSettings),
     /// Run the server alone; machines join it with `berth agent` or the official ECS agent
-    #[command(after_help = "Example:\n  berth server --listen 0.0.0.0:4566 --endpoint http://ecs.example.internal:4566")]
+    ///
+    /// Several servers share an etcd cluster with --store: any of them serves any call, one of them runs the loops, and another takes over
+    /// within seconds when it dies. What the registry holds is not shared: push images to each server, or to a registry beside them.
+    #[command(
+        after_help = "Examples:\n  berth server --listen 0.0.0.0:4566 --endpoint http://ecs.example.internal:4566\n  berth server --listen 10.0.0.1:4566 --store etcd://10.0.0.11:2379,10.0.0.12:2379,10.0.0.13:2379"
+    )]
     Server(ServerSettings),
     /// Join this machine to a server as a container instance, set by amazon-ecs-agent's environment variables
     #[command(
         after_help = "Example:\n  ECS_BACKEND_HOST=http://10.0.0.5:4566 ECS_CLUSTER=default AWS_DEFAULT_REGION=us-east-1 \\\n  AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... ECS_DATADIR=/var/lib/ecs berth agent"
     )]
     Agent(AgentSettings),
+    /// Make a server's data of a backup that `berth backup` wrote
+    ///
+    /// The server must not run, and its store must be empty. The backup is read and checked as a whole before anything is written.
+    #[command(after_help = "Example:\n  berth restore berth.backup --data-dir /srv/berth && berth up --data-dir /srv/berth")]
+    Restore(RestoreSettings),
     #[command(flatten)]
     Command(berth_cli::Command),
 }
@@ -86,6 +99,7 @@ async fn run(role: Role) -> Result<(), Failure> {
         Role::Up(settings) => up::up(settings).await,
         Role::Server(settings) => up::server(settings).await,
         Role::Agent(settings) => up::agent(settings).await,
+        Role::Restore(settings) => restore::restore(&settings),
         Role::Command(_) => Ok(()),
     }
 }

@@ -1,18 +1,18 @@
 //! The control plane: store, loops, API, registry, on one port.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use berth_api::{Api, ApiConfig, Listening};
+use berth_api::{Api, ApiConfig, ApiParts, Listening};
 use berth_control::{Control, ControlConfig, Environment};
-use berth_identity::{AccessKey, StaticKeys, Verifier, VerifierOptions};
+use berth_identity::{AccessKey, StaticKeys};
 use berth_model::arn::Scope;
 use berth_model::cluster::{Cluster, ClusterStatus};
 use berth_model::ids::ClusterName;
 use berth_model::record::Key;
 use berth_registry::Registry;
-use berth_store::{CommitError, Sqlite, Store, Transaction};
+use berth_store::{CommitError, Store, Transaction};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,6 +20,7 @@ use crate::data_dir::DataDir;
 use crate::failure::Failure;
 use crate::machine::{SystemClock, SystemEntropy};
 use crate::settings::ServerSettings;
+use crate::store::{self, Opened};
 
 /// A server that runs.
 pub(crate) struct Server {
@@ -28,8 +29,10 @@ pub(crate) struct Server {
     pub(crate) endpoint: String,
     pub(crate) root: AccessKey,
     api: Arc<Api>,
+    store: Store,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
+    _lock: Option<std::fs::File>,
 }
 
 impl Server {
@@ -40,28 +43,29 @@ impl Server {
         let listening = Listening::bind(settings.listen)
             .await
             .map_err(|error| Failure::setting("--listen", format!("cannot listen on {}: {error}", settings.listen)))?;
-        let store = open_store(&data_dir)?;
-        let root = data_dir.root_credentials(&scope.root_principal())?;
+        let Opened { store, lock } = store::open(&settings.store, &data_dir).await?;
+        let root = store::root_credentials(&store, &data_dir, &scope.root_principal()).await?;
         let registry = Registry::open(data_dir.join("registry")).map_err(|error| Failure::part("registry", error))?;
         let environment = Environment { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), scope };
         let config = ControlConfig { healthy_after: settings.healthy_after };
         make_default_cluster(&store, &environment).await.map_err(|error| Failure::part("store", error))?;
         let control = Control::start(store.clone(), environment.clone(), config).await.map_err(|error| Failure::part("store", error))?;
         let endpoint = settings.endpoint.clone().unwrap_or_else(|| reachable(listening.address));
-        let api = Arc::new(Api {
-            store,
+        let mut metrics = prometheus_client::registry::Registry::default();
+        store.meter().register(&mut metrics);
+        let api = Arc::new(Api::new(ApiParts {
+            store: store.clone(),
             control,
             environment,
             keys: StaticKeys::new([root.clone()]),
             registry,
-            config: ApiConfig { endpoint: endpoint.clone() },
-            ready: AtomicBool::new(false),
-            verifier: Verifier::new(VerifierOptions::default()),
-        });
+            config: ApiConfig { endpoint: endpoint.clone(), max_connections: max_connections() },
+            metrics,
+        }));
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(berth_api::serve(listening, Arc::clone(&api), stopped));
         data_dir.announce(&endpoint, &settings.region, &settings.account)?;
-        Ok(Self { data_dir, endpoint, root, api, stop, serving })
+        Ok(Self { data_dir, endpoint, root, api, store, stop, serving, _lock: lock })
     }
 
     /// `/healthz` answers 200 from now on.
@@ -79,7 +83,14 @@ impl Server {
         self.data_dir.withdraw();
         self.stop.send_replace(true);
         let _ = self.serving.await;
+        store::leave(&self.store).await;
     }
+}
+
+/// As many connections as there is memory to spare for; never so many that no file is left for anything else.
+fn max_connections() -> usize {
+    const MOST: u64 = 16_384;
+    usize::try_from(MOST.min(crate::machine::raise_open_files() / 2)).unwrap_or(usize::MAX)
 }
 
 /// A URL by which clients of this machine reach an address.
@@ -91,20 +102,18 @@ fn reachable(address: std::net::SocketAddr) -> String {
     format!("http://{address}")
 }
 
-fn open_store(data_dir: &DataDir) -> Result<Store, Failure> {
-    let path = data_dir.join("state.db");
-    let in_use = |error| match error {
-        berth_store::BackendError::InUse(_) => Failure::setting(
-            "--data-dir",
-            format!("{} is in use by another Berth; stop it with `berth down`, or give another directory", data_dir.path().display()),
-        ),
-        error => Failure::part("store", error),
-    };
-    Store::open(Sqlite::open(&path).map_err(in_use)?).map_err(in_use)
-}
-
 /// ECS has a cluster `default` only once somebody made it; here it is there from the start, and this machine joins it.
 async fn make_default_cluster(store: &Store, environment: &Environment) -> Result<(), CommitError> {
+    loop {
+        match make_default_cluster_once(store, environment).await {
+            // Another server makes it too; what it made is seen at the next look.
+            Err(CommitError::Conflict(_)) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn make_default_cluster_once(store: &Store, environment: &Environment) -> Result<(), CommitError> {
     let name = ClusterName("default".into());
     let mut transaction = Transaction::new();
     {

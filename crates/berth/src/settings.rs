@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::store::Place;
+
 /// Settings of whatever serves the API.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ServerSettings {
@@ -13,6 +15,10 @@ pub(crate) struct ServerSettings {
     /// Address and port to serve on; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4566", env = "BERTH_LISTEN")]
     pub(crate) listen: SocketAddr,
+    /// Where records are kept: sqlite (in the data directory), or etcd://HOST:PORT,HOST:PORT/PREFIX, which several servers may share. Images
+    /// stay in each server's own data directory
+    #[arg(long, value_name = "STORE", default_value = "sqlite", env = "BERTH_STORE")]
+    pub(crate) store: Place,
     /// AWS region to be
     #[arg(long, value_name = "REGION", default_value = "us-east-1", value_parser = region)]
     pub(crate) region: String,
@@ -45,12 +51,12 @@ pub(crate) struct AgentSettings {
     pub(crate) account: String,
 }
 
-fn region(text: &str) -> Result<String, String> {
+pub(crate) fn region(text: &str) -> Result<String, String> {
     let legal = (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if legal { Ok(text.to_owned()) } else { Err("a region has lower-case letters, digits and hyphens, like us-east-1".to_owned()) }
 }
 
-fn account(text: &str) -> Result<String, String> {
+pub(crate) fn account(text: &str) -> Result<String, String> {
     let legal = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
     if legal { Ok(text.to_owned()) } else { Err("an account has twelve digits".to_owned()) }
 }

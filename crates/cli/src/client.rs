@@ -17,6 +17,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// A hundred tasks of ten containers each are below a megabyte; more than this is no answer of ECS's.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// How long a file may take altogether, as long as it does not stop coming.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// An error's text is below this.
+const MAX_REFUSAL: usize = 64 * 1024;
 /// How much of an answer that is no JSON is shown.
 const SHOWN: usize = 200;
 
@@ -149,10 +153,9 @@ impl Client {
     {
         let body =
             serde_json::to_vec(request).map_err(|error| ClientError::Setting(format!("{operation}: cannot write the request: {error}")))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
         let target = format!("{}.{operation}", ecs::TARGET_PREFIX);
         let signed = [("host", self.host.as_str()), ("content-type", CONTENT_TYPE), ("x-amz-target", target.as_str())];
-        let params = self.key.signing_params(&self.region, ecs::SIGNING_NAME, now);
+        let params = self.key.signing_params(&self.region, ecs::SIGNING_NAME, now_unix());
         let headers = sign_headers(&params, "POST", self.endpoint.path(), &signed, &body);
         let mut post = self.http.post(self.endpoint.clone()).header("content-type", CONTENT_TYPE).header("x-amz-target", &target);
         for (name, value) in headers.pairs() {
@@ -172,6 +175,35 @@ impl Client {
             return Err(self.refused(operation, status, named, &answer));
         }
         serde_json::from_slice(&answer).map_err(|error| self.bad_answer(operation, status, error.to_string()))
+    }
+
+    /// Begins a signed `GET` of a file, whose content comes piece by piece and may take however long it takes.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `what` is what the file is called in it.
+    pub async fn download(&self, what: &str, path: &str) -> Result<Download, ClientError> {
+        let mut url = self.endpoint.clone();
+        url.set_path(path);
+        let params = self.key.signing_params(&self.region, ecs::SIGNING_NAME, now_unix());
+        let headers = sign_headers(&params, "GET", url.path(), &[("host", self.host.as_str())], b"");
+        let mut get = self.http.get(url).timeout(DOWNLOAD_TIMEOUT);
+        for (name, value) in headers.pairs() {
+            get = get.header(name, value);
+        }
+        let answer = tokio::time::timeout(CALL_TIMEOUT, get.send()).await.map_err(|_| self.silent())?;
+        let mut response = answer.map_err(|error| self.unreachable(&error))?;
+        let status = response.status().as_u16();
+        if status == 200 {
+            return Ok(Download { client: self.clone(), response });
+        }
+        let named = response.headers().get("x-amzn-errortype").and_then(|value| value.to_str().ok()).map(short_code);
+        let mut answer = Vec::new();
+        while answer.len() < MAX_REFUSAL
+            && let Some(piece) = response.chunk().await.map_err(|error| self.unreachable(&error))?
+        {
+            answer.extend_from_slice(&piece);
+        }
+        Err(self.refused(what, status, named, &answer))
     }
 
     /// Whether the server answers on its health path within `patience`.
@@ -201,13 +233,43 @@ impl Client {
         ClientError::BadAnswer { operation: operation.to_owned(), endpoint: self.endpoint.to_string(), status, problem }
     }
 
+    fn silent(&self) -> ClientError {
+        self.no_answer("nothing came any more, for a minute".to_owned())
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        self.no_answer(innermost(error))
+    }
+
+    fn no_answer(&self, problem: String) -> ClientError {
         ClientError::Unreachable {
             endpoint: self.endpoint.as_str().trim_end_matches('/').to_owned(),
             source_name: self.source.clone(),
-            problem: innermost(error),
+            problem,
         }
     }
+}
+
+/// A file that is coming.
+#[derive(Debug)]
+pub struct Download {
+    client: Client,
+    response: reqwest::Response,
+}
+
+impl Download {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] if it breaks off, or nothing comes for a minute.
+    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, ClientError> {
+        let piece = tokio::time::timeout(CALL_TIMEOUT, self.response.chunk()).await.map_err(|_| self.client.silent())?;
+        piece.map_err(|error| self.client.unreachable(&error))
+    }
+}
+
+fn now_unix() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// The error's name without the namespace before and the URL behind it that some protocols add.

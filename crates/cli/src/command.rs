@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::console::{Colours, Console};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::{Down, Env, Image, Logs, Ps, Version};
+use crate::{Backup, Down, Env, Image, Logs, Ps, Version};
 
 /// The operator's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -18,6 +18,12 @@ pub enum Command {
     Env(Env),
     /// Bring images into Berth's registry
     Image(Image),
+    /// Write all that the server knows into a file, while it goes on
+    ///
+    /// It holds clusters, definitions, services, tasks and container instances as of one moment. Not in it are the images of the registry and
+    /// the root key: those are folders and files of the data directory. `berth restore FILE` makes a server's data of it again. It holds what
+    /// task definitions hold, secrets in environment variables too, and is readable by its owner alone.
+    Backup(Backup),
     /// List tasks
     ///
     /// Without --all these are the tasks that should run; with it also those that are stopping or have stopped within the last hour, with
@@ -76,6 +82,7 @@ async fn dispatch(command: Command, environment: &Environment, console: &mut Con
     match command {
         Command::Env(env) => env.run(environment, console).await,
         Command::Image(image) => image.run(environment, console).await,
+        Command::Backup(backup) => backup.run(environment, console).await,
         Command::Ps(ps) => ps.run(environment, console).await,
         Command::Logs(logs) => logs.run(environment, console).await,
         Command::Down(down) => down.run(environment, console).await,
@@ -135,6 +142,9 @@ mod tests {
             "berth env --output dotenv --data-dir /tmp/x",
             "berth image load hello.tar",
             "berth image load hello.tar hello:1 --output json",
+            "berth backup berth.backup",
+            "berth backup - --data-dir /tmp/x",
+            "berth backup berth.backup --force --output json",
             "berth ps",
             "berth ps --cluster blue -a --output json",
             "berth logs 1a2b",
@@ -156,6 +166,7 @@ mod tests {
             ("berth down --timeout -1", "-1"),
             ("berth down --timeout 0", "--timeout"),
             ("berth image load", "<FILE>"),
+            ("berth backup", "<FILE>"),
             ("berth psx", "psx"),
         ] {
             let error = parse(line).unwrap_err();

@@ -132,7 +132,7 @@ fn render(loaded: &LoadedImage, output: Output) -> String {
 }
 
 /// Bytes in the largest unit that leaves something before the point.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -1,6 +1,7 @@
 //! The operator's commands. They speak only the public AWS API, signed like any other client's calls, and read files of
 //! their own machine; they must never use a private endpoint.
 
+mod backup;
 pub mod client;
 mod command;
 pub mod connection;
@@ -20,7 +21,8 @@ mod tasks;
 mod testing;
 mod version;
 
-pub use command::{Command, run};
+pub use backup::Backup;
+pub use command::{Command, Output, run};
 pub use down::Down;
 pub use env::Env;
 pub use image_load::{Image, ImageAction, ImageLoad};

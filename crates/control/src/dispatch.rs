@@ -1,21 +1,25 @@
 //! Tells sessions which of their tasks changed. The commit itself is the message: this follows the store's watch and
 //! marks task ids; a session reads what they are now.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::record::Record;
 use berth_store::{Change, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::loops::Loops;
+use crate::peers::is_over;
+
 /// What a session has to look at. Bounded by the number of tasks on its instance.
 #[derive(Default)]
 pub(crate) struct Inbox {
     tasks: Mutex<Pending>,
     wake: Notify,
+    /// The session's connection.
+    connection: u64,
 }
 
 #[derive(Default)]
@@ -41,13 +45,19 @@ impl Inbox {
         }
     }
 
+    /// The session is to end.
+    pub(crate) fn end(&self) {
+        self.mark(|pending| pending.end = true);
+    }
+
     fn mark(&self, change: impl FnOnce(&mut Pending)) {
         change(&mut self.tasks.lock());
         self.wake.notify_one();
     }
 }
 
-type Sessions = Mutex<HashMap<ContainerInstanceId, Arc<Inbox>>>;
+// Ordered, so that sessions are always woken in the same order.
+type Sessions = Mutex<BTreeMap<ContainerInstanceId, Arc<Inbox>>>;
 
 /// The open sessions by container instance.
 #[derive(Clone)]
@@ -56,15 +66,15 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(crate) fn start(store: Store) -> Self {
+    pub(crate) fn start(store: Store, loops: &Loops) -> Self {
         let sessions = Arc::new(Sessions::default());
-        tokio::spawn(follow(store, Arc::clone(&sessions)));
+        loops.spawn(follow(store, Arc::clone(&sessions)));
         Self { sessions }
     }
 
     /// Opens an instance's inbox; an older session of the same instance is told to end.
-    pub(crate) fn open(&self, instance: ContainerInstanceId) -> Arc<Inbox> {
-        let inbox = Arc::new(Inbox::default());
+    pub(crate) fn open(&self, instance: ContainerInstanceId, connection: u64) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox { connection, ..Inbox::default() });
         if let Some(older) = self.sessions.lock().insert(instance, Arc::clone(&inbox)) {
             older.mark(|pending| pending.end = true);
         }
@@ -96,8 +106,8 @@ async fn follow(store: Store, sessions: Arc<Sessions>) {
                                 });
                             }
                         }
-                        Change::Put(Record::ContainerInstance(instance)) if instance.status == ContainerInstanceStatus::Inactive => {
-                            if let Some(inbox) = sessions.get(&instance.id) {
+                        Change::Put(Record::ContainerInstance(instance)) => {
+                            if let Some(inbox) = sessions.get(&instance.id).filter(|inbox| is_over(instance, inbox.connection)) {
                                 inbox.mark(|pending| pending.end = true);
                             }
                         }
@@ -106,9 +116,14 @@ async fn follow(store: Store, sessions: Arc<Sessions>) {
                 }
             }
             Err(_) => {
-                watcher.resume_from(store.state().revision);
-                for inbox in sessions.lock().values() {
-                    inbox.mark(|pending| pending.everything = true);
+                let state = store.state();
+                watcher.resume_from(state.revision);
+                for (id, inbox) in sessions.lock().iter() {
+                    let end = state.instance(*id).is_none_or(|instance| is_over(instance, inbox.connection));
+                    inbox.mark(|pending| {
+                        pending.everything = true;
+                        pending.end |= end;
+                    });
                 }
             }
         }

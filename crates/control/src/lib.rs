@@ -6,15 +6,17 @@
 mod dispatch;
 mod environment;
 mod launch;
+mod loops;
 mod observe;
 mod owner;
 mod payload;
+mod peers;
 mod services;
 mod session;
 mod sweep;
 mod telemetry_session;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,10 +24,9 @@ use std::time::Duration;
 use berth_model::cluster::ClusterStatus;
 use berth_model::ids::{ClusterName, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
-use berth_model::record::Key;
 use berth_model::service::ServiceStatus;
 use berth_model::task::{StopCode, Task};
-use berth_store::{CommitError, Store, Transaction};
+use berth_store::{CommitError, Store};
 use parking_lot::Mutex;
 
 pub use environment::{Clock, Entropy, Environment};
@@ -38,6 +39,7 @@ pub use sweep::forgettable;
 pub use telemetry_session::TelemetrySession;
 
 use crate::dispatch::Dispatch;
+use crate::loops::Loops;
 use crate::owner::OwnerHandle;
 
 /// Settings of the loops.
@@ -63,22 +65,34 @@ struct Shared {
     store: Store,
     environment: Environment,
     config: ControlConfig,
-    owners: Mutex<HashMap<ClusterName, OwnerHandle>>,
+    owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     dispatch: Dispatch,
+    loops: Loops,
     closing: AtomicBool,
 }
 
 impl Control {
-    /// Starts the loops. Agents that the last life left connected are not: they connect again.
+    /// Starts the loops. Agents that this peer's last life left connected are not: they connect again.
     ///
     /// # Errors
     /// [`CommitError`] if the store cannot write.
     pub async fn start(store: Store, environment: Environment, config: ControlConfig) -> Result<Self, CommitError> {
-        forget_connections(&store).await?;
-        let dispatch = Dispatch::start(store.clone());
-        tokio::spawn(sweep::run(store.clone(), environment.clone()));
+        let membership = store.membership().borrow().clone();
+        peers::forget_connections(&store, |peer| peer == membership.me || !membership.living.contains(&peer)).await?;
+        let loops = Loops::default();
+        let dispatch = Dispatch::start(store.clone(), &loops);
+        loops.spawn(sweep::run(store.clone(), environment.clone()));
+        loops.spawn(peers::run(store.clone()));
         let control = Self {
-            shared: Arc::new(Shared { store, environment, config, owners: Mutex::default(), dispatch, closing: AtomicBool::new(false) }),
+            shared: Arc::new(Shared {
+                store,
+                environment,
+                config,
+                owners: Mutex::default(),
+                dispatch,
+                loops,
+                closing: AtomicBool::new(false),
+            }),
         };
         // Clusters with services need their owner from the start; the others get one with their first task.
         let clusters: Vec<_> = {
@@ -89,8 +103,14 @@ impl Control {
         for cluster in clusters {
             control.owner(&cluster);
         }
-        tokio::spawn(watch_for_services(control.clone()));
+        control.shared.loops.spawn(watch_for_services(control.clone()));
         Ok(control)
+    }
+
+    /// Ends every loop at once, wherever it waits: what a crash does. What was committed stands; nothing more is. Agents' sessions
+    /// belong to whoever runs them; those that end later note nothing any more.
+    pub fn stop(&self) {
+        self.shared.loops.stop();
     }
 
     fn owner(&self, cluster: &ClusterName) -> OwnerHandle {
@@ -101,6 +121,7 @@ impl Control {
                 self.shared.store.clone(),
                 self.shared.environment.clone(),
                 self.shared.config.healthy_after,
+                &self.shared.loops,
             )
         };
         owners.entry(cluster.clone()).or_insert_with(start).clone()
@@ -135,7 +156,7 @@ impl Control {
     pub async fn stop_everything(&self, patience: Duration) -> Result<usize, CommitError> {
         const REASON: &str = "Berth was told to go down";
         self.shared.closing.store(true, Ordering::Release);
-        for (_, owner) in self.shared.owners.lock().drain() {
+        for owner in std::mem::take(&mut *self.shared.owners.lock()).values() {
             owner.stop();
         }
         let deadline = tokio::time::Instant::now() + patience;
@@ -193,18 +214,4 @@ async fn watch_for_services(control: Control) {
             control.owner(&cluster);
         }
     }
-}
-
-async fn forget_connections(store: &Store) -> Result<(), CommitError> {
-    let mut transaction = Transaction::new();
-    {
-        let state = store.state();
-        for entry in state.instances().filter(|instance| instance.agent_connected) {
-            let mut instance = (*entry.value).clone();
-            instance.agent_connected = false;
-            transaction.expect(Key::ContainerInstance(instance.id), entry.modified);
-            transaction.put(instance);
-        }
-    }
-    store.commit(transaction).await.map(drop)
 }

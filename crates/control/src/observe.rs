@@ -7,6 +7,7 @@ use berth_model::task::{HealthStatus, Task};
 use berth_store::{CommitError, Store, Transaction};
 
 use crate::environment::Environment;
+use crate::peers;
 
 /// How often a change is tried again when somebody else changes the same record.
 pub(crate) const TRIES: usize = 16;
@@ -91,7 +92,7 @@ pub(crate) async fn container_health(
     .map(drop)
 }
 
-/// Notes that an agent's connection opened. The commit's revision becomes the connection's number and the first `seqNum`.
+/// Notes that an agent's connection opened, and gives it a number larger than that of any before.
 ///
 /// # Errors
 /// [`CommitError`]; `Ok(None)` if there is no such active instance.
@@ -102,6 +103,7 @@ pub(crate) async fn connected(
 ) -> Result<Option<u64>, CommitError> {
     for _ in 0..TRIES {
         let mut transaction = Transaction::new();
+        let me = store.membership().borrow().me;
         let connection = {
             let state = store.state();
             let Some(entry) = state.instance(id) else { return Ok(None) };
@@ -109,8 +111,7 @@ pub(crate) async fn connected(
                 return Ok(None);
             }
             let mut instance = (*entry.value).clone();
-            // Any number that grows with each connection will do; the revision before the commit is one.
-            instance.connection = state.revision.0 + 1;
+            instance.connection = peers::connection_number(state.revision, me);
             instance.agent_connected = true;
             instance.agent = version.clone();
             transaction.expect(Key::ContainerInstance(id), entry.modified);

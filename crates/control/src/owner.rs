@@ -18,12 +18,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::environment::Environment;
 use crate::launch::{TaskTemplate, task_ids};
+use crate::loops::Loops;
 use crate::services;
 
 /// Most requests that wait for a cluster's owner; beyond it callers are told at once.
 const QUEUE: usize = 1_024;
 /// Most requests placed and committed together.
 const BATCH: usize = 128;
+/// Most changes that one request makes: RunTask and StartTask take ten tasks, each of which may touch an instance.
+const LARGEST_REQUEST: usize = 20;
 /// How often a batch is placed again after a conflict before its callers are told.
 const TRIES: usize = 8;
 
@@ -83,6 +86,16 @@ struct Request {
     reply: oneshot::Sender<Result<Launched, LaunchError>>,
 }
 
+impl Request {
+    /// How many records it may change: each task, and the instance it is placed on.
+    fn most_changes(&self) -> usize {
+        2 * match &self.place {
+            Where::Anywhere(count) => usize::try_from(*count).unwrap_or(usize::MAX / 2),
+            Where::On(instances) => instances.len(),
+        }
+    }
+}
+
 /// A handle on a cluster's owner.
 #[derive(Clone)]
 pub(crate) struct OwnerHandle {
@@ -92,13 +105,13 @@ pub(crate) struct OwnerHandle {
 
 impl OwnerHandle {
     /// Starts the owner's task.
-    pub(crate) fn start(cluster: ClusterName, store: Store, environment: Environment, healthy_after: Duration) -> Self {
+    pub(crate) fn start(cluster: ClusterName, store: Store, environment: Environment, healthy_after: Duration, loops: &Loops) -> Self {
         let (requests, inbox) = mpsc::channel(QUEUE);
-        let run = tokio::spawn(async move {
+        let run = loops.spawn(async move {
             let mut owner = Owner::new(cluster, store, environment, healthy_after);
             owner.run(inbox).await;
         });
-        Self { requests, run: run.abort_handle() }
+        Self { requests, run }
     }
 
     /// Ends it. What it had committed stands; callers that wait are told that the store is closed.
@@ -153,22 +166,34 @@ impl Owner {
     }
 
     async fn run(&mut self, mut inbox: mpsc::Receiver<Request>) {
+        let mut membership = self.store.membership();
+        let mut led = false;
         loop {
             self.catch_up();
+            let leads = membership.borrow_and_update().leads;
+            if leads && !led {
+                // What the last leader had planned to wake up for is nowhere but here, in the state.
+                self.plan_all();
+            }
+            led = leads;
             let mut batch = Vec::new();
+            let mut changes = 0;
             while batch.len() < BATCH
+                && changes + LARGEST_REQUEST <= self.store.max_changes()
                 && let Ok(request) = inbox.try_recv()
             {
+                changes += request.most_changes();
                 batch.push(request);
             }
             if !batch.is_empty() {
                 self.launch_batch(batch).await;
                 continue;
             }
-            if services::step(self).await {
+            if leads && services::step(self).await {
                 continue;
             }
-            let sleep = self.wake_at.values().min().map(|at| Duration::from_millis(at.since(self.environment.now()).unsigned_abs()));
+            let sleep =
+                self.wake_at.values().min().map(|at| Duration::from_millis(u64::try_from(at.since(self.environment.now())).unwrap_or(0)));
             tokio::select! {
                 biased;
                 request = inbox.recv() => match request {
@@ -179,7 +204,9 @@ impl Owner {
                     Ok(commits) => commits.iter().for_each(|commit| self.fold(&commit.changes)),
                     Err(_) => self.reload(),
                 },
-                () = sleep_for(sleep) => {}
+                // Fails only without a store.
+                _ = membership.changed() => {}
+                () = sleep_for(sleep.filter(|_| leads)) => {}
             }
         }
     }
@@ -209,6 +236,12 @@ impl Owner {
         }
         self.dirty = state.services_of(&self.cluster).map(|service| service.name.clone()).collect();
         self.watcher.resume_from(state.revision);
+    }
+
+    /// Every service is to be planned.
+    fn plan_all(&mut self) {
+        let state = self.store.state();
+        self.dirty.extend(state.services_of(&self.cluster).map(|service| service.name.clone()));
     }
 
     fn fold(&mut self, changes: &[Change]) {

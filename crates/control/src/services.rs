@@ -60,6 +60,9 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
         let healthy_after_millis = i64::try_from(owner.healthy_after.as_millis()).unwrap_or(i64::MAX);
         let mut view = ServiceView { service: &service.value, tasks: &tasks, healthy_after_millis, blocked: false };
         let mut steps = plan(&view, now);
+        let most = most_at_once(owner.store.max_changes());
+        steps.stop.truncate(most);
+        steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
         let mut placement = Placement::default();
         let template = template(&state, service);
         if steps.start > 0
@@ -72,6 +75,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                 owner.waiting_for_room.insert(name.clone());
                 view.blocked = true;
                 steps = ServicePlan { start: steps.start, ..plan(&view, now) };
+                steps.stop.truncate(most);
                 let retry = now.plus_millis(ROOM_RETRY_MILLIS);
                 steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
             }
@@ -107,6 +111,12 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
         }
     }
     outcome.map(drop)
+}
+
+/// Most tasks started, and most stopped, in one commit, so that it holds them, the instances they are placed on, the service
+/// and its events. The commit wakes the planner again, and what is left comes next.
+fn most_at_once(max_changes: usize) -> usize {
+    max_changes / 4
 }
 
 /// What the planner sees of the service's tasks.

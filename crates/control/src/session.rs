@@ -12,11 +12,12 @@ use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus};
 use berth_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use berth_model::lifecycle;
 use berth_model::task::{StopCode, Task, TaskStatus};
-use berth_store::{Entry, State};
+use berth_store::{CommitError, Entry, State};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use crate::dispatch::{Inbox, Pending};
-use crate::{Control, observe, payload};
+use crate::{Control, observe, payload, peers};
 
 /// How long after it took a stop an agent may say nothing of a task that never started. The official agent ignores stops of
 /// tasks it never knew, so nobody would ever report them.
@@ -24,6 +25,10 @@ const SILENT_STOP_MILLIS: i64 = 10_000;
 /// Messages per revision: several can follow one commit, each with a number of its own, and numbers must still grow over a
 /// reconnect, when only the revision is known.
 const NUMBERS_PER_REVISION: i64 = 256;
+/// How long an agent may leave unread what is sent to it, once all buffers between are full; pulses cannot be missed before that.
+const SEND_PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait before it is tried again to note that an agent is away.
+const NOTE_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait before what did not fit is delivered again.
 const RETRY_MILLIS: i64 = 1_000;
 
@@ -58,6 +63,8 @@ pub struct Session {
     silent: BTreeMap<(i64, TaskId), ()>,
     retry_at: Option<i64>,
     last_number: i64,
+    /// When it was opened, and what the clock showed then: a clock that is set must neither end connections nor keep dead ones.
+    opened: (Instant, i64),
 }
 
 impl Control {
@@ -97,7 +104,11 @@ impl Control {
             SessionOptions::default(),
             now,
         );
-        let inbox = shared.dispatch.open(instance);
+        let inbox = shared.dispatch.open(instance, connection);
+        if shared.store.state().instance(instance).is_none_or(|known| peers::is_over(known, connection)) {
+            // It was over before its inbox was there to be told.
+            inbox.end();
+        }
         Ok(Session {
             control: self.clone(),
             cluster,
@@ -109,6 +120,7 @@ impl Control {
             silent: BTreeMap::new(),
             retry_at: None,
             last_number: 0,
+            opened: (Instant::now(), now),
         })
     }
 }
@@ -119,8 +131,9 @@ impl Session {
         let arn = self.machine.container_instance_arn().to_owned();
         tracing::info!(container_instance = arn, "an agent is connected");
         let outcome = self.serve(&mut connection).await;
-        let _ = connection.close(1000, "").await;
+        // First it counts as away: saying goodbye may take long on a connection that takes nothing.
         drop(self);
+        let _ = tokio::time::timeout(SEND_PATIENCE, connection.close(1000, "")).await;
         tracing::info!(container_instance = arn, reason = %outcome, "an agent is disconnected");
         outcome
     }
@@ -134,7 +147,19 @@ impl Session {
             }
             let inbox = Arc::clone(&self.inbox);
             let sleep = self.until_wake();
+            // What is due goes first, so that an agent that never stops talking is still told of its tasks and asked for its pulse.
             tokio::select! {
+                biased;
+                () = tokio::time::sleep(sleep) => match self.on_tick().await {
+                    Ok(due) => frames = due,
+                    Err(away) => return away,
+                },
+                pending = inbox.next() => {
+                    if pending.end {
+                        return AgentAway::Replaced;
+                    }
+                    frames = self.deliver(&pending);
+                },
                 frame = connection.next() => match frame {
                     None => return AgentAway::Closed,
                     Some(Ok(frame)) => {
@@ -146,22 +171,14 @@ impl Session {
                     Some(Err(error)) if error.is_fatal() => return AgentAway::Broken(error.to_string()),
                     Some(Err(error)) => tracing::warn!(%error, "an agent sent a frame that cannot be read"),
                 },
-                pending = inbox.next() => {
-                    if pending.end {
-                        return AgentAway::Replaced;
-                    }
-                    frames = self.deliver(&pending);
-                },
-                () = tokio::time::sleep(sleep) => match self.on_tick().await {
-                    Ok(due) => frames = due,
-                    Err(away) => return away,
-                },
             }
         }
     }
 
+    /// Unix milliseconds that go on evenly.
     fn now(&self) -> i64 {
-        self.control.shared.environment.now().0
+        let (at, clock) = self.opened;
+        clock.saturating_add(i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 
     fn until_wake(&self) -> Duration {
@@ -332,10 +349,16 @@ impl Drop for Session {
         shared.dispatch.close(self.instance, &self.inbox);
         let (instance, connection) = (self.instance, self.connection);
         // Outside a runtime the process is ending, and the next one starts by forgetting connections.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = observe::disconnected(&shared.store, instance, connection).await {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let loops = shared.loops.clone();
+            loops.spawn(async move {
+                // Until it is noted, tasks are placed where nobody is.
+                while let Err(error) = observe::disconnected(&shared.store, instance, connection).await {
                     tracing::warn!(%error, "cannot note that an agent is away");
+                    if error == CommitError::Closed {
+                        return;
+                    }
+                    tokio::time::sleep(NOTE_AGAIN).await;
                 }
             });
         }
@@ -346,5 +369,8 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut ServerConnecti
     if frames.is_empty() {
         return Ok(());
     }
-    connection.send_all(&frames).await.map_err(|error| AgentAway::Broken(error.to_string()))
+    match tokio::time::timeout(SEND_PATIENCE, connection.send_all(&frames)).await {
+        Ok(sent) => sent.map_err(|error| AgentAway::Broken(error.to_string())),
+        Err(_) => Err(AgentAway::Silent(format!("it took nothing for {} s", SEND_PATIENCE.as_secs()))),
+    }
 }

@@ -8,7 +8,7 @@ use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::record::Key;
 use berth_model::service::ServiceStatus;
 use berth_model::time::UnixMillis;
-use berth_store::{State, Store, Transaction};
+use berth_store::{CommitError, State, Store, Transaction};
 
 use crate::environment::Environment;
 
@@ -59,19 +59,30 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
     keys
 }
 
-/// Runs for ever.
+/// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store, environment: Environment) {
     loop {
         tokio::time::sleep(EVERY).await;
-        let keys = forgettable(&store.state(), environment.now());
-        for batch in keys.chunks(BATCH) {
+        if !store.leads() {
+            continue;
+        }
+        let keys: Vec<_> = {
+            let state = store.state();
+            forgettable(&state, environment.now()).into_iter().filter_map(|key| Some((state.modified(&key)?, key))).collect()
+        };
+        for batch in keys.chunks(BATCH.min(store.max_changes())) {
             let mut transaction = Transaction::new();
-            for key in batch {
-                transaction.delete(key.clone());
+            for (modified, key) in batch {
+                // A cluster or a service may be made anew under its old name meanwhile.
+                transaction.expect(key.clone(), *modified).delete(key.clone());
             }
-            if let Err(error) = store.commit(transaction).await {
-                tracing::warn!(%error, "cannot forget what ended long ago");
-                break;
+            match store.commit(transaction).await {
+                // What came between is looked at the next time.
+                Ok(_) | Err(CommitError::Conflict(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot forget what ended long ago");
+                    break;
+                }
             }
         }
     }

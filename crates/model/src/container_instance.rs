@@ -59,7 +59,8 @@ pub struct ContainerInstance {
     pub status_reason: Option<String>,
     /// The agent holds its ACS connection open.
     pub agent_connected: bool,
-    /// The connection that last said so: the store's revision of that commit. A close of an older connection changes nothing.
+    /// The connection that last said so: the store's revision at that time and the server that holds it. A close of an older
+    /// connection changes nothing.
     pub connection: u64,
     /// What it registered; `ports_*` are the ports it reserves for itself.
     pub registered: Resources,
@@ -71,8 +72,6 @@ pub struct ContainerInstance {
     pub agent: AgentVersion,
     /// Its tags.
     pub tags: Tags,
-    /// The registration's token, for its own retries.
-    pub client_token: Option<String>,
 }
 
 impl ContainerInstance {

@@ -295,5 +295,10 @@ proptest! {
         let can_start_first = upper > desired && spare > 0;
         let can_stop_first = lower < desired;
         prop_assert!(!can_start_first && !can_stop_first, "stuck: {:?}", world.plan(false).why);
+        if upper <= desired {
+            // Then it says what the user has to change.
+            let said = world.plan(false).announcements.iter().any(|text| text.contains("because of the service deployment configuration"));
+            prop_assert!(said, "silent: {:?}", world.plan(false).why);
+        }
     }
 }

@@ -26,8 +26,8 @@ pub enum BackendError {
         /// Ours.
         known: i64,
     },
-    /// The disk is full.
-    #[error("the disk is full; free some space, and it goes on by itself")]
+    /// The disk is full. A store that is open writes again as soon as there is room.
+    #[error("the disk is full; free some space")]
     NoSpace,
     /// Records can only be brought into a store that never had any.
     #[error("the store is not empty")]

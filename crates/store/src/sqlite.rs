@@ -125,15 +125,14 @@ impl Sqlite {
         if self.revision()? != Revision(0) {
             return Err(BackendError::NotEmpty);
         }
-        let io = |error: rusqlite::Error| BackendError::Io(error.to_string());
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(io)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
         let mut count = 0;
         for stored in records {
-            write_record(&transaction, &Write::Put(stored)).map_err(io)?;
+            write_record(&transaction, &Write::Put(stored)).map_err(refused)?;
             count += 1;
         }
-        transaction.execute("UPDATE revision SET last = ?1", params![number(revision.0)]).map_err(io)?;
-        transaction.commit().map_err(io)?;
+        transaction.execute("UPDATE revision SET last = ?1", params![number(revision.0)]).map_err(refused)?;
+        transaction.commit().map_err(refused)?;
         self.last = revision;
         Ok(count)
     }
@@ -186,7 +185,8 @@ impl Sqlite {
     /// Makes SQLite's log file as large as it will get, by a transaction of that size that leaves nothing behind.
     fn make_wal(&mut self) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute_batch("CREATE TABLE ballast (bytes BLOB)")?;
+        // A full disk or a kill may have left one before.
+        transaction.execute_batch("DROP TABLE IF EXISTS ballast; CREATE TABLE ballast (bytes BLOB)")?;
         transaction.execute("INSERT INTO ballast VALUES (zeroblob(?1))", params![WAL_BYTES])?;
         transaction.commit()?;
         self.connection.execute_batch("DROP TABLE ballast")
@@ -301,6 +301,14 @@ fn check(connection: &Connection, path: &Path) -> Result<(), BackendError> {
     }
 }
 
+/// Why a write failed.
+fn refused(error: rusqlite::Error) -> BackendError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => BackendError::NoSpace,
+        _ => BackendError::Io(error.to_string()),
+    }
+}
+
 /// SQLite's integers are signed; a revision would need centuries to get that far.
 fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -381,11 +389,7 @@ impl Backend for Sqlite {
     }
 
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError> {
-        let io = |error: rusqlite::Error| match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => BackendError::NoSpace,
-            _ => BackendError::Io(error.to_string()),
-        };
-        self.append(writes, revision).map_err(io)?;
+        self.append(writes, revision).map_err(refused)?;
         self.last = revision;
         self.log_bytes += self.row.len();
         self.wal_pages += self.row.len() / PAGE_CONTENT + 3;

@@ -240,6 +240,34 @@ impl State {
         }
     }
 
+    /// Every record's key, in no order.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        let clusters = self.clusters.keys().cloned().map(Key::Cluster);
+        let families = self.families.keys().cloned().map(Key::Family);
+        let definitions = self.definitions.keys().cloned().map(Key::TaskDefinition);
+        let tasks = self.tasks.keys().copied().map(Key::Task);
+        let services = self.services.keys().cloned().map(|(cluster, name)| Key::Service(cluster, name));
+        let events = self.events.keys().cloned().map(|(cluster, name, number)| Key::ServiceEvent(cluster, name, number));
+        let instances = self.instances.keys().copied().map(Key::ContainerInstance);
+        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).collect()
+    }
+
+    /// Is this exactly what is there?
+    pub(crate) fn holds(&self, record: &Record) -> bool {
+        fn same<T: PartialEq>(entry: Option<&Entry<T>>, value: &T) -> bool {
+            entry.is_some_and(|entry| *entry.value == *value)
+        }
+        match record {
+            Record::Cluster(value) => same(self.clusters.get(&value.name), value),
+            Record::Family(value) => same(self.families.get(&value.family), value),
+            Record::TaskDefinition(value) => same(self.definitions.get(&value.id), value),
+            Record::Task(value) => same(self.tasks.get(&value.id), value),
+            Record::Service(value) => same(self.services.get(&(value.cluster.clone(), value.name.clone())), value),
+            Record::ServiceEvent(value) => same(self.events.get(&(value.cluster.clone(), value.service.clone(), value.number)), value),
+            Record::ContainerInstance(value) => same(self.instances.get(&value.id), value),
+        }
+    }
+
     pub(crate) fn restore(&mut self, stored: Stored) {
         let Stored { record, created, modified, version } = stored;
         match record {

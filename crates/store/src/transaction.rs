@@ -5,7 +5,8 @@ use std::fmt;
 use berth_model::record::{Key, Record};
 use serde::{Deserialize, Serialize};
 
-/// The number of a commit: counted up by one, never reused, never given back.
+/// The number of a commit: greater than that of every earlier one, never reused. Where others use the same etcd, or with
+/// changes that are no commits, numbers are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
 #[serde(transparent)]
 pub struct Revision(pub u64);
@@ -109,9 +110,12 @@ pub enum CommitError {
     /// The queue of commits is full.
     #[error("too many commits are waiting")]
     Overloaded,
-    /// The backend cannot write (disk full, I/O error).
+    /// The backend cannot write (disk full, I/O error, etcd away, too large for etcd).
     #[error("the store cannot write: {0}")]
     Backend(String),
+    /// No answer came, and what became of the commit could not be found out: it may have happened, or still happen.
+    #[error("it is unknown whether the store has written: {0}")]
+    Unknown(String),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

@@ -47,6 +47,11 @@ impl Log {
 
     pub(crate) fn append(&self, batch: Vec<Arc<Commit>>) {
         let Some(last) = batch.last().map(|commit| commit.revision) else { return };
+        self.append_until(batch, last);
+    }
+
+    /// Appends all commits up to a revision, which itself need not be one.
+    pub(crate) fn append_until(&self, batch: Vec<Arc<Commit>>, last: Revision) {
         {
             let mut kept = self.kept.lock();
             kept.commits.extend(batch);
@@ -57,6 +62,31 @@ impl Log {
             }
         }
         self.newest.send_replace(last);
+    }
+
+    /// What came before a revision was missed: every watcher behind it is told so.
+    pub(crate) fn restart(&self, revision: Revision) {
+        {
+            let mut kept = self.kept.lock();
+            kept.commits.clear();
+            kept.after = revision;
+        }
+        self.newest.send_replace(revision);
+    }
+
+    /// The newest revision that the state shows, as it grows.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.newest.subscribe()
+    }
+
+    /// The first commit after `from` that is the one sought.
+    pub(crate) fn find(&self, from: Revision, mut is: impl FnMut(&Commit) -> bool) -> Result<Option<Revision>, Compacted> {
+        let kept = self.kept.lock();
+        if from < kept.after {
+            return Err(Compacted);
+        }
+        let first = kept.commits.partition_point(|commit| commit.revision <= from);
+        Ok(kept.commits.iter().skip(first).find(|commit| is(commit)).map(|commit| commit.revision))
     }
 
     /// Commits after `from`; at most `limit`.

@@ -96,9 +96,11 @@ impl Writer {
         }
         let mut queue = self.desk.queue.lock();
         if queue.jobs.len() >= QUEUE {
+            self.desk.shared.meter.refusals.inc();
             return Err(CommitError::Overloaded);
         }
         queue.jobs.push_back(job);
+        self.desk.shared.meter.queue.inc();
         drop(queue);
         self.desk.bell.notify_one();
         Ok(())
@@ -162,6 +164,7 @@ fn run(desk: &Desk) {
             let mut queue = desk.queue.lock();
             queue.untidy = true;
             let taken = queue.jobs.len().min(BATCH);
+            desk.shared.meter.queue.dec_by(i64::try_from(taken).unwrap_or(0));
             queue.jobs.drain(..taken).collect()
         };
         let (transactions, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.transaction, job.reply)).unzip();
@@ -191,6 +194,7 @@ impl Pen {
         for transaction in batch {
             let counters = |pending: &Pending, key: &Key| pending.counters.get(key).copied().unwrap_or_else(|| state.counters(key));
             if let Some(key) = first_conflict(&transaction, |key| counters(&pending, key)) {
+                shared.meter.conflicts.inc();
                 outcomes.push(Err(CommitError::Conflict(key)));
                 continue;
             }
@@ -213,13 +217,22 @@ impl Pen {
         }
         let started = Instant::now();
         let persisted = self.backend.persist(&writes, revision);
-        self.takes = (self.takes * 7 + started.elapsed()) / 8;
+        let took = started.elapsed();
+        self.takes = (self.takes * 7 + took) / 8;
         self.written_at = Some(started);
         if let Err(error) = persisted {
             tracing::error!(%error, "the store cannot write");
+            shared.meter.failures.inc_by(commits.len() as u64);
             let refused = CommitError::Backend(error.to_string());
             return outcomes.into_iter().map(|outcome| outcome.and(Err(refused.clone()))).collect();
         }
+        let meter = &shared.meter;
+        meter.commits.inc_by(commits.len() as u64);
+        meter.changes.inc_by(writes.len() as u64);
+        meter.sync_seconds.observe(took.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "at most a few hundred")]
+        meter.batch.observe(commits.len() as f64);
+        meter.revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
         {
             let mut state = shared.state.write();
             for write in writes {

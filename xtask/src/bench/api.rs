@@ -5,16 +5,14 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use berth_acs::messages::{AckRequest, HeartbeatAckRequest};
-use berth_acs::{AcsQuery, AgentConnection, AgentFrame, DialOptions, ServerFrame};
 use berth_identity::AccessKey;
-use berth_identity::sigv4::sign_headers;
 use serde_json::json;
 
 use super::client::Client;
 use super::floor::Floor;
+use super::hollow_agent::HollowAgent;
 use super::server::{Berth, text};
 use super::{Peer, quantile, row};
 
@@ -115,75 +113,4 @@ fn rates<const N: usize>(authorities: [&str; N], connections: usize, request: &[
         thread.join().map_err(|_| "a connection's thread panicked")??;
     }
     Ok(rates.map(|rates| quantile(&rates, 0.5)))
-}
-
-/// An agent that acknowledges everything and runs nothing.
-struct HollowAgent {
-    stop: tokio::sync::oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl HollowAgent {
-    fn start(authority: &str, key: &AccessKey, arn: &str) -> Result<Self, Box<dyn Error>> {
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let (endpoint, key, arn) = (format!("http://{authority}"), key.clone(), arn.to_owned());
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-            runtime.block_on(async {
-                let mut connection = match connect(&endpoint, &key, &arn).await {
-                    Ok(connection) => connection,
-                    Err(error) => return drop(ready.send(Err(error))),
-                };
-                let _ = ready.send(Ok(()));
-                tokio::select! {
-                    () = acknowledge(&mut connection, &arn) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        is_ready.recv()??;
-        Ok(Self { stop, thread })
-    }
-
-    fn stop(self) {
-        let _ = self.stop.send(());
-        let _ = self.thread.join();
-    }
-}
-
-async fn connect(endpoint: &str, key: &AccessKey, arn: &str) -> Result<AgentConnection, String> {
-    let query = AcsQuery {
-        agent_hash: String::new(),
-        agent_version: "1.0.0".into(),
-        cluster: "default".into(),
-        container_instance_arn: arn.to_owned(),
-        docker_version: String::new(),
-        protocol_version: 2,
-        send_credentials: true,
-        seq_num: 1,
-        berth_heartbeat: false,
-    };
-    let sign = |host: &str, uri: &str| {
-        let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
-        let signed = sign_headers(&key.signing_params("us-east-1", "ecs", now_unix), "GET", uri, &[("host", host)], b"");
-        signed.pairs().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect()
-    };
-    AgentConnection::connect(endpoint, &query.render(), sign, &DialOptions::default()).await.map_err(|error| error.to_string())
-}
-
-async fn acknowledge(connection: &mut AgentConnection, arn: &str) {
-    while let Some(Ok(frame)) = connection.next().await {
-        let ack =
-            |message_id: String| AgentFrame::Ack(AckRequest { cluster: "default".into(), container_instance: arn.to_owned(), message_id });
-        let answer = match frame {
-            ServerFrame::Heartbeat(heartbeat) => AgentFrame::HeartbeatAck(HeartbeatAckRequest { message_id: heartbeat.message_id }),
-            ServerFrame::Payload(payload) => ack(payload.message_id),
-            ServerFrame::TaskManifest(manifest) => ack(manifest.message_id),
-            _ => continue,
-        };
-        if connection.send(&answer).await.is_err() {
-            return;
-        }
-    }
 }

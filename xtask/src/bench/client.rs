@@ -26,29 +26,7 @@ impl Client {
 
     /// A signed request as bytes. It may be sent many times: a signature holds for five minutes.
     pub(super) fn signed(&self, operation: &str, body: &Value) -> Vec<u8> {
-        let body = body.to_string();
-        let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
-        let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
-        let params = SigningParams {
-            access_key: &self.key.id,
-            secret: self.key.secret.expose(),
-            session_token: None,
-            region: "us-east-1",
-            service: "ecs",
-            now_unix,
-        };
-        let headers =
-            [("host", self.authority.as_str()), ("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
-        let signed = sign_headers(&params, "POST", "/", &headers, body.as_bytes());
-        let mut request = String::from("POST / HTTP/1.1\r\n");
-        for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
-        }
-        for (name, value) in signed.pairs() {
-            request.push_str(&format!("{name}: {value}\r\n"));
-        }
-        request.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
-        request.into_bytes()
+        signed(&self.authority, &self.key, operation, &body.to_string())
     }
 
     /// Sends a request and reads its answer: status and body.
@@ -90,8 +68,34 @@ impl Client {
     }
 }
 
-fn content_length(head: &[u8]) -> Result<usize, Box<dyn Error>> {
+/// The length of an answer's body, from its head.
+pub(super) fn content_length(head: &[u8]) -> Result<usize, Box<dyn Error>> {
     let head = std::str::from_utf8(head)?;
     let line = head.split("\r\n").find(|line| line.len() > 15 && line[..15].eq_ignore_ascii_case("content-length:"));
     Ok(line.ok_or("the answer has no content-length")?[15..].trim().parse()?)
+}
+
+/// A request to the API, signed, as bytes.
+pub(super) fn signed(authority: &str, key: &AccessKey, operation: &str, body: &str) -> Vec<u8> {
+    let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
+    let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
+    let params = SigningParams {
+        access_key: &key.id,
+        secret: key.secret.expose(),
+        session_token: None,
+        region: "us-east-1",
+        service: "ecs",
+        now_unix,
+    };
+    let headers = [("host", authority), ("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
+    let signed = sign_headers(&params, "POST", "/", &headers, body.as_bytes());
+    let mut request = String::from("POST / HTTP/1.1\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    for (name, value) in signed.pairs() {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+    request.into_bytes()
 }

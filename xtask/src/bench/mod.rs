@@ -4,8 +4,21 @@
 mod api;
 mod client;
 mod floor;
+mod hollow;
+mod hollow_agent;
+mod hollow_calls;
+mod hollow_fleet;
+mod hollow_idle;
+mod hollow_loss;
 mod launch;
+mod restartable;
+mod scratch;
 mod server;
+mod store;
+mod store_changes;
+mod store_etcd;
+mod store_restart;
+mod store_tasks;
 mod up;
 
 use std::error::Error;
@@ -21,14 +34,24 @@ pub struct Arguments {
     /// How many measurements a row rests on
     #[arg(long, default_value_t = 50)]
     runs: usize,
+    /// Measure this row alone (`store` and `hollow`)
+    #[arg(long, value_name = "ROW")]
+    only: Option<String>,
+    /// Be the process that so many hollow agents live in: COUNT@HOST:PORT
+    #[arg(long, hide = true)]
+    fleet: Option<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
     /// Calls a second: signed DescribeTasks, durable RunTask
     Api,
+    /// The whole control plane under agents that run nothing: tasks a second, memory, loss of a machine
+    Hollow,
     /// RunTask accepted to RUNNING seen, beside `docker run -d`
     Launch,
+    /// Durable changes, restart, kill -9
+    Store,
     /// Start to ready, idle memory
     Up,
 }
@@ -38,10 +61,19 @@ enum Name {
 /// # Errors
 /// If what it needs is not there, or Berth does not do what it should.
 pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if let Some(fleet) = &arguments.fleet {
+        return hollow_fleet::serve(fleet);
+    }
     warn_if_busy();
+    let only = arguments.only.as_deref();
+    if only.is_some() && !matches!(arguments.name, Name::Hollow | Name::Store) {
+        return Err("--only is for `store` and `hollow`".into());
+    }
     match arguments.name {
         Name::Api => api::run(),
+        Name::Hollow => hollow::run(only, arguments.runs),
         Name::Launch => launch::run(arguments.runs),
+        Name::Store => store::run(only, arguments.runs),
         Name::Up => up::run(arguments.runs.min(20)),
     }
 }
@@ -64,6 +96,27 @@ fn row(name: &str, value: f64, unit: &str, peer: Option<&Peer>) {
         row.insert("ratio".into(), rounded(value / peer.value));
     }
     println!("{}", Value::Object(row));
+}
+
+/// Prints a row for what cannot be measured, with the reason.
+fn unmet(name: &str, unit: &str, note: &str) {
+    println!("{}", serde_json::json!({"name": name, "value": null, "unit": unit, "note": note}));
+}
+
+/// The rows of a bench that are asked for.
+struct Selection<'a>(Option<&'a str>);
+
+impl<'a> Selection<'a> {
+    /// All of them, or the one named, with or without the bench's name before it.
+    fn new(bench: &str, rows: &[&str], only: Option<&'a str>) -> Result<Self, Box<dyn Error>> {
+        let Some(only) = only else { return Ok(Self(None)) };
+        let row = only.strip_prefix(bench).and_then(|rest| rest.strip_prefix('/')).unwrap_or(only);
+        if rows.contains(&row) { Ok(Self(Some(row))) } else { Err(format!("--only: {bench} has the rows {}", rows.join(", ")).into()) }
+    }
+
+    fn has(&self, row: &str) -> bool {
+        self.0.is_none_or(|only| only == row)
+    }
 }
 
 fn rounded(value: f64) -> Value {

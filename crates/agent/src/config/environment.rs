@@ -50,8 +50,11 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<AgentConfig, 
 }
 
 /// As the official agent does: a host without a scheme is spoken to over TLS.
-fn with_scheme(host: String) -> String {
-    if host.starts_with("http://") || host.starts_with("https://") { host } else { format!("https://{host}") }
+/// Several servers may be named, with commas between; the official agent knows one.
+fn with_scheme(hosts: String) -> String {
+    let one =
+        |host: &str| if host.starts_with("http://") || host.starts_with("https://") { host.to_owned() } else { format!("https://{host}") };
+    hosts.split(',').map(|host| one(host.trim())).collect::<Vec<_>>().join(",")
 }
 
 impl Variables<'_> {
@@ -163,6 +166,7 @@ mod tests {
         .unwrap();
         assert!(!config.create_cluster && !config.metrics);
         assert_eq!(config.backend, "https://10.0.0.5:4566");
+        assert_eq!(with_scheme("http://a:1, b".to_owned()), "http://a:1,https://b");
         assert_eq!(config.attributes["stack"].as_deref(), Some("prod"));
         assert_eq!((config.attributes["plain"].as_deref(), config.attributes["none"].as_deref()), (None, None));
         assert_eq!((config.reserved_ports, config.reserved_ports_udp, config.reserved_memory_mib), (vec![22], vec![53], 256));

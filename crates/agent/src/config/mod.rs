@@ -31,7 +31,7 @@ pub struct AgentConfig {
     pub cluster: String,
     /// Whether the cluster is made if it does not exist: only when nobody named one.
     pub create_cluster: bool,
-    /// URL of the ECS API.
+    /// URL of the ECS API; several, with commas between, of servers that share one store.
     pub backend: String,
     /// The region that signatures name and containers are told of.
     pub region: String,

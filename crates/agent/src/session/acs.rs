@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::conversation::Conversation;
 use super::{AGENT_HASH, AGENT_VERSION, Link, RUNTIME_VERSION};
-use crate::entropy;
 use crate::registration::doubled;
 use crate::tasks::Tasks;
 
@@ -35,8 +34,9 @@ pub async fn run(
     let mut inactive = INACTIVE.0;
     loop {
         let ending = tokio::select! {
-            ending = session.once(&stop) => ending,
+            biased;
             () = stop.cancelled() => return,
+            ending = session.once(&stop) => ending,
         };
         session.connected.send_replace(false);
         let delay = match &ending {
@@ -45,19 +45,21 @@ pub async fn run(
                 if matches!(other, Ending::Closed { .. } | Ending::Faulty { .. }) {
                     inactive = INACTIVE.0;
                 }
-                backoff.after(other, entropy::unit())
+                backoff.after(other, session.link.client.chance().unit())
             }
         };
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
+            biased;
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(delay) => {}
         }
         if ending == Ending::Refused(RefusalKind::InactiveInstanceException) {
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 renewed = session.link.renew() => if let Err(error) = renewed {
                     tracing::error!(%error, "this container instance is not registered any more and cannot register anew");
                 },
-                () = stop.cancelled() => return,
             }
         }
     }
@@ -111,10 +113,12 @@ impl Session {
     }
 
     async fn serve(&mut self, mut connection: AgentConnection, stop: &CancellationToken) -> Ending {
-        let clock = self.link.clock;
+        let chance = self.link.client.chance().clone();
         let opened = Instant::now();
-        let renew_at = opened + RENEW_AFTER + RENEW_SPREAD.mul_f64(entropy::unit());
-        let mut idle = IdleTimer::new(clock.now(), true, entropy::unit());
+        let renew_at = opened + RENEW_AFTER + RENEW_SPREAD.mul_f64(chance.unit());
+        // By how long it has lived, not by the clock: a clock that is set must neither end connections nor keep dead ones.
+        let age = || i64::try_from(opened.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let mut idle = IdleTimer::new(age(), true, chance.unit());
         let mut conversation = Conversation::new(self.link.clone(), self.tasks.clone());
         tracing::info!(container_instance = self.link.identity().container_instance_arn, "connected to the control plane");
         self.connected.send_replace(true);
@@ -122,10 +126,12 @@ impl Session {
         loop {
             let lived = || opened.elapsed();
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ending::Closed { lived: lived() },
                 frame = connection.next() => match frame {
                     None => return Ending::Closed { lived: lived() },
                     Some(Ok(frame)) => {
-                        idle.on_frame(clock.now());
+                        idle.on_frame(age());
                         let answers = conversation.on_frame(frame).await;
                         if let Err(error) = connection.send_all(&answers).await {
                             tracing::warn!(%error, "the control plane cannot be answered");
@@ -141,7 +147,7 @@ impl Session {
                         }
                     }
                 },
-                () = clock.sleep_until(Some(idle.wake_at())) => if idle.expired(clock.now()) {
+                () = tokio::time::sleep_until(opened + Duration::from_millis(idle.wake_at().unsigned_abs())) => if idle.expired(age()) {
                     tracing::warn!("the control plane is silent; it is dialled again");
                     return Ending::Faulty { lived: lived() };
                 },
@@ -150,7 +156,6 @@ impl Session {
                     let _ = connection.close(1000, "ConnectionExpired: Reconnect to continue").await;
                     return Ending::Closed { lived: lived() };
                 }
-                () = stop.cancelled() => return Ending::Closed { lived: lived() },
             }
         }
     }

@@ -99,7 +99,7 @@ impl Meter {
     }
 
     async fn serve(&mut self, mut connection: TelemetryConnection) -> Result<(), SocketError> {
-        let clock = self.link.clock;
+        let clock = self.link.clock.clone();
         let renew_at = Instant::now() + RENEW_AFTER + RENEW_SPREAD.mul_f64(entropy::unit());
         let mut idle = IdleTimer::new(clock.now(), false, entropy::unit());
         let mut publish = interval(PUBLISH_EVERY);

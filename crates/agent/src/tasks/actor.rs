@@ -97,6 +97,8 @@ impl Actor {
                 wake_at(&self.record.plan, &state, self.means.clock.now())
             };
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return Outcome::LeftAlone,
                 fact = self.facts.recv() => {
                     self.apply(fact.expect("the actor holds a sender itself"));
                     while let Ok(fact) = self.facts.try_recv() {
@@ -104,7 +106,6 @@ impl Actor {
                     }
                 }
                 () = self.means.clock.sleep_until(wake) => {}
-                () = stop.cancelled() => return Outcome::LeftAlone,
             }
             while let Some(ended) = self.effects.try_join_next() {
                 if let Err(error) = ended {

@@ -25,6 +25,7 @@ const DETACH_TRIES: u32 = 3;
 pub async fn prepare(means: &Means, container: &ContainerPlan, cancel: &CancellationToken) -> Result<Prepared, String> {
     let pulling = async {
         tokio::select! {
+            biased;
             // A pull can take minutes; nobody who stops the task waits for it.
             () = cancel.cancelled() => Err("the task was stopped".to_owned()),
             pulled = pull(means, &container.image) => pulled.map_err(|error| format!("CannotPullContainerError: {error}")),

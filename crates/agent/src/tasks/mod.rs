@@ -269,6 +269,7 @@ impl Tasks {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
                 () = self.kept_more.notified() => {}
                 () = self.means.clock.sleep_until(next) => {}
@@ -298,6 +299,7 @@ impl Tasks {
                 let remove_at = self.means.clock.now() + REMOVE_AGAIN;
                 // It goes to the end, so that it cannot keep others from being removed.
                 tokio::select! {
+                    biased;
                     () = self.stop.cancelled() => {}
                     () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
                 }

@@ -1,7 +1,7 @@
 //! After a restart of the agent: what the ledger says of each container, and what runtime and network say, become one phase.
 //! What nobody knows is removed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use berth_network::port::{Attachment, AttachmentId};
@@ -79,8 +79,8 @@ impl Tasks {
             tracing::error!(%error, "a task's file cannot be read; its containers are removed");
         }
         let containers = means.runtime.list().await?;
-        let containers: HashMap<ContainerId, ContainerObservation> = containers.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
-        let attachments: HashMap<AttachmentId, Attachment> =
+        let containers: BTreeMap<ContainerId, ContainerObservation> = containers.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
+        let attachments: BTreeMap<AttachmentId, Attachment> =
             means.network.list().await?.into_iter().map(|attachment| (attachment.id.clone(), attachment)).collect();
         let records: Vec<_> = entries.into_iter().filter_map(|entry| self.recover_entry(entry, &containers, &attachments)).collect();
         self.remove_strays(&records, &containers, &attachments).await;
@@ -101,8 +101,8 @@ impl Tasks {
     fn recover_entry(
         &self,
         entry: TaskEntry,
-        containers: &HashMap<ContainerId, ContainerObservation>,
-        attachments: &HashMap<AttachmentId, Attachment>,
+        containers: &BTreeMap<ContainerId, ContainerObservation>,
+        attachments: &BTreeMap<AttachmentId, Attachment>,
     ) -> Option<(TaskRecord, Option<i64>)> {
         let TaskEntry { task, mut state, retired_at } = entry;
         let plan = match plan::plan(&task, &self.means.plan_context()) {
@@ -129,8 +129,8 @@ impl Tasks {
     async fn remove_strays(
         &self,
         records: &[(TaskRecord, Option<i64>)],
-        containers: &HashMap<ContainerId, ContainerObservation>,
-        attachments: &HashMap<AttachmentId, Attachment>,
+        containers: &BTreeMap<ContainerId, ContainerObservation>,
+        attachments: &BTreeMap<AttachmentId, Attachment>,
     ) {
         let (mut kept, mut connected) = (HashSet::new(), HashSet::new());
         for (record, _) in records {

@@ -46,7 +46,7 @@ impl World {
         let config = AgentConfig { region: "eu-west-1".into(), data_dir: dir.path().to_owned(), ..Default::default() };
         let clock = Clock::Tokio(tokio::time::Instant::now(), 1_000_000);
         let stop = CancellationToken::new();
-        let (tasks, inbox) = tasks((&runtime, &network), &config, clock, &stop);
+        let (tasks, inbox) = tasks((&runtime, &network), &config, clock.clone(), &stop);
         Self { runtime, network, dir, config, tasks, inbox, stop, clock }
     }
 
@@ -77,7 +77,7 @@ impl World {
         self.stop.cancel();
         self.tasks.ended().await;
         self.stop = CancellationToken::new();
-        (self.tasks, self.inbox) = tasks((&self.runtime, &self.network), &self.config, self.clock, &self.stop);
+        (self.tasks, self.inbox) = tasks((&self.runtime, &self.network), &self.config, self.clock.clone(), &self.stop);
         self.tasks.recover().await.unwrap();
     }
 
@@ -329,7 +329,7 @@ async fn what_cannot_be_killed_is_given_up() {
 async fn too_many_tasks_are_refused_and_acknowledged() {
     let mut world = World::new();
     world.config.most_tasks = 1;
-    (world.tasks, world.inbox) = tasks((&world.runtime, &world.network), &world.config, world.clock, &world.stop);
+    (world.tasks, world.inbox) = tasks((&world.runtime, &world.network), &world.config, world.clock.clone(), &world.stop);
     world.take(&task("t1", &[("main", "app")])).await;
     world.report().await;
     world.take(&task("t2", &[("main", "app")])).await;
@@ -361,7 +361,7 @@ async fn what_is_over_goes_when_its_time_has_come() {
 async fn only_so_many_ended_tasks_are_kept() {
     let mut world = World::new();
     world.config.most_kept_tasks = 2;
-    (world.tasks, world.inbox) = tasks((&world.runtime, &world.network), &world.config, world.clock, &world.stop);
+    (world.tasks, world.inbox) = tasks((&world.runtime, &world.network), &world.config, world.clock.clone(), &world.stop);
     tokio::spawn(world.tasks.clone().sweep());
     for id in ["t1", "t2", "t3"] {
         world.take(&task(id, &[("main", "job.exit=0")])).await;

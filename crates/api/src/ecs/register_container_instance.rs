@@ -47,7 +47,6 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
                     registered_at: api.now(),
                     agent: AgentVersion::default(),
                     tags: tags.clone(),
-                    client_token: None,
                 }
             }
             Some(id) => {

@@ -69,7 +69,7 @@ fn refuse_unserved(request: &RunTaskRequest) -> Result<(), Failure> {
         ("platformVersion", request.platform_version.is_some()),
     ];
     match unserved.iter().find(|(_, given)| *given) {
-        Some((member, _)) => Err(Failure::invalid(format!("Berth does not serve {member} of RunTask yet."))),
+        Some((member, _)) => Err(Failure::unsupported(format!("Berth does not serve {member} of RunTask yet."))),
         None => Ok(()),
     }
 }

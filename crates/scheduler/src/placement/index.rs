@@ -13,6 +13,8 @@ use super::{Constraint, PlaceRequest, Placement, Refusal, Rule, SpreadField, Str
 /// One instance as placement sees it.
 #[derive(Debug, Clone, Default)]
 struct Slot {
+    /// Where it stands in [`Index::order`].
+    position: usize,
     active: bool,
     connected: bool,
     registered: Resources,
@@ -49,8 +51,13 @@ struct Reservation {
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     slots: BTreeMap<ContainerInstanceId, Slot>,
+    /// The instances in no order, to draw from.
+    order: Vec<ContainerInstanceId>,
     reservations: HashMap<TaskId, Reservation>,
 }
+
+/// How many instances are drawn before all are looked at: where most of a fleet has room, one or two are enough.
+const DRAWS: u64 = 64;
 
 impl Index {
     /// No instance is known, whatever its state.
@@ -62,10 +69,10 @@ impl Index {
     /// Folds in a new or changed instance.
     pub fn apply_instance(&mut self, instance: &ContainerInstance) {
         if instance.status == ContainerInstanceStatus::Inactive {
-            self.slots.remove(&instance.id);
+            self.remove_instance(instance.id);
             return;
         }
-        let slot = self.slots.entry(instance.id).or_default();
+        let slot = self.slot(instance.id);
         slot.active = instance.status == ContainerInstanceStatus::Active;
         slot.connected = instance.agent_connected;
         slot.registered.clone_from(&instance.registered);
@@ -74,7 +81,20 @@ impl Index {
 
     /// Forgets an instance.
     pub fn remove_instance(&mut self, id: ContainerInstanceId) {
-        self.slots.remove(&id);
+        let Some(slot) = self.slots.remove(&id) else { return };
+        self.order.swap_remove(slot.position);
+        if let Some(moved) = self.order.get(slot.position).and_then(|id| self.slots.get_mut(id)) {
+            moved.position = slot.position;
+        }
+    }
+
+    /// An instance's slot, made if there is none.
+    fn slot(&mut self, id: ContainerInstanceId) -> &mut Slot {
+        let order = &mut self.order;
+        self.slots.entry(id).or_insert_with(|| {
+            order.push(id);
+            Slot { position: order.len() - 1, ..Slot::default() }
+        })
     }
 
     /// Folds in a new or changed task: it holds its resources until it is STOPPED. Folding one in twice changes nothing.
@@ -108,7 +128,7 @@ impl Index {
 
     fn reserve(&mut self, id: TaskId, instance: ContainerInstanceId, demand: Demand, group: Arc<str>) {
         // The instance may be unknown yet: commits of one batch can come in any order of kinds.
-        let slot = self.slots.entry(instance).or_default();
+        let slot = self.slot(instance);
         slot.used_cpu = slot.used_cpu.saturating_add(demand.cpu);
         slot.used_memory = slot.used_memory.saturating_add(demand.memory);
         slot.ports_tcp.extend(&demand.ports_tcp);
@@ -122,8 +142,12 @@ impl Index {
         let group: Arc<str> = request.group.into();
         let mut placement = Placement::default();
         for (number, task) in request.tasks.iter().enumerate() {
-            let fitting: Vec<_> = self.slots.iter().filter(|(_, slot)| refuse(slot, request).is_none()).collect();
-            let Some(instance) = choose(fitting, request, request.seed.wrapping_add(number as u64)) else {
+            let seed = request.seed.wrapping_add(number as u64);
+            let place = self.draw(request, seed).or_else(|| {
+                let fitting: Vec<_> = self.slots.iter().filter(|(_, slot)| refuse(slot, request).is_none()).collect();
+                choose(fitting, request, seed)
+            });
+            let Some(instance) = place else {
                 placement.refusals = self.refusals(request);
                 break;
             };
@@ -131,6 +155,18 @@ impl Index {
             placement.placed.push((*task, instance));
         }
         placement
+    }
+
+    /// Where any instance that fits is as good as another: draws until one does. Each that fits is as likely as every other,
+    /// as if one were drawn among those alone. `None` if none was hit, or the strategy wants more than that.
+    fn draw(&self, request: &PlaceRequest<'_>, seed: u64) -> Option<ContainerInstanceId> {
+        if !matches!(request.strategies.first(), None | Some(Strategy::Random)) || self.order.is_empty() {
+            return None;
+        }
+        // Seeds of one request's tasks are neighbours: the draws of each must not be those of the next, one later.
+        let drawn = (0..DRAWS).map(|draw| mix(mix(seed) ^ draw) % self.order.len() as u64);
+        let mut ids = drawn.map(|at| self.order[usize::try_from(at).unwrap_or(0)]);
+        ids.find(|id| self.slots.get(id).is_some_and(|slot| refuse(slot, request).is_none()))
     }
 
     /// Places one task on a given instance (StartTask) and reserves what it takes.
@@ -247,7 +283,6 @@ mod tests {
             registered_at: UnixMillis(0),
             agent: Default::default(),
             tags: Default::default(),
-            client_token: None,
         }
     }
 
@@ -336,6 +371,28 @@ mod tests {
         let placement = place(&mut index(&fleet), 1, 3, &Demand::default(), &[Constraint::DistinctInstance], &[]);
         assert_eq!(placement.placed.len(), 2);
         assert_eq!(placement.refusals[0].rule, Rule::DistinctInstance);
+    }
+
+    /// Whatever comes and goes, what is drawn is one of those that are there and fit, and all of them come up.
+    #[test]
+    fn random_placement_finds_every_instance_that_fits() {
+        let fleet: Vec<_> = (1..=40).map(|id| instance(id, if id % 4 == 0 { 1000 } else { 1 }, 1000, "a")).collect();
+        let mut index = index(&fleet);
+        for gone in [4, 7, 40, 1] {
+            index.remove_instance(ContainerInstanceId(gone));
+        }
+        index.apply_instance(&instance(41, 1000, 1000, "a"));
+        let demand = Demand { cpu: 2, ..Default::default() };
+        let drawn: BTreeSet<_> = on(&place(&mut index, 1, 400, &demand, &[], &[])).into_iter().collect();
+        assert_eq!(drawn, BTreeSet::from([8, 12, 16, 20, 24, 28, 32, 36, 41]));
+    }
+
+    /// One that fits among very many is found by looking at all.
+    #[test]
+    fn random_placement_finds_the_only_one() {
+        let fleet: Vec<_> = (1..=5_000).map(|id| instance(id, if id == 4_321 { 10 } else { 1 }, 1000, "a")).collect();
+        let demand = Demand { cpu: 5, ..Default::default() };
+        assert_eq!(on(&place(&mut index(&fleet), 1, 3, &demand, &[], &[])), [4_321, 4_321]);
     }
 
     #[test]

@@ -114,6 +114,11 @@ fn plan_starts(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan, 
     }
 }
 
+/// The percentages, rounded, allow neither one task more nor one less: only the user can help.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html>
+const DEADLOCKED: &str = "is unable to stop or start tasks during a deployment because of the service deployment configuration. \
+                          Update the minimumHealthyPercent or maximumPercent value and try again.";
+
 const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
 
 fn impaired_announced(service: &Service) -> bool {
@@ -166,6 +171,10 @@ fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
     let by_deployment: Vec<_> = stops.iter().map(|task| (task.deployment, *task)).collect();
     for (deployment, task) in by_deployment {
         stop_tasks(plan, vec![task], deployment);
+    }
+    let nothing_may_stop = plan.stop.is_empty() && healthy_count == count(live) && healthy_count <= lower;
+    if new_count < desired && room == 0 && nothing_may_stop {
+        plan.announcements.push(DEADLOCKED.to_owned());
     }
     if plan.stop.is_empty() {
         plan.why.push(format!("{healthy_count} tasks are healthy, minimumHealthyPercent keeps {lower}; {} older tasks wait", old.len()));

@@ -1,0 +1,103 @@
+//! Which server peer holds an agent's connection, and forgetting the connections of peers that are gone.
+//!
+//! A connection's number says both when it was opened and by whom, so that a later one is larger wherever it was opened.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
+use berth_model::record::Key;
+use berth_store::{CommitError, Entry, Membership, PeerNumber, Revision, State, Store, Transaction};
+
+use crate::observe::TRIES;
+
+/// How often the leader looks even if no peer came or went: one that is cut off may still note a connection after its end, and
+/// what could not be forgotten is tried again.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The number of a connection that this peer opens, seeing this revision.
+pub(crate) fn connection_number(seen: Revision, me: PeerNumber) -> u64 {
+    (seen.0 + 1) << PeerNumber::BITS | u64::from(me)
+}
+
+/// The peer that opened a connection.
+fn holder(connection: u64) -> PeerNumber {
+    // The lower bits; the rest is the revision.
+    connection as PeerNumber
+}
+
+/// Is a connection that this peer opened no longer the instance's? A later one was opened, or another peer took this one for dead.
+pub(crate) fn is_over(instance: &ContainerInstance, connection: u64) -> bool {
+    instance.status == ContainerInstanceStatus::Inactive
+        || instance.connection > connection
+        || (instance.connection == connection && !instance.agent_connected)
+}
+
+/// Notes that agents are away whose connection a peer held for which `is_gone` holds.
+///
+/// # Errors
+/// [`CommitError`].
+pub(crate) async fn forget_connections(store: &Store, is_gone: impl Fn(PeerNumber) -> bool) -> Result<(), CommitError> {
+    for _ in 0..TRIES {
+        match forget_once(store, &is_gone).await {
+            // An agent is registered or connects meanwhile.
+            Err(CommitError::Conflict(_)) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(CommitError::Overloaded)
+}
+
+async fn forget_once(store: &Store, is_gone: &impl Fn(PeerNumber) -> bool) -> Result<(), CommitError> {
+    let gone: Vec<_> = orphans(&store.state(), is_gone).into_values().collect();
+    for batch in gone.chunks(store.max_changes()) {
+        let mut transaction = Transaction::new();
+        for entry in batch {
+            let mut instance = (*entry.value).clone();
+            instance.agent_connected = false;
+            transaction.expect(Key::ContainerInstance(instance.id), entry.modified);
+            transaction.put(instance);
+        }
+        store.commit(transaction).await?;
+    }
+    Ok(())
+}
+
+/// In an order of its own: the same state gives the same commits.
+fn orphans(
+    state: &State,
+    is_gone: &impl Fn(PeerNumber) -> bool,
+) -> BTreeMap<berth_model::ids::ContainerInstanceId, Entry<ContainerInstance>> {
+    let orphaned = state.instances().filter(|instance| instance.agent_connected && is_gone(holder(instance.connection)));
+    orphaned.map(|entry| (entry.id, entry.clone())).collect()
+}
+
+/// The leader forgets the connections of peers that die. Runs for ever where there are peers, else not at all.
+pub(crate) async fn run(store: Store) {
+    let mut membership = store.membership();
+    if *membership.borrow() == Membership::alone() {
+        return;
+    }
+    loop {
+        let now = membership.borrow_and_update().clone();
+        let is_gone = |peer: PeerNumber| !now.living.contains(&peer);
+        if now.leads
+            && let Err(error) = forget_connections(&store, is_gone).await
+        {
+            tracing::warn!(%error, "cannot forget the connections of peers that are gone");
+        }
+        // Without a change it ends by the time; without a store, with the loops.
+        let _ = tokio::time::timeout(EVERY, membership.changed()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connections_number_grows_whoever_opens_it_and_names_its_peer() {
+        assert_eq!(holder(connection_number(Revision(9), 700)), 700);
+        assert!(connection_number(Revision(10), 0) > connection_number(Revision(9), PeerNumber::MAX));
+    }
+}

@@ -1,0 +1,383 @@
+//! The judge outside: builds its own picture of the state from the watch, from what callers were answered and from what machines
+//! started, and says which promise was broken. It uses none of the product's indexes and never helps it.
+
+mod booking;
+mod services;
+mod tasks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use berth_model::cluster::Cluster;
+use berth_model::container_instance::ContainerInstance;
+use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, ServiceName, TaskId};
+use berth_model::record::{Key, Record};
+use berth_model::service::Service;
+use berth_model::task::Task;
+use berth_model::task_definition::TaskDefinition;
+use berth_store::{Change, Commit, Revision, State, Store, Watcher};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::trace::Trace;
+
+/// A promise that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub property: &'static str,
+    /// How.
+    pub what: String,
+}
+
+/// The judge.
+pub struct Checker {
+    trace: Trace,
+    model: Mutex<Model>,
+    verdict: watch::Sender<Option<Violation>>,
+}
+
+/// The judge's own picture.
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) revision: u64,
+    pub(crate) clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+    pub(crate) definitions: BTreeMap<DefinitionId, Arc<TaskDefinition>>,
+    pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
+    pub(crate) services: BTreeMap<(ClusterName, ServiceName), Arc<Service>>,
+    pub(crate) instances: BTreeMap<ContainerInstanceId, Arc<ContainerInstance>>,
+    /// What is booked on each instance, by task.
+    pub(crate) booked: BTreeMap<ContainerInstanceId, BTreeSet<TaskId>>,
+    /// When each service was last seen in the steady state.
+    pub(crate) steady: BTreeMap<(ClusterName, ServiceName), Instant>,
+    /// Which tasks a client token gave, as the state has it.
+    pub(crate) by_token: BTreeMap<String, (u64, BTreeSet<TaskId>)>,
+    /// Tasks whose making was acknowledged.
+    acknowledged: BTreeSet<TaskId>,
+    /// Tasks whose stop was acknowledged.
+    stops: BTreeSet<TaskId>,
+    answered: BTreeMap<String, BTreeSet<TaskId>>,
+    started: BTreeMap<String, Vec<(usize, u64)>>,
+}
+
+pub(crate) type Verdict = Result<(), (&'static str, String)>;
+
+pub(crate) fn broken(property: &'static str, what: impl Into<String>) -> Verdict {
+    Err((property, what.into()))
+}
+
+impl Checker {
+    /// A judge who has seen nothing.
+    #[must_use]
+    pub fn new(trace: Trace) -> Arc<Self> {
+        Arc::new(Self { trace, model: Mutex::default(), verdict: watch::Sender::new(None) })
+    }
+
+    /// Notes a broken promise; the first one counts.
+    pub fn violated(&self, property: &'static str, what: impl Into<String>) {
+        let what = what.into();
+        self.trace.line(format_args!("VIOLATED {property}: {what}"));
+        self.verdict.send_if_modified(|verdict| {
+            let is_first = verdict.is_none();
+            if is_first {
+                *verdict = Some(Violation { property, what });
+            }
+            is_first
+        });
+    }
+
+    /// The first broken promise.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Violation> {
+        self.verdict.borrow().clone()
+    }
+
+    /// Waits for a broken promise.
+    pub async fn until_violated(&self) {
+        let mut verdict = self.verdict.subscribe();
+        // The sender lives in `self`.
+        let _ = verdict.wait_for(Option::is_some).await;
+    }
+
+    fn judge(&self, verdict: Verdict) {
+        if let Err((property, what)) = verdict {
+            self.violated(property, what);
+        }
+    }
+
+    /// Looks at every commit of a life of the server.
+    pub async fn follow(self: Arc<Self>, mut watcher: Watcher) {
+        while let Ok(commits) = watcher.next().await {
+            for commit in commits {
+                self.commit(&commit);
+            }
+        }
+        self.violated("watch", "a watcher that always reads fell behind");
+    }
+
+    /// Looks at what was committed and not yet seen.
+    pub fn catch_up(&self, store: &Store) {
+        let mut watcher = store.watch(Revision(self.model.lock().revision));
+        while let Ok(commits) = watcher.poll() {
+            if commits.is_empty() {
+                return;
+            }
+            for commit in commits {
+                self.commit(&commit);
+            }
+        }
+    }
+
+    /// A server has read its disk: is it all there?
+    pub fn compare(&self, state: &State) {
+        let model = self.model.lock();
+        if state.revision.0 == 0 {
+            return;
+        }
+        let lost = |what: String| broken("durable", format!("after a restart {what}"));
+        let verdict = if state.revision.0 != model.revision {
+            lost(format!("the revision is {}, {} was shown", state.revision, model.revision))
+        } else if let Some(task) = model.tasks.values().find(|task| state.task(task.id).is_none_or(|found| *found.value != ***task)) {
+            lost(format!("task {} is not what it was", task.id))
+        } else if let Some(service) = model
+            .services
+            .values()
+            .find(|service| state.service(&service.cluster, &service.name).is_none_or(|found| *found.value != ***service))
+        {
+            lost(format!("service {} is not what it was", service.name))
+        } else if let Some(instance) =
+            model.instances.values().find(|instance| state.instance(instance.id).is_none_or(|found| *found.value != ***instance))
+        {
+            lost(format!("container instance {} is not what it was", instance.id))
+        } else if let Some(id) = model.definitions.keys().find(|id| state.definition(id).is_none()) {
+            lost(format!("task definition {id} is gone"))
+        } else if state.tasks().count() != model.tasks.len() || state.services().count() != model.services.len() {
+            lost("there is more than was ever shown".to_owned())
+        } else {
+            Ok(())
+        };
+        drop(model);
+        self.judge(verdict);
+    }
+
+    fn commit(&self, commit: &Commit) {
+        self.describe(commit);
+        let verdict = self.model.lock().commit(commit);
+        self.judge(verdict);
+    }
+
+    fn describe(&self, commit: &Commit) {
+        self.trace.detail(commit);
+        let words: Vec<_> = commit.changes.iter().map(describe).collect();
+        self.trace.line(format_args!("r{} {}", commit.revision, words.join("; ")));
+    }
+
+    /// A caller was told that these tasks were made, perhaps under a client token.
+    pub fn acknowledged(&self, tasks: &[TaskId], token: Option<&str>) {
+        let mut model = self.model.lock();
+        model.acknowledged.extend(tasks);
+        let verdict = match token {
+            Some(token) if !tasks.is_empty() => {
+                let fresh: BTreeSet<_> = tasks.iter().copied().collect();
+                let known = model.answered.entry(token.to_owned()).or_insert_with(|| fresh.clone());
+                if *known == fresh {
+                    Ok(())
+                } else {
+                    broken("client token", format!("token {token} gave two sets of tasks: {known:?} and {fresh:?}"))
+                }
+            }
+            _ => Ok(()),
+        };
+        drop(model);
+        self.judge(verdict);
+    }
+
+    /// A caller was told that this task will stop.
+    pub fn acknowledged_stop(&self, task: TaskId) {
+        self.model.lock().stops.insert(task);
+    }
+
+    /// A machine starts a container.
+    pub fn started(&self, host: usize, boot: u64, container: &str) {
+        let mut model = self.model.lock();
+        let has_run = container
+            .rsplit_once('-')
+            .and_then(|(task, _)| task.parse::<TaskId>().ok())
+            .and_then(|task| model.tasks.get(&task))
+            .is_some_and(|task| task.has_run());
+        let starts = model.started.entry(container.to_owned()).or_default();
+        let verdict = if starts.contains(&(host, boot)) {
+            broken("no task doubled", format!("container {container} is started twice on host {host}"))
+        } else if starts.iter().any(|(other, _)| *other != host) {
+            broken("no task doubled", format!("container {container} is started on host {host}, and was on {starts:?}"))
+        } else if !starts.is_empty() && has_run {
+            broken("no task doubled", format!("container {container} is started again on host {host} although its task had run"))
+        } else {
+            Ok(())
+        };
+        starts.push((host, boot));
+        drop(model);
+        self.judge(verdict);
+    }
+
+    /// Looks whether all that was acknowledged is there.
+    pub fn audit(&self) {
+        let model = self.model.lock();
+        let verdict = if let Some(id) = model.acknowledged.iter().find(|id| !model.tasks.contains_key(id)) {
+            broken("acknowledged", format!("task {id} was acknowledged and is not in the state"))
+        } else if let Some(id) = model
+            .stops
+            .iter()
+            .find(|id| model.tasks.get(id).is_some_and(|task| task.desired_status == berth_model::task::DesiredStatus::Running))
+        {
+            broken("acknowledged", format!("the stop of task {id} was acknowledged and is not in the state"))
+        } else {
+            Ok(())
+        };
+        drop(model);
+        self.judge(verdict);
+    }
+
+    /// Tasks as the judge knows them.
+    #[must_use]
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        self.model.lock().tasks.values().cloned().collect()
+    }
+
+    /// Services as the judge knows them.
+    #[must_use]
+    pub fn services(&self) -> Vec<Arc<Service>> {
+        self.model.lock().services.values().cloned().collect()
+    }
+
+    /// Container instances as the judge knows them.
+    #[must_use]
+    pub fn instances(&self) -> Vec<Arc<ContainerInstance>> {
+        self.model.lock().instances.values().cloned().collect()
+    }
+
+    /// The last commit that was seen.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.model.lock().revision
+    }
+
+    /// For tests: the judge is shown something.
+    pub fn show(&self, commit: &Commit) {
+        self.commit(commit);
+    }
+}
+
+impl Model {
+    fn commit(&mut self, commit: &Commit) -> Verdict {
+        if commit.revision.0 != self.revision + 1 {
+            return broken("gapless watch", format!("revision {} comes after {}", commit.revision, self.revision));
+        }
+        self.revision = commit.revision.0;
+        self.note_steady();
+        let before = self.tasks_before(commit);
+        let mut events = Vec::new();
+        for change in &commit.changes {
+            match change {
+                Change::Put(Record::Cluster(cluster)) => drop(self.clusters.insert(cluster.name.clone(), Arc::clone(cluster))),
+                Change::Put(Record::TaskDefinition(definition)) => {
+                    drop(self.definitions.insert(definition.id.clone(), Arc::clone(definition)));
+                }
+                Change::Put(Record::Service(service)) => {
+                    drop(self.services.insert((service.cluster.clone(), service.name.clone()), Arc::clone(service)));
+                }
+                Change::Put(Record::ServiceEvent(event)) => events.push(Arc::clone(event)),
+                Change::Put(Record::ContainerInstance(instance)) => drop(self.instances.insert(instance.id, Arc::clone(instance))),
+                Change::Put(Record::Task(task)) => {
+                    self.check_task(task, commit.revision.0)?;
+                    self.tasks.insert(task.id, Arc::clone(task));
+                    self.book(task)?;
+                }
+                Change::Put(Record::Family(_)) | Change::Touch(_) => {}
+                Change::Delete(key) => self.forget(key)?,
+            }
+        }
+        self.check_services(&before, &events)?;
+        self.note_steady();
+        Ok(())
+    }
+
+    /// Tasks of the commit as they were before it; `None` for those that it makes.
+    fn tasks_before(&self, commit: &Commit) -> BTreeMap<TaskId, Option<Arc<Task>>> {
+        let put = commit.changes.iter().filter_map(|change| match change {
+            Change::Put(Record::Task(task)) => Some(task.id),
+            _ => None,
+        });
+        put.map(|id| (id, self.tasks.get(&id).cloned())).collect()
+    }
+
+    fn forget(&mut self, key: &Key) -> Verdict {
+        match key {
+            Key::Task(id) => {
+                // Simulations are shorter than the hour for which ECS keeps a stopped task.
+                return broken("acknowledged", format!("task {id} is forgotten before its time"));
+            }
+            Key::Service(cluster, name) => drop(self.services.remove(&(cluster.clone(), name.clone()))),
+            Key::ContainerInstance(id) => drop(self.instances.remove(id)),
+            Key::TaskDefinition(id) => drop(self.definitions.remove(id)),
+            Key::Cluster(name) => drop(self.clusters.remove(name)),
+            Key::Family(_) | Key::ServiceEvent(..) => {}
+        }
+        Ok(())
+    }
+}
+
+fn describe(change: &Change) -> String {
+    match change {
+        Change::Put(Record::Task(task)) => format!(
+            "task {} {}->{} on {} of {}{}",
+            task.id,
+            task.last_status,
+            task.desired_status,
+            short(task.container_instance.0),
+            task.definition,
+            task.stopped_reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default(),
+        ),
+        Change::Put(Record::Service(service)) => format!(
+            "service {} {} desired {} of {} in {} deployments{}",
+            service.name,
+            service.status,
+            service.desired_count,
+            service.primary().definition,
+            service.deployments.len(),
+            if service.announced_steady { ", steady" } else { "" },
+        ),
+        Change::Put(Record::ServiceEvent(event)) => format!("event {}", event.message),
+        Change::Put(Record::ContainerInstance(instance)) => {
+            format!("instance {} {} connected {}", instance.id, instance.status, instance.agent_connected)
+        }
+        Change::Put(other) => format!("put {}", other.key()),
+        Change::Touch(key) => format!("touch {key}"),
+        Change::Delete(key) => format!("delete {key}"),
+    }
+}
+
+fn short(id: u128) -> String {
+    format!("{id:032x}").chars().take(8).collect()
+}
+
+impl Checker {
+    /// Whether the service is in the steady state now.
+    #[must_use]
+    pub fn is_steady(&self, service: &Service) -> bool {
+        self.model.lock().is_steady(service)
+    }
+
+    /// Whether the service ever was in the steady state.
+    #[must_use]
+    pub fn was_steady(&self, service: &Service) -> bool {
+        self.model.lock().steady.contains_key(&(service.cluster.clone(), service.name.clone()))
+    }
+
+    /// The tasks whose making was acknowledged.
+    #[must_use]
+    pub fn acknowledged_tasks(&self) -> Vec<TaskId> {
+        self.model.lock().acknowledged.iter().copied().collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! Services: what their events say has to be so, and what happens has to be said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_model::ids::TaskId;
+use berth_model::service::{Service, ServiceEvent, ServiceStatus};
+use berth_model::task::{DesiredStatus, Task, TaskStatus};
+use tokio::time::Instant;
+
+use super::{Model, Verdict, broken};
+
+/// How long ago a plan may have seen what it says: it reads, then commits, and others commit between. Longer than any commit takes.
+const STALE: Duration = Duration::from_secs(2);
+
+type Before = BTreeMap<TaskId, Option<Arc<Task>>>;
+
+impl Model {
+    pub(crate) fn tasks_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values().filter(move |task| {
+            task.cluster == service.cluster && task.service.as_ref().is_some_and(|member| member.service == service.name)
+        })
+    }
+
+    /// What a service calls steady: exactly the desired number of tasks of the PRIMARY deployment run, and none of older ones is left.
+    /// Tasks that a smaller desired count ends do not count any more, as in `runningCount`.
+    pub(crate) fn is_steady(&self, service: &Service) -> bool {
+        let primary = service.primary().id;
+        let mut running = 0;
+        for task in self.tasks_of(service).filter(|task| task.last_status != TaskStatus::Stopped) {
+            let right = task.service.as_ref().is_some_and(|member| member.deployment == primary);
+            match (right, task.desired_status) {
+                (true, DesiredStatus::Stopped) => {}
+                (true, DesiredStatus::Running) if task.last_status == TaskStatus::Running => running += 1,
+                _ => return false,
+            }
+        }
+        running == service.desired_count
+    }
+
+    pub(super) fn note_steady(&mut self) {
+        let now = Instant::now();
+        let steady: Vec<_> = self.services.iter().filter(|(_, service)| self.is_steady(service)).map(|(key, _)| key.clone()).collect();
+        self.steady.extend(steady.into_iter().map(|key| (key, now)));
+    }
+
+    pub(super) fn check_services(&self, before: &Before, events: &[Arc<ServiceEvent>]) -> Verdict {
+        let mut announced: BTreeSet<TaskId> = BTreeSet::new();
+        for event in events {
+            let Some(service) = self.services.get(&(event.cluster.clone(), event.service.clone())) else {
+                return broken("true events", format!("an event of service {}, which does not exist: {}", event.service, event.message));
+            };
+            announced.extend(self.check_event(service, event, before)?);
+        }
+        for (id, _) in before.iter().filter(|(_, was)| was.is_none()) {
+            let task = &self.tasks[id];
+            let Some(member) = &task.service else { continue };
+            if !announced.contains(id) {
+                return broken("true events", format!("task {id} of service {} starts and no event says so", member.service));
+            }
+            let Some(service) = self.services.get(&(task.cluster.clone(), member.service.clone())) else {
+                return broken("services", format!("task {id} belongs to service {}, which does not exist", member.service));
+            };
+            self.check_start(service, task)?;
+        }
+        Ok(())
+    }
+
+    /// The tasks that the event announces as started.
+    fn check_event(&self, service: &Service, event: &ServiceEvent, before: &Before) -> Result<BTreeSet<TaskId>, (&'static str, String)> {
+        let lie = |why: &str| ("true events", format!("{why}: {}", event.message));
+        let text = event.message.strip_prefix(&format!("(service {}) ", service.name)).ok_or_else(|| lie("an event of another service"))?;
+        if let Some(rest) = text.strip_prefix("has started ") {
+            let tasks = listed(rest).ok_or_else(|| lie("the number is not that of the tasks"))?;
+            let is_new = |id: &TaskId| before.get(id).is_some_and(Option::is_none);
+            let is_its = |id: &TaskId| self.tasks[id].service.as_ref().is_some_and(|member| member.service == service.name);
+            if !tasks.iter().all(|id| is_new(id) && is_its(id)) {
+                return Err(lie("a task did not start"));
+            }
+            return Ok(tasks);
+        }
+        if let Some(rest) = text.strip_prefix("has stopped ") {
+            let tasks = listed(rest).ok_or_else(|| lie("the number is not that of the tasks"))?;
+            let ran = |id: &TaskId| before.get(id).and_then(Option::as_ref).is_some_and(|was| was.desired_status == DesiredStatus::Running);
+            let stops = |id: &TaskId| self.tasks.get(id).is_some_and(|task| task.desired_status == DesiredStatus::Stopped);
+            if !tasks.iter().all(|id| ran(id) && stops(id)) {
+                return Err(lie("a task was not stopped by it"));
+            }
+        }
+        if text == "has reached a steady state." || text.ends_with("deployment completed.") {
+            let key = (service.cluster.clone(), service.name.clone());
+            if self.steady.get(&key).is_none_or(|at| at.elapsed() > STALE) && !self.is_steady(service) {
+                return Err(lie("it was not steady"));
+            }
+        }
+        Ok(BTreeSet::new())
+    }
+
+    /// A service starts no more than its maximum allows, and only for its PRIMARY deployment.
+    fn check_start(&self, service: &Service, task: &Task) -> Verdict {
+        if service.status != ServiceStatus::Active {
+            return broken("services", format!("service {} is {} and starts task {}", service.name, service.status, task.id));
+        }
+        if task.service.as_ref().is_none_or(|member| member.deployment != service.primary().id)
+            || task.definition != service.primary().definition
+        {
+            return broken("services", format!("task {} is none of service {}'s PRIMARY deployment", task.id, service.name));
+        }
+        let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
+        let (live, most) = (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)));
+        if live > most as usize {
+            return broken("services", format!("service {} has {live} tasks, {most} at most", service.name));
+        }
+        Ok(())
+    }
+}
+
+/// The tasks of "3 tasks: (task a) (task b) (task c)."; `None` if their number is another.
+fn listed(text: &str) -> Option<BTreeSet<TaskId>> {
+    let (number, _) = text.split_once(' ')?;
+    let (_, list) = text.split_once(": ")?;
+    let ids = list.split("(task ").skip(1).map(|part| part.split(')').next().unwrap_or_default().parse());
+    let ids: BTreeSet<TaskId> = ids.collect::<Result<_, _>>().ok()?;
+    (number.parse() == Ok(ids.len())).then_some(ids)
+}

@@ -1,0 +1,118 @@
+//! `berth-sim`: runs many seeds, or one again. Called by `cargo xtask sim`.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use berth_sim::{Options, Report, simulate};
+use clap::Parser;
+
+/// A simulation takes a fraction of a second; one that takes this long does not end.
+const HANGS: Duration = Duration::from_secs(120);
+
+#[derive(Parser)]
+#[command(name = "cargo xtask sim", about = "The whole control plane under a virtual clock")]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Run this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print the whole trace, and what the product logs.
+    #[arg(long)]
+    verbose: bool,
+    /// Go on after a failure.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.verbose {
+        let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_max_level(tracing::Level::DEBUG);
+        lines.init();
+    }
+    let (_folder, registry) = match berth_sim::registry() {
+        Ok(made) => made,
+        Err(error) => {
+            eprintln!("error: no folder for a registry: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (first, count) = arguments.seed.map_or((arguments.from, arguments.seeds), |seed| (seed, 1));
+    let started = Instant::now();
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(usize::try_from(count).unwrap_or(1));
+    let (done, reports) = mpsc::channel::<(u64, Option<Report>)>();
+    let options = Options { aloud: arguments.verbose, sabotage: None };
+    let mut failed = 0;
+    let (mut commits, mut tasks, mut millis, mut finished) = (0, 0, 0, 0);
+    let (next, registry) = (&next, &registry);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let done = done.clone();
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count || done.send((seed, None)).is_err() {
+                        return;
+                    }
+                    let report = simulate(seed, options, registry);
+                    if done.send((seed, Some(report))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(done);
+        let mut under_way = std::collections::BTreeSet::new();
+        loop {
+            match reports.recv_timeout(HANGS) {
+                Ok((seed, None)) => drop(under_way.insert(seed)),
+                Ok((seed, Some(report))) => {
+                    under_way.remove(&seed);
+                    finished += 1;
+                    commits += report.commits;
+                    tasks += report.tasks;
+                    millis += report.millis;
+                    if report.violation.is_some() {
+                        failed += 1;
+                        show(&report);
+                        if !arguments.keep_going {
+                            next.store(u64::MAX / 2, Ordering::Relaxed);
+                        }
+                    } else if finished % 50 == 0 {
+                        eprintln!("{finished} of {count} seeds, {:.1} s", started.elapsed().as_secs_f64());
+                    }
+                    if arguments.seed.is_some() {
+                        eprintln!("seed {seed}: hash {:016x}", report.hash);
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    eprintln!("these seeds do not end: {under_way:?}\nreplay: cargo xtask sim --seed {}", under_way.first().unwrap_or(&0));
+                    std::process::exit(1);
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    });
+    eprintln!(
+        "{finished} seeds, {failed} failed, {:.1} s; {:.1} virtual hours, {commits} commits, {tasks} tasks",
+        started.elapsed().as_secs_f64(),
+        millis as f64 / 3_600_000.0
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn show(report: &Report) {
+    let Some(violation) = &report.violation else { return };
+    for line in &report.lines {
+        eprintln!("  {}", line.chars().take(240).collect::<String>());
+    }
+    eprintln!("seed {} breaks '{}': {}\nreplay: cargo xtask sim --seed {}", report.seed, violation.property, violation.what, report.seed);
+}

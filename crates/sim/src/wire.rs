@@ -1,0 +1,80 @@
+//! One agent's connection as bytes on their way: ordered, late, and at times cut, swallowed or stuck. Knows no message.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::sync::watch;
+
+use crate::chance::Chance;
+
+/// Bytes that fit into each end's buffer; small, so that who does not read is noticed by who writes.
+const BUFFER: usize = 2 * 1024;
+
+/// How a machine's way to the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It works.
+    Open,
+    /// What is sent never arrives, and nobody is told.
+    Swallows,
+    /// Nothing is taken on.
+    Stuck,
+}
+
+/// Makes a connection over a way; it ends when either side hangs up, or when `cut` changes. Returns both ends and what carries the
+/// bytes between them.
+pub fn connect(
+    way: &watch::Receiver<Way>,
+    cut: &watch::Receiver<u64>,
+    chance: &Chance,
+    slowest: u64,
+) -> (DuplexStream, DuplexStream, impl Future<Output = ()> + Send + use<>) {
+    let (agent, near) = duplex(BUFFER);
+    let (server, far) = duplex(BUFFER);
+    let (near_read, near_write) = split(near);
+    let (far_read, far_write) = split(far);
+    let mut cut = cut.clone();
+    cut.mark_unchanged();
+    let up = carry(near_read, far_write, way.clone(), chance.part("up", 0), slowest);
+    let down = carry(far_read, near_write, way.clone(), chance.part("down", 0), slowest);
+    let carried = async move {
+        tokio::select! {
+            biased;
+            _ = cut.changed() => {}
+            () = async { tokio::join!(up, down); } => {}
+        }
+    };
+    (agent, server, carried)
+}
+
+async fn carry(
+    mut from: ReadHalf<DuplexStream>,
+    mut to: WriteHalf<DuplexStream>,
+    mut way: watch::Receiver<Way>,
+    chance: Chance,
+    slowest: u64,
+) {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        tokio::time::sleep(Duration::from_millis(chance.below(slowest + 1))).await;
+        let state = match way.wait_for(|way| *way != Way::Stuck).await {
+            Ok(state) => *state,
+            Err(_) => return,
+        };
+        match (state, read) {
+            // Who has vanished cannot say so either.
+            (Way::Swallows, 0) => return std::future::pending().await,
+            (Way::Swallows, _) => {}
+            (_, 0) => {
+                let _ = to.shutdown().await;
+                return;
+            }
+            (_, read) => {
+                if to.write_all(&buffer[..read]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

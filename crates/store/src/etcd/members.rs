@@ -1,0 +1,256 @@
+//! The cluster's members as seen by one peer: every call goes to one of them, and to the next one once that fails.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{Stream, stream};
+use http::uri::PathAndQuery;
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::client::Grpc;
+
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, ConnectError, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+/// How long making a connection may take.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long one try may take before the next member is asked: several times what an election takes.
+pub(super) const TRY: Duration = Duration::from_secs(3);
+/// Pauses between tries double from the first to the second of these.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Largest answer taken: a page of records or a revision's events; both are far smaller.
+const LARGEST_ANSWER: usize = 256 * 1024 * 1024;
+
+/// Why a call did not succeed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum CallError {
+    /// It was never sent, or sent back unread.
+    #[error("{member} cannot be reached: {reason}")]
+    Unsent {
+        /// Which member.
+        member: String,
+        /// Why.
+        reason: String,
+    },
+    /// It was sent and may have taken effect.
+    #[error("{member} did not answer: {reason}")]
+    Unanswered {
+        /// Which member.
+        member: String,
+        /// Why.
+        reason: String,
+    },
+    /// etcd refused it: it has no effect, and would be refused again.
+    #[error("etcd refuses: {message}")]
+    Refused {
+        /// gRPC's word for the kind.
+        code: Code,
+        /// etcd's own words.
+        message: String,
+    },
+}
+
+struct Member {
+    name: String,
+    channel: Channel,
+}
+
+pub(super) struct Members {
+    list: Vec<Member>,
+    /// Counts up; the member in use is this modulo their number.
+    current: AtomicUsize,
+    /// When any of them last answered.
+    answered: Mutex<Instant>,
+}
+
+impl Members {
+    /// Connects to nobody yet. Needs a runtime.
+    pub(super) fn new(endpoints: &[String]) -> Result<Self, String> {
+        let member = |name: &String| {
+            let endpoint = Endpoint::from_shared(format!("http://{name}")).map_err(|error| format!("{name}: {error}"))?;
+            let channel = endpoint.connect_timeout(CONNECT).tcp_nodelay(true).connect_lazy();
+            Ok(Member { name: name.clone(), channel })
+        };
+        let list = endpoints.iter().map(member).collect::<Result<Vec<_>, String>>()?;
+        if list.is_empty() {
+            return Err("no member is named".to_owned());
+        }
+        Ok(Self { list, current: AtomicUsize::new(0), answered: Mutex::new(Instant::now()) })
+    }
+
+    /// Which member calls go to; a word for [`Members::leave`].
+    pub(super) fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// The member failed: the next one, unless another call has moved on already.
+    pub(super) fn leave(&self, failed: usize) {
+        let _ = self.current.compare_exchange(failed, failed.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn member(&self, number: usize) -> &Member {
+        &self.list[number % self.list.len()]
+    }
+
+    fn client(&self, number: usize) -> Grpc<Channel> {
+        Grpc::new(self.member(number).channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    }
+
+    fn error(&self, number: usize, status: &Status) -> CallError {
+        let member = self.member(number).name.clone();
+        if never_sent(status) {
+            return CallError::Unsent { member, reason: innermost(status) };
+        }
+        // Only what etcd itself says is a refusal: transport and codec have the same codes for what is lost on the way.
+        let (code, message) = (status.code(), status.message());
+        let lost =
+            matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted);
+        match message {
+            "etcdserver: too many requests" => CallError::Unsent { member, reason: message.to_owned() },
+            _ if !lost && message.starts_with("etcdserver:") => CallError::Refused { code, message: message.to_owned() },
+            _ => CallError::Unanswered { member, reason: innermost(status) },
+        }
+    }
+
+    /// One try of a call, at one member.
+    pub(super) async fn once<Q, A>(&self, path: &'static str, request: Q) -> Result<A, CallError>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        let number = self.current();
+        let mut client = self.client(number);
+        let answer = timeout(TRY, async {
+            ready(&mut client).await?;
+            client.unary(Request::new(request), PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await
+        });
+        let outcome = match answer.await {
+            Ok(answer) => answer.map(tonic::Response::into_inner).map_err(|status| self.error(number, &status)),
+            Err(_) => Err(CallError::Unanswered { member: self.member(number).name.clone(), reason: format!("silent for {TRY:?}") }),
+        };
+        match outcome {
+            Ok(_) | Err(CallError::Refused { .. }) => *self.answered.lock() = Instant::now(),
+            Err(_) => self.leave(number),
+        }
+        outcome
+    }
+
+    /// When etcd last answered anything.
+    pub(super) fn answered(&self) -> Instant {
+        *self.answered.lock()
+    }
+
+    /// A call that may safely happen twice: tried again, at the next member, until the deadline.
+    pub(super) async fn call<Q, A>(&self, path: &'static str, request: Q, deadline: Instant) -> Result<A, CallError>
+    where
+        Q: Message + Default + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut pauses = Pauses::default();
+        loop {
+            match self.once(path, request.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ CallError::Refused { .. }) => return Err(error),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => pauses.pause().await,
+            }
+        }
+    }
+
+    /// Opens a stream of requests and answers at the current member, which must have a leader all the while.
+    pub(super) async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        requests: impl Stream<Item = Q> + Send + 'static,
+    ) -> Result<(usize, Streaming<A>), CallError>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        let number = self.current();
+        let mut client = self.client(number);
+        let mut request = Request::new(requests);
+        // A member cut off from the others ends the stream instead of keeping still.
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let opened = timeout(TRY, async {
+            ready(&mut client).await?;
+            client.streaming(request, PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await
+        });
+        let outcome = match opened.await {
+            Ok(opened) => opened.map(|answers| (number, answers.into_inner())).map_err(|status| self.error(number, &status)),
+            Err(_) => Err(CallError::Unanswered { member: self.member(number).name.clone(), reason: format!("silent for {TRY:?}") }),
+        };
+        if outcome.is_err() {
+            self.leave(number);
+        }
+        outcome
+    }
+
+    /// One request and its one answer over a streaming call.
+    pub(super) async fn exchange<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A, CallError>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        let number = self.current();
+        let silent = |members: &Self, reason: &str| {
+            members.leave(number);
+            CallError::Unanswered { member: members.member(number).name.clone(), reason: reason.to_owned() }
+        };
+        let exchange = async {
+            let (_, mut answers) = self.stream(path, stream::iter([request])).await?;
+            match answers.message().await {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => Err(silent(self, "ended the stream")),
+                Err(status) => {
+                    self.leave(number);
+                    Err(self.error(number, &status))
+                }
+            }
+        };
+        timeout(patience, exchange).await.unwrap_or_else(|_| Err(silent(self, "silent")))
+    }
+}
+
+async fn ready(client: &mut Grpc<Channel>) -> Result<(), Status> {
+    client.ready().await.map_err(|error| Status::from_error(Box::new(error)))
+}
+
+fn never_sent(status: &Status) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(status);
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The cause that says most.
+fn innermost(status: &Status) -> String {
+    let mut last = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        last = error.to_string();
+        cause = error.source();
+    }
+    last
+}
+
+/// Growing pauses between tries.
+#[derive(Default)]
+pub(super) struct Pauses {
+    last: Duration,
+}
+
+impl Pauses {
+    pub(super) async fn pause(&mut self) {
+        self.last = (self.last * 2).clamp(PAUSES.0, PAUSES.1);
+        sleep(self.last).await;
+    }
+}

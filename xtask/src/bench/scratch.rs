@@ -1,0 +1,181 @@
+//! What a bench makes outside itself: folders and processes. All of it goes when its owner is dropped and when the bench is
+//! told to end (Ctrl-C, SIGTERM, SIGHUP), so that a bench that was broken off leaves nothing.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a process may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+static MADE: Mutex<Made> = Mutex::new(Made { processes: BTreeSet::new(), folders: BTreeSet::new() });
+static GUARD: Once = Once::new();
+
+struct Made {
+    processes: BTreeSet<u32>,
+    folders: BTreeSet<PathBuf>,
+}
+
+/// The lists stay right whoever panicked over them: every change is a single one.
+fn made() -> MutexGuard<'static, Made> {
+    MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts cleaning up at signals, and lets this process and its children open as many files as they ever may.
+pub(super) fn prepare() -> Result<(), Box<dyn Error>> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    }
+    GUARD.call_once(|| drop(std::thread::spawn(watch)));
+    Ok(())
+}
+
+fn watch() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    runtime.block_on(async {
+        let listen = |kind| signal(kind).expect("signals can be listened to");
+        let (mut interrupt, mut terminate, mut hangup) =
+            (listen(SignalKind::interrupt()), listen(SignalKind::terminate()), listen(SignalKind::hangup()));
+        let code = tokio::select! {
+            _ = interrupt.recv() => 130,
+            _ = terminate.recv() => 143,
+            _ = hangup.recv() => 129,
+        };
+        // Held to the end: nobody makes anything more.
+        let made = made();
+        for pid in &made.processes {
+            send(*pid, Signal::KILL);
+        }
+        // A process that dies may still be writing into its folder.
+        std::thread::sleep(Duration::from_millis(200));
+        for folder in &made.folders {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        std::process::exit(code);
+    });
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// A folder of the bench's own.
+pub(super) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes it, below the system's folder for temporary files.
+    pub(super) fn make(name: &str) -> Result<Self, Box<dyn Error>> {
+        let path = std::env::temp_dir().join(format!("berth-bench-{}-{name}", std::process::id()));
+        made().folders.insert(path.clone());
+        std::fs::create_dir_all(&path)?;
+        Ok(Self { path })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+        made().folders.remove(&self.path);
+    }
+}
+
+/// A process of the bench's own.
+pub(super) struct Process {
+    pub(super) child: Child,
+}
+
+impl Process {
+    pub(super) fn spawn(command: &mut Command) -> Result<Self, Box<dyn Error>> {
+        // Started and noted under the lock: a signal in between must not miss it.
+        let mut made = made();
+        let child = command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+        made.processes.insert(child.id());
+        Ok(Self { child })
+    }
+
+    /// Ends it at once, as a crash does, and waits until it is gone.
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        made().processes.remove(&self.child.id());
+    }
+
+    /// Tells it to end, and waits until it has.
+    pub(super) fn terminate(&mut self) {
+        send(self.child.id(), Signal::TERM);
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+    }
+
+    /// Bytes resident.
+    pub(super) fn resident(&self) -> Result<f64, Box<dyn Error>> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
+        let kib: f64 = line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?;
+        Ok(kib * 1024.0)
+    }
+
+    /// Seconds of processors that it has used.
+    pub(super) fn cpu(&self) -> Result<f64, Box<dyn Error>> {
+        cpu_of(&self.child.id().to_string())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Seconds of processors that this process has used.
+pub(super) fn own_cpu() -> Result<f64, Box<dyn Error>> {
+    cpu_of("self")
+}
+
+fn cpu_of(process: &str) -> Result<f64, Box<dyn Error>> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name may hold anything, but it is the last thing with a bracket. utime and stime are fields 14 and 15.
+    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("no process name in stat")?.1.split_whitespace().collect();
+    let ticks = |at: usize| -> Result<f64, Box<dyn Error>> { Ok(fields.get(at).ok_or("stat is too short")?.parse()?) };
+    #[expect(clippy::cast_precision_loss, reason = "a hundred or so")]
+    let second = rustix::param::clock_ticks_per_second() as f64;
+    Ok((ticks(11)? + ticks(12)?) / second)
+}
+
+/// A port that is free now; another process could take it meanwhile, and then whoever wanted it says so.
+///
+/// Below the range that the system takes clients' ports from: a client that knocks again and again at a server that is not
+/// back yet would sooner or later be given the server's own port, and talk to itself.
+pub(super) fn free_port() -> Result<u16, Box<dyn Error>> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 20_000;
+    const PORTS: u32 = 10_000;
+    let first = std::process::id().wrapping_mul(31);
+    for _ in 0..PORTS {
+        let port = FIRST + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = u16::try_from(port)?;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no port is free".into())
+}
