@@ -26,7 +26,7 @@ def test_version_and_help():
     done = berth("version")
     assert done.returncode == 0 and done.stdout.startswith("berth ")
     assert berth("--version").stdout.startswith("berth ")
-    for command in ("up", "server", "agent", "env", "image", "ps", "logs", "down", "version"):
+    for command in ("up", "server", "agent", "env", "image", "backup", "restore", "ps", "logs", "down", "version"):
         assert command in berth("--help").stdout
         done = berth(command, "--help")
         assert done.returncode == 0 and done.stdout, command
