@@ -21,6 +21,9 @@ pub struct Arguments {
     /// Print the whole trace, and what the product logs.
     #[arg(long)]
     verbose: bool,
+    /// Run each seed twice; both must be the same, byte for byte.
+    #[arg(long)]
+    twice: bool,
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -34,7 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(seed) = arguments.seed {
         command.args(["--seed", &seed.to_string()]);
     }
-    for (flag, given) in [("--verbose", arguments.verbose), ("--keep-going", arguments.keep_going)] {
+    for (flag, given) in [("--verbose", arguments.verbose), ("--twice", arguments.twice), ("--keep-going", arguments.keep_going)] {
         if given {
             command.arg(flag);
         }

@@ -11,7 +11,7 @@ pub mod server_socket;
 mod socket;
 pub mod telemetry_framing;
 
-pub use client::{AgentConnection, ConnectError, DialOptions, Dialled, Dialer, TelemetryConnection, Wire};
+pub use client::{AgentConnection, ConnectError, DialOptions, Dialer, Dialled, TelemetryConnection, Wire};
 pub use messages::{AgentFrame, FrameError, MAX_FRAME, ServerFrame, TelemetryAnswer, TelemetryFrame};
 pub use query::{AcsQuery, TelemetryQuery};
 pub use refusal::{Refusal, RefusalKind};

@@ -19,7 +19,8 @@ struct Platters {
     revision: u64,
     life: u64,
     full: bool,
-    loses_put: Option<u64>,
+    /// Sabotage: writes of this task are not done; `Some(None)` means the next task that is written.
+    loses: Option<Option<Key>>,
     written_by_the_dead: u64,
 }
 
@@ -42,9 +43,9 @@ impl Disk {
         self.0.lock().full = full;
     }
 
-    /// Sabotage, to see whether somebody notices: the write of a record at or after this revision is acknowledged and not done.
-    pub fn lose_a_task_after(&self, revision: u64) {
-        self.0.lock().loses_put = Some(revision);
+    /// Sabotage, to see whether somebody notices: from now on the writes of one task are acknowledged and not done.
+    pub fn lose_a_task(&self) {
+        self.0.lock().loses = Some(None);
     }
 
     /// How often a server wrote that was dead.
@@ -86,12 +87,13 @@ impl Backend for Mounted {
         for write in writes {
             match write {
                 Write::Put(stored) => {
-                    let is_task = matches!(stored.record, Record::Task(_));
-                    if is_task && platters.loses_put.is_some_and(|from| stored.modified.0 >= from) {
-                        platters.loses_put = None;
-                        continue;
+                    let key = stored.record.key();
+                    if platters.loses == Some(None) && matches!(stored.record, Record::Task(_)) {
+                        platters.loses = Some(Some(key.clone()));
                     }
-                    platters.records.insert(stored.record.key(), stored.clone());
+                    if platters.loses != Some(Some(key.clone())) {
+                        platters.records.insert(key, stored.clone());
+                    }
                 }
                 Write::Touch { key, modified, version } => {
                     if let Some(stored) = platters.records.get_mut(key) {

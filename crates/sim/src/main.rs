@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use berth_sim::checker::Violation;
 use berth_sim::{Options, Report, simulate};
 use clap::Parser;
 
@@ -26,6 +27,9 @@ struct Arguments {
     /// Print the whole trace, and what the product logs.
     #[arg(long)]
     verbose: bool,
+    /// Run each seed twice; both must be the same, byte for byte.
+    #[arg(long)]
+    twice: bool,
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
     let options = Options { aloud: arguments.verbose, sabotage: None };
     let mut failed = 0;
     let (mut commits, mut tasks, mut millis, mut finished) = (0, 0, 0, 0);
-    let (next, registry) = (&next, &registry);
+    let (next, registry, arguments) = (&next, &registry, &arguments);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let done = done.clone();
@@ -62,7 +66,12 @@ fn main() -> ExitCode {
                     if seed >= first + count || done.send((seed, None)).is_err() {
                         return;
                     }
-                    let report = simulate(seed, options, registry);
+                    let mut report = simulate(seed, options, registry);
+                    if arguments.twice && report.violation.is_none() {
+                        let again = simulate(seed, options, registry).hash;
+                        let what = format!("the trace is {:016x}, then {again:016x}", report.hash);
+                        report.violation = (again != report.hash).then_some(Violation { property: "one seed, one trace", what });
+                    }
                     if done.send((seed, Some(report))).is_err() {
                         return;
                     }

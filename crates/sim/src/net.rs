@@ -8,7 +8,9 @@ use std::time::Duration;
 use berth_acs::{ConnectError, Dialer, Wire};
 use berth_agent::ecs_client::{Answer, Carrier};
 use berth_shapes::ecs::Operation;
+use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
 use crate::server::Server;
@@ -28,14 +30,14 @@ pub struct Net {
     harm: Arc<AtomicBool>,
     name: Arc<str>,
     way: watch::Sender<Way>,
-    cut: watch::Sender<u64>,
+    connections: Arc<Mutex<CancellationToken>>,
     slowest: u64,
 }
 
 impl Net {
     /// A network that works. `harm` says whether single calls may fail; `slowest` is the longest way in milliseconds.
     pub fn new(server: Arc<Server>, chance: Chance, trace: Trace, harm: Arc<AtomicBool>, name: &str, slowest: u64) -> Self {
-        Self { server, chance, trace, harm, name: name.into(), way: watch::Sender::new(Way::Open), cut: watch::Sender::new(0), slowest }
+        Self { server, chance, trace, harm, name: name.into(), way: watch::Sender::new(Way::Open), connections: Arc::default(), slowest }
     }
 
     /// Changes how the way is.
@@ -45,7 +47,7 @@ impl Net {
 
     /// Breaks all connections.
     pub fn cut(&self) {
-        self.cut.send_modify(|count| *count += 1);
+        std::mem::take(&mut *self.connections.lock()).cancel();
     }
 
     async fn travel(&self) {
@@ -116,7 +118,8 @@ impl Dialer for Net {
             match self.server.accept(&query).await.map_err(refused)? {
                 Ok(serve) => {
                     self.travel().await;
-                    let (agent, server, carried) = connect(&self.way.subscribe(), &self.cut.subscribe(), &self.chance, self.slowest);
+                    let cut = self.connections.lock().clone();
+                    let (agent, server, carried) = connect(&self.way.subscribe(), cut, &self.chance, self.slowest);
                     tokio::spawn(carried);
                     serve(server);
                     self.trace.line(format_args!("{}: agent connected", self.name));

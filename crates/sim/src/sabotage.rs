@@ -47,7 +47,7 @@ async fn attempt(world: &World, sabotage: Sabotage) -> bool {
     let mut transaction = Transaction::new();
     match sabotage {
         Sabotage::LostWrite => {
-            world.server.disk.lose_a_task_after(world.checker.revision());
+            world.server.disk.lose_a_task();
             return true;
         }
         Sabotage::DoubleStart => {

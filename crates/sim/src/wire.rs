@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
 
 /// Bytes that fit into each end's buffer; small, so that who does not read is noticed by who writes.
 const BUFFER: usize = 2 * 1024;
+
+/// How often it is looked whether what is stuck goes on.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How a machine's way to the server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +25,11 @@ pub enum Way {
     Stuck,
 }
 
-/// Makes a connection over a way; it ends when either side hangs up, or when `cut` changes. Returns both ends and what carries the
+/// Makes a connection over a way; it ends when either side hangs up, or with `cut`. Returns both ends and what carries the
 /// bytes between them.
 pub fn connect(
     way: &watch::Receiver<Way>,
-    cut: &watch::Receiver<u64>,
+    cut: CancellationToken,
     chance: &Chance,
     slowest: u64,
 ) -> (DuplexStream, DuplexStream, impl Future<Output = ()> + Send + use<>) {
@@ -33,35 +37,28 @@ pub fn connect(
     let (server, far) = duplex(BUFFER);
     let (near_read, near_write) = split(near);
     let (far_read, far_write) = split(far);
-    let mut cut = cut.clone();
-    cut.mark_unchanged();
     let up = carry(near_read, far_write, way.clone(), chance.part("up", 0), slowest);
     let down = carry(far_read, near_write, way.clone(), chance.part("down", 0), slowest);
     let carried = async move {
         tokio::select! {
             biased;
-            _ = cut.changed() => {}
+            () = cut.cancelled() => {}
             () = async { tokio::join!(up, down); } => {}
         }
     };
     (agent, server, carried)
 }
 
-async fn carry(
-    mut from: ReadHalf<DuplexStream>,
-    mut to: WriteHalf<DuplexStream>,
-    mut way: watch::Receiver<Way>,
-    chance: Chance,
-    slowest: u64,
-) {
+async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, way: watch::Receiver<Way>, chance: Chance, slowest: u64) {
     let mut buffer = vec![0; 4096];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(chance.below(slowest + 1))).await;
-        let state = match way.wait_for(|way| *way != Way::Stuck).await {
-            Ok(state) => *state,
-            Err(_) => return,
-        };
+        // Not by waiting for a change: tokio's `watch` wakes its receivers in an order of chance.
+        while *way.borrow() == Way::Stuck {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let state = *way.borrow();
         match (state, read) {
             // Who has vanished cannot say so either.
             (Way::Swallows, 0) => return std::future::pending().await,

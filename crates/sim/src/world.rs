@@ -100,6 +100,8 @@ pub struct World {
     /// The users' way in.
     pub desk: Desk,
     harm: Arc<AtomicBool>,
+    /// Held by who starts the server.
+    starting: tokio::sync::Mutex<()>,
     chance: Chance,
     origin: Instant,
     slowest: u64,
@@ -137,7 +139,7 @@ impl World {
         let net = Net::new(Arc::clone(&server), chance.part("users' net", 0), trace.clone(), Arc::clone(&harm), "users", slowest);
         let desk =
             Desk { net, checker: Arc::clone(&checker), trace: trace.clone(), over: CancellationToken::new(), services: Arc::default() };
-        Arc::new(Self { trace, checker, server, hosts: Arc::default(), desk, harm, chance, origin, slowest })
+        Arc::new(Self { trace, checker, server, hosts: Arc::default(), desk, harm, starting: Default::default(), chance, origin, slowest })
     }
 
     fn report(&self, seed: u64) -> Report {
@@ -170,6 +172,7 @@ impl World {
 
     /// Starts the server if it is down.
     pub async fn ensure_server(&self) {
+        let _alone = self.starting.lock().await;
         while !self.server.is_up() && !self.server.start().await {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }

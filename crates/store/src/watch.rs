@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::Shared;
 use crate::transaction::{Change, Revision};
@@ -31,6 +31,8 @@ pub struct Compacted;
 pub(crate) struct Log {
     kept: Mutex<Kept>,
     newest: watch::Sender<Revision>,
+    /// Wakes watchers in the order in which they came to wait, the same each time; tokio's `watch` wakes its receivers in an order of chance.
+    grown: Notify,
 }
 
 struct Kept {
@@ -42,7 +44,8 @@ struct Kept {
 
 impl Log {
     pub(crate) fn new(revision: Revision) -> Self {
-        Self { kept: Mutex::new(Kept { after: revision, commits: VecDeque::new() }), newest: watch::Sender::new(revision) }
+        let kept = Mutex::new(Kept { after: revision, commits: VecDeque::new() });
+        Self { kept, newest: watch::Sender::new(revision), grown: Notify::new() }
     }
 
     pub(crate) fn append(&self, batch: Vec<Arc<Commit>>) {
@@ -62,6 +65,7 @@ impl Log {
             }
         }
         self.newest.send_replace(last);
+        self.grown.notify_waiters();
     }
 
     /// What came before a revision was missed: every watcher behind it is told so.
@@ -72,6 +76,7 @@ impl Log {
             kept.after = revision;
         }
         self.newest.send_replace(revision);
+        self.grown.notify_waiters();
     }
 
     /// The newest revision that the state shows, as it grows.
@@ -103,14 +108,12 @@ impl Log {
 /// A position in the log of commits.
 pub struct Watcher {
     shared: Arc<Shared>,
-    newest: watch::Receiver<Revision>,
     position: Revision,
 }
 
 impl Watcher {
     pub(crate) fn new(shared: Arc<Shared>, from: Revision) -> Self {
-        let newest = shared.log.newest.subscribe();
-        Self { shared, newest, position: from }
+        Self { shared, position: from }
     }
 
     /// The last commit that was given out.
@@ -137,14 +140,16 @@ impl Watcher {
     /// # Errors
     /// [`Compacted`].
     pub async fn next(&mut self) -> Result<Vec<Arc<Commit>>, Compacted> {
+        let shared = Arc::clone(&self.shared);
         loop {
-            self.newest.borrow_and_update();
+            let mut grown = std::pin::pin!(shared.log.grown.notified());
+            // Waits from here on, so that nothing that comes after the look is missed.
+            grown.as_mut().enable();
             let batch = self.poll()?;
             if !batch.is_empty() {
                 return Ok(batch);
             }
-            // The sender lives in `shared`, which this watcher holds, so waiting cannot fail.
-            let _ = self.newest.changed().await;
+            grown.await;
         }
     }
 

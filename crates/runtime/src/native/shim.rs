@@ -190,8 +190,9 @@ pub async fn exec(program: &Program, request: &[u8], timeout: Duration, output_l
                     match parse(&line)? {
                         Reply::Started { .. } => {}
                         Reply::Exited { code } => {
-                            // What it wrote before its end is in the pipe; children it left may keep the pipe open for ever.
-                            while let Ok(count @ 1..) = output.try_read(&mut buffer) {
+                            // What it wrote before its end is in the pipe; children it left may keep the pipe open for ever. The
+                            // kernel itself is asked: the event loop may not have heard of the last bytes yet.
+                            while let Some(count @ 1..) = read_now(&output, &mut buffer) {
                                 keep(&mut kept, &buffer[..count], output_limit);
                             }
                             return Ok(code);
@@ -216,6 +217,14 @@ pub async fn exec(program: &Program, request: &[u8], timeout: Duration, output_l
 
 async fn read(output: &mut pipe::Receiver, buffer: &mut [u8]) -> io::Result<usize> {
     tokio::io::AsyncReadExt::read(output, buffer).await
+}
+
+/// What is in the pipe now; `None` if nothing is, or it broke.
+fn read_now(output: &pipe::Receiver, buffer: &mut [u8]) -> Option<usize> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the buffer is valid for its length. The pipe does not block.
+    let count = unsafe { libc::read(output.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    usize::try_from(count).ok()
 }
 
 fn keep(kept: &mut Vec<u8>, new: &[u8], limit: usize) {

@@ -94,8 +94,8 @@ fn it_stays_small() {
     let (resident, own) = (field("VmRSS:"), field("RssAnon:"));
     println!("monitor: {resident} kB resident, of which {own} kB are its own");
     assert!(own <= 512, "{own} kB");
-    // Without optimisation the program itself is 4 MB.
-    assert!(cfg!(debug_assertions) || resident <= 2_048, "{resident} kB");
+    // The shared part is the C library's and differs from machine to machine; without optimisation the program itself is 4 MB.
+    assert!(cfg!(debug_assertions) || resident <= 2_560, "{resident} kB");
 }
 
 #[test]
