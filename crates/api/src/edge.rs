@@ -30,6 +30,9 @@ const MAX_BODY: usize = 1024 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take for a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much of a body that is too large is read and thrown away, in how long.
+const DISCARDED: usize = 8 * MAX_BODY;
+const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// How long a client may leave unread what was sent to it, or its machine unanswered what the system asks.
 const DEAF: Duration = Duration::from_secs(60);
 /// How long requests under way may take to end when the server stops.
@@ -219,6 +222,7 @@ async fn read(mut body: Incoming, memory: &mut Share) -> Result<Bytes, Failure> 
         || Failure::common("RequestEntityTooLargeException", 413, format!("The request's body has more than {MAX_BODY} bytes."));
     let broken_off = |_| Failure::common("SerializationException", 400, "The request's body broke off.");
     if body.size_hint().lower() > MAX_BODY as u64 {
+        discard(&mut body).await;
         return Err(too_large());
     }
     let collect = async {
@@ -238,12 +242,28 @@ async fn read(mut body: Incoming, memory: &mut Share) -> Result<Bytes, Failure> 
             }
             all.extend_from_slice(&data);
             if all.len() > MAX_BODY {
+                drop((first, all));
+                discard(&mut body).await;
                 return Err(too_large());
             }
         }
         Ok(if all.is_empty() { first } else { all.freeze() })
     };
     tokio::time::timeout(BODY_TIMEOUT, collect).await.map_err(too_slow)?
+}
+
+/// Reads on for a little, so that a client that is still sending comes to read its answer; most look for it at the end only.
+async fn discard(body: &mut Incoming) {
+    let all = async {
+        let mut left = DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    };
+    // Whoever takes longer is not waited for.
+    let _ = tokio::time::timeout(DISCARD_TIME, all).await;
 }
 
 /// Checks a request's signature.
