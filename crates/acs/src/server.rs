@@ -46,7 +46,7 @@ impl Default for SessionOptions {
             heartbeat_every: 20_000,
             patience: 60_000,
             brisk_heartbeat_every: 2_500,
-            brisk_patience: 5_000,
+            brisk_patience: 4_000,
             first_redelivery: 5_000,
             longest_redelivery: 60_000,
             attempts: 8,

@@ -47,7 +47,7 @@ impl Server {
         let root = store::root_credentials(&store, &data_dir, &scope.root_principal()).await?;
         let registry = Registry::open(data_dir.join("registry")).map_err(|error| Failure::part("registry", error))?;
         let environment = Environment { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), scope };
-        let config = ControlConfig { healthy_after: settings.healthy_after };
+        let config = ControlConfig { healthy_after: settings.healthy_after, replace_after: settings.replace_after.0 };
         make_default_cluster(&store, &environment).await.map_err(|error| Failure::part("store", error))?;
         let control = Control::start(store.clone(), environment.clone(), config).await.map_err(|error| Failure::part("store", error))?;
         let endpoint = settings.endpoint.clone().unwrap_or_else(|| reachable(listening.address));

@@ -31,7 +31,15 @@ pub(crate) struct ServerSettings {
     /// How many seconds a task without health checks must run to count as healthy in a deployment
     #[arg(long, value_name = "SECONDS", default_value = "40", value_parser = seconds, env = "BERTH_HEALTHY_AFTER")]
     pub(crate) healthy_after: Duration,
+    /// How many seconds after an agent fell silent its service tasks are replaced on other machines; `off`: never, as on ECS. One that said
+    /// goodbye is given at least 30 seconds to come back
+    #[arg(long, value_name = "SECONDS|off", default_value = "1", value_parser = seconds_or_off, env = "BERTH_REPLACE_AFTER")]
+    pub(crate) replace_after: SecondsOrOff,
 }
+
+/// A time that may be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SecondsOrOff(pub(crate) Option<Duration>);
 
 /// Settings of `berth up`.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,4 +72,8 @@ pub(crate) fn account(text: &str) -> Result<String, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn seconds_or_off(text: &str) -> Result<SecondsOrOff, String> {
+    if text == "off" { Ok(SecondsOrOff(None)) } else { seconds(text).map(|time| SecondsOrOff(Some(time))) }
 }

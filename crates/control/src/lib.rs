@@ -40,18 +40,21 @@ pub use telemetry_session::TelemetrySession;
 
 use crate::dispatch::Dispatch;
 use crate::loops::Loops;
-use crate::owner::OwnerHandle;
+use crate::owner::{OwnerHandle, Rules};
 
 /// Settings of the loops.
 #[derive(Debug, Clone)]
 pub struct ControlConfig {
     /// How long a task without health checks must run to count as healthy in a deployment. ECS: 40 s.
     pub healthy_after: Duration,
+    /// How long after an agent was noticed to be silent its service tasks are replaced on other machines. `None`: never, as on
+    /// ECS, whose container instances Auto Scaling replaces.
+    pub replace_after: Option<Duration>,
 }
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { healthy_after: Duration::from_secs(40) }
+        Self { healthy_after: Duration::from_secs(40), replace_after: Some(Duration::from_secs(1)) }
     }
 }
 
@@ -64,7 +67,7 @@ pub struct Control {
 struct Shared {
     store: Store,
     environment: Environment,
-    config: ControlConfig,
+    rules: Rules,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     dispatch: Dispatch,
     loops: Loops,
@@ -78,16 +81,17 @@ impl Control {
     /// [`CommitError`] if the store cannot write.
     pub async fn start(store: Store, environment: Environment, config: ControlConfig) -> Result<Self, CommitError> {
         let membership = store.membership().borrow().clone();
-        peers::forget_connections(&store, |peer| peer == membership.me || !membership.living.contains(&peer)).await?;
+        peers::forget_connections(&store, &environment, |peer| peer == membership.me || !membership.living.contains(&peer)).await?;
         let loops = Loops::default();
         let dispatch = Dispatch::start(store.clone(), &loops);
         loops.spawn(sweep::run(store.clone(), environment.clone()));
-        loops.spawn(peers::run(store.clone()));
+        loops.spawn(peers::run(store.clone(), environment.clone()));
+        let rules = Rules::new(&config, environment.now());
         let control = Self {
             shared: Arc::new(Shared {
                 store,
                 environment,
-                config,
+                rules,
                 owners: Mutex::default(),
                 dispatch,
                 loops,
@@ -120,7 +124,7 @@ impl Control {
                 cluster.clone(),
                 self.shared.store.clone(),
                 self.shared.environment.clone(),
-                self.shared.config.healthy_after,
+                self.shared.rules,
                 &self.shared.loops,
             )
         };

@@ -1,9 +1,11 @@
 //! Folds agents' reports into the state. At-least-once and out of order is normal: `lifecycle::apply` is monotonic.
 
+use berth_model::container_instance::Parting;
 use berth_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
 use berth_model::record::Key;
 use berth_model::task::{HealthStatus, Task};
+use berth_model::time::UnixMillis;
 use berth_store::{CommitError, Store, Transaction};
 
 use crate::environment::Environment;
@@ -111,8 +113,7 @@ pub(crate) async fn connected(
                 return Ok(None);
             }
             let mut instance = (*entry.value).clone();
-            instance.connection = peers::connection_number(state.revision, me);
-            instance.agent_connected = true;
+            instance.join(peers::connection_number(state.revision, me));
             instance.agent = version.clone();
             transaction.expect(Key::ContainerInstance(id), entry.modified);
             let connection = instance.connection;
@@ -132,14 +133,20 @@ pub(crate) async fn connected(
 ///
 /// # Errors
 /// [`CommitError`].
-pub(crate) async fn disconnected(store: &Store, id: ContainerInstanceId, connection: u64) -> Result<(), CommitError> {
+pub(crate) async fn disconnected(
+    store: &Store,
+    id: ContainerInstanceId,
+    connection: u64,
+    parting: Parting,
+    now: UnixMillis,
+) -> Result<(), CommitError> {
     for _ in 0..TRIES {
         let mut transaction = Transaction::new();
         {
             let state = store.state();
             let Some(entry) = state.instance(id).filter(|i| i.agent_connected && i.connection == connection) else { return Ok(()) };
             let mut instance = (*entry.value).clone();
-            instance.agent_connected = false;
+            instance.part(parting, now);
             transaction.expect(Key::ContainerInstance(id), entry.modified);
             transaction.put(instance);
         }

@@ -13,9 +13,11 @@ use berth_model::record::{Key, Record};
 use berth_model::task::{Task, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{Index, Refusal};
+use berth_scheduler::service::AbsenceRules;
 use berth_store::{Change, CommitError, State, Store, Transaction, Watcher};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::ControlConfig;
 use crate::environment::Environment;
 use crate::launch::{TaskTemplate, task_ids};
 use crate::loops::Loops;
@@ -80,6 +82,25 @@ pub enum LaunchError {
     Store(#[from] CommitError),
 }
 
+/// What services are planned by, beyond their own settings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// Milliseconds.
+    pub(crate) healthy_after: i64,
+    /// When the machines of agents that are away count as lost.
+    pub(crate) absence: AbsenceRules,
+}
+
+impl Rules {
+    pub(crate) fn new(config: &ControlConfig, now: UnixMillis) -> Self {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self {
+            healthy_after: millis(config.healthy_after),
+            absence: AbsenceRules { replace_after: config.replace_after.map(millis), listening_since: now },
+        }
+    }
+}
+
 struct Request {
     template: TaskTemplate,
     place: Where,
@@ -105,10 +126,10 @@ pub(crate) struct OwnerHandle {
 
 impl OwnerHandle {
     /// Starts the owner's task.
-    pub(crate) fn start(cluster: ClusterName, store: Store, environment: Environment, healthy_after: Duration, loops: &Loops) -> Self {
+    pub(crate) fn start(cluster: ClusterName, store: Store, environment: Environment, rules: Rules, loops: &Loops) -> Self {
         let (requests, inbox) = mpsc::channel(QUEUE);
         let run = loops.spawn(async move {
-            let mut owner = Owner::new(cluster, store, environment, healthy_after);
+            let mut owner = Owner::new(cluster, store, environment, rules);
             owner.run(inbox).await;
         });
         Self { requests, run }
@@ -135,7 +156,7 @@ pub(crate) struct Owner {
     pub(crate) cluster: ClusterName,
     pub(crate) store: Store,
     pub(crate) environment: Environment,
-    pub(crate) healthy_after: Duration,
+    pub(crate) rules: Rules,
     pub(crate) index: Index,
     watcher: Watcher,
     /// Services to plan now.
@@ -147,14 +168,14 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    pub(crate) fn new(cluster: ClusterName, store: Store, environment: Environment, healthy_after: Duration) -> Self {
+    pub(crate) fn new(cluster: ClusterName, store: Store, environment: Environment, rules: Rules) -> Self {
         let revision = store.state().revision;
         let watcher = store.watch(revision);
         let mut owner = Self {
             cluster,
             store,
             environment,
-            healthy_after,
+            rules,
             index: Index::default(),
             watcher,
             dirty: BTreeSet::new(),
@@ -250,6 +271,12 @@ impl Owner {
                 Change::Put(Record::ContainerInstance(instance)) if instance.cluster == self.cluster => {
                     self.index.apply_instance(instance);
                     self.dirty.append(&mut self.waiting_for_room);
+                    if instance.away.is_some() {
+                        // Its tasks may have to be replaced, if it stays away.
+                        let state = self.store.state();
+                        let tasks = state.tasks_of_instance(&self.cluster, instance.id);
+                        self.dirty.extend(tasks.filter_map(|task| Some(task.service.as_ref()?.service.clone())));
+                    }
                 }
                 Change::Put(Record::Task(task)) if task.cluster == self.cluster => {
                     self.index.apply_task(task);

@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
+use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus, Parting};
 use berth_model::record::Key;
 use berth_store::{CommitError, Entry, Membership, PeerNumber, Revision, State, Store, Transaction};
 
+use crate::environment::Environment;
 use crate::observe::TRIES;
 
 /// How often the leader looks even if no peer came or went: one that is cut off may still note a connection after its end, and
@@ -37,9 +38,13 @@ pub(crate) fn is_over(instance: &ContainerInstance, connection: u64) -> bool {
 ///
 /// # Errors
 /// [`CommitError`].
-pub(crate) async fn forget_connections(store: &Store, is_gone: impl Fn(PeerNumber) -> bool) -> Result<(), CommitError> {
+pub(crate) async fn forget_connections(
+    store: &Store,
+    environment: &Environment,
+    is_gone: impl Fn(PeerNumber) -> bool,
+) -> Result<(), CommitError> {
     for _ in 0..TRIES {
-        match forget_once(store, &is_gone).await {
+        match forget_once(store, environment, &is_gone).await {
             // An agent is registered or connects meanwhile.
             Err(CommitError::Conflict(_)) => {}
             outcome => return outcome,
@@ -48,13 +53,13 @@ pub(crate) async fn forget_connections(store: &Store, is_gone: impl Fn(PeerNumbe
     Err(CommitError::Overloaded)
 }
 
-async fn forget_once(store: &Store, is_gone: &impl Fn(PeerNumber) -> bool) -> Result<(), CommitError> {
+async fn forget_once(store: &Store, environment: &Environment, is_gone: &impl Fn(PeerNumber) -> bool) -> Result<(), CommitError> {
     let gone: Vec<_> = orphans(&store.state(), is_gone).into_values().collect();
     for batch in gone.chunks(store.max_changes()) {
         let mut transaction = Transaction::new();
         for entry in batch {
             let mut instance = (*entry.value).clone();
-            instance.agent_connected = false;
+            instance.part(Parting::ServerEnded, environment.now());
             transaction.expect(Key::ContainerInstance(instance.id), entry.modified);
             transaction.put(instance);
         }
@@ -73,7 +78,7 @@ fn orphans(
 }
 
 /// The leader forgets the connections of peers that die. Runs for ever where there are peers, else not at all.
-pub(crate) async fn run(store: Store) {
+pub(crate) async fn run(store: Store, environment: Environment) {
     let mut membership = store.membership();
     if *membership.borrow() == Membership::alone() {
         return;
@@ -82,7 +87,7 @@ pub(crate) async fn run(store: Store) {
         let now = membership.borrow_and_update().clone();
         let is_gone = |peer: PeerNumber| !now.living.contains(&peer);
         if now.leads
-            && let Err(error) = forget_connections(&store, is_gone).await
+            && let Err(error) = forget_connections(&store, &environment, is_gone).await
         {
             tracing::warn!(%error, "cannot forget the connections of peers that are gone");
         }

@@ -11,7 +11,7 @@ use berth_model::task::{ServiceMembership, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{Constraint, Placement, SpreadField, Strategy};
-use berth_scheduler::service::{ServicePlan, ServiceView, TaskView, plan};
+use berth_scheduler::service::{AbsenceRules, ServicePlan, ServiceView, TaskView, plan};
 use berth_store::{CommitError, Entry, State, Transaction};
 
 use crate::launch::{TaskTemplate, task_ids};
@@ -56,8 +56,8 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
         if service.status == ServiceStatus::Inactive {
             return Ok(());
         }
-        let tasks = views(&state, service);
-        let healthy_after_millis = i64::try_from(owner.healthy_after.as_millis()).unwrap_or(i64::MAX);
+        let tasks = views(&state, service, &owner.rules.absence);
+        let healthy_after_millis = owner.rules.healthy_after;
         let mut view = ServiceView { service: &service.value, tasks: &tasks, healthy_after_millis, blocked: false };
         let mut steps = plan(&view, now);
         let most = most_at_once(owner.store.max_changes());
@@ -120,14 +120,15 @@ fn most_at_once(max_changes: usize) -> usize {
 }
 
 /// What the planner sees of the service's tasks.
-fn views(state: &State, service: &Service) -> Vec<TaskView> {
+fn views(state: &State, service: &Service, absence: &AbsenceRules) -> Vec<TaskView> {
     state
         .tasks_of_service(&service.cluster, &service.name)
         .filter_map(|task| {
             let definition = state.definition(&task.definition);
             let checked = |name: &str| definition.is_some_and(|d| is_checked_essential(d, name));
             let has_check = task.containers.iter().any(|c| checked(&c.name));
-            TaskView::of(task, has_check, lifecycle::health(task, checked))
+            let lost_at = state.instance(task.container_instance).and_then(|instance| absence.lost_at(&instance.value));
+            TaskView::of(task, has_check, lifecycle::health(task, checked), lost_at)
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_acs::messages::{DesiredStatus, TaskIdentifier};
 use berth_acs::{AcsQuery, Effect, Refusal, RefusalKind, ServerConnection, ServerFrame, ServerSession, SessionOptions, Subject};
 use berth_model::arn::{parse_cluster, parse_container_instance, parse_task};
-use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus};
+use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus, Parting};
 use berth_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use berth_model::lifecycle;
 use berth_model::task::{StopCode, Task, TaskStatus};
@@ -57,6 +57,8 @@ pub struct Session {
     inbox: Arc<Inbox>,
     machine: ServerSession,
     connection: u64,
+    /// How it ends; whatever comes unforeseen looks like a close.
+    parting: Parting,
     /// What was sent on this connection, and is not yet STOPPED.
     sent: HashMap<TaskId, DesiredStatus>,
     /// Stops that were taken, of tasks that never started, with the time when to give up waiting.
@@ -116,6 +118,7 @@ impl Control {
             inbox,
             machine,
             connection,
+            parting: Parting::Closed,
             sent: HashMap::new(),
             silent: BTreeMap::new(),
             retry_at: None,
@@ -131,6 +134,9 @@ impl Session {
         let arn = self.machine.container_instance_arn().to_owned();
         tracing::info!(container_instance = arn, "an agent is connected");
         let outcome = self.serve(&mut connection).await;
+        if matches!(outcome, AgentAway::Silent(_)) {
+            self.parting = Parting::Silent;
+        }
         // First it counts as away: saying goodbye may take long on a connection that takes nothing.
         drop(self);
         let _ = tokio::time::timeout(SEND_PATIENCE, connection.close(1000, "")).await;
@@ -347,13 +353,14 @@ impl Drop for Session {
     fn drop(&mut self) {
         let shared = Arc::clone(&self.control.shared);
         shared.dispatch.close(self.instance, &self.inbox);
-        let (instance, connection) = (self.instance, self.connection);
+        let (instance, connection, parting) = (self.instance, self.connection, self.parting);
+        let now = shared.environment.now();
         // Outside a runtime the process is ending, and the next one starts by forgetting connections.
         if tokio::runtime::Handle::try_current().is_ok() {
             let loops = shared.loops.clone();
             loops.spawn(async move {
                 // Until it is noted, tasks are placed where nobody is.
-                while let Err(error) = observe::disconnected(&shared.store, instance, connection).await {
+                while let Err(error) = observe::disconnected(&shared.store, instance, connection, parting, now).await {
                     tracing::warn!(%error, "cannot note that an agent is away");
                     if error == CommitError::Closed {
                         return;

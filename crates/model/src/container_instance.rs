@@ -44,6 +44,27 @@ pub struct AgentVersion {
     pub docker_version: Option<String>,
 }
 
+/// How an agent's connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Parting {
+    /// Nothing came from it any more, not even an answer to heartbeats: the machine or its network is probably gone.
+    Silent,
+    /// It closed the connection, as an agent does that is restarted while its containers go on.
+    Closed,
+    /// The server that held the connection ended.
+    ServerEnded,
+}
+
+/// Since when an agent is away, and how it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Away {
+    /// When it was noticed.
+    pub since: UnixMillis,
+    /// How it went.
+    pub parting: Parting,
+}
+
 /// A container instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerInstance {
@@ -62,6 +83,9 @@ pub struct ContainerInstance {
     /// The connection that last said so: the store's revision at that time and the server that holds it. A close of an older
     /// connection changes nothing.
     pub connection: u64,
+    /// Since when it is not connected, if it ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<Away>,
     /// What it registered; `ports_*` are the ports it reserves for itself.
     pub registered: Resources,
     /// Attributes by name: the agent's capabilities, built-in and custom ones.
@@ -75,6 +99,19 @@ pub struct ContainerInstance {
 }
 
 impl ContainerInstance {
+    /// Notes that its agent is no longer connected.
+    pub fn part(&mut self, parting: Parting, now: UnixMillis) {
+        self.agent_connected = false;
+        self.away = Some(Away { since: now, parting });
+    }
+
+    /// Notes that its agent is connected.
+    pub fn join(&mut self, connection: u64) {
+        self.connection = connection;
+        self.agent_connected = true;
+        self.away = None;
+    }
+
     /// Its availability zone: the attribute `ecs.availability-zone`.
     #[must_use]
     pub fn availability_zone(&self) -> Option<&str> {

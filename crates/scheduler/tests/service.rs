@@ -1,6 +1,8 @@
 //! The service planner, by a small simulation under a virtual clock: plans are carried out, tasks come up and die, and after every
 //! step an auditor looks whether the promises hold.
 
+use std::collections::BTreeMap;
+
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, DeploymentId, Family, ServiceName, TaskId};
 use berth_model::service::{Deployment, DeploymentStatus, Percentages, RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, HealthStatus, LaunchType, StopCode, TaskStatus};
@@ -50,28 +52,35 @@ struct World {
     room: usize,
     next: u128,
     events: Vec<String>,
+    /// Machines that are not heard of, with when they count as lost.
+    silent: BTreeMap<ContainerInstanceId, UnixMillis>,
 }
 
 impl World {
     fn new(service: Service) -> Self {
-        Self { service, tasks: Vec::new(), now: UnixMillis(0), room: 1_000, next: 1, events: Vec::new() }
+        Self { service, tasks: Vec::new(), now: UnixMillis(0), room: 1_000, next: 1, events: Vec::new(), silent: BTreeMap::new() }
     }
 
     fn holding(&self) -> usize {
-        self.tasks.iter().filter(|task| task.last != TaskStatus::Stopped).count()
+        self.tasks.iter().filter(|task| task.last != TaskStatus::Stopped && !self.silent.contains_key(&task.instance)).count()
     }
 
     fn healthy(&self) -> u32 {
         let counts = |task: &&TaskView| {
             task.desired == DesiredStatus::Running
                 && task.last == TaskStatus::Running
+                && !self.is_lost(task)
                 && task.started_at.is_some_and(|at| self.now.since(at) >= HEALTHY_AFTER)
         };
         u32::try_from(self.tasks.iter().filter(counts).count()).unwrap()
     }
 
+    fn is_lost(&self, task: &TaskView) -> bool {
+        task.lost_at.is_some_and(|at| at <= self.now)
+    }
+
     fn live(&self) -> u32 {
-        let counts = |task: &&TaskView| task.desired == DesiredStatus::Running && task.last != TaskStatus::Stopped;
+        let counts = |task: &&TaskView| task.desired == DesiredStatus::Running && task.last != TaskStatus::Stopped && !self.is_lost(task);
         u32::try_from(self.tasks.iter().filter(counts).count()).unwrap()
     }
 
@@ -96,12 +105,13 @@ impl World {
                 last: TaskStatus::Pending,
                 health: HealthStatus::Unknown,
                 has_check: false,
-                instance: ContainerInstanceId(self.next % 3),
+                instance: self.machine(),
                 zone: None,
                 created_at: self.now,
                 started_at: None,
                 stopped_at: None,
                 stop_code: None,
+                lost_at: None,
             };
             self.next += 1;
             self.tasks.push(task);
@@ -119,6 +129,33 @@ impl World {
         steps
     }
 
+    /// One of three machines that is heard of.
+    fn machine(&self) -> ContainerInstanceId {
+        let from = self.next % 3;
+        let mut all = (0..3).map(|more| ContainerInstanceId((from + more) % 3));
+        all.find(|id| !self.silent.contains_key(id)).expect("one is heard of")
+    }
+
+    /// A machine is not heard of any more; after `grace` seconds it counts as lost.
+    fn silence(&mut self, machine: u128, grace: i64) {
+        let lost_at = self.now.plus_millis(grace * 1_000);
+        self.silent.insert(ContainerInstanceId(machine), lost_at);
+        for task in self.tasks.iter_mut().filter(|task| task.instance == ContainerInstanceId(machine)) {
+            task.lost_at = Some(lost_at);
+        }
+    }
+
+    fn comes_back(&mut self, machine: u128) {
+        self.silent.remove(&ContainerInstanceId(machine));
+        for task in self.tasks.iter_mut().filter(|task| task.instance == ContainerInstanceId(machine)) {
+            task.lost_at = None;
+        }
+    }
+
+    fn on(&self, machine: u128) -> impl Iterator<Item = &TaskView> {
+        self.tasks.iter().filter(move |task| task.instance == ContainerInstanceId(machine))
+    }
+
     fn stop(&mut self, at: usize, code: StopCode) {
         let task = &mut self.tasks[at];
         task.desired = DesiredStatus::Stopped;
@@ -131,6 +168,9 @@ impl World {
     fn agents(&mut self) {
         for at in 0..self.tasks.len() {
             let task = &mut self.tasks[at];
+            if self.silent.contains_key(&task.instance) {
+                continue;
+            }
             match (task.desired, task.last) {
                 (DesiredStatus::Running, TaskStatus::Pending) => {
                     task.last = TaskStatus::Running;
@@ -256,6 +296,68 @@ fn tasks_that_never_run_are_throttled_ever_longer() {
 }
 
 #[test]
+fn tasks_of_a_lost_machine_are_replaced_and_told_to_stop_when_others_run() {
+    let mut world = World::new(service(3, 100, 200));
+    world.run(60);
+    world.silence(1, 5);
+    let waiting = world.step();
+    assert_eq!((waiting.start, waiting.wake_at), (0, Some(UnixMillis(65_000))), "the machine may come back");
+    world.now = UnixMillis(65_000);
+    let steps = world.step();
+    assert_eq!((steps.start, steps.stop.len()), (1, 0), "nothing is given up before its replacement runs");
+    world.agents();
+    let steps = world.step();
+    assert_eq!(steps.stop.len(), 1);
+    assert!(steps.stop[0].reason.starts_with("Container instance 00000000000000000000000000000001 is not heard of"), "{steps:?}");
+    world.step();
+    assert!(world.is_steady_on(1), "{:?}", world.plan(false).why);
+    world.comes_back(1);
+    world.run(5);
+    assert!(world.on(1).all(|task| task.last == TaskStatus::Stopped), "what was replaced ends where it comes back");
+    assert!(world.is_steady_on(1));
+}
+
+#[test]
+fn a_machine_that_comes_back_before_its_tasks_were_replaced_keeps_them() {
+    let mut world = World::new(service(3, 100, 200));
+    world.run(60);
+    world.silence(1, 5);
+    world.now = world.now.plus_millis(6_000);
+    assert_eq!(world.step().start, 1);
+    world.comes_back(1);
+    let steps = world.step();
+    let stopped = world.tasks.iter().find(|task| task.id == steps.stop[0].task).expect("a task of ours");
+    assert_eq!((steps.stop.len(), stopped.last), (1, TaskStatus::Pending), "the replacement goes, it has not run yet");
+    world.run(3);
+    assert!(world.is_steady_on(1));
+    assert!(world.on(1).any(|task| task.last == TaskStatus::Running));
+}
+
+#[test]
+fn a_service_that_has_no_other_machine_keeps_what_it_had() {
+    let mut world = World::new(service(3, 0, 200));
+    world.run(60);
+    world.room = 0;
+    (0..3).for_each(|machine| world.silence(machine, 1));
+    world.now = world.now.plus_millis(60_000);
+    let steps = world.plan(true);
+    assert_eq!((steps.start, steps.stop.len()), (3, 0));
+    (0..3).for_each(|machine| world.comes_back(machine));
+    assert!(world.plan(false).stop.is_empty() && world.plan(false).start == 0);
+}
+
+#[test]
+fn a_deployment_ends_though_an_old_task_is_on_a_lost_machine() {
+    let mut world = World::new(service(3, 50, 200));
+    world.run(60);
+    world.silence(2, 5);
+    world.deploy(2);
+    world.run(120);
+    assert!(world.is_steady_on(2), "{:?}", world.plan(false).why);
+    assert!(world.on(2).all(|task| task.desired == DesiredStatus::Stopped));
+}
+
+#[test]
 fn a_deleted_service_drains_and_ends() {
     let mut world = World::new(service(2, 100, 200));
     world.run(5);
@@ -270,6 +372,39 @@ fn a_deleted_service_drains_and_ends() {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    /// Machines fall silent and come back in the middle of a deployment: it ends all the same, and no decision of ours takes healthy
+    /// tasks below the minimum.
+    #[test]
+    fn a_deployment_survives_machines(
+        desired in 1_u32..12,
+        minimum in 0_u32..100,
+        losses in prop::collection::vec((0_i64..200, 0_u128..3, 1_i64..60), 0..6),
+    ) {
+        let mut world = World::new(service(desired, minimum, 200));
+        world.run(60);
+        let lower = world.service.percentages.lower(desired);
+        world.deploy(2);
+        let from = world.now;
+        for second in 0..1_000 {
+            for (at, machine, away) in &losses {
+                if second == *at && world.silent.len() < 2 {
+                    world.silence(*machine, 5);
+                }
+                if second == at + away {
+                    world.comes_back(*machine);
+                }
+            }
+            let before = world.healthy();
+            let steps = world.step();
+            prop_assert!(world.healthy() >= lower.min(before), "healthy {} of {before}, below {lower}: {steps:?}", world.healthy());
+            world.agents();
+            world.now = from.plus_millis((second + 1) * 1_000);
+        }
+        prop_assert!(world.silent.is_empty());
+        prop_assert!(world.is_steady_on(2), "{:?}", world.plan(false).why);
+        prop_assert!(world.tasks.iter().filter(|task| task.last != TaskStatus::Stopped).count() == usize::try_from(desired).unwrap());
+    }
 
     /// Whatever the numbers: a deployment never takes healthy tasks below the minimum, never makes more than the maximum, and ends.
     #[test]

@@ -93,7 +93,7 @@ impl Server {
         let mut work = JoinSet::new();
         work.spawn(Arc::clone(&self.checker).follow(store.watch(store.state().revision)));
         let environment = Environment { clock: Arc::new(self.clock.clone()), entropy: Arc::new(chance.part("ids", 0)), scope: scope() };
-        let config = ControlConfig { healthy_after: self.temper.healthy_after };
+        let config = ControlConfig { healthy_after: self.temper.healthy_after, ..ControlConfig::default() };
         let control = match Control::start(store.clone(), environment.clone(), config).await {
             Ok(control) => control,
             Err(error) => {

@@ -42,6 +42,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
                     status_reason: None,
                     agent_connected: false,
                     connection: 0,
+                    away: None,
                     registered: registered.clone(),
                     attributes: attributes.clone(),
                     registered_at: api.now(),

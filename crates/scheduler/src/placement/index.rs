@@ -278,6 +278,7 @@ mod tests {
             status_reason: None,
             agent_connected: true,
             connection: 0,
+            away: None,
             registered: Resources { cpu, memory, ports_tcp: [22].into(), ports_udp: BTreeSet::new() },
             attributes: [("ecs.availability-zone".to_owned(), Some(zone.to_owned())), ("cap".to_owned(), None)].into(),
             registered_at: UnixMillis(0),

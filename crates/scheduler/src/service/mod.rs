@@ -5,6 +5,7 @@
 //! `maximumPercent` rounds down and counts pending tasks, a task without health checks counts as healthy after it has run
 //! for a while (ECS: 40 seconds).
 
+mod absence;
 mod plan;
 mod throttle;
 
@@ -13,6 +14,7 @@ use berth_model::service::{Deployment, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, HealthStatus, StopCode, Task, TaskStatus};
 use berth_model::time::UnixMillis;
 
+pub use absence::AbsenceRules;
 pub use plan::plan;
 
 /// A task of the service as the planner sees it.
@@ -42,12 +44,14 @@ pub struct TaskView {
     pub stopped_at: Option<UnixMillis>,
     /// Why it stopped.
     pub stop_code: Option<StopCode>,
+    /// When its machine, whose agent is away, counts as lost: what was last seen of the task means nothing from then on.
+    pub lost_at: Option<UnixMillis>,
 }
 
 impl TaskView {
     /// What the planner sees of a task; `None` if it belongs to no service.
     #[must_use]
-    pub fn of(task: &Task, has_check: bool, health: HealthStatus) -> Option<Self> {
+    pub fn of(task: &Task, has_check: bool, health: HealthStatus, lost_at: Option<UnixMillis>) -> Option<Self> {
         Some(Self {
             id: task.id,
             deployment: task.service.as_ref()?.deployment,
@@ -61,12 +65,18 @@ impl TaskView {
             started_at: task.started_at,
             stopped_at: task.stopped_at,
             stop_code: task.stop_code,
+            lost_at,
         })
     }
 
     /// It runs or is on its way, and nobody asked it to stop.
     const fn is_live(&self) -> bool {
         matches!(self.desired, DesiredStatus::Running) && !matches!(self.last, TaskStatus::Stopped)
+    }
+
+    /// Its machine is lost.
+    fn is_lost(&self, now: UnixMillis) -> bool {
+        self.last != TaskStatus::Stopped && self.lost_at.is_some_and(|at| at <= now)
     }
 
     const fn is_running(&self) -> bool {

@@ -30,7 +30,7 @@ pub fn plan(view: &ServiceView<'_>, now: UnixMillis) -> ServicePlan {
     };
     match service.status {
         ServiceStatus::Active => plan_active(view, now, &mut plan),
-        ServiceStatus::Draining => plan_draining(view, &mut plan),
+        ServiceStatus::Draining => plan_draining(view, now, &mut plan),
         ServiceStatus::Inactive => {}
     }
     plan
@@ -54,7 +54,8 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     let service = view.service;
     let desired = service.desired_count;
     let primary = service.primary().id;
-    let live: Vec<_> = view.tasks.iter().filter(|task| task.is_live()).collect();
+    let (lost, live): (Vec<_>, Vec<_>) = view.tasks.iter().filter(|task| task.is_live()).partition(|task| task.is_lost(now));
+    plan.wake_at = live.iter().filter_map(|task| task.lost_at).min();
     let (new, old): (Vec<_>, Vec<_>) = live.iter().copied().partition(|task| task.deployment == primary);
     let new_count = count(&new);
 
@@ -69,9 +70,10 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     }
 
     let running = count_where(&new, |task| task.last == TaskStatus::Running);
-    let old_gone = !view.tasks.iter().any(|task| task.deployment != primary && task.last != TaskStatus::Stopped);
-    forget_ended_deployments(view, plan);
-    let reached = running == desired && new_count == desired && old_gone;
+    stop_lost(plan, &lost, running, desired, primary);
+    let old_gone = !view.tasks.iter().any(|task| task.deployment != primary && !is_gone(task, now));
+    forget_ended_deployments(view, now, plan);
+    let reached = running == desired && new_count == desired && old_gone && lost.is_empty();
     if reached {
         complete(service, plan, now);
     } else {
@@ -218,11 +220,38 @@ fn pick_surplus<'a>(candidates: &[&'a TaskView], live: &[&TaskView], surplus: u3
     picked
 }
 
+/// Nothing is to be waited for any more: it ended, or was told to end on a machine that is lost, where it ends should that come back.
+fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
+    task.last == TaskStatus::Stopped || (!task.is_live() && task.is_lost(now))
+}
+
+/// Tasks on lost machines count for nothing, so others are started for them; but they are told to stop only as those run. A machine that
+/// comes back before finds them wanted, and a service that has no other machine keeps what it had.
+fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: u32, primary: DeploymentId) {
+    let replaced = (running + count(lost)).saturating_sub(desired).min(count(lost));
+    if replaced < count(lost) {
+        plan.why.push(format!("{} of its tasks are on container instances whose agents are away", lost.len()));
+    }
+    let mut order = lost.to_vec();
+    order.sort_by_key(|task| (task.deployment == primary, task.last, task.created_at, task.id));
+    let replaced: Vec<_> = order.into_iter().take(usize::try_from(replaced).unwrap_or(usize::MAX)).collect();
+    if replaced.is_empty() {
+        return;
+    }
+    let named: Vec<_> = replaced.iter().map(|task| format!("(task {})", task.id)).collect();
+    plan.announcements.push(format!("has replaced {} tasks whose container instances are not heard of: {}.", named.len(), named.join(" ")));
+    plan.stop.extend(replaced.iter().map(|task| Stop {
+        task: task.id,
+        code: StopCode::ServiceSchedulerInitiated,
+        reason: format!("Container instance {} is not heard of; the task was replaced", task.instance),
+    }));
+}
+
 /// Older deployments leave the list when their last task is STOPPED; waiters count on it.
-fn forget_ended_deployments(view: &ServiceView<'_>, plan: &mut ServicePlan) {
+fn forget_ended_deployments(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     plan.deployments.retain(|deployment| {
         deployment.status == DeploymentStatus::Primary
-            || view.tasks.iter().any(|task| task.deployment == deployment.id && task.last != TaskStatus::Stopped)
+            || view.tasks.iter().any(|task| task.deployment == deployment.id && !is_gone(task, now))
     });
 }
 
@@ -236,11 +265,11 @@ fn complete(service: &Service, plan: &mut ServicePlan, now: UnixMillis) {
     }
 }
 
-fn plan_draining(view: &ServiceView<'_>, plan: &mut ServicePlan) {
+fn plan_draining(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     for task in view.tasks.iter().filter(|task| task.is_live()) {
         stop_tasks(plan, vec![task], task.deployment);
     }
-    forget_ended_deployments(view, plan);
+    forget_ended_deployments(view, now, plan);
     if view.tasks.iter().all(|task| task.last == TaskStatus::Stopped) {
         plan.status = ServiceStatus::Inactive;
     } else {
