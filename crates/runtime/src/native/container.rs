@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::images::store::ImageDefaults;
 use crate::native::bundle::{self, Machine, ProcessPlan};
 use crate::native::cgroups::Layout;
-use crate::native::monitor;
+use crate::native::monitor::{self, Sighting};
+use crate::native::starter::Starter;
 use crate::port::{ContainerId, ContainerSpec, ExecSpec, RunError};
 
 /// The killed processes of a container need some time to be gone from their cgroup.
@@ -19,6 +20,10 @@ const CGROUP_PAUSE: Duration = Duration::from_millis(10);
 
 /// After SIGKILL a process can only be held up by the kernel.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a start that an earlier life of the agent began may go on, and how often it is looked at.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a restarted agent needs to know; `container.json`.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -183,17 +188,47 @@ impl Container {
         self.folder.join("started").exists()
     }
 
-    /// Writes the mark before the shim is asked: an agent that dies meanwhile must find "lost", never "created".
+    /// Writes the mark before the shim is asked, and in it who that is: an agent that dies meanwhile must find a start that goes on, or
+    /// one that came to nothing, never "created" while a container comes up.
     ///
     /// # Errors
     /// Of the system.
-    pub fn mark_started(&self) -> io::Result<()> {
-        std::fs::write(self.folder.join("started"), "")
+    pub fn mark_started(&self, starter: Starter) -> io::Result<()> {
+        // Not in place: a mark that is cut off would name another process, or none.
+        let fresh = self.folder.join("started.new");
+        std::fs::write(&fresh, starter.to_text())?;
+        std::fs::rename(fresh, self.folder.join("started"))
+    }
+
+    /// What its folder says about it once no start is under way: one that an earlier life of the agent began may still be. Whoever calls
+    /// has its turn.
+    pub async fn settled_sighting(&self) -> Sighting {
+        let starter = std::fs::read_to_string(self.folder.join("started")).ok().and_then(|text| Starter::parse(&text));
+        let deadline = tokio::time::Instant::now() + START_TIMEOUT;
+        loop {
+            // In this order: what it wrote before its end is seen after it.
+            let goes_on = starter.is_some_and(Starter::is_alive);
+            let sighting = monitor::sight(&self.folder).await;
+            if !matches!(sighting, Sighting::Nothing) || !goes_on {
+                return sighting;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                // It must not come round later.
+                starter.into_iter().for_each(Starter::kill);
+            }
+            tokio::time::sleep(START_PAUSE).await;
+        }
+    }
+
+    /// Whether a start that was marked came to nothing before there could be anything of the container: the agent died before it had
+    /// asked the shim, which begins with the socket and with room for the exit file.
+    pub fn was_never_begun(&self) -> bool {
+        ["monitor.sock", "exit.json.new", "exit.json"].iter().all(|name| !self.folder.join(name).exists())
     }
 
     /// Back to "created", after a start that failed.
     pub fn reset(&self) {
-        for name in ["started", "monitor.sock"] {
+        for name in ["started", "monitor.sock", "exit.json.new"] {
             let _ = std::fs::remove_file(self.folder.join(name));
         }
         // A "volatile" overlay cannot be mounted again on what it left.
@@ -234,7 +269,7 @@ impl Container {
     /// With the step; calling again goes on.
     pub async fn remove(&self, cgroups: &Layout) -> io::Result<()> {
         let cgroup = &self.record.cgroup;
-        if self.was_started() && monitor::exit(&self.folder).is_none() {
+        if self.was_started() && !matches!(self.settled_sighting().await, Sighting::Exited(_)) {
             if monitor::signal(&self.folder, libc::SIGKILL).await? {
                 let ended = tokio::time::timeout(KILL_TIMEOUT, monitor::wait(&self.folder)).await;
                 ended.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not end after SIGKILL"))?;

@@ -11,6 +11,7 @@ pub mod monitor;
 mod mounts;
 pub mod seccomp;
 mod shim;
+mod starter;
 mod ulimits;
 
 use std::collections::HashMap;
@@ -151,12 +152,17 @@ impl NativeRuntime {
 
     async fn launch(&self, container: &Container) -> Result<Started, RunError> {
         let shares = self.task_cpu_shares(&container.record.spec.cgroup_parent);
-        match self.take_shim()?.start(&container.folder, shares).await {
+        let mark =
+            |shim: &Shim| container.mark_started(shim.starter()).map_err(|e| RunError::System(format!("mark the container started: {e}")));
+        let shim = self.take_shim()?;
+        mark(&shim)?;
+        match shim.start(&container.folder, shares).await {
             Ok(started) => Ok(started),
             Err(StartError::Failed(error)) => Err(error),
             // The one kept ready had been killed; nothing has happened yet, so another may try.
             Err(StartError::Vanished) => {
                 let shim = Shim::prepare(&self.shim).map_err(|e| RunError::System(e.to_string()))?;
+                mark(&shim)?;
                 match shim.start(&container.folder, shares).await {
                     Ok(started) => Ok(started),
                     Err(StartError::Failed(error)) => Err(error),
@@ -189,7 +195,7 @@ impl NativeRuntime {
     /// The state, where "lost" is certain: between the mark that a start leaves and its monitor's socket a container looks lost.
     /// `None` if it has been removed meanwhile.
     async fn settled_state(&self, container: &Container) -> Option<ContainerState> {
-        let state = self.state(container).await;
+        let state = state_of(container, monitor::sight(&container.folder).await);
         if state != ContainerState::Lost {
             return Some(state);
         }
@@ -205,13 +211,25 @@ impl NativeRuntime {
         Some(state)
     }
 
+    /// The state once no start is under way. Whoever calls has the container's turn.
     async fn state(&self, container: &Container) -> ContainerState {
-        match monitor::sight(&container.folder).await {
-            Sighting::Running(started) => ContainerState::Running(started),
-            Sighting::Exited(exit) => ContainerState::Exited(exit),
-            Sighting::Nothing if container.was_started() => ContainerState::Lost,
-            Sighting::Nothing => ContainerState::Created,
+        let state = state_of(container, container.settled_sighting().await);
+        if state == ContainerState::Lost && container.was_never_begun() {
+            // Nothing of it ever ran: it is as good as new.
+            container.reset();
+            return ContainerState::Created;
         }
+        state
+    }
+}
+
+/// What a sighting says of a container's state.
+fn state_of(container: &Container, sighting: Sighting) -> ContainerState {
+    match sighting {
+        Sighting::Running(started) => ContainerState::Running(started),
+        Sighting::Exited(exit) => ContainerState::Exited(exit),
+        Sighting::Nothing if container.was_started() => ContainerState::Lost,
+        Sighting::Nothing => ContainerState::Created,
     }
 }
 
@@ -277,12 +295,12 @@ impl Runtime for NativeRuntime {
         let container = self.container(id)?;
         let _turn = container.turn.lock().await;
         if container.was_started() {
-            return match self.state(&container).await {
-                ContainerState::Running(started) => Ok(started),
-                _ => Err(RunError::System(format!("container {id} has been started before"))),
-            };
+            match self.state(&container).await {
+                ContainerState::Running(started) => return Ok(started),
+                ContainerState::Created => {}
+                _ => return Err(RunError::System(format!("container {id} has been started before"))),
+            }
         }
-        container.mark_started().map_err(|e| RunError::System(format!("mark the container started: {e}")))?;
         let result = self.launch(&container).await;
         if result.is_err() {
             self.machine.cgroups.kill(&container.record.cgroup);

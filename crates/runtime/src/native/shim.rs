@@ -13,6 +13,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
 use crate::native::monitor::time;
+use crate::native::starter::Starter;
 use crate::port::{ExecOutcome, RunError, Started};
 
 /// A start takes milliseconds; a minute means that something in the kernel or on the disk hangs.
@@ -58,7 +59,7 @@ impl Program {
 
     /// Starts it with a socket as its stdin and lets it be reaped whenever it, or the monitor it becomes, ends. The second part
     /// ends it when something is sent through it.
-    fn spawn(&self, mode: &str, stdout: Stdio, stderr: Stdio) -> io::Result<(UnixStream, oneshot::Sender<()>)> {
+    fn spawn(&self, mode: &str, stdout: Stdio, stderr: Stdio) -> io::Result<(UnixStream, oneshot::Sender<()>, Option<Starter>)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         // Nothing but program and arguments: so the standard library takes posix_spawn, which does not copy the agent's memory map.
@@ -72,6 +73,7 @@ impl Program {
             .kill_on_drop(false)
             .spawn()
             .map_err(|e| io::Error::new(e.kind(), format!("run berth-shim: {e}")))?;
+        let starter = child.id().and_then(|pid| Starter::of(i32::try_from(pid).ok()?).ok());
         let (end, ended) = oneshot::channel();
         tokio::spawn(async move {
             tokio::select! {
@@ -79,7 +81,7 @@ impl Program {
                 Ok(()) = ended => drop(child.kill().await),
             }
         });
-        Ok((UnixStream::from_std(ours)?, end))
+        Ok((UnixStream::from_std(ours)?, end, starter))
     }
 }
 
@@ -97,6 +99,7 @@ enum Reply {
 pub struct Shim {
     socket: UnixStream,
     end: oneshot::Sender<()>,
+    starter: Starter,
 }
 
 impl Shim {
@@ -105,8 +108,14 @@ impl Shim {
     /// # Errors
     /// Of the system.
     pub fn prepare(program: &Program) -> io::Result<Shim> {
-        let (socket, end) = program.spawn("start", Stdio::null(), Stdio::null())?;
-        Ok(Shim { socket, end })
+        let (socket, end, starter) = program.spawn("start", Stdio::null(), Stdio::null())?;
+        let starter = starter.ok_or_else(|| io::Error::other("the shim ended at once"))?;
+        Ok(Shim { socket, end, starter })
+    }
+
+    /// The process that will make the container, and watch it.
+    pub fn starter(&self) -> Starter {
+        self.starter
     }
 
     /// Has it make the container whose folder is `folder`; returns when the container's program executes. `task_cpu_shares` is what
@@ -174,7 +183,7 @@ pub async fn exec(program: &Program, request: &[u8], timeout: Duration, output_l
     let (writer, mut output) = pipe::pipe().map_err(|e| system("make the output pipe", e))?;
     let writer = writer.into_blocking_fd().map_err(|e| system("make the output pipe", e))?;
     let second = writer.try_clone().map_err(|e| system("make the output pipe", e))?;
-    let (mut socket, _end) = program.spawn("exec", writer.into(), second.into()).map_err(|e| system("start the shim", e))?;
+    let (mut socket, _end, _) = program.spawn("exec", writer.into(), second.into()).map_err(|e| system("start the shim", e))?;
     socket.write_all(request).await.map_err(|e| system("talk to the shim", e))?;
     socket.shutdown().await.map_err(|e| system("talk to the shim", e))?;
 

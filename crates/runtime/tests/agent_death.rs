@@ -1,0 +1,131 @@
+//! An agent that dies in the middle of a start: its next life finds the container running, or as good as new, never lost.
+//!
+//! Alone in its process, since it looks for this process's shim.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_runtime::conformance::fixture::{Packing, TestRegistry, busybox};
+use berth_runtime::conformance::plain_spec;
+use berth_runtime::native::{NativeConfig, NativeRuntime};
+use berth_runtime::port::{ContainerId, ContainerState, PullBehavior, PullRequest, Runtime};
+
+fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("BERTH_SHIM_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let test = std::env::current_exe().expect("a test has a path");
+        test.parent().and_then(Path::parent).expect("target/<profile>/deps").to_owned()
+    });
+    folder.join(name)
+}
+
+struct Sweep(String);
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let Ok(cgroups) = berth_runtime::native::cgroups::Layout::detect() else { return };
+        cgroups.sweep(&self.0);
+    }
+}
+
+/// The shim that this process keeps ready.
+async fn ready_shim() -> i32 {
+    for _ in 0..2_000 {
+        for process in std::fs::read_dir("/proc").expect("processes can be listed").flatten() {
+            let Ok(pid) = process.file_name().to_string_lossy().parse::<i32>() else { continue };
+            let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let is_child = read("status").contains(&format!("\nPPid:\t{}\n", std::process::id()));
+            if is_child && read("cmdline").starts_with("berth-shim\0start\0") {
+                return pid;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no shim is kept ready");
+}
+
+fn signal(pid: i32, number: i32) {
+    // SAFETY: plain kill of a process that this test's runtime started.
+    assert_eq!(unsafe { libc::kill(pid, number) }, 0, "signal {number} to {pid}");
+}
+
+/// Creates a container, begins to start it with a shim that stands still, and lets the agent die; gives the shim.
+async fn die_while_starting(config: &NativeConfig, digest: &str, id: &str) -> (ContainerId, i32) {
+    let runtime = Arc::new(NativeRuntime::open(config.clone()).expect("open"));
+    let mut spec = plain_spec(id, digest);
+    spec.command = Some(vec!["/bin/sleep".into(), "1000".into()]);
+    let id = spec.id.clone();
+    runtime.create(spec).await.expect("create");
+    let shim = ready_shim().await;
+    signal(shim, libc::SIGSTOP);
+    let start = tokio::spawn({
+        let (runtime, id) = (Arc::clone(&runtime), id.clone());
+        async move { runtime.start(&id).await.map(drop) }
+    });
+    let mark = config.data_dir.join("containers").join(&id.0).join("started");
+    while !mark.exists() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The request is on its way right after the mark.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!start.is_finished(), "the shim stands still");
+    start.abort();
+    let _ = start.await;
+    drop(Arc::into_inner(runtime).expect("nobody else has it"));
+    (id, shim)
+}
+
+async fn state(runtime: &NativeRuntime, id: &ContainerId) -> Option<ContainerState> {
+    runtime.list().await.expect("list").into_iter().find(|seen| seen.id == *id).map(|seen| seen.state)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_in_between_is_seen_to_its_end() {
+    // SAFETY: no memory arguments.
+    let is_root = unsafe { libc::geteuid() == 0 };
+    let (true, Some(layer)) = (is_root, busybox()) else {
+        println!("SKIPPED (needs root and busybox-static): an agent that dies while it starts a container");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = NativeConfig {
+        data_dir: folder.path().join("data"),
+        cgroup_root: format!("berth-test-death-{}", std::process::id()),
+        shim: program("berth-shim"),
+        monitor: program("berth-monitor"),
+        berth_registry: None,
+    };
+    let _sweep = Sweep(config.cgroup_root.clone());
+    let registry = TestRegistry::start().await;
+    registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
+    let digest = {
+        let runtime = NativeRuntime::open(config.clone()).expect("open");
+        let reference = format!("{}/busybox:1", registry.host());
+        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None }).await.expect("pull").digest
+    };
+
+    // The shim goes on after the agent's death: the container runs, and the next life finds it.
+    let (id, shim) = die_while_starting(&config, &digest, "goes-on").await;
+    let runtime = NativeRuntime::open(config.clone()).expect("open again");
+    let (seen, ()) = tokio::join!(state(&runtime, &id), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        signal(shim, libc::SIGCONT);
+    });
+    assert!(matches!(seen, Some(ContainerState::Running(_))), "{seen:?}");
+    runtime.signal(&id, libc::SIGKILL).await.expect("signal");
+    assert_eq!(runtime.wait(&id).await.expect("its end was seen").code, 137);
+    runtime.remove(&id).await.expect("remove");
+    drop(runtime);
+
+    // The shim dies as well, before it has begun: the container can be started as if nothing had been.
+    let (id, shim) = die_while_starting(&config, &digest, "never-began").await;
+    let runtime = NativeRuntime::open(config.clone()).expect("open again");
+    let (seen, ()) = tokio::join!(state(&runtime, &id), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        signal(shim, libc::SIGKILL);
+    });
+    assert_eq!(seen, Some(ContainerState::Created));
+    runtime.start(&id).await.expect("start");
+    assert!(matches!(state(&runtime, &id).await, Some(ContainerState::Running(_))));
+    runtime.remove(&id).await.expect("remove");
+}
