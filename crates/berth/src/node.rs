@@ -44,7 +44,7 @@ impl Node {
             shim: program("berth-shim")?,
             monitor: program("berth-monitor")?,
             berth_registry: Some(BerthRegistry {
-                endpoint: config.backend.clone(),
+                endpoints: config.backend.split(',').map(str::to_owned).collect(),
                 credentials: RegistryCredentials {
                     username: config.access_key.id.clone(),
                     password: config.access_key.secret.expose().to_owned(),

@@ -118,9 +118,10 @@ async fn berths_own_registry_is_asked_first() {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let registry = TestRegistry::start().await;
+    // One server that is down, one that does not have the image, and one that does.
+    let (other, registry) = (TestRegistry::start().await, TestRegistry::start().await);
     let own = BerthRegistry {
-        endpoint: format!("http://{}", registry.host()),
+        endpoints: vec!["http://127.0.0.1:9".to_owned(), format!("http://{}", other.host()), format!("http://{}", registry.host())],
         credentials: RegistryCredentials { username: "AWS".into(), password: "secret".into() },
         account: "000000000000".into(),
         region: "us-east-1".into(),

@@ -39,8 +39,8 @@ const MAX_CLIENTS: usize = 32;
 /// Berth's own registry, asked first for names without a registry host.
 #[derive(Debug, Clone)]
 pub struct BerthRegistry {
-    /// `http://host:port`.
-    pub endpoint: String,
+    /// `http://host:port`, one for each server: they share their records, but each has a registry of its own.
+    pub endpoints: Vec<String>,
     /// For HTTP Basic authentication.
     pub credentials: RegistryCredentials,
     /// The account whose ECR host names mean this registry alone.
@@ -206,16 +206,31 @@ impl Repository<'_> {
         Ok(bytes)
     }
 
+    /// Asks Berth's own registry: every server until one has it. What one of them says it does not have is not there, though another
+    /// cannot be reached: a server that is down must not keep images of other registries from being found.
     async fn ask(&self, method: reqwest::Method, what: &str) -> Result<reqwest::Response, PullError> {
+        let Remote::Own { own, .. } = &self.remote else { unreachable!("only for Berth's own registry") };
+        let mut refusal = None;
+        for endpoint in &own.endpoints {
+            match self.ask_at(endpoint, method.clone(), what).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if refusal.is_none() || !matches!(error, PullError::Unreachable(_)) => refusal = Some(error),
+                Err(_) => {}
+            }
+        }
+        Err(refusal.unwrap_or_else(|| PullError::Unreachable("no server of Berth is known".to_owned())))
+    }
+
+    async fn ask_at(&self, endpoint: &str, method: reqwest::Method, what: &str) -> Result<reqwest::Response, PullError> {
         let Remote::Own { client, own } = &self.remote else { unreachable!("only for Berth's own registry") };
-        let url = format!("{}/v2/{}/{what}", own.endpoint.trim_end_matches('/'), self.name);
+        let url = format!("{}/v2/{}/{what}", endpoint.trim_end_matches('/'), self.name);
         let answer = client
             .request(method, &url)
             .basic_auth(&own.credentials.username, Some(&own.credentials.password))
             .header(reqwest::header::ACCEPT, MANIFEST_TYPES.join(", "))
             .send()
             .await
-            .map_err(|e| PullError::Unreachable(format!("{}: {}", own.endpoint, chain(&e))))?;
+            .map_err(|e| PullError::Unreachable(format!("{endpoint}: {}", chain(&e))))?;
         match answer.status().as_u16() {
             200..=299 => Ok(answer),
             404 => Err(PullError::NotFound(format!("{}:{what}", self.name))),
