@@ -21,6 +21,54 @@ pub enum Kind {
     Volatile,
 }
 
+/// Stops what a backend writes to, as a disk does whose sync does not end, and lets it go on.
+pub trait SlowDisk {
+    /// From here on nothing more becomes durable. Returns when that is so.
+    fn hold(&self);
+    /// It goes on.
+    fn release(&self);
+}
+
+/// Commits while the disk stands still: they wait in a bounded queue, what is too much is refused at once, nothing of what waits is
+/// shown, and all of it happens in its order once the disk goes on.
+///
+/// # Panics
+/// If the backend does not conform; the message says where.
+pub async fn a_slow_disk_holds_commits_back(store: &Store, disk: &impl SlowDisk) {
+    /// Far more than any backend lets wait.
+    const MANY: i64 = 50_000;
+    let before = store.commit(put("a", 0)).await.expect("a commit on a quick disk");
+    disk.hold();
+    let mut waiting = Vec::new();
+    let mut refused = None;
+    for at in 1..MANY {
+        match store.enqueue(put("a", at)) {
+            Ok(outcome) => waiting.push(outcome),
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    assert_eq!(refused, Some(CommitError::Overloaded), "the queue is bounded");
+    assert_eq!(shown(store, "a"), Some((0, before, 1)), "reads go on, and show what is durable");
+    assert!(store.watch(before).poll().expect("not behind").is_empty(), "nobody is told of what is not durable");
+    for outcome in &mut waiting {
+        let early = outcome.try_recv();
+        assert_eq!(early, Err(tokio::sync::oneshot::error::TryRecvError::Empty), "nothing is acknowledged that is not durable");
+    }
+    disk.release();
+    let (count, mut last) = (waiting.len(), before);
+    for outcome in waiting {
+        let revision = outcome.await.expect("an outcome").expect("what was taken is written");
+        assert!(revision > last, "in the order in which it was queued");
+        last = revision;
+    }
+    let count = i64::try_from(count).expect("some thousands");
+    assert_eq!(shown(store, "a").map(|shown| (shown.0, shown.1)), Some((count, last)), "the last one stays");
+    assert!(store.commit(put("a", -1)).await.is_ok(), "there is room again");
+}
+
 /// Runs all checks. `open(n)` opens the n-th data set.
 ///
 /// # Panics

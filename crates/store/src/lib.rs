@@ -20,18 +20,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use parking_lot::{RwLock, RwLockReadGuard};
-use tokio::sync::{oneshot, watch as tokio_watch};
+use tokio::sync::oneshot;
 
 pub use backend::{Backend, BackendError, Memory};
-pub use etcd::{EtcdAddress, EtcdSettings};
-pub use membership::{Membership, PeerNumber};
+pub use etcd::{EtcdAccess, EtcdAddress, EtcdSettings, EtcdTls, EtcdUrl, EtcdUser, Fate, Line, SimulatedEtcd, UrlError, Witness};
+pub use membership::{Membership, MembershipWatch, PeerNumber};
 pub use meter::Meter;
 pub use sqlite::Sqlite;
 pub use state::{ClusterIndex, Entry, State};
 pub use transaction::{Change, CommitError, Expect, Revision, Transaction};
 pub use watch::{Commit, Compacted, Watcher};
 
-use crate::writer::{Job, Writer};
+use crate::membership::Board;
+use crate::writer::Writer;
 
 /// What happens before a commit is written and before its caller learns of it; see [`Store::with_pauses`].
 pub type Pause = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -57,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) state: RwLock<State>,
     pub(crate) log: watch::Log,
     pub(crate) meter: Meter,
-    pub(crate) membership: tokio_watch::Sender<Membership>,
+    pub(crate) membership: Board,
 }
 
 impl Store {
@@ -91,6 +92,22 @@ impl Store {
         let shared = Arc::new(Shared::new(State::default(), nobody));
         let peer = etcd::Peer::start(settings, Arc::clone(&shared))?;
         Ok(Self { shared, desk: Desk::Etcd(Arc::new(peer)), pause: None })
+    }
+
+    /// [`Store::open_etcd`] in a simulation: over an etcd cluster in memory, on the caller's runtime, with a way to each of its
+    /// members. The future is all of the peer's own work and has to run; whoever drops it kills the peer.
+    ///
+    /// # Errors
+    /// [`BackendError`] if nothing arrives for too long.
+    pub async fn open_simulated(
+        etcd: &Arc<SimulatedEtcd>,
+        settings: EtcdSettings,
+        lines: Vec<Arc<dyn Line>>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), BackendError> {
+        let nobody = Membership { me: 0, leads: false, living: Default::default() };
+        let shared = Arc::new(Shared::new(State::default(), nobody));
+        let (peer, work) = etcd::Peer::simulate(etcd, settings, lines, Arc::clone(&shared)).await?;
+        Ok((Self { shared, desk: Desk::Etcd(Arc::new(peer)), pause: None }, work))
     }
 
     /// The same store, whose [`Store::commit`] takes its time, as a disk or a network does: others may commit meanwhile, and a caller
@@ -152,7 +169,7 @@ impl Store {
         match &self.desk {
             Desk::Local(writer) => {
                 let (reply, outcome) = oneshot::channel();
-                writer.send(Job { transaction, reply })?;
+                writer.send(transaction, reply)?;
                 Ok(outcome)
             }
             Desk::Etcd(peer) => peer.enqueue(transaction),
@@ -172,8 +189,8 @@ impl Store {
     /// Which peers share the store, and whether this one runs the loops; the receiver is told of every change. What is
     /// said here is never older than what [`Store::state`] shows.
     #[must_use]
-    pub fn membership(&self) -> tokio_watch::Receiver<Membership> {
-        self.shared.membership.subscribe()
+    pub fn membership(&self) -> MembershipWatch {
+        self.shared.membership.watch()
     }
 
     /// This peer runs the loops. Always true where one process has the store for itself.
@@ -215,8 +232,9 @@ impl Store {
 }
 
 fn load(backend: &mut impl Backend) -> Result<Arc<Shared>, BackendError> {
-    let mut state = State::default();
-    backend.load(&mut |write| state.apply(write))?;
+    let mut loading = state::Loading::new();
+    backend.load(&mut |write| loading.take(write))?;
+    let mut state = loading.finish();
     state.revision = backend.revision()?;
     Ok(Arc::new(Shared::new(state, Membership::alone())))
 }
@@ -224,7 +242,7 @@ fn load(backend: &mut impl Backend) -> Result<Arc<Shared>, BackendError> {
 impl Shared {
     fn new(state: State, membership: Membership) -> Self {
         let log = watch::Log::new(state.revision);
-        Self { log, state: RwLock::new(state), meter: Meter::default(), membership: tokio_watch::Sender::new(membership) }
+        Self { log, state: RwLock::new(state), meter: Meter::default(), membership: Board::new(membership) }
     }
 }
 

@@ -4,14 +4,20 @@
 //! records belong. The table `records`, by key, gets the newest of each record later, when nothing waits or when the log
 //! has become long; then the log's rows go. What is there is the records with the log's writes on top.
 
+mod load;
+mod strings;
+
 use std::collections::HashMap;
+use std::fmt;
+use std::io::Write as _;
 use std::path::Path;
 
 use berth_model::record::{Key, Record};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::backend::{Backend, BackendError, Stored, Write};
+use self::load::Parsed;
+use crate::backend::{Backend, BackendError, Encoder, Stored, Write};
 use crate::transaction::Revision;
 
 /// The newest schema that this code writes; kept in `user_version`.
@@ -27,6 +33,8 @@ const PAGE_CONTENT: usize = 4_000;
 const LONG_LOG: usize = 64 * 1024 * 1024;
 /// Records moved on at once: about a millisecond.
 const FOLD: usize = 128;
+/// Records moved on for each that is written while the log is long, so that it gets shorter however much is written.
+const FASTER: usize = 2;
 /// Bytes of a file up to which its whole structure is checked at every start: a few hundredths of a second. Beyond, a start
 /// rests on the sums, which are checked with every record that is read.
 const CHECKED: u64 = 64 * 1024 * 1024;
@@ -48,6 +56,8 @@ pub struct Sqlite {
     log_bytes: usize,
     wal_pages: usize,
     wal_is_made: bool,
+    /// Housekeeping failed when it was last tried, and that was said.
+    housekeeping_fails: bool,
     row: Vec<u8>,
 }
 
@@ -58,15 +68,7 @@ struct Folding {
     bytes: usize,
 }
 
-/// A write in a row of the log.
-#[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Logged<'a> {
-    Put { record: &'a Record, created: Revision, modified: Revision, version: u64 },
-    Touch { key: String, modified: Revision, version: u64 },
-    Delete { key: String },
-}
-
+/// A write in a row of the log, as it is read.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Found {
@@ -113,6 +115,7 @@ impl Sqlite {
             log_bytes: 0,
             wal_pages: 0,
             wal_is_made: false,
+            housekeeping_fails: false,
             row: Vec::new(),
         })
     }
@@ -137,27 +140,13 @@ impl Sqlite {
         Ok(count)
     }
 
-    fn append(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<()> {
+    fn append(&mut self, writes: &[Write], encoded: &[Option<Vec<u8>>], revision: Revision) -> rusqlite::Result<()> {
         self.row.clear();
-        let logged: Vec<Logged<'_>> = writes.iter().map(Logged::of).collect();
-        serde_json::to_writer(&mut self.row, &logged).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        write_row(&mut self.row, writes, encoded).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         // A statement of its own is a transaction of its own.
         let mut append = self.connection.prepare_cached("INSERT INTO log (revision, writes, sum) VALUES (?1, ?2, ?3)")?;
         append.execute(params![number(revision.0), self.row, crc32fast::hash(&self.row)])?;
         Ok(())
-    }
-
-    fn remember(&mut self, write: Write) {
-        match (self.fresh.get_mut(&write.key()), write) {
-            (Some(Write::Put(stored)), Write::Touch { modified, version, .. }) => {
-                stored.modified = modified;
-                stored.version = version;
-            }
-            (Some(known), write) => *known = write,
-            (None, write) => {
-                self.fresh.insert(write.key(), write);
-            }
-        }
     }
 
     /// Moves some of the log's content on into the table of records; whether there is more.
@@ -193,20 +182,60 @@ impl Sqlite {
     }
 
     /// Writes SQLite's log back into the file.
-    fn checkpoint(&mut self) {
-        let outcome = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1));
-        match outcome {
-            Ok(_) => self.wal_pages = 0,
-            // Not fatal: the log keeps everything and the next checkpoint tries again.
-            Err(error) => tracing::warn!(%error, "cannot write the store's log back"),
+    fn checkpoint(&mut self) -> rusqlite::Result<()> {
+        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1))?;
+        self.wal_pages = 0;
+        Ok(())
+    }
+
+    /// While the log is long: moves more records on than are written.
+    fn keep_log_short(&mut self, written: usize) -> rusqlite::Result<()> {
+        let mut left = written * FASTER;
+        while self.log_bytes > LONG_LOG {
+            self.fold()?;
+            if self.wal_pages > CHECKPOINT_PAGES {
+                self.checkpoint()?;
+            }
+            left = left.saturating_sub(FOLD);
+            if left == 0 {
+                break;
+            }
         }
+        Ok(())
+    }
+
+    /// A piece of what is done when nothing waits; whether there is more.
+    fn tidy(&mut self) -> rusqlite::Result<bool> {
+        if !self.wal_is_made {
+            self.make_wal()?;
+            self.wal_is_made = true;
+        }
+        let more = self.fold()?;
+        if !more || self.wal_pages > CHECKPOINT_PAGES {
+            self.checkpoint()?;
+        }
+        Ok(more)
+    }
+
+    /// Says that housekeeping fails, and that it goes on: each once, not at every try of what may be hours on a full disk. It is never
+    /// fatal: the log keeps everything, and the next try comes.
+    fn heed(&mut self, outcome: rusqlite::Result<bool>) -> bool {
+        let failed = outcome.as_ref().err().map(ToString::to_string);
+        match (std::mem::replace(&mut self.housekeeping_fails, failed.is_some()), failed) {
+            (false, Some(error)) => tracing::warn!(%error, "cannot move the store's log to where it belongs; it is tried again"),
+            (true, None) => tracing::info!("the store's log is moved to where it belongs again"),
+            _ => {}
+        }
+        outcome.unwrap_or(false)
     }
 
     fn last_revision(&self) -> rusqlite::Result<Revision> {
-        // A file of the first schema says it in the records alone.
-        let newest = "SELECT max(last, (SELECT coalesce(max(revision), 0) FROM log), (SELECT coalesce(max(modified), 0) FROM records))
-                      FROM revision";
-        let last: i64 = self.connection.query_row(newest, [], |row| row.get(0))?;
+        let newest = "SELECT max(last, (SELECT coalesce(max(revision), 0) FROM log)) FROM revision";
+        let mut last: i64 = self.connection.query_row(newest, [], |row| row.get(0))?;
+        if last == 0 {
+            // A file of the first schema says it in the records alone; to look through all of them takes half a second a million.
+            last = self.connection.query_row("SELECT coalesce(max(modified), 0) FROM records", [], |row| row.get(0))?;
+        }
         Ok(Revision(u64::try_from(last).unwrap_or(0)))
     }
 }
@@ -267,6 +296,48 @@ fn write_record(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
     Ok(())
 }
 
+/// A row of the log, as [`Found`] is read: a list of writes, around the records' own JSON where that was made before.
+fn write_row(row: &mut Vec<u8>, writes: &[Write], encoded: &[Option<Vec<u8>>]) -> serde_json::Result<()> {
+    let rest = |row: &mut Vec<u8>, text: fmt::Arguments<'_>| row.write_fmt(text).map_err(serde_json::Error::io);
+    row.push(b'[');
+    for (at, (write, encoded)) in writes.iter().zip(encoded.iter().map(Option::as_deref).chain(std::iter::repeat(None))).enumerate() {
+        if at > 0 {
+            row.push(b',');
+        }
+        match write {
+            Write::Put(Stored { record, created, modified, version }) => {
+                row.extend_from_slice(b"{\"put\":{\"record\":");
+                match encoded {
+                    Some(json) => row.extend_from_slice(json),
+                    None => serde_json::to_writer(&mut *row, record)?,
+                }
+                rest(row, format_args!(",\"created\":{created},\"modified\":{modified},\"version\":{version}}}}}"))?;
+            }
+            Write::Touch { key, modified, version } => {
+                // A key has no character that JSON would escape.
+                rest(row, format_args!("{{\"touch\":{{\"key\":\"{key}\",\"modified\":{modified},\"version\":{version}}}}}"))?;
+            }
+            Write::Delete(key) => rest(row, format_args!("{{\"delete\":{{\"key\":\"{key}\"}}}}"))?,
+        }
+    }
+    row.push(b']');
+    Ok(())
+}
+
+/// Keeps the newest write of a record.
+fn remember(fresh: &mut HashMap<Key, Write>, write: Write) {
+    match (fresh.get_mut(&write.key()), write) {
+        (Some(Write::Put(stored)), Write::Touch { modified, version, .. }) => {
+            stored.modified = modified;
+            stored.version = version;
+        }
+        (Some(known), write) => *known = write,
+        (None, write) => {
+            fresh.insert(write.key(), write);
+        }
+    }
+}
+
 /// Makes what the newest schema has and the file of schema `found` has not. 0 is an empty file; 1 had no log and no sums.
 fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
     if found == SCHEMA {
@@ -314,18 +385,6 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-impl<'a> Logged<'a> {
-    fn of(write: &'a Write) -> Self {
-        match write {
-            Write::Put(Stored { record, created, modified, version }) => {
-                Self::Put { record, created: *created, modified: *modified, version: *version }
-            }
-            Write::Touch { key, modified, version } => Self::Touch { key: key.to_string(), modified: *modified, version: *version },
-            Write::Delete(key) => Self::Delete { key: key.to_string() },
-        }
-    }
-}
-
 impl Found {
     fn write(self) -> Result<Write, berth_model::record::KeyError> {
         Ok(match self {
@@ -343,84 +402,52 @@ impl Backend for Sqlite {
     }
 
     fn load(&mut self, sink: &mut dyn FnMut(Write)) -> Result<(), BackendError> {
-        let io = |error: rusqlite::Error| match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt) => BackendError::Damaged { at: "the records".to_owned(), reason: error.to_string() },
-            _ => BackendError::Io(error.to_string()),
-        };
-        let damaged = |at: &str, reason: &dyn std::fmt::Display| BackendError::Damaged { at: at.to_owned(), reason: reason.to_string() };
-        {
-            let mut select = self.connection.prepare("SELECT key, created, modified, version, body, sum FROM records").map_err(io)?;
-            let mut rows = select.query([]).map_err(io)?;
-            while let Some(row) = rows.next().map_err(io)? {
-                let counter = |column: usize| row.get::<_, i64>(column).map(|value| u64::try_from(value).unwrap_or(0)).map_err(io);
-                let key = || row.get::<_, String>(0).unwrap_or_default();
-                let body = row.get_ref(4).map_err(io)?.as_str().map_err(|error| damaged(&key(), &error))?;
-                let sum: Option<u32> = row.get(5).map_err(io)?;
-                if sum.is_some_and(|sum| sum != crc32fast::hash(body.as_bytes())) {
-                    return Err(damaged(&key(), &WRONG_SUM));
-                }
-                let record: Record = serde_json::from_str(body).map_err(|error| damaged(&key(), &error))?;
-                let stored = Stored { record, created: Revision(counter(1)?), modified: Revision(counter(2)?), version: counter(3)? };
-                sink(Write::Put(stored));
-            }
-        }
-        let mut found = Vec::new();
-        {
-            let mut select = self.connection.prepare("SELECT revision, writes, sum FROM log ORDER BY revision").map_err(io)?;
-            let mut rows = select.query([]).map_err(io)?;
-            while let Some(row) = rows.next().map_err(io)? {
-                let at = format!("log/{}", row.get::<_, i64>(0).map_err(io)?);
-                let body = row.get_ref(1).map_err(io)?.as_blob().map_err(|error| damaged(&at, &error))?;
-                if row.get::<_, u32>(2).map_err(io)? != crc32fast::hash(body) {
-                    return Err(damaged(&at, &WRONG_SUM));
-                }
-                self.log_bytes += body.len();
-                let writes: Vec<Found> = serde_json::from_slice(body).map_err(|error| damaged(&at, &error))?;
+        let Self { connection, fresh, log_bytes, .. } = self;
+        load::load(connection, &mut |parsed| match parsed {
+            Parsed::Records(writes) => writes.into_iter().for_each(&mut *sink),
+            Parsed::Log { writes, bytes } => {
+                *log_bytes += bytes;
                 for write in writes {
-                    found.push(write.write().map_err(|error| damaged(&at, &error))?);
+                    sink(write.clone());
+                    remember(fresh, write);
                 }
             }
-        }
-        for write in found {
-            sink(write.clone());
-            self.remember(write);
-        }
-        Ok(())
+        })
     }
 
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError> {
-        self.append(writes, revision).map_err(refused)?;
+        self.persist_encoded(writes, &[], revision)
+    }
+
+    fn encoder(&self) -> Option<Encoder> {
+        Some(|record| serde_json::to_vec(record).ok())
+    }
+
+    fn persist_encoded(&mut self, writes: &[Write], encoded: &[Option<Vec<u8>>], revision: Revision) -> Result<(), BackendError> {
+        self.append(writes, encoded, revision).map_err(refused)?;
         self.last = revision;
         self.log_bytes += self.row.len();
         self.wal_pages += self.row.len() / PAGE_CONTENT + 3;
         for write in writes {
-            self.remember(write.clone());
+            remember(&mut self.fresh, write.clone());
         }
-        if self.log_bytes > LONG_LOG
-            && let Err(error) = self.fold()
-        {
-            // The commit stands, and the log keeps it.
-            tracing::warn!(%error, "cannot move the store's log into its table");
+        let mut outcome = self.keep_log_short(writes.len());
+        if outcome.is_ok() && self.wal_pages > CHECKPOINT_PAGES {
+            outcome = self.checkpoint();
         }
-        if self.wal_pages > CHECKPOINT_PAGES {
-            self.checkpoint();
+        // Whatever came of it: the commit stands.
+        if outcome.is_err() || self.log_bytes > LONG_LOG {
+            self.heed(outcome.map(|()| false));
         }
         Ok(())
     }
 
     fn idle(&mut self) -> bool {
-        if !std::mem::replace(&mut self.wal_is_made, true)
-            && let Err(error) = self.make_wal()
-        {
-            tracing::warn!(%error, "cannot make room for the store's log; commits take longer");
+        // A store that was only opened, and has no log, needs nothing.
+        if self.log_bytes == 0 && self.wal_pages == 0 {
+            return false;
         }
-        let more = self.fold().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot move the store's log into its table");
-            false
-        });
-        if !more || self.wal_pages > CHECKPOINT_PAGES {
-            self.checkpoint();
-        }
-        more
+        let outcome = self.tidy();
+        self.heed(outcome)
     }
 }

@@ -1,5 +1,7 @@
 //! The whole state in memory, with the indexes that readers need.
 
+mod loading;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use berth_model::service::{Service, ServiceEvent};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 
+pub(crate) use self::loading::Loading;
 use crate::backend::{Stored, Write};
 use crate::transaction::Revision;
 

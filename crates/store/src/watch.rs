@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::Shared;
 use crate::transaction::{Change, Revision};
@@ -30,7 +30,6 @@ pub struct Compacted;
 
 pub(crate) struct Log {
     kept: Mutex<Kept>,
-    newest: watch::Sender<Revision>,
     /// Wakes watchers in the order in which they came to wait, the same each time; tokio's `watch` wakes its receivers in an order of chance.
     grown: Notify,
 }
@@ -45,16 +44,11 @@ struct Kept {
 impl Log {
     pub(crate) fn new(revision: Revision) -> Self {
         let kept = Mutex::new(Kept { after: revision, commits: VecDeque::new() });
-        Self { kept, newest: watch::Sender::new(revision), grown: Notify::new() }
+        Self { kept, grown: Notify::new() }
     }
 
+    /// Appends commits that the state shows by now. Also without any: the state may show a later revision all the same.
     pub(crate) fn append(&self, batch: Vec<Arc<Commit>>) {
-        let Some(last) = batch.last().map(|commit| commit.revision) else { return };
-        self.append_until(batch, last);
-    }
-
-    /// Appends all commits up to a revision, which itself need not be one.
-    pub(crate) fn append_until(&self, batch: Vec<Arc<Commit>>, last: Revision) {
         {
             let mut kept = self.kept.lock();
             kept.commits.extend(batch);
@@ -64,7 +58,6 @@ impl Log {
                 kept.commits.drain(..surplus);
             }
         }
-        self.newest.send_replace(last);
         self.grown.notify_waiters();
     }
 
@@ -75,13 +68,20 @@ impl Log {
             kept.commits.clear();
             kept.after = revision;
         }
-        self.newest.send_replace(revision);
         self.grown.notify_waiters();
     }
 
-    /// The newest revision that the state shows, as it grows.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Revision> {
-        self.newest.subscribe()
+    /// Waits until something holds that changes only with what the state shows.
+    pub(crate) async fn until(&self, holds: impl Fn() -> bool) {
+        loop {
+            let mut grown = std::pin::pin!(self.grown.notified());
+            // Waits from here on, so that nothing that comes after the look is missed.
+            grown.as_mut().enable();
+            if holds() {
+                return;
+            }
+            grown.await;
+        }
     }
 
     /// The first commit after `from` that is the one sought.

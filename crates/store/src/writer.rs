@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::Shared;
-use crate::backend::{Backend, BackendError, Stored, Write};
+use crate::backend::{Backend, BackendError, Encoder, Stored, Write};
 use crate::transaction::{Change, CommitError, Expect, Revision, Transaction};
 use crate::watch::Commit;
 
@@ -29,9 +29,23 @@ const QUICK: Duration = Duration::from_millis(1);
 
 type Outcome = Result<Revision, CommitError>;
 
-pub(crate) struct Job {
-    pub(crate) transaction: Transaction,
-    pub(crate) reply: oneshot::Sender<Outcome>,
+/// What waits for the writer thread.
+struct Job {
+    prepared: Prepared,
+    reply: oneshot::Sender<Outcome>,
+}
+
+/// A transaction with what was made of its records before its turn: a quarter of the writer's work, in the callers' threads.
+struct Prepared {
+    transaction: Transaction,
+    /// By change; shorter if there is nothing more.
+    encoded: Vec<Option<Vec<u8>>>,
+}
+
+impl From<Transaction> for Prepared {
+    fn from(transaction: Transaction) -> Self {
+        Self { transaction, encoded: Vec::new() }
+    }
 }
 
 /// Where transactions are written, and where they wait for it.
@@ -57,6 +71,8 @@ struct Pen {
     /// A running mean of how long the backend takes.
     takes: Duration,
     written_at: Option<Instant>,
+    /// The last batch could not be written, and that was said.
+    refuses: bool,
 }
 
 pub(crate) struct Writer {
@@ -65,6 +81,7 @@ pub(crate) struct Writer {
     thread: Option<JoinHandle<()>>,
     /// Callers may write too. Not with a single processor: there everything else would wait with them.
     callers_write: bool,
+    encoder: Option<Encoder>,
 }
 
 impl Writer {
@@ -82,28 +99,53 @@ impl Writer {
 
     /// A writer without a thread: every caller waits for the desk and writes by itself.
     pub(crate) fn inline(backend: Box<dyn Backend>, shared: Arc<Shared>) -> Self {
-        let pen = Mutex::new(Pen { backend, takes: Duration::ZERO, written_at: None });
-        let desk = Arc::new(Desk { shared, pen, queue: Mutex::default(), bell: Condvar::new() });
-        Self { desk, thread: None, callers_write: true }
+        let encoder = backend.encoder();
+        let pen = Mutex::new(Pen { backend, takes: Duration::ZERO, written_at: None, refuses: false });
+        // What an earlier life left to be tidied up.
+        let queue = Mutex::new(Queue { untidy: true, ..Queue::default() });
+        let desk = Arc::new(Desk { shared, pen, queue, bell: Condvar::new() });
+        Self { desk, thread: None, callers_write: true, encoder }
     }
 
     /// Queues a transaction for the writer thread.
-    pub(crate) fn send(&self, job: Job) -> Result<(), CommitError> {
+    pub(crate) fn send(&self, transaction: Transaction, reply: oneshot::Sender<Outcome>) -> Result<(), CommitError> {
         if self.thread.is_none() {
-            let outcome = self.desk.pen.lock().commit_one(&self.desk.shared, job.transaction);
-            let _ = job.reply.send(outcome);
+            let outcome = self.desk.pen.lock().commit_one(&self.desk.shared, transaction);
+            let _ = reply.send(outcome);
             return Ok(());
         }
-        let mut queue = self.desk.queue.lock();
-        if queue.jobs.len() >= QUEUE {
-            self.desk.shared.meter.refusals.inc();
+        let is_full = |queue: &Queue| {
+            let is_full = queue.jobs.len() >= QUEUE;
+            if is_full {
+                self.desk.shared.meter.refusals.inc();
+            }
+            is_full
+        };
+        // Looked at before the work, too: overload must cost little.
+        if is_full(&self.desk.queue.lock()) {
             return Err(CommitError::Overloaded);
         }
-        queue.jobs.push_back(job);
+        let prepared = self.prepare(transaction);
+        let mut queue = self.desk.queue.lock();
+        if is_full(&queue) {
+            return Err(CommitError::Overloaded);
+        }
+        queue.jobs.push_back(Job { prepared, reply });
         self.desk.shared.meter.queue.inc();
         drop(queue);
         self.desk.bell.notify_one();
         Ok(())
+    }
+
+    fn prepare(&self, transaction: Transaction) -> Prepared {
+        let encode = |encoder: Encoder| {
+            let encode = |change: &Change| match change {
+                Change::Put(record) => encoder(record),
+                Change::Touch(_) | Change::Delete(_) => None,
+            };
+            transaction.changes.iter().map(encode).collect()
+        };
+        Prepared { encoded: self.encoder.map(encode).unwrap_or_default(), transaction }
     }
 
     /// Commits here and now if nobody else is writing or waiting and the disk is quick; otherwise gives the transaction back.
@@ -167,8 +209,8 @@ fn run(desk: &Desk) {
             desk.shared.meter.queue.dec_by(i64::try_from(taken).unwrap_or(0));
             queue.jobs.drain(..taken).collect()
         };
-        let (transactions, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.transaction, job.reply)).unzip();
-        let outcomes = pen.commit(&desk.shared, transactions);
+        let (batch, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.prepared, job.reply)).unzip();
+        let outcomes = pen.commit(&desk.shared, batch);
         drop(pen);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // The caller may have gone; the commit stands all the same.
@@ -179,19 +221,19 @@ fn run(desk: &Desk) {
 
 impl Pen {
     fn commit_one(&mut self, shared: &Shared, transaction: Transaction) -> Outcome {
-        self.commit(shared, vec![transaction]).pop().unwrap_or(Err(CommitError::Closed))
+        self.commit(shared, vec![transaction.into()]).pop().unwrap_or(Err(CommitError::Closed))
     }
 
     /// Commits a batch: one outcome for each transaction.
-    fn commit(&mut self, shared: &Shared, batch: Vec<Transaction>) -> Vec<Outcome> {
+    fn commit(&mut self, shared: &Shared, batch: Vec<Prepared>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut commits = Vec::with_capacity(batch.len());
-        let mut writes = Vec::new();
+        let (mut writes, mut encoded) = (Vec::new(), Vec::new());
         let state = shared.state.read();
         let mut revision = state.revision;
         // A single transaction needs no overlay for conditions: they are all checked before its changes.
         let mut pending = Pending::default();
-        for transaction in batch {
+        for Prepared { transaction, encoded: of_changes } in batch {
             let counters = |pending: &Pending, key: &Key| pending.counters.get(key).copied().unwrap_or_else(|| state.counters(key));
             if let Some(key) = first_conflict(&transaction, |key| counters(&pending, key)) {
                 shared.meter.conflicts.inc();
@@ -203,10 +245,13 @@ impl Pen {
                 continue;
             }
             revision = Revision(revision.0 + 1);
-            for change in &transaction.changes {
+            for (change, of_change) in transaction.changes.iter().zip(of_changes.into_iter().chain(std::iter::repeat(None))) {
                 let key = change.key();
                 let before = counters(&pending, &key);
-                writes.extend(pending.write(change, key, before, revision));
+                if let Some(write) = pending.write(change, key, before, revision) {
+                    writes.push(write);
+                    encoded.push(of_change);
+                }
             }
             commits.push(Arc::new(Commit { revision, changes: transaction.changes }));
             outcomes.push(Ok(revision));
@@ -216,15 +261,22 @@ impl Pen {
             return outcomes;
         }
         let started = Instant::now();
-        let persisted = self.backend.persist(&writes, revision);
+        let persisted = self.backend.persist_encoded(&writes, &encoded, revision);
         let took = started.elapsed();
         self.takes = (self.takes * 7 + took) / 8;
         self.written_at = Some(started);
+        let refused_before = std::mem::replace(&mut self.refuses, persisted.is_err());
         if let Err(error) = persisted {
-            tracing::error!(%error, "the store cannot write");
+            // Every caller is told; the log, once for however long it lasts.
+            if !refused_before {
+                tracing::error!(%error, "the store cannot write");
+            }
             shared.meter.failures.inc_by(commits.len() as u64);
             let refused = CommitError::Backend(error.to_string());
             return outcomes.into_iter().map(|outcome| outcome.and(Err(refused.clone()))).collect();
+        }
+        if refused_before {
+            tracing::info!("the store writes again");
         }
         let meter = &shared.meter;
         meter.commits.inc_by(commits.len() as u64);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use berth_model::ids::Family;
 use berth_model::record::{Key, Record};
 use berth_model::task_definition::FamilyCounter;
-use berth_store::conformance::{Kind, run_all};
+use berth_store::conformance::{Kind, SlowDisk, a_slow_disk_holds_commits_back, run_all};
 use berth_store::{Change, CommitError, EtcdSettings, Revision, Store, Transaction, Watcher};
 
 use servers::{Cluster, Wire, settings};
@@ -316,4 +316,23 @@ async fn one_peer_leads_and_another_follows_it() {
     until("it to be back", || four.membership().borrow().living.contains(&2)).await;
     until("it to know", || two.membership().borrow().living.len() == 2).await;
     assert!(four.leads() && !two.leads());
+}
+
+/// A member of etcd that stands still, as one does whose disk does.
+struct Stopped<'a>(&'a Cluster);
+
+impl SlowDisk for Stopped<'_> {
+    fn hold(&self) {
+        self.0.pause(0);
+    }
+
+    fn release(&self) {
+        self.0.resume(0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_holds_commits_back() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    a_slow_disk_holds_commits_back(&cluster.open("slow"), &Stopped(&cluster)).await;
 }

@@ -248,16 +248,7 @@ async fn caught_up(common: &Common, found: &HashMap<&Key, Option<Revision>>, at:
             None => state.counters(key).is_none() || state.revision >= at,
         })
     };
-    let mut newest = common.shared.log.subscribe();
-    let wait = async {
-        while !shows() {
-            if newest.changed().await.is_err() {
-                return false;
-            }
-        }
-        true
-    };
-    tokio::time::timeout(WATCH_PATIENCE, wait).await.unwrap_or(false)
+    tokio::time::timeout(WATCH_PATIENCE, common.shared.log.until(shows)).await.is_ok()
 }
 
 fn number(revision: Revision) -> i64 {

@@ -1,6 +1,7 @@
 //! The cluster's members as seen by one peer: every call goes to one of them, and to the next one once that fails.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -12,9 +13,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::client::Grpc;
 
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
+
+use super::access::{EtcdAccess, Pass};
+use super::rpc;
+use super::simulated::{Line, SimulatedEtcd};
+use super::wire::{Answers, Lost, Requests, SimulatedWire};
 
 /// How long making a connection may take.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -56,7 +62,12 @@ pub(super) enum CallError {
 
 struct Member {
     name: String,
-    channel: Channel,
+    wire: Wire,
+}
+
+enum Wire {
+    Grpc(Channel),
+    Simulated(SimulatedWire),
 }
 
 pub(super) struct Members {
@@ -65,21 +76,34 @@ pub(super) struct Members {
     current: AtomicUsize,
     /// When any of them last answered.
     answered: Mutex<Instant>,
+    pass: Pass,
 }
 
 impl Members {
     /// Connects to nobody yet. Needs a runtime.
-    pub(super) fn new(endpoints: &[String]) -> Result<Self, String> {
-        let member = |name: &String| {
-            let endpoint = Endpoint::from_shared(format!("http://{name}")).map_err(|error| format!("{name}: {error}"))?;
+    pub(super) fn new(names: &[String], access: &EtcdAccess) -> Result<Self, String> {
+        let member = |(name, endpoint): (&String, tonic::transport::Endpoint)| {
             let channel = endpoint.connect_timeout(CONNECT).tcp_nodelay(true).connect_lazy();
-            Ok(Member { name: name.clone(), channel })
+            Member { name: name.clone(), wire: Wire::Grpc(channel) }
         };
-        let list = endpoints.iter().map(member).collect::<Result<Vec<_>, String>>()?;
+        let list: Vec<_> = names.iter().zip(access.endpoints(names)?).map(member).collect();
         if list.is_empty() {
             return Err("no member is named".to_owned());
         }
-        Ok(Self { list, current: AtomicUsize::new(0), answered: Mutex::new(Instant::now()) })
+        Ok(Self { list, current: AtomicUsize::new(0), answered: Mutex::new(Instant::now()), pass: Pass::new(access.user.clone()) })
+    }
+
+    /// The members of a simulation, one a line.
+    pub(super) fn simulated(etcd: &Arc<SimulatedEtcd>, lines: Vec<Arc<dyn Line>>) -> Result<Self, String> {
+        let member = |(number, line)| {
+            let wire = Wire::Simulated(SimulatedWire { etcd: Arc::clone(etcd), line });
+            Member { name: format!("etcd-{number}"), wire }
+        };
+        let list: Vec<_> = lines.into_iter().enumerate().map(member).collect();
+        if list.is_empty() {
+            return Err("no member is named".to_owned());
+        }
+        Ok(Self { list, current: AtomicUsize::new(0), answered: Mutex::new(Instant::now()), pass: Pass::new(None) })
     }
 
     /// Which member calls go to; a word for [`Members::leave`].
@@ -96,8 +120,42 @@ impl Members {
         &self.list[number % self.list.len()]
     }
 
-    fn client(&self, number: usize) -> Grpc<Channel> {
-        Grpc::new(self.member(number).channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    /// A token that etcd does not know is as good as none; a new one is asked for.
+    pub(super) fn forget_token(&self) {
+        self.pass.forget();
+    }
+
+    async fn unary<Q, A>(&self, number: usize, path: &'static str, request: Q) -> Result<A, CallError>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        match &self.member(number).wire {
+            Wire::Grpc(channel) => {
+                let mut client = client(channel);
+                let answer = async {
+                    ready(&mut client).await?;
+                    let mut request = Request::new(request);
+                    self.pass.show(channel, request.metadata_mut()).await?;
+                    client.unary(request, PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await
+                };
+                answer.await.map(tonic::Response::into_inner).map_err(|status| self.error(number, &status))
+            }
+            Wire::Simulated(wire) => self.simulated_unary(number, wire, path, request.encode_to_vec()).await,
+        }
+    }
+
+    async fn simulated_unary<A>(&self, number: usize, wire: &SimulatedWire, path: &'static str, request: Vec<u8>) -> Result<A, CallError>
+    where
+        A: Message + Default,
+    {
+        let member = || self.member(number).name.clone();
+        let answer = wire.call(path, request).await.map_err(|lost| match lost {
+            Lost::Unsent => CallError::Unsent { member: member(), reason: "connection refused".to_owned() },
+            Lost::Unanswered => CallError::Unanswered { member: member(), reason: "connection reset".to_owned() },
+        })?;
+        let bytes = answer.map_err(|(code, message)| self.error(number, &Status::new(code, message)))?;
+        A::decode(bytes.as_slice()).map_err(|error| CallError::Unanswered { member: member(), reason: error.to_string() })
     }
 
     fn error(&self, number: usize, status: &Status) -> CallError {
@@ -109,6 +167,10 @@ impl Members {
         let (code, message) = (status.code(), status.message());
         let lost =
             matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled | Code::DeadlineExceeded | Code::Aborted);
+        if Pass::is_stale(message) {
+            self.pass.forget();
+            return CallError::Unsent { member, reason: message.to_owned() };
+        }
         match message {
             "etcdserver: too many requests" => CallError::Unsent { member, reason: message.to_owned() },
             _ if !lost && message.starts_with("etcdserver:") => CallError::Refused { code, message: message.to_owned() },
@@ -123,13 +185,8 @@ impl Members {
         A: Message + Default + 'static,
     {
         let number = self.current();
-        let mut client = self.client(number);
-        let answer = timeout(TRY, async {
-            ready(&mut client).await?;
-            client.unary(Request::new(request), PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await
-        });
-        let outcome = match answer.await {
-            Ok(answer) => answer.map(tonic::Response::into_inner).map_err(|status| self.error(number, &status)),
+        let outcome = match timeout(TRY, self.unary(number, path, request)).await {
+            Ok(answer) => answer,
             Err(_) => Err(CallError::Unanswered { member: self.member(number).name.clone(), reason: format!("silent for {TRY:?}") }),
         };
         match outcome {
@@ -162,32 +219,44 @@ impl Members {
     }
 
     /// Opens a stream of requests and answers at the current member, which must have a leader all the while.
-    pub(super) async fn stream<Q, A>(
+    async fn stream<Q, A>(
         &self,
+        number: usize,
+        channel: &Channel,
         path: &'static str,
         requests: impl Stream<Item = Q> + Send + 'static,
-    ) -> Result<(usize, Streaming<A>), CallError>
+    ) -> Result<Streaming<A>, CallError>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
-        let number = self.current();
-        let mut client = self.client(number);
+        let mut client = client(channel);
         let mut request = Request::new(requests);
         // A member cut off from the others ends the stream instead of keeping still.
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         let opened = timeout(TRY, async {
             ready(&mut client).await?;
+            self.pass.show(channel, request.metadata_mut()).await?;
             client.streaming(request, PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await
         });
         let outcome = match opened.await {
-            Ok(opened) => opened.map(|answers| (number, answers.into_inner())).map_err(|status| self.error(number, &status)),
+            Ok(opened) => opened.map(tonic::Response::into_inner).map_err(|status| self.error(number, &status)),
             Err(_) => Err(CallError::Unanswered { member: self.member(number).name.clone(), reason: format!("silent for {TRY:?}") }),
         };
         if outcome.is_err() {
             self.leave(number);
         }
         outcome
+    }
+
+    /// Watches at the current member, whose number is given too.
+    pub(super) async fn watch(&self, requests: Requests) -> Result<(usize, Answers), CallError> {
+        let number = self.current();
+        let answers = match &self.member(number).wire {
+            Wire::Grpc(channel) => Answers::Grpc(Box::new(self.stream(number, channel, rpc::WATCH, requests).await?)),
+            Wire::Simulated(wire) => Answers::Simulated(wire.watch(requests)),
+        };
+        Ok((number, answers))
     }
 
     /// One request and its one answer over a streaming call.
@@ -202,7 +271,17 @@ impl Members {
             CallError::Unanswered { member: members.member(number).name.clone(), reason: reason.to_owned() }
         };
         let exchange = async {
-            let (_, mut answers) = self.stream(path, stream::iter([request])).await?;
+            let channel = match &self.member(number).wire {
+                Wire::Grpc(channel) => channel,
+                Wire::Simulated(wire) => {
+                    let answer = self.simulated_unary(number, wire, path, request.encode_to_vec()).await;
+                    if answer.is_err() {
+                        self.leave(number);
+                    }
+                    return answer;
+                }
+            };
+            let mut answers = self.stream(number, channel, path, stream::iter([request])).await?;
             match answers.message().await {
                 Ok(Some(answer)) => Ok(answer),
                 Ok(None) => Err(silent(self, "ended the stream")),
@@ -214,6 +293,10 @@ impl Members {
         };
         timeout(patience, exchange).await.unwrap_or_else(|_| Err(silent(self, "silent")))
     }
+}
+
+fn client(channel: &Channel) -> Grpc<Channel> {
+    Grpc::new(channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
 }
 
 async fn ready(client: &mut Grpc<Channel>) -> Result<(), Status> {

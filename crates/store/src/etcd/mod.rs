@@ -3,14 +3,18 @@
 //! A commit is one etcd transaction, conditional on modification revisions; it is answered once this peer's own state shows
 //! it. All of it happens on one thread with a runtime of its own, so that a busy server does not starve its own lease.
 
+mod access;
 mod address;
 mod commit;
 mod history;
+mod import;
 mod members;
 mod replica;
 mod roster;
 mod rpc;
+mod simulated;
 mod turns;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
@@ -22,7 +26,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+pub use access::{EtcdAccess, EtcdTls, EtcdUrl, EtcdUser, UrlError};
 pub use address::{AddressError, EtcdAddress};
+pub use import::import;
+pub use simulated::{Fate, Line, SimulatedEtcd, Witness};
 
 use self::members::Members;
 use self::replica::Replica;
@@ -58,6 +65,8 @@ pub(crate) const MAX_CHANGES: usize = 120;
 pub struct EtcdSettings {
     /// Where etcd is, and under which keys.
     pub address: EtcdAddress,
+    /// How etcd is entered.
+    pub access: EtcdAccess,
     /// How many of etcd's newest revisions are kept for peers that fall behind; the leader has older ones compacted.
     pub keep_revisions: u64,
     /// How often it does so.
@@ -68,7 +77,13 @@ impl EtcdSettings {
     /// The usual: 10,000 revisions, looked at every minute.
     #[must_use]
     pub const fn new(address: EtcdAddress) -> Self {
-        Self { address, keep_revisions: 10_000, compact_every: Duration::from_secs(60) }
+        Self { address, access: EtcdAccess { user: None, tls: None }, keep_revisions: 10_000, compact_every: Duration::from_secs(60) }
+    }
+
+    /// The usual, for a cluster that is entered in its own way.
+    #[must_use]
+    pub fn at(url: EtcdUrl) -> Self {
+        Self { access: url.access, ..Self::new(url.address) }
     }
 }
 
@@ -126,6 +141,21 @@ impl Peer {
         Ok(Self { orders: Some(orders), places: Arc::new(Semaphore::new(QUEUE)), meter, thread: Mutex::new(Some(thread)) })
     }
 
+    /// A peer of a simulation: loads everything, and gives what follows and commits. That has to run; whoever drops it kills the peer.
+    pub(crate) async fn simulate(
+        etcd: &Arc<SimulatedEtcd>,
+        settings: EtcdSettings,
+        lines: Vec<Arc<dyn Line>>,
+        shared: Arc<Shared>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), BackendError> {
+        let members = Members::simulated(etcd, lines).map_err(BackendError::Io)?;
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let meter = shared.meter.clone();
+        let (common, replica) = begin(&settings, members, shared).await?;
+        let peer = Self { orders: Some(orders), places: Arc::new(Semaphore::new(QUEUE)), meter, thread: Mutex::new(None) };
+        Ok((peer, work(settings, common, replica, inbox)))
+    }
+
     pub(crate) fn enqueue(&self, transaction: Transaction) -> Result<oneshot::Receiver<Outcome>, CommitError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             self.meter.refusals.inc();
@@ -173,12 +203,20 @@ async fn run(
     inbox: mpsc::UnboundedReceiver<Order>,
     started: std_mpsc::Sender<Result<(), BackendError>>,
 ) {
-    let begun = begin(&settings, shared).await;
+    let begun = match Members::new(&settings.address.endpoints, &settings.access) {
+        Ok(members) => begin(&settings, members, shared).await,
+        Err(reason) => Err(BackendError::Io(reason)),
+    };
     let (common, replica) = match begun {
         Ok(begun) => begun,
         Err(error) => return drop(started.send(Err(error))),
     };
     let _ = started.send(Ok(()));
+    work(settings, common, replica, inbox).await;
+}
+
+/// All of a peer's work, until its last handle is gone.
+async fn work(settings: EtcdSettings, common: Arc<Common>, replica: Replica, inbox: mpsc::UnboundedReceiver<Order>) {
     let mut background = JoinSet::new();
     background.spawn(replica.follow());
     background.spawn(roster::keep(Arc::clone(&common)));
@@ -188,14 +226,16 @@ async fn run(
     background.shutdown().await;
 }
 
-async fn begin(settings: &EtcdSettings, shared: Arc<Shared>) -> Result<(Arc<Common>, Replica), BackendError> {
+async fn begin(settings: &EtcdSettings, members: Members, shared: Arc<Shared>) -> Result<(Arc<Common>, Replica), BackendError> {
     let address = settings.address.clone();
-    let members = Members::new(&address.endpoints).map_err(BackendError::Io)?;
     let common = Arc::new(Common { members, address, roster: Roster::default(), shared });
     let deadline = Instant::now() + START_PATIENCE;
     let io = |error: CommitError| BackendError::Io(format!("{}: {error}", settings.address));
     let schema = agree(&common, "schema", SCHEMA.to_string().into_bytes(), deadline).await.map_err(io)?;
     let found: i64 = std::str::from_utf8(&schema).ok().and_then(|text| text.parse().ok()).unwrap_or(i64::MAX);
+    if import::is_under_way(&schema) {
+        return Err(BackendError::HalfRestored(settings.address.to_string()));
+    }
     if found > SCHEMA {
         return Err(BackendError::NewerSchema { found, known: SCHEMA });
     }
@@ -213,8 +253,9 @@ async fn serve(common: &Arc<Common>, mut inbox: mpsc::UnboundedReceiver<Order>) 
     let mut under_way = JoinSet::new();
     loop {
         let order = tokio::select! {
-            order = inbox.recv() => order,
+            biased;
             Some(_) = under_way.join_next() => continue,
+            order = inbox.recv() => order,
         };
         match order {
             None => break,
@@ -285,7 +326,6 @@ async fn agree(common: &Common, name: &str, proposal: Vec<u8>, deadline: Instant
 
 /// Waits until this peer's state shows a revision; `false` if it does not by the deadline.
 async fn shown(shared: &Shared, revision: Revision, deadline: Instant) -> bool {
-    let mut newest = shared.log.subscribe();
     let patience = deadline.saturating_duration_since(Instant::now());
-    matches!(timeout(patience, newest.wait_for(|newest| *newest >= revision)).await, Ok(Ok(_)))
+    timeout(patience, shared.log.until(|| shared.state.read().revision >= revision)).await.is_ok()
 }

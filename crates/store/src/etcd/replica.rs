@@ -11,15 +11,13 @@ use berth_model::record::{Key, Record};
 use futures_util::stream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tonic::Streaming;
 
 use super::Common;
 use super::address::Place;
 use super::members::{CallError, Pauses};
 use super::roster::Sighting;
-use super::rpc::{
-    self, Event, KeyValue, RangeRequest, RangeResponse, WatchCreateRequest, WatchKind, WatchProgressRequest, WatchRequest, WatchResponse,
-};
+use super::rpc::{self, Event, KeyValue, RangeRequest, RangeResponse, WatchCreateRequest, WatchKind, WatchProgressRequest, WatchRequest};
+use super::wire::Answers;
 use crate::backend::{BackendError, Stored, Write};
 use crate::state::State;
 use crate::transaction::{Change, Revision};
@@ -106,7 +104,7 @@ impl Replica {
         };
         // The channel is fresh and has room.
         let _ = requests.try_send(WatchRequest { kind: Some(WatchKind::Create(create)) });
-        let opened = self.common.members.stream(rpc::WATCH, stream::poll_fn(move |context| inbox.poll_recv(context))).await;
+        let opened = self.common.members.watch(Box::pin(stream::poll_fn(move |context| inbox.poll_recv(context)))).await;
         let (member, answers) = match opened {
             Ok(opened) => opened,
             Err(error) => return End::Broken(error.to_string()),
@@ -118,13 +116,14 @@ impl Replica {
         end
     }
 
-    async fn take_all(&mut self, requests: &mpsc::Sender<WatchRequest>, mut answers: Streaming<WatchResponse>) -> End {
+    async fn take_all(&mut self, requests: &mpsc::Sender<WatchRequest>, mut answers: Answers) -> End {
         let mut ask = interval(ASK);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         let mut events = Vec::new();
         loop {
             let answer = tokio::select! {
+                biased;
                 answer = answers.message() => answer,
                 _ = ask.tick() => {
                     if heard.elapsed() > SILENCE {
@@ -145,6 +144,8 @@ impl Replica {
                 return End::Compacted;
             }
             if answer.canceled {
+                // Among other reasons, for a token that is not known any more; a watch is not told that.
+                self.common.members.forget_token();
                 return End::Broken(answer.cancel_reason);
             }
             events.extend(answer.events);
@@ -180,7 +181,7 @@ impl Replica {
             }
             state.revision = revision(self.applied);
         }
-        self.common.shared.log.append_until(commits, revision(self.applied));
+        self.common.shared.log.append(commits);
     }
 
     fn sighting(&self, event: &Event) -> Option<Sighting> {

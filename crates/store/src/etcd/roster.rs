@@ -52,6 +52,8 @@ pub(super) struct Roster {
     known: Mutex<Known>,
     /// There is no leader, or this peer has left.
     stir: Notify,
+    /// There is a lease.
+    leased: Notify,
 }
 
 #[derive(Default)]
@@ -124,6 +126,7 @@ impl Roster {
                     (known.me, known.lease) = (number, granted.id);
                     known.until = Some(sent + seconds(granted.ttl));
                 }
+                self.leased.notify_one();
                 self.publish(common);
                 return Ok(());
             }
@@ -172,34 +175,55 @@ impl Roster {
 
 /// Renews the lease, leads when nobody does, joins again when the lease was lost; until the peer leaves.
 pub(super) async fn keep(common: Arc<Common>) {
+    tokio::select! {
+        biased;
+        () = renew_always(&common) => {}
+        () = stand_down_in_time(&common) => {}
+    }
+}
+
+/// Stops to lead when the lease ends by this peer's clock, whatever call is waited for meanwhile.
+async fn stand_down_in_time(common: &Common) {
+    let roster = &common.roster;
+    loop {
+        let until = roster.known.lock().until;
+        match until {
+            None => roster.leased.notified().await,
+            Some(until) if Instant::now() < until => sleep_until(until).await,
+            Some(_) => {
+                roster.known.lock().until = None;
+                roster.publish(common);
+                tracing::warn!("this peer's lease could not be renewed in time");
+            }
+        }
+    }
+}
+
+async fn renew_always(common: &Common) {
     let roster = &common.roster;
     let mut renew = interval(RENEW);
     renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pauses = Pauses::default();
     loop {
-        let (lease, until, left) = {
+        let (lease, left) = {
             let known = roster.known.lock();
-            (known.lease, known.until, known.left)
+            (known.lease, known.left)
         };
         if left {
             return;
         }
         tokio::select! {
-            () = roster.stir.notified() => roster.campaign(&common).await,
-            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
-                roster.known.lock().until = None;
-                roster.publish(&common);
-                tracing::warn!("this peer's lease could not be renewed in time");
-            }
-            _ = renew.tick() => match renewed(&common, lease).await {
+            biased;
+            () = roster.stir.notified() => roster.campaign(common).await,
+            _ = renew.tick() => match renewed(common, lease).await {
                 Some(true) => {
                     pauses = Pauses::default();
-                    roster.publish(&common);
-                    roster.campaign(&common).await;
+                    roster.publish(common);
+                    roster.campaign(common).await;
                 }
                 Some(false) => {
                     tracing::warn!("this peer's lease ran out; it joins again");
-                    if let Err(error) = roster.join(&common, Instant::now() + RENEW_PATIENCE).await {
+                    if let Err(error) = roster.join(common, Instant::now() + RENEW_PATIENCE).await {
                         tracing::warn!(%error, "cannot join the peers again");
                         pauses.pause().await;
                     }
@@ -217,6 +241,7 @@ async fn renewed(common: &Common, lease: i64) -> Option<bool> {
     match common.members.exchange::<_, LeaseKeepAliveResponse>(rpc::LEASE_KEEP_ALIVE, request, RENEW_PATIENCE).await {
         Ok(answer) if answer.ttl > 0 => {
             common.roster.known.lock().until = Some(sent + seconds(answer.ttl));
+            common.roster.leased.notify_one();
             Some(true)
         }
         Ok(_) => {

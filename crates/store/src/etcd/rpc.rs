@@ -49,6 +49,7 @@ pub(super) struct Event {
 }
 
 impl Event {
+    pub(super) const PUT: i32 = 0;
     pub(super) const DELETE: i32 = 1;
 }
 

@@ -4,52 +4,65 @@
 //! record must win.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use berth_model::record::Key;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use crate::transaction::{Expect, Transaction};
 
-/// The last transaction under way that writes a record, by record. Its channel closes when it is through.
+/// The last transaction under way that writes a record, by record.
 #[derive(Default)]
 pub(super) struct Turns {
-    writers: HashMap<Key, watch::Receiver<()>>,
+    writers: HashMap<Key, Gate>,
     /// How many entries make a look at which are through worthwhile.
     tidy_at: usize,
 }
 
 /// A place behind those that come before.
 pub(super) struct Turn {
-    before: Vec<watch::Receiver<()>>,
-    through: watch::Sender<()>,
+    before: Vec<Gate>,
+    through: Through,
+}
+
+/// Never lets anybody in; it closes when its transaction is through, and tells those that wait in the order in which they came.
+type Gate = Arc<Semaphore>;
+
+/// A transaction that is under way until this is dropped.
+pub(super) struct Through(Gate);
+
+impl Drop for Through {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Turns {
     pub(super) fn take(&mut self, transaction: &Transaction) -> Turn {
         if self.writers.len() > self.tidy_at {
-            self.writers.retain(|_, writer| writer.has_changed().is_ok());
+            self.writers.retain(|_, writer| !writer.is_closed());
             self.tidy_at = (self.writers.len() * 2).max(1_024);
         }
-        let (through, end) = watch::channel(());
+        let end = Arc::new(Semaphore::new(0));
         let named = transaction.expects.iter().map(|expect| match expect {
             Expect::Absent(key) | Expect::Unchanged(key, _) => key,
         });
         let mut before: Vec<_> = named.filter_map(|key| self.writers.get(key).cloned()).collect();
         for change in &transaction.changes {
-            before.extend(self.writers.insert(change.key(), end.clone()));
+            before.extend(self.writers.insert(change.key(), Arc::clone(&end)));
         }
         // A transaction that changes a record twice finds itself.
-        before.retain(|writer| !writer.same_channel(&end));
-        Turn { before, through }
+        before.retain(|writer| !Arc::ptr_eq(writer, &end));
+        Turn { before, through: Through(end) }
     }
 }
 
 impl Turn {
     /// Waits for all before it. Those behind go when what this gives is dropped.
-    pub(super) async fn wait(self) -> watch::Sender<()> {
-        for mut writer in self.before {
-            // Nothing is ever sent: this ends when the other is through.
-            let _ = writer.changed().await;
+    pub(super) async fn wait(self) -> Through {
+        for writer in self.before {
+            // There is no permit: this ends when the other is through.
+            let _ = writer.acquire().await;
         }
         self.through
     }

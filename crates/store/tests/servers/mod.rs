@@ -89,6 +89,23 @@ impl Cluster {
         self.members[member] = None;
     }
 
+    /// It stands still.
+    pub fn pause(&self, member: usize) {
+        self.send(member, libc::SIGSTOP);
+    }
+
+    /// It goes on.
+    pub fn resume(&self, member: usize) {
+        self.send(member, libc::SIGCONT);
+    }
+
+    fn send(&self, member: usize, signal: libc::c_int) {
+        let process = self.members[member].as_ref().expect("it runs");
+        let pid = libc::pid_t::try_from(process.child.id()).unwrap();
+        // SAFETY: a signal to a child of ours that was not waited for yet, so the number is still its.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
     /// Starts a killed member again, on its data.
     pub fn revive(&mut self, member: usize) {
         self.members[member] = Some(self.spawn(member));
