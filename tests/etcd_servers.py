@@ -1,11 +1,14 @@
 """etcd clusters of a test's own, on free loopback ports. They die with the test process, however that ends."""
 
+import base64
 import ctypes
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -40,9 +43,12 @@ def free_ports(count):
 
 
 class EtcdCluster:
-    """`size` members; `url` is what `berth server --store` takes."""
+    """`size` members; `url` is what `berth server --store` takes. `options`: more of what a member is started with."""
 
-    def __init__(self, size=3):
+    scheme = "http"
+
+    def __init__(self, size=3, options=()):
+        self.options = list(options)
         self.program = etcd_binary()
         self.folder = fresh_folder("etcd")
         ports = free_ports(size * 2)
@@ -61,17 +67,25 @@ class EtcdCluster:
         return self
 
     def revive(self, number):
-        client, peer = (f"http://127.0.0.1:{port}" for port in self.ports[number])
+        client, peer = (f"{scheme}://127.0.0.1:{port}" for scheme, port in zip((self.scheme, "http"), self.ports[number], strict=True))
         everybody = ",".join(f"m{each}=http://127.0.0.1:{port}" for each, (_, port) in enumerate(self.ports))
         command = [self.program, "--name", f"m{number}", "--data-dir", str(self.folder / str(number))]
         command += ["--listen-client-urls", client, "--advertise-client-urls", client]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         command += ["--initial-cluster", everybody, "--initial-cluster-token", str(self.ports[0][0])]
-        command += ["--logger", "zap", "--log-level", "error"]
+        command += ["--logger", "zap", "--log-level", "error", *self.options]
         with (self.folder / f"{number}.log").open("ab") as log:
             self.members[number] = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent
             )
+
+    def get(self, key):
+        """A key's value, `None` if there is none; by etcd's gateway for JSON."""
+        body = json.dumps({"key": base64.b64encode(key.encode()).decode()}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.ports[0][0]}/v3/kv/range", data=body)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found = json.load(answer).get("kvs")
+        return base64.b64decode(found[0].get("value", "")) if found else None
 
     def until_healthy(self, number):
         url = f"http://127.0.0.1:{self.ports[number][0]}/health"

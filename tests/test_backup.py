@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from berth import binary, clean_environment, unique, until
 from containers import IDLE, hello, host_ports, page, pids_of, running, shell
+from etcd_servers import EtcdCluster
 from ecs_calls import container, describe, register, run, service, tasks_of, until_status, until_steady
 from fake_agent import FakeAgent
 from http_call import exchange
@@ -154,6 +155,72 @@ def test_a_new_server_of_a_backup_shows_the_same_and_goes_on(filled, new_berth, 
     assert service(new.ecs, "default", "web")["desiredCount"] == 3
     assert describe(new.ecs, "default", arn)["taskArn"] == arn
     agent.leave()
+
+
+@pytest.fixture
+def etcd():
+    cluster = EtcdCluster(1)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.end()
+
+
+def test_a_backup_becomes_a_store_in_etcd(filled, new_berth, etcd, tmp_path):
+    old, agent = filled
+    file = tmp_path / "berth.backup"
+    before = picture(old.ecs)
+    done = json.loads(old.run("backup", str(file), "--output", "json").stdout)
+    store = etcd.url + "/restored"
+    restored = restore(file, tmp_path / "data", "--store", store)
+    assert (restored["records"], restored["store"]) == (done["records"], store)
+    agent.leave()
+    old.kill()
+    # Two servers, so that both are seen to be of one store.
+    first, second = (new_berth(arguments=["--store", store]).start() for _ in range(2))
+    for new in (first, second):
+        assert picture(new.ecs) == before
+    agent.berth = first
+    agent.register(containerInstanceArn=agent.arn)
+    agent = _reconnected(agent)
+    arn = run(first.ecs, "default", "web:1")[0]
+    until_status(first.ecs, "default", arn, "RUNNING")
+    assert register(first.ecs, "web").endswith(":3"), "revisions go on where they were"
+    agent.leave()
+    again = berth("restore", file, "--data-dir", tmp_path / "data", "--store", store)
+    assert again.returncode == 2 and "is not empty" in again.stderr and store in again.stderr, again
+
+
+def test_a_restore_into_etcd_that_broke_off_is_never_served_and_can_go_on(filled, new_berth, etcd, tmp_path):
+    old, _ = filled
+    for _ in range(300):
+        register(old.ecs, "many", containers=[container(environment=[{"name": "X", "value": "x" * 20_000}])])
+    file, other = tmp_path / "berth.backup", tmp_path / "other.backup"
+    done = json.loads(old.run("backup", str(file), "--output", "json").stdout)
+    old.ecs.create_cluster(clusterName="later")
+    old.run("backup", str(other))
+    expected = old.ecs.list_task_definitions(familyPrefix="many")["taskDefinitionArns"]
+    store = etcd.url + "/half"
+    command = [str(binary()), "restore", str(file), "--data-dir", str(tmp_path / "data"), "--store", store]
+    # Killed ever later, until one was killed while it wrote.
+    for milliseconds in range(10, 2_000, 5):
+        broken = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            broken.wait(milliseconds / 1000)
+        broken.kill()
+        broken.wait()
+        if schema := etcd.get("/half/schema"):
+            break
+    assert schema.startswith(b"restoring "), f"it was never seen half done: {schema}"
+    data = tmp_path / "server"
+    served = berth("server", "--data-dir", data, "--listen", "127.0.0.1:0", "--store", store)
+    assert served.returncode == 2 and "did not end" in served.stderr and "--store" in served.stderr, served
+    wrong = berth("restore", other, "--data-dir", data, "--store", store)
+    assert wrong.returncode == 2 and "did not end" in wrong.stderr, wrong
+    assert restore(file, data, "--store", store)["records"] == done["records"]
+    assert etcd.get("/half/schema") == b"1"
+    new = new_berth(arguments=["--store", store]).start()
+    assert new.ecs.list_task_definitions(familyPrefix="many")["taskDefinitionArns"] == expected
 
 
 def test_backups_under_load_hold_what_was_acknowledged_before_and_disturb_nothing(new_berth, tmp_path):

@@ -184,3 +184,35 @@ def test_a_definition_is_not_bound_to_a_cluster(ecs, cluster, agents):
     agents(cluster)
     definition = register(ecs, containers=[container(essential=True)])
     assert run(ecs, cluster, definition)
+
+
+def test_a_clusters_settings_and_configuration_can_be_changed(ecs, cluster):
+    answer = ecs.update_cluster_settings(cluster=cluster, settings=[{"name": "containerInsights", "value": "enhanced"}])["cluster"]
+    assert answer["settings"] == [{"name": "containerInsights", "value": "enhanced"}]
+    configuration = {"executeCommandConfiguration": {"logging": "DEFAULT"}}
+    answer = ecs.update_cluster(cluster=cluster, configuration=configuration)["cluster"]
+    assert answer["configuration"] == configuration
+    shown = ecs.describe_clusters(clusters=[cluster], include=["SETTINGS", "CONFIGURATIONS"])["clusters"][0]
+    assert shown["settings"] == [{"name": "containerInsights", "value": "enhanced"}], "what was not named stays"
+    assert shown["configuration"] == configuration
+    assert ecs.update_cluster(cluster=cluster, settings=[{"name": "containerInsights", "value": "disabled"}])["cluster"]["configuration"] == configuration
+
+
+def test_bad_changes_of_a_cluster_change_nothing(ecs, cluster):
+    for call in (ecs.update_cluster, ecs.update_cluster_settings):
+        with refused("InvalidParameterException", "containerInsights", "settings.value"):
+            call(cluster=cluster, settings=[{"name": "containerInsights", "value": "sometimes"}])
+        with refused("ClusterNotFoundException"):
+            call(cluster="nobody", settings=[{"name": "containerInsights", "value": "enabled"}])
+    with refused("InvalidParameterException", "settings"):
+        ecs.update_cluster_settings(cluster=cluster, settings=[])
+    with refused("NamespaceNotFoundException", "serviceConnectDefaults.namespace"):
+        ecs.update_cluster(cluster=cluster, serviceConnectDefaults={"namespace": "none"})
+    assert ecs.describe_clusters(clusters=[cluster], include=["SETTINGS"])["clusters"][0]["settings"] == [
+        {"name": "containerInsights", "value": "disabled"}
+    ]
+
+
+def test_no_namespace_is_there_to_list_services_of(ecs):
+    with refused("NamespaceNotFoundException"):
+        ecs.list_services_by_namespace(namespace="internal")

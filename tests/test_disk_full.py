@@ -163,6 +163,50 @@ def test_a_server_on_a_full_disk_refuses_to_write_and_goes_on_by_itself(on_small
     agent.leave()
 
 
+def test_a_server_starts_on_a_full_disk_and_goes_on_by_itself(on_small_disk):
+    started, disk = on_small_disk("server", 64)
+    agent = FakeAgent(started, DEFAULT).join()
+    (task,) = run(started.ecs, DEFAULT, register(started.ecs))
+    until_status(started.ecs, DEFAULT, task, "RUNNING")
+    writer = Writer(started)
+    writer.until_full(disk)
+    for round_ in range(2):
+        agent.leave()
+        endpoint = started.endpoint
+        # One time an earlier life's file is there to be written over, the other time there is no room to say where the server is.
+        file, aside = disk.path / "endpoint.json", disk.path / "aside.json"
+        started.kill()
+        if round_:
+            file.rename(aside)
+        else:
+            os.link(file, aside)
+        disk.fill()
+        started.start(wait=False)
+        until("it to serve", lambda: http_status(endpoint + "/healthz") == 200)
+        if aside.exists():
+            os.replace(aside, file)
+        assert describe(started.ecs, DEFAULT, task)["taskArn"] == task
+        writer.check()
+        assert_says_so(writer.until_full(disk))
+        writer.check()
+        assert started.alive
+    disk.free()
+    until("it to write again", lambda: not writer.write())
+    writer.check()
+    until("the agent to be forgotten", lambda: not _connected(started, agent.arn))
+    until("commands to find it", lambda: str(started.process.pid) in (disk.path / "endpoint.json").read_text())
+    # What lasted long was said once each time, not at every try.
+    log = started.log.read_text()
+    for words in ("the store cannot write", "cannot move the store's log"):
+        assert log.count(words) <= 8, log
+    assert "writes again" in log, log
+
+
+def _connected(started, instance):
+    (found,) = started.ecs.describe_container_instances(cluster=DEFAULT, containerInstances=[instance])["containerInstances"]
+    return found["agentConnected"]
+
+
 def test_a_backup_can_be_taken_while_the_disk_is_full(on_small_disk, tmp_path, new_berth):
     started, disk = on_small_disk("server", 24)
     writer = Writer(started)

@@ -19,6 +19,7 @@ pub mod reports;
 pub mod session;
 pub mod tasks;
 pub mod telemetry;
+mod trace;
 
 pub use agent::{Agent, PurgeError, StartError};
 pub use config::{AgentConfig, ConfigError};

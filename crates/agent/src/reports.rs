@@ -12,10 +12,12 @@ use berth_shapes::ecs::{
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::ecs_client::EcsClient;
 use crate::engine::{ContainerReport, ContainerWord, Report, TaskWord};
 use crate::plan::TaskPlan;
+use crate::trace;
 
 /// As with the official agent.
 const IN_FLIGHT: usize = 10;
@@ -45,7 +47,8 @@ pub async fn run(client: EcsClient, mut inbox: mpsc::Receiver<Submission>, nudge
             submission = inbox.recv() => match submission {
                 None => return,
                 Some(submission) => {
-                    sending.spawn(submit(client.clone(), submission, permits.clone(), nudge.clone()));
+                    let span = trace::report(submission.request.task.as_deref().unwrap_or_default(), submission.request.status.as_deref());
+                    sending.spawn(submit(client.clone(), submission, permits.clone(), nudge.clone()).instrument(span));
                 }
             },
         }
@@ -63,6 +66,7 @@ async fn submit(client: EcsClient, submission: Submission, permits: Arc<Semaphor
         match outcome {
             Ok(_) => break,
             Err(error) if error.kind() == "InvalidParameterException" => {
+                tracing::Span::current().record("error", tracing::field::display(&error));
                 tracing::warn!(task, %error, "a report was refused for good");
                 break;
             }

@@ -17,12 +17,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::aws_json;
 use crate::context::{Api, Shared};
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
-use crate::{backup, meter, sockets};
+use crate::{backup, meter, sockets, trace};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -188,6 +189,7 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
     let target = head.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
     let operation = aws_json::operation(target);
     let action = operation.as_ref().map_or("", |operation| operation.name());
+    let span = trace::request(action, &id, &head.headers);
     let outcome = async {
         let mut memory = api.limits.body_bytes.share();
         let body = read(body, &mut memory).await?;
@@ -196,6 +198,7 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
         let _place = api.limits.start_request()?;
         aws_json::answer(api, operation, &body).await
     }
+    .instrument(span.clone())
     .await;
     let response = match &outcome {
         Ok(answer) => render(StatusCode::OK, answer.clone(), &id),
@@ -205,11 +208,17 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
     match &outcome {
         Ok(_) => {
             api.meter.answered(action, "", took);
-            tracing::debug!(target: "berth::request", request = id, action, %peer, status, micros = took.as_micros());
+            tracing::debug!(target: "berth::request", request_id = id, action, %peer, status, micros = took.as_micros(), "answered");
         }
         Err(failure) => {
             api.meter.answered(action, failure.code, took);
-            tracing::info!(target: "berth::request", request = id, action, %peer, status, code = failure.code, message = failure.message);
+            trace::failed(&span, failure);
+            // Whoever sees one of these in an answer looks for it here.
+            if status >= 500 {
+                tracing::error!(target: "berth::request", request_id = id, action, %peer, status, code = failure.code, error = failure.message, "failed");
+            } else {
+                tracing::info!(target: "berth::request", request_id = id, action, %peer, status, code = failure.code, error = failure.message, "refused");
+            }
         }
     }
     response

@@ -108,7 +108,7 @@ impl From<CommitError> for Failure {
             // Conflicts are tried again before; one that remains is contention nobody can decide.
             CommitError::Overloaded | CommitError::Conflict(_) => throttled(),
             CommitError::Backend(_) | CommitError::Unknown(_) | CommitError::Closed => {
-                tracing::error!(%error, "a commit failed");
+                // The edge logs it with the request that it belongs to.
                 Self::modelled(ErrorCode::Server, format!("Service Unavailable. {error}"))
             }
         }

@@ -13,6 +13,7 @@ mod limits;
 mod meter;
 mod page;
 mod sockets;
+mod trace;
 
 pub use aws_json::is_served;
 pub use context::{Api, ApiConfig, ApiParts};

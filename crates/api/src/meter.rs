@@ -42,6 +42,7 @@ pub(crate) struct Meter {
     seconds: Family<Action, Histogram>,
     requests: Gauge,
     body_bytes: Gauge,
+    queue: Gauge,
     pub(crate) connections: Gauge,
     tasks: Family<InCluster, Gauge>,
     instances: Family<InCluster, Gauge>,
@@ -57,6 +58,7 @@ impl Meter {
             seconds,
             requests: Gauge::default(),
             body_bytes: Gauge::default(),
+            queue: Gauge::default(),
             connections: Gauge::default(),
             tasks: Family::default(),
             instances: Family::default(),
@@ -71,6 +73,7 @@ impl Meter {
             "Open HTTP connections; those of agents are with the container instances",
             meter.connections.clone(),
         );
+        registry.register("berth_control_queue", "Requests that wait to be placed", meter.queue.clone());
         registry.register("berth_tasks", "Tasks by cluster and where their last status stands to RUNNING", meter.tasks.clone());
         registry.register("berth_container_instances", "Container instances by cluster and agent connection", meter.instances.clone());
         *meter.registry.lock() = registry;
@@ -86,6 +89,7 @@ impl Meter {
     fn render(&self, api: &Api) -> String {
         self.requests.set(gauge(api.limits.requests.used()));
         self.body_bytes.set(gauge(api.limits.body_bytes.used()));
+        self.queue.set(gauge(api.control.queue()));
         {
             let state = api.store.state();
             self.tasks.clear();

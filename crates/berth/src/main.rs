@@ -2,23 +2,25 @@
 
 mod data_dir;
 mod failure;
+mod log;
 mod machine;
 mod node;
 mod restore;
 mod server;
 mod settings;
 mod signals;
+mod span_export;
+mod span_layer;
 mod store;
 mod up;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::failure::Failure;
+use crate::log::{Log, LogSettings};
 use crate::restore::RestoreSettings;
 use crate::settings::{AgentSettings, ServerSettings, UpSettings};
 
@@ -78,10 +80,7 @@ fn main() -> ExitCode {
     };
     let outcome = match arguments.role {
         Role::Command(command) => return runtime.block_on(berth_cli::run(command)),
-        role => {
-            log_to_stderr(arguments.log);
-            runtime.block_on(run(role))
-        }
+        role => runtime.block_on(logged(arguments.log, role)),
     };
     // Blocking threads that still wait (a socket, a pipe) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
@@ -94,6 +93,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs a role with its log, which outlives it.
+async fn logged(level: LevelFilter, role: Role) -> Result<(), Failure> {
+    let quiet = LogSettings::default();
+    let (settings, name) = match &role {
+        Role::Up(settings) => (&settings.server.log, "up"),
+        Role::Server(settings) => (&settings.log, "server"),
+        Role::Agent(settings) => (&settings.log, "agent"),
+        Role::Restore(_) | Role::Command(_) => (&quiet, "command"),
+    };
+    let log = Log::start(level, settings, name)?;
+    let outcome = run(role).await;
+    log.finish();
+    outcome
+}
+
 async fn run(role: Role) -> Result<(), Failure> {
     match role {
         Role::Up(settings) => up::up(settings).await,
@@ -102,13 +116,4 @@ async fn run(role: Role) -> Result<(), Failure> {
         Role::Restore(settings) => restore::restore(&settings),
         Role::Command(_) => Ok(()),
     }
-}
-
-fn log_to_stderr(level: LevelFilter) {
-    // Libraries below are only interesting when they warn.
-    let quiet = level.min(LevelFilter::WARN);
-    let filter = Targets::new().with_default(quiet).with_target("berth", level);
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    tracing_subscriber::registry().with(lines).with(filter).init();
 }

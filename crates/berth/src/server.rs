@@ -32,6 +32,8 @@ pub(crate) struct Server {
     store: Store,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
+    /// Runs while there was no room to say where this server is.
+    announcing: Option<JoinHandle<()>>,
     _lock: Option<std::fs::File>,
 }
 
@@ -53,6 +55,7 @@ impl Server {
         let endpoint = settings.endpoint.clone().unwrap_or_else(|| reachable(listening.address));
         let mut metrics = prometheus_client::registry::Registry::default();
         store.meter().register(&mut metrics);
+        control.meter().register(&mut metrics);
         let api = Arc::new(Api::new(ApiParts {
             store: store.clone(),
             control,
@@ -64,8 +67,8 @@ impl Server {
         }));
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(berth_api::serve(listening, Arc::clone(&api), stopped));
-        data_dir.announce(&endpoint, &settings.region, &settings.account)?;
-        Ok(Self { data_dir, endpoint, root, api, store, stop, serving, _lock: lock })
+        let announcing = announce(&data_dir, &endpoint, settings)?;
+        Ok(Self { data_dir, endpoint, root, api, store, stop, serving, announcing, _lock: lock })
     }
 
     /// `/healthz` answers 200 from now on.
@@ -80,11 +83,32 @@ impl Server {
 
     /// Lets requests under way end, then closes the socket. What was accepted is durable.
     pub(crate) async fn shutdown(self) {
+        if let Some(announcing) = self.announcing {
+            announcing.abort();
+            let _ = announcing.await;
+        }
         self.data_dir.withdraw();
         self.stop.send_replace(true);
         let _ = self.serving.await;
         store::leave(&self.store).await;
     }
+}
+
+/// Tells commands of this machine where the server is. A full disk is no reason not to serve: then it is tried again until there is room.
+fn announce(data_dir: &DataDir, endpoint: &str, settings: &ServerSettings) -> Result<Option<JoinHandle<()>>, Failure> {
+    const AGAIN: Duration = Duration::from_secs(1);
+    match data_dir.announce(endpoint, &settings.region, &settings.account) {
+        Ok(true) => return Ok(None),
+        Ok(false) => tracing::warn!("the disk is full: commands of this machine are told where the server is when there is room"),
+        Err(failure) => return Err(failure),
+    }
+    let (data_dir, endpoint) = (data_dir.clone(), endpoint.to_owned());
+    let (region, account) = (settings.region.clone(), settings.account.clone());
+    Ok(Some(tokio::spawn(async move {
+        while !matches!(data_dir.announce(&endpoint, &region, &account), Ok(true)) {
+            tokio::time::sleep(AGAIN).await;
+        }
+    })))
 }
 
 /// As many connections as there is memory to spare for; never so many that no file is left for anything else.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::log::LogSettings;
 use crate::store::Place;
 
 /// Settings of whatever serves the API.
@@ -15,9 +16,10 @@ pub(crate) struct ServerSettings {
     /// Address and port to serve on; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4566", env = "BERTH_LISTEN")]
     pub(crate) listen: SocketAddr,
-    /// Where records are kept: sqlite (in the data directory), or etcd://HOST:PORT,HOST:PORT/PREFIX, which several servers may share. Images
-    /// stay in each server's own data directory
-    #[arg(long, value_name = "STORE", default_value = "sqlite", env = "BERTH_STORE")]
+    /// Where records are kept: sqlite (in the data directory), or etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX, which several servers
+    /// may share; over TLS etcds://...?ca=FILE[&cert=FILE&key=FILE]. A password is best given by the environment: arguments are seen by
+    /// everybody on the machine. Images stay in each server's own data directory
+    #[arg(long, value_name = "STORE", default_value = "sqlite", env = "BERTH_STORE", hide_env_values = true)]
     pub(crate) store: Place,
     /// AWS region to be
     #[arg(long, value_name = "REGION", default_value = "us-east-1", value_parser = region)]
@@ -35,6 +37,8 @@ pub(crate) struct ServerSettings {
     /// goodbye is given at least 30 seconds to come back
     #[arg(long, value_name = "SECONDS|off", default_value = "1", value_parser = seconds_or_off, env = "BERTH_REPLACE_AFTER")]
     pub(crate) replace_after: SecondsOrOff,
+    #[command(flatten)]
+    pub(crate) log: LogSettings,
 }
 
 /// A time that may be switched off.
@@ -57,6 +61,8 @@ pub(crate) struct AgentSettings {
     /// AWS account of the server, twelve digits: image names of its registry are asked for at the server
     #[arg(long, value_name = "ID", default_value = "000000000000", value_parser = account)]
     pub(crate) account: String,
+    #[command(flatten)]
+    pub(crate) log: LogSettings,
 }
 
 pub(crate) fn region(text: &str) -> Result<String, String> {

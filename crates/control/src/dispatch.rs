@@ -10,7 +10,9 @@ use berth_store::{Change, Store};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::lag::Lag;
 use crate::loops::Loops;
+use crate::meter::Meter;
 use crate::peers::is_over;
 
 /// What a session has to look at. Bounded by the number of tasks on its instance.
@@ -66,9 +68,9 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(crate) fn start(store: Store, loops: &Loops) -> Self {
+    pub(crate) fn start(store: Store, loops: &Loops, meter: &Meter) -> Self {
         let sessions = Arc::new(Sessions::default());
-        loops.spawn(follow(store, Arc::clone(&sessions)));
+        loops.spawn(follow(store, Arc::clone(&sessions), Lag::new(meter.lag_of("dispatch"))));
         Self { sessions }
     }
 
@@ -90,12 +92,13 @@ impl Dispatch {
     }
 }
 
-async fn follow(store: Store, sessions: Arc<Sessions>) {
+async fn follow(store: Store, sessions: Arc<Sessions>, mut lag: Lag) {
     let from = store.state().revision;
     let mut watcher = store.watch(from);
     loop {
-        match watcher.next().await {
+        match lag.during(watcher.next()).await {
             Ok(commits) => {
+                lag.acts();
                 let sessions = sessions.lock();
                 for change in commits.iter().flat_map(|commit| &commit.changes) {
                     match change {

@@ -5,8 +5,10 @@
 
 mod dispatch;
 mod environment;
+mod lag;
 mod launch;
 mod loops;
+mod meter;
 mod observe;
 mod owner;
 mod payload;
@@ -15,6 +17,7 @@ mod services;
 mod session;
 mod sweep;
 mod telemetry_session;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,9 +31,11 @@ use berth_model::service::ServiceStatus;
 use berth_model::task::{StopCode, Task};
 use berth_store::{CommitError, Store};
 use parking_lot::Mutex;
+use tracing::Instrument;
 
 pub use environment::{Clock, Entropy, Environment};
 pub use launch::TaskTemplate;
+pub use meter::Meter;
 pub use owner::{LaunchError, Launched, Refused, Where};
 pub use payload::render as render_payload;
 pub use services::{parse_constraint, parse_strategy};
@@ -71,19 +76,35 @@ struct Shared {
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     dispatch: Dispatch,
     loops: Loops,
+    meter: Meter,
     closing: AtomicBool,
 }
 
 impl Control {
-    /// Starts the loops. Agents that this peer's last life left connected are not: they connect again.
+    /// Starts the loops. Agents that this peer's last life left connected are not: they connect again. Where the store cannot write (a full
+    /// disk) that is noted as soon as it can; until then reads are served, and writes refused.
     ///
     /// # Errors
-    /// [`CommitError`] if the store cannot write.
+    /// [`CommitError`] if the store is closed, or whether it has written is unknown.
     pub async fn start(store: Store, environment: Environment, config: ControlConfig) -> Result<Self, CommitError> {
         let membership = store.membership().borrow().clone();
-        peers::forget_connections(&store, &environment, |peer| peer == membership.me || !membership.living.contains(&peer)).await?;
+        // This life's connections have larger numbers.
+        let first = peers::connection_number(store.state().revision, 0);
+        let is_gone = move |connection: u64| {
+            let holder = peers::holder(connection);
+            connection < first && (holder == membership.me || !membership.living.contains(&holder))
+        };
         let loops = Loops::default();
-        let dispatch = Dispatch::start(store.clone(), &loops);
+        match peers::forget_connections(&store, &environment, &is_gone).await {
+            Ok(()) => {}
+            Err(CommitError::Backend(reason)) => {
+                tracing::warn!(reason, "the store cannot write; this server serves what was written, until it can");
+                loops.spawn(peers::forget_later(store.clone(), environment.clone(), is_gone));
+            }
+            Err(error) => return Err(error),
+        }
+        let meter = Meter::default();
+        let dispatch = Dispatch::start(store.clone(), &loops, &meter);
         loops.spawn(sweep::run(store.clone(), environment.clone()));
         loops.spawn(peers::run(store.clone(), environment.clone()));
         let rules = Rules::new(&config, environment.now());
@@ -95,6 +116,7 @@ impl Control {
                 owners: Mutex::default(),
                 dispatch,
                 loops,
+                meter,
                 closing: AtomicBool::new(false),
             }),
         };
@@ -126,6 +148,7 @@ impl Control {
                 self.shared.environment.clone(),
                 self.shared.rules,
                 &self.shared.loops,
+                &self.shared.meter,
             )
         };
         owners.entry(cluster.clone()).or_insert_with(start).clone()
@@ -140,7 +163,15 @@ impl Control {
             return Err(LaunchError::Store(CommitError::Closed));
         }
         let owner = self.owner(&template.cluster);
-        owner.launch(template, place).await
+        let since = self.shared.environment.now();
+        let launched = owner.launch(template, place).await?;
+        let scope = &self.shared.environment.scope;
+        for task in launched.made_since(since) {
+            let container_instance = || scope.container_instance(&task.cluster, task.container_instance);
+            tracing::debug!(task = scope.task(&task.cluster, task.id), container_instance = container_instance(), "a task is placed");
+        }
+        trace::requested(scope, launched.made_since(since));
+        Ok(launched)
     }
 
     /// Folds an agent's report in. `false`: there is no such task.
@@ -148,7 +179,21 @@ impl Control {
     /// # Errors
     /// [`CommitError`].
     pub async fn observe_task(&self, cluster: &ClusterName, task: TaskId, seen: &TaskObservation) -> Result<bool, CommitError> {
-        observe::task_state(&self.shared.store, &self.shared.environment, cluster, task, seen).await
+        let Shared { store, environment, meter, .. } = &*self.shared;
+        let span = trace::reported(&environment.scope, cluster, task, seen);
+        observe::task_state(store, environment, meter, cluster, task, seen).instrument(span).await
+    }
+
+    /// What the loops count of themselves.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.shared.meter
+    }
+
+    /// Requests that wait now to be placed, in all clusters.
+    #[must_use]
+    pub fn queue(&self) -> usize {
+        self.shared.owners.lock().values().map(OwnerHandle::queue).sum()
     }
 
     /// Stops all tasks of all clusters and starts none any more: what `berth down` asks for. Services keep their desired count;

@@ -9,6 +9,7 @@ use berth_model::time::UnixMillis;
 use berth_store::{CommitError, Store, Transaction};
 
 use crate::environment::Environment;
+use crate::meter::{Folded, Meter};
 use crate::peers;
 
 /// How often a change is tried again when somebody else changes the same record.
@@ -25,6 +26,9 @@ pub(crate) async fn change_task(
     mut change: impl FnMut(&mut Task, &berth_store::State) -> bool,
 ) -> Result<Option<std::sync::Arc<Task>>, CommitError> {
     for _ in 0..TRIES {
+        if store.state().task(id).is_none() && peers::is_absent(store, Key::Task(id)).await? {
+            return Ok(None);
+        }
         let mut transaction = Transaction::new();
         let after = {
             let state = store.state();
@@ -54,20 +58,40 @@ pub(crate) async fn change_task(
 pub(crate) async fn task_state(
     store: &Store,
     environment: &Environment,
+    meter: &Meter,
     cluster: &ClusterName,
     id: TaskId,
     seen: &TaskObservation,
 ) -> Result<bool, CommitError> {
     let now = environment.now();
+    let (mut has_changed, mut has_started) = (false, false);
     let outcome = change_task(store, cluster, id, |task, state| {
         let definition = state.definition(&task.definition).map(|d| std::sync::Arc::clone(&d.value));
         let is_essential = |name: &str| {
             let containers = definition.as_ref().and_then(|d| d.document.container_definitions.as_deref()).unwrap_or_default();
             containers.iter().find(|c| c.name.as_deref() == Some(name)).is_none_or(|c| c.essential != Some(false))
         };
-        lifecycle::apply(task, seen, is_essential, now)
+        let had_run = task.has_run();
+        has_changed = lifecycle::apply(task, seen, is_essential, now);
+        has_started = task.has_run() && !had_run;
+        has_changed
     })
     .await?;
+    tracing::debug!(
+        task = environment.scope.task(cluster, id),
+        status = seen.status.map(|status| status.as_str()),
+        known = outcome.is_some(),
+        changed = has_changed,
+        "an agent reports on a task"
+    );
+    meter.reported(match &outcome {
+        None => Folded::Unknown,
+        Some(_) if has_changed => Folded::Changed,
+        Some(_) => Folded::Repeated,
+    });
+    if let Some(task) = outcome.as_deref().filter(|_| has_started) {
+        meter.launched(task);
+    }
     Ok(outcome.is_some())
 }
 

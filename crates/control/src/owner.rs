@@ -8,20 +8,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::ids::{ClusterName, ContainerInstanceId, ServiceName, TaskId};
 use berth_model::record::{Key, Record};
 use berth_model::task::{Task, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{Index, Refusal};
 use berth_scheduler::service::AbsenceRules;
-use berth_store::{Change, CommitError, State, Store, Transaction, Watcher};
+use berth_store::{Change, Commit, CommitError, Compacted, State, Store, Transaction, Watcher};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::ControlConfig;
 use crate::environment::Environment;
+use crate::lag::Lag;
 use crate::launch::{TaskTemplate, task_ids};
 use crate::loops::Loops;
+use crate::meter::Meter;
 use crate::services;
+use crate::trace;
 
 /// Most requests that wait for a cluster's owner; beyond it callers are told at once.
 const QUEUE: usize = 1_024;
@@ -50,6 +55,16 @@ pub enum Refused {
     Missing(ContainerInstanceId),
 }
 
+impl Refused {
+    /// The rule that refused, where there is one.
+    pub(crate) const fn rule(&self) -> Option<&Refusal> {
+        match self {
+            Self::ByRule(refusal) => Some(refusal),
+            Self::Missing(_) => None,
+        }
+    }
+}
+
 /// What came of a launch.
 #[derive(Debug, Clone, Default)]
 pub struct Launched {
@@ -57,6 +72,13 @@ pub struct Launched {
     pub tasks: Vec<Arc<Task>>,
     /// Why the rest found no place.
     pub refused: Vec<Refused>,
+}
+
+impl Launched {
+    /// Its tasks without those that an earlier request made under the same token.
+    pub(crate) fn made_since(&self, since: UnixMillis) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.iter().filter(move |task| task.created_at >= since)
+    }
 }
 
 /// Why a launch did not happen at all.
@@ -101,6 +123,16 @@ impl Rules {
     }
 }
 
+/// What ends the owner's wait.
+enum Wake {
+    Requests(Option<Vec<Request>>),
+    Commits(Result<Vec<Arc<Commit>>, Compacted>),
+    /// Who leads may have changed.
+    Peers,
+    /// A service wants to be planned.
+    Due,
+}
+
 struct Request {
     template: TaskTemplate,
     place: Where,
@@ -126,10 +158,11 @@ pub(crate) struct OwnerHandle {
 
 impl OwnerHandle {
     /// Starts the owner's task.
-    pub(crate) fn start(cluster: ClusterName, store: Store, environment: Environment, rules: Rules, loops: &Loops) -> Self {
+    pub(crate) fn start(cluster: ClusterName, store: Store, environment: Environment, rules: Rules, loops: &Loops, meter: &Meter) -> Self {
+        let meter = meter.clone();
         let (requests, inbox) = mpsc::channel(QUEUE);
         let run = loops.spawn(async move {
-            let mut owner = Owner::new(cluster, store, environment, rules);
+            let mut owner = Owner::new(cluster, store, environment, rules, meter);
             owner.run(inbox).await;
         });
         Self { requests, run }
@@ -138,6 +171,11 @@ impl OwnerHandle {
     /// Ends it. What it had committed stands; callers that wait are told that the store is closed.
     pub(crate) fn stop(&self) {
         self.run.abort();
+    }
+
+    /// Requests that wait now.
+    pub(crate) fn queue(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
     }
 
     /// Places tasks and commits them.
@@ -158,6 +196,8 @@ pub(crate) struct Owner {
     pub(crate) environment: Environment,
     pub(crate) rules: Rules,
     pub(crate) index: Index,
+    pub(crate) meter: Meter,
+    lag: Lag,
     watcher: Watcher,
     /// Services to plan now.
     pub(crate) dirty: BTreeSet<ServiceName>,
@@ -168,7 +208,7 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    pub(crate) fn new(cluster: ClusterName, store: Store, environment: Environment, rules: Rules) -> Self {
+    pub(crate) fn new(cluster: ClusterName, store: Store, environment: Environment, rules: Rules, meter: Meter) -> Self {
         let revision = store.state().revision;
         let watcher = store.watch(revision);
         let mut owner = Self {
@@ -177,6 +217,8 @@ impl Owner {
             environment,
             rules,
             index: Index::default(),
+            lag: Lag::new(meter.lag_of("owner")),
+            meter,
             watcher,
             dirty: BTreeSet::new(),
             waiting_for_room: BTreeSet::new(),
@@ -215,19 +257,29 @@ impl Owner {
             }
             let sleep =
                 self.wake_at.values().min().map(|at| Duration::from_millis(u64::try_from(at.since(self.environment.now())).unwrap_or(0)));
-            tokio::select! {
-                biased;
-                request = inbox.recv() => match request {
-                    Some(request) => self.launch_batch(vec![request]).await,
-                    None => return,
-                },
-                commits = self.watcher.next() => match commits {
-                    Ok(commits) => commits.iter().for_each(|commit| self.fold(&commit.changes)),
-                    Err(_) => self.reload(),
-                },
-                // Fails only without a store.
-                _ = membership.changed() => {}
-                () = sleep_for(sleep.filter(|_| leads)) => {}
+            let sleep = sleep.filter(|_| leads);
+            let due = sleep.map(|sleep| Instant::now() + sleep);
+            let watcher = &mut self.watcher;
+            let wait = async {
+                tokio::select! {
+                    biased;
+                    request = inbox.recv() => Wake::Requests(request.map(|request| vec![request])),
+                    commits = watcher.next() => Wake::Commits(commits),
+                    // Fails only without a store.
+                    _ = membership.changed() => Wake::Peers,
+                    () = sleep_for(sleep) => Wake::Due,
+                }
+            };
+            match self.lag.during(wait).await {
+                Wake::Requests(Some(batch)) => self.launch_batch(batch).await,
+                Wake::Requests(None) => return,
+                Wake::Commits(Ok(commits)) => {
+                    self.lag.acts();
+                    commits.iter().for_each(|commit| self.fold(&commit.changes));
+                }
+                Wake::Commits(Err(_)) => self.reload(),
+                Wake::Peers => {}
+                Wake::Due => due.into_iter().for_each(|due| self.lag.acts_on_due(due)),
             }
         }
     }
@@ -236,8 +288,11 @@ impl Owner {
     pub(crate) fn catch_up(&mut self) {
         loop {
             match self.watcher.poll() {
-                Ok(commits) if commits.is_empty() => return,
-                Ok(commits) => commits.iter().for_each(|commit| self.fold(&commit.changes)),
+                Ok(commits) if commits.is_empty() => return self.lag.idle(),
+                Ok(commits) => {
+                    self.lag.acts();
+                    commits.iter().for_each(|commit| self.fold(&commit.changes));
+                }
                 Err(_) => return self.reload(),
             }
         }
@@ -271,8 +326,8 @@ impl Owner {
                 Change::Put(Record::ContainerInstance(instance)) if instance.cluster == self.cluster => {
                     self.index.apply_instance(instance);
                     self.dirty.append(&mut self.waiting_for_room);
-                    if instance.away.is_some() {
-                        // Its tasks may have to be replaced, if it stays away.
+                    if instance.away.is_some() || instance.status != ContainerInstanceStatus::Active {
+                        // Its tasks may have to be replaced: if it stays away, because it is drained.
                         let state = self.store.state();
                         let tasks = state.tasks_of_instance(&self.cluster, instance.id);
                         self.dirty.extend(tasks.filter_map(|task| Some(task.service.as_ref()?.service.clone())));
@@ -313,6 +368,7 @@ impl Owner {
         let mut waiting = batch;
         for attempt in 0..TRIES {
             self.catch_up();
+            let since = self.environment.now();
             let mut transaction = Transaction::new();
             let mut placed = Vec::new();
             {
@@ -327,9 +383,13 @@ impl Owner {
                 }
                 expect_instances(&state, &mut transaction, placed.iter().flat_map(|(_, launched)| &launched.tasks));
             }
+            let fresh = placed.iter().flat_map(|(_, launched)| launched.made_since(since));
+            let spans = trace::committed(&self.environment.scope, fresh);
             let outcome = if transaction.is_empty() { Ok(()) } else { self.store.commit(transaction).await.map(drop) };
+            drop(spans);
             let Err(error) = outcome else {
                 for (request, launched) in placed {
+                    self.meter.answered(&request.place, &launched, since);
                     let _ = request.reply.send(Ok(launched));
                 }
                 return;

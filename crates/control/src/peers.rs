@@ -16,13 +16,16 @@ use crate::observe::TRIES;
 /// what could not be forgotten is tried again.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How often it is tried again to forget connections while the store cannot write.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The number of a connection that this peer opens, seeing this revision.
 pub(crate) fn connection_number(seen: Revision, me: PeerNumber) -> u64 {
     (seen.0 + 1) << PeerNumber::BITS | u64::from(me)
 }
 
 /// The peer that opened a connection.
-fn holder(connection: u64) -> PeerNumber {
+pub(crate) fn holder(connection: u64) -> PeerNumber {
     // The lower bits; the rest is the revision.
     connection as PeerNumber
 }
@@ -34,15 +37,26 @@ pub(crate) fn is_over(instance: &ContainerInstance, connection: u64) -> bool {
         || (instance.connection == connection && !instance.agent_connected)
 }
 
-/// Notes that agents are away whose connection a peer held for which `is_gone` holds.
+/// Is there really no such record? Another peer may have made it a moment ago, and this one not have seen it yet; if so it has
+/// afterwards. Costs nothing where there are no peers.
 ///
 /// # Errors
 /// [`CommitError`].
-pub(crate) async fn forget_connections(
-    store: &Store,
-    environment: &Environment,
-    is_gone: impl Fn(PeerNumber) -> bool,
-) -> Result<(), CommitError> {
+pub(crate) async fn is_absent(store: &Store, key: Key) -> Result<bool, CommitError> {
+    let mut transaction = Transaction::new();
+    transaction.expect_absent(key);
+    match store.commit(transaction).await {
+        Ok(_) => Ok(true),
+        Err(CommitError::Conflict(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Notes that agents are away whose connection, by its number, is gone.
+///
+/// # Errors
+/// [`CommitError`].
+pub(crate) async fn forget_connections(store: &Store, environment: &Environment, is_gone: impl Fn(u64) -> bool) -> Result<(), CommitError> {
     for _ in 0..TRIES {
         match forget_once(store, environment, &is_gone).await {
             // An agent is registered or connects meanwhile.
@@ -53,7 +67,18 @@ pub(crate) async fn forget_connections(
     Err(CommitError::Overloaded)
 }
 
-async fn forget_once(store: &Store, environment: &Environment, is_gone: &impl Fn(PeerNumber) -> bool) -> Result<(), CommitError> {
+/// [`forget_connections`], again and again until the store writes: a server also starts on a full disk.
+pub(crate) async fn forget_later(store: Store, environment: Environment, is_gone: impl Fn(u64) -> bool) {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        match forget_connections(&store, &environment, &is_gone).await {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(%error, "cannot forget the connections of an earlier life yet"),
+        }
+    }
+}
+
+async fn forget_once(store: &Store, environment: &Environment, is_gone: &impl Fn(u64) -> bool) -> Result<(), CommitError> {
     let gone: Vec<_> = orphans(&store.state(), is_gone).into_values().collect();
     for batch in gone.chunks(store.max_changes()) {
         let mut transaction = Transaction::new();
@@ -69,11 +94,8 @@ async fn forget_once(store: &Store, environment: &Environment, is_gone: &impl Fn
 }
 
 /// In an order of its own: the same state gives the same commits.
-fn orphans(
-    state: &State,
-    is_gone: &impl Fn(PeerNumber) -> bool,
-) -> BTreeMap<berth_model::ids::ContainerInstanceId, Entry<ContainerInstance>> {
-    let orphaned = state.instances().filter(|instance| instance.agent_connected && is_gone(holder(instance.connection)));
+fn orphans(state: &State, is_gone: &impl Fn(u64) -> bool) -> BTreeMap<berth_model::ids::ContainerInstanceId, Entry<ContainerInstance>> {
+    let orphaned = state.instances().filter(|instance| instance.agent_connected && is_gone(instance.connection));
     orphaned.map(|entry| (entry.id, entry.clone())).collect()
 }
 
@@ -85,7 +107,7 @@ pub(crate) async fn run(store: Store, environment: Environment) {
     }
     loop {
         let now = membership.borrow_and_update().clone();
-        let is_gone = |peer: PeerNumber| !now.living.contains(&peer);
+        let is_gone = |connection| !now.living.contains(&holder(connection));
         if now.leads
             && let Err(error) = forget_connections(&store, &environment, is_gone).await
         {

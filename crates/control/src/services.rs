@@ -15,7 +15,9 @@ use berth_scheduler::service::{AbsenceRules, ServicePlan, ServiceView, TaskView,
 use berth_store::{CommitError, Entry, State, Transaction};
 
 use crate::launch::{TaskTemplate, task_ids};
+use crate::meter::Wanted;
 use crate::owner::{Owner, expect_active, expect_instances};
+use crate::trace;
 
 /// ECS suppresses a repeated event for six hours.
 const REPEAT_AFTER_MILLIS: i64 = 6 * 60 * 60 * 1000;
@@ -32,6 +34,7 @@ pub(crate) async fn step(owner: &mut Owner) -> bool {
     }
     let Some(name) = owner.dirty.pop_first() else { return false };
     owner.wake_at.remove(&name);
+    owner.meter.planned_service();
     if let Err(error) = step_service(owner, &name, now).await {
         match error {
             // Somebody changed it meanwhile: what is now there is planned at once.
@@ -50,6 +53,7 @@ pub(crate) async fn step(owner: &mut Owner) -> bool {
 async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) -> Result<(), CommitError> {
     let mut transaction = Transaction::new();
     let mut started = Vec::new();
+    let mut spans = Vec::new();
     {
         let state = owner.store.state();
         let Some(service) = state.service(&owner.cluster, name) else { return Ok(()) };
@@ -84,6 +88,9 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                 started.push(Arc::new(template.task(*id, *instance, zone, &owner.environment)));
             }
             expect_instances(&state, &mut transaction, started.iter());
+            let homeless = ids.len().saturating_sub(started.len());
+            owner.meter.refused(homeless, placement.refusals.iter());
+            spans = trace::started_by(&owner.environment.scope, &service.value, &started);
         }
         if let Some(at) = steps.wake_at {
             owner.wake_at.insert(name.clone(), at);
@@ -104,11 +111,15 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
     if transaction.is_empty() {
         return Ok(());
     }
+    spans.splice(0..0, trace::committed(&owner.environment.scope, started.iter()));
     let outcome = owner.store.commit(transaction).await;
+    drop(spans);
     if outcome.is_err() {
         for task in &started {
             owner.index.release(task.id);
         }
+    } else {
+        owner.meter.placed(Wanted::Service, started.len());
     }
     outcome.map(drop)
 }
@@ -127,8 +138,8 @@ fn views(state: &State, service: &Service, absence: &AbsenceRules) -> Vec<TaskVi
             let definition = state.definition(&task.definition);
             let checked = |name: &str| definition.is_some_and(|d| is_checked_essential(d, name));
             let has_check = task.containers.iter().any(|c| checked(&c.name));
-            let lost_at = state.instance(task.container_instance).and_then(|instance| absence.lost_at(&instance.value));
-            TaskView::of(task, has_check, lifecycle::health(task, checked), lost_at)
+            let instance = state.instance(task.container_instance).map(|entry| &*entry.value);
+            TaskView::of(task, has_check, lifecycle::health(task, checked), instance, absence)
         })
         .collect()
 }

@@ -11,13 +11,14 @@ use berth_model::arn::{parse_cluster, parse_container_instance, parse_task};
 use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus, Parting};
 use berth_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use berth_model::lifecycle;
+use berth_model::record::Key;
 use berth_model::task::{StopCode, Task, TaskStatus};
 use berth_store::{CommitError, Entry, State};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::dispatch::{Inbox, Pending};
-use crate::{Control, observe, payload, peers};
+use crate::{Control, observe, payload, peers, trace};
 
 /// How long after it took a stop an agent may say nothing of a task that never started. The official agent ignores stops of
 /// tasks it never knew, so nobody would ever report them.
@@ -65,6 +66,8 @@ pub struct Session {
     silent: BTreeMap<(i64, TaskId), ()>,
     retry_at: Option<i64>,
     last_number: i64,
+    /// Of tasks that go out with the next frames.
+    dispatching: Vec<tracing::Span>,
     /// When it was opened, and what the clock showed then: a clock that is set must neither end connections nor keep dead ones.
     opened: (Instant, i64),
 }
@@ -86,6 +89,11 @@ impl Control {
             agent_hash: Some(query.agent_hash.clone()).filter(|text| !text.is_empty()),
             docker_version: Some(query.docker_version.clone()).filter(|text| !text.is_empty()),
         };
+        let fails = |error: berth_store::CommitError| Refusal::new(RefusalKind::ServerException, error.to_string());
+        let is_known = shared.store.state().instance(instance).is_some();
+        if !is_known && peers::is_absent(&shared.store, Key::ContainerInstance(instance)).await.map_err(fails)? {
+            return Err(Refusal::new(RefusalKind::InactiveInstanceException, "The container instance is not registered."));
+        }
         {
             let state = shared.store.state();
             let known = state.instance(instance).filter(|known| known.cluster == cluster);
@@ -95,7 +103,7 @@ impl Control {
         }
         let connection = observe::connected(&shared.store, instance, version)
             .await
-            .map_err(|error| Refusal::new(RefusalKind::ServerException, error.to_string()))?
+            .map_err(fails)?
             .ok_or_else(|| Refusal::new(RefusalKind::InactiveInstanceException, "The container instance is not registered."))?;
         let now = shared.environment.now().0;
         let machine = ServerSession::on_connect(
@@ -123,6 +131,7 @@ impl Control {
             silent: BTreeMap::new(),
             retry_at: None,
             last_number: 0,
+            dispatching: Vec::new(),
             opened: (Instant::now(), now),
         })
     }
@@ -151,6 +160,7 @@ impl Session {
             if let Err(error) = send(connection, std::mem::take(&mut frames)).await {
                 return error;
             }
+            self.dispatching.clear();
             let inbox = Arc::clone(&self.inbox);
             let sleep = self.until_wake();
             // What is due goes first, so that an agent that never stops talking is still told of its tasks and asked for its pulse.
@@ -175,7 +185,9 @@ impl Session {
                         }
                     }
                     Some(Err(error)) if error.is_fatal() => return AgentAway::Broken(error.to_string()),
-                    Some(Err(error)) => tracing::warn!(%error, "an agent sent a frame that cannot be read"),
+                    Some(Err(error)) => {
+                        tracing::warn!(container_instance = self.machine.container_instance_arn(), %error, "an agent sent a frame that cannot be read");
+                    },
                 },
             }
         }
@@ -234,8 +246,11 @@ impl Session {
         }
         let number = self.next_number(state.revision.0);
         drop(state);
+        let spans =
+            trace::dispatched(tasks.iter().map(|task| (task.arn.as_str(), task.desired_status)), self.machine.container_instance_arn());
         match self.machine.deliver(tasks, number, self.now()) {
             Ok(frames) => {
+                self.dispatching.extend(spans);
                 self.sent.extend(told);
                 frames
             }
@@ -276,7 +291,7 @@ impl Session {
                 Vec::new()
             }
             Effect::Nacked { subjects, reason } => {
-                tracing::warn!(?subjects, reason, "an agent refused a message");
+                tracing::warn!(container_instance = self.machine.container_instance_arn(), ?subjects, reason, "an agent refused a message");
                 Vec::new()
             }
             Effect::StopsToVerify { message_id, candidates } => {
@@ -313,7 +328,7 @@ impl Session {
         }
         let mut frames = tick.frames;
         if !tick.given_up.is_empty() {
-            tracing::warn!(subjects = ?tick.given_up, "an agent never took these");
+            tracing::warn!(container_instance = self.machine.container_instance_arn(), subjects = ?tick.given_up, "an agent never took these");
         }
         if tick.manifest_due {
             frames.push(self.manifest());
@@ -343,7 +358,8 @@ impl Session {
                 && lifecycle::abandon(task, StopCode::UserInitiated, "Task stopped before it was started", shared.environment.now())
         });
         if let Err(error) = outcome.await {
-            tracing::warn!(%error, task = %id, "cannot end a task that never started");
+            let task = shared.environment.scope.task(&self.cluster, id);
+            tracing::warn!(%error, task, "cannot end a task that never started");
         }
     }
 }
@@ -358,10 +374,11 @@ impl Drop for Session {
         // Outside a runtime the process is ending, and the next one starts by forgetting connections.
         if tokio::runtime::Handle::try_current().is_ok() {
             let loops = shared.loops.clone();
+            let container_instance = self.machine.container_instance_arn().to_owned();
             loops.spawn(async move {
                 // Until it is noted, tasks are placed where nobody is.
                 while let Err(error) = observe::disconnected(&shared.store, instance, connection, parting, now).await {
-                    tracing::warn!(%error, "cannot note that an agent is away");
+                    tracing::warn!(container_instance, %error, "cannot note that an agent is away");
                     if error == CommitError::Closed {
                         return;
                     }

@@ -50,12 +50,12 @@ impl TelemetrySession {
                     }
                 }
                 Ok(_) => {
-                    tracing::warn!("a telemetry frame's signature is wrong");
+                    tracing::warn!(cluster = %self.cluster, "a telemetry frame's signature is wrong");
                     let _ = connection.close(1008, "AccessDeniedException").await;
                     return;
                 }
                 Err(error) if error.is_fatal() => return,
-                Err(error) => tracing::warn!(%error, "an agent sent telemetry that cannot be read"),
+                Err(error) => tracing::warn!(cluster = %self.cluster, %error, "an agent sent telemetry that cannot be read"),
             }
         }
         let _ = connection.close(1000, "").await;
@@ -78,7 +78,7 @@ impl TelemetrySession {
                 })
                 .collect();
             if let Err(error) = observe::container_health(&self.control.shared.store, &self.cluster, id, &containers).await {
-                tracing::warn!(%error, task = %id, "cannot note a container's health");
+                tracing::warn!(task = scope.task(&self.cluster, id), %error, "cannot note a container's health");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The service planner, by a small simulation under a virtual clock: plans are carried out, tasks come up and die, and after every
 //! step an auditor looks whether the promises hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, DeploymentId, Family, ServiceName, TaskId};
 use berth_model::service::{Deployment, DeploymentStatus, Percentages, RolloutState, Service, ServiceStatus};
@@ -54,11 +54,22 @@ struct World {
     events: Vec<String>,
     /// Machines that are not heard of, with when they count as lost.
     silent: BTreeMap<ContainerInstanceId, UnixMillis>,
+    /// Machines that are DRAINING.
+    drained: BTreeSet<ContainerInstanceId>,
 }
 
 impl World {
     fn new(service: Service) -> Self {
-        Self { service, tasks: Vec::new(), now: UnixMillis(0), room: 1_000, next: 1, events: Vec::new(), silent: BTreeMap::new() }
+        Self {
+            service,
+            tasks: Vec::new(),
+            now: UnixMillis(0),
+            room: 1_000,
+            next: 1,
+            events: Vec::new(),
+            silent: BTreeMap::new(),
+            drained: BTreeSet::new(),
+        }
     }
 
     fn holding(&self) -> usize {
@@ -112,6 +123,7 @@ impl World {
                 stopped_at: None,
                 stop_code: None,
                 lost_at: None,
+                draining: false,
             };
             self.next += 1;
             self.tasks.push(task);
@@ -129,11 +141,19 @@ impl World {
         steps
     }
 
-    /// One of three machines that is heard of.
+    /// One of three machines that takes tasks.
     fn machine(&self) -> ContainerInstanceId {
         let from = self.next % 3;
         let mut all = (0..3).map(|more| ContainerInstanceId((from + more) % 3));
-        all.find(|id| !self.silent.contains_key(id)).expect("one is heard of")
+        all.find(|id| !self.silent.contains_key(id) && !self.drained.contains(id)).expect("one takes tasks")
+    }
+
+    /// A machine is drained: nothing new comes to it.
+    fn drain(&mut self, machine: u128) {
+        self.drained.insert(ContainerInstanceId(machine));
+        for task in self.tasks.iter_mut().filter(|task| task.instance == ContainerInstanceId(machine)) {
+            task.draining = true;
+        }
     }
 
     /// A machine is not heard of any more; after `grace` seconds it counts as lost.
@@ -331,6 +351,43 @@ fn a_machine_that_comes_back_before_its_tasks_were_replaced_keeps_them() {
     world.run(3);
     assert!(world.is_steady_on(1));
     assert!(world.on(1).any(|task| task.last == TaskStatus::Running));
+}
+
+#[test]
+fn a_drained_machines_tasks_are_replaced_before_they_stop() {
+    let mut world = World::new(service(3, 100, 200));
+    world.run(60);
+    world.drain(1);
+    let steps = world.step();
+    assert_eq!((steps.start, steps.stop.len()), (1, 0));
+    for _ in 0..60 {
+        world.run(1);
+        assert!(world.healthy() >= 3, "minimumHealthyPercent 100 of 3");
+    }
+    assert!(world.is_steady_on(1), "{:?}", world.plan(false).why);
+    assert!(world.on(1).all(|task| task.last == TaskStatus::Stopped));
+}
+
+#[test]
+fn what_has_not_come_up_on_a_drained_machine_ends_at_once() {
+    let mut world = World::new(service(3, 100, 200));
+    world.step();
+    world.drain(1);
+    let steps = world.step();
+    assert_eq!((steps.start, steps.stop.len()), (1, 1));
+    world.run(60);
+    assert!(world.is_steady_on(1));
+    assert!(world.on(1).all(|task| task.started_at.is_none()));
+}
+
+#[test]
+fn percentages_of_a_hundred_leave_a_drained_machine_as_it_is_and_say_so() {
+    let mut world = World::new(service(3, 100, 100));
+    world.run(60);
+    world.drain(1);
+    world.run(60);
+    assert_eq!(world.healthy(), 3);
+    assert!(world.plan(false).announcements.iter().any(|text| text.contains("minimumHealthyPercent or maximumPercent")));
 }
 
 #[test]

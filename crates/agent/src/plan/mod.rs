@@ -50,6 +50,8 @@ pub struct TaskPlan {
 /// One container's plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContainerPlan {
+    /// Its task's ARN.
+    pub task: String,
     /// Its name within the task.
     pub name: String,
     /// Its image, as the task definition has it.
@@ -158,6 +160,7 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
             (Ok(wiring), None) => spec::blueprint(task, container, &id, &runtime_id, *wiring, command, context).map(Box::new),
         };
         containers.push(ContainerPlan {
+            task: task.arn.clone(),
             name: container.name.clone(),
             image: container.image.clone(),
             essential: container.essential,

@@ -141,7 +141,7 @@ impl Session {
                         }
                     }
                     Some(Err(error)) => {
-                        tracing::warn!(%error, "a frame of the control plane's");
+                        tracing::warn!(%error, "a frame of the control plane's cannot be read");
                         if error.is_fatal() {
                             return Ending::Closed { lived: lived() };
                         }

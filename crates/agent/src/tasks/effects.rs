@@ -13,6 +13,7 @@ use super::Means;
 use crate::clock::unix_millis;
 use crate::engine::{ExitRecord, LaunchFailure, Prepared, Run};
 use crate::plan::{Blueprint, ContainerPlan, Wiring};
+use crate::trace;
 
 /// How often an unreachable registry is asked.
 const PULL_TRIES: u32 = 3;
@@ -28,7 +29,7 @@ pub async fn prepare(means: &Means, container: &ContainerPlan, cancel: &Cancella
             biased;
             // A pull can take minutes; nobody who stops the task waits for it.
             () = cancel.cancelled() => Err("the task was stopped".to_owned()),
-            pulled = pull(means, &container.image) => pulled.map_err(|error| format!("CannotPullContainerError: {error}")),
+            pulled = trace::within(trace::step("pull", container), pull(means, container)) => pulled.map_err(|error| format!("CannotPullContainerError: {error}")),
         }
     };
     let (image, attachment) = tokio::join!(pulling, attach(means, container));
@@ -42,7 +43,8 @@ pub async fn prepare(means: &Means, container: &ContainerPlan, cancel: &Cancella
     }
 }
 
-async fn pull(means: &Means, image: &str) -> Result<Image, PullError> {
+async fn pull(means: &Means, container: &ContainerPlan) -> Result<Image, PullError> {
+    let image = container.image.as_str();
     let _turn = means.pulls.enter(image).await;
     let mut delay = PULL_DELAY;
     let mut tries = 1;
@@ -50,7 +52,7 @@ async fn pull(means: &Means, image: &str) -> Result<Image, PullError> {
         let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials: None };
         match means.runtime.pull(request).await {
             Err(PullError::Unreachable(problem)) if tries < PULL_TRIES => {
-                tracing::warn!(image, problem, "a pull is tried again");
+                tracing::warn!(task = container.task, image, error = problem, "a pull is tried again");
                 tokio::time::sleep(delay).await;
                 delay *= 2;
                 tries += 1;
@@ -66,7 +68,7 @@ async fn attach(means: &Means, container: &ContainerPlan) -> Result<Option<Attac
         Wiring::Bridge => AttachmentKind::Bridge,
         Wiring::Isolated => AttachmentKind::Isolated,
     };
-    means.network.attach(&container.attachment_id, kind).await.map(Some)
+    trace::within(trace::step("attach", container), means.network.attach(&container.attachment_id, kind)).await.map(Some)
 }
 
 /// Makes the container and publishes its ports, side by side, then starts it. After a failure neither container nor network
@@ -75,7 +77,7 @@ pub async fn launch(means: &Means, container: &ContainerPlan, blueprint: &Bluepr
     let outcome = attempt(means, container, blueprint, prepared).await;
     if outcome.is_err() {
         if let Err(error) = means.runtime.remove(&container.runtime_id).await {
-            tracing::warn!(container = %container.runtime_id, %error, "a container that did not start cannot be removed");
+            tracing::warn!(task = container.task, container = %container.runtime_id, %error, "a container that did not start cannot be removed");
         }
         release_network(means, container).await;
     }
@@ -96,6 +98,7 @@ async fn attempt(means: &Means, container: &ContainerPlan, blueprint: &Blueprint
         spec.address = attachment.address.map(std::net::IpAddr::V4);
     }
     let create = within("created", means.config.container_create_timeout, means.runtime.create(spec));
+    let create = trace::within(trace::step("create", container), create);
     let (created, published) = tokio::join!(create, publish(means, container, blueprint));
     created.map_err(|error| match error {
         // Docker finds out at the start what cannot be executed, and users know it from there.
@@ -105,7 +108,8 @@ async fn attempt(means: &Means, container: &ContainerPlan, blueprint: &Blueprint
         other => LaunchFailure { reason: other.reason("CannotCreateContainerError"), created: false },
     })?;
     let bindings = published.map_err(|error| format!("CannotStartContainerError: {error}")).map_err(failure(true))?;
-    let started = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id)).await;
+    let start = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id));
+    let started = trace::within(trace::step("start", container), start).await;
     let started = started.map_err(|error| error.reason("CannotStartContainerError")).map_err(failure(true))?;
     Ok(Run { image_digest: Some(prepared.image_digest.clone()), bindings, started_at: unix_millis(started.at) })
 }
@@ -114,12 +118,21 @@ async fn publish(means: &Means, container: &ContainerPlan, blueprint: &Blueprint
     if blueprint.ports.is_empty() {
         return Ok(Vec::new());
     }
-    means.network.publish(&container.attachment_id, &blueprint.ports).await
+    trace::within(trace::step("publish", container), means.network.publish(&container.attachment_id, &blueprint.ports)).await
 }
 
 enum Attempt {
     Failed(RunError),
     TimedOut(&'static str, Duration),
+}
+
+impl std::fmt::Display for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed(error) => error.fmt(f),
+            Self::TimedOut(state, after) => write!(f, "it was not {state} within {} s", after.as_secs()),
+        }
+    }
 }
 
 impl Attempt {
@@ -149,7 +162,7 @@ pub async fn watch(means: &Means, container: &ContainerPlan) -> Result<ExitRecor
         Err(error) => {
             // What nobody watches may still run; it must not go on unseen.
             if let Err(error) = means.runtime.remove(&container.runtime_id).await {
-                tracing::warn!(container = %container.runtime_id, %error, "a lost container cannot be removed");
+                tracing::warn!(task = container.task, container = %container.runtime_id, %error, "a lost container cannot be removed");
             }
             Err(format!("ContainerVanishedError: {error}"))
         }
@@ -160,15 +173,15 @@ pub async fn watch(means: &Means, container: &ContainerPlan) -> Result<ExitRecor
 pub async fn stop(means: &Means, container: &ContainerPlan) {
     let id = &container.runtime_id;
     let signal = means.runtime.stop_signal(id).await.unwrap_or(libc::SIGTERM);
-    if let Err(error) = means.runtime.signal(id, signal).await {
-        tracing::warn!(container = %id, signal, %error, "a container cannot be asked to stop");
+    if let Err(error) = trace::within(trace::step("stop", container), means.runtime.signal(id, signal)).await {
+        tracing::warn!(task = container.task, container = %id, signal, %error, "a container cannot be asked to stop");
     }
 }
 
 /// Ends the container.
 pub async fn kill(means: &Means, container: &ContainerPlan) {
-    if let Err(error) = means.runtime.signal(&container.runtime_id, libc::SIGKILL).await {
-        tracing::warn!(container = %container.runtime_id, %error, "a container cannot be killed");
+    if let Err(error) = trace::within(trace::step("kill", container), means.runtime.signal(&container.runtime_id, libc::SIGKILL)).await {
+        tracing::warn!(task = container.task, container = %container.runtime_id, %error, "a container cannot be killed");
     }
 }
 
@@ -180,7 +193,9 @@ pub async fn release_network(means: &Means, container: &ContainerPlan) {
     for left in (0..DETACH_TRIES).rev() {
         match means.network.detach(&container.attachment_id).await {
             Ok(()) => return,
-            Err(error) if left == 0 => tracing::warn!(attachment = %container.attachment_id, %error, "a network cannot be taken back"),
+            Err(error) if left == 0 => {
+                tracing::warn!(task = container.task, attachment = %container.attachment_id, %error, "a network cannot be taken back")
+            }
             Err(_) => tokio::task::yield_now().await,
         }
     }

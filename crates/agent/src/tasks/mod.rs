@@ -295,7 +295,7 @@ impl Tasks {
                 self.known.lock().remove(&plan.arn);
             }
             Err(problem) => {
-                tracing::warn!(task = plan.arn, problem, "a task that is over cannot be removed yet");
+                tracing::warn!(task = plan.arn, error = problem, "a task that is over cannot be removed yet");
                 let remove_at = self.means.clock.now() + REMOVE_AGAIN;
                 // It goes to the end, so that it cannot keep others from being removed.
                 tokio::select! {

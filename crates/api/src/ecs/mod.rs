@@ -1,8 +1,10 @@
 //! Amazon ECS's actions, one file each; what several share stands in `render` and `definitions`.
 
+pub(crate) mod attributes;
 pub(crate) mod create_cluster;
 pub(crate) mod create_service;
 pub(crate) mod definitions;
+pub(crate) mod delete_attributes;
 pub(crate) mod delete_cluster;
 pub(crate) mod delete_service;
 pub(crate) mod deregister_container_instance;
@@ -13,13 +15,17 @@ pub(crate) mod describe_services;
 pub(crate) mod describe_task_definition;
 pub(crate) mod describe_tasks;
 pub(crate) mod discover_poll_endpoint;
+pub(crate) mod execute_command;
+pub(crate) mod list_attributes;
 pub(crate) mod list_clusters;
 pub(crate) mod list_container_instances;
 pub(crate) mod list_services;
+pub(crate) mod list_services_by_namespace;
 pub(crate) mod list_tags_for_resource;
 pub(crate) mod list_task_definition_families;
 pub(crate) mod list_task_definitions;
 pub(crate) mod list_tasks;
+pub(crate) mod put_attributes;
 pub(crate) mod register_container_instance;
 pub(crate) mod register_task_definition;
 pub(crate) mod render;
@@ -33,4 +39,8 @@ pub(crate) mod submit_task_state_change;
 pub(crate) mod tag_resource;
 pub(crate) mod tagged;
 pub(crate) mod untag_resource;
+pub(crate) mod update_cluster;
+pub(crate) mod update_cluster_settings;
+pub(crate) mod update_container_agent;
+pub(crate) mod update_container_instances_state;
 pub(crate) mod update_service;

@@ -25,7 +25,12 @@ fn number(value: u32) -> i32 {
 
 /// `failures[]` with reason MISSING.
 pub(crate) fn missing(arn: String) -> ecs::Failure {
-    ecs::Failure { arn: Some(arn), reason: Some("MISSING".to_owned()), detail: None }
+    failure(arn, "MISSING")
+}
+
+/// An item of `failures[]`.
+pub(crate) fn failure(arn: String, reason: &str) -> ecs::Failure {
+    ecs::Failure { arn: Some(arn), reason: Some(reason.to_owned()), detail: None }
 }
 
 /// A cluster; `include` holds the optional parts asked for.

@@ -9,6 +9,7 @@ mod absence;
 mod plan;
 mod throttle;
 
+use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
 use berth_model::service::{Deployment, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, HealthStatus, StopCode, Task, TaskStatus};
@@ -46,12 +47,20 @@ pub struct TaskView {
     pub stop_code: Option<StopCode>,
     /// When its machine, whose agent is away, counts as lost: what was last seen of the task means nothing from then on.
     pub lost_at: Option<UnixMillis>,
+    /// Its machine is DRAINING: another task is to take its place.
+    pub draining: bool,
 }
 
 impl TaskView {
-    /// What the planner sees of a task; `None` if it belongs to no service.
+    /// What the planner sees of a task and of the machine that it is on; `None` if it belongs to no service.
     #[must_use]
-    pub fn of(task: &Task, has_check: bool, health: HealthStatus, lost_at: Option<UnixMillis>) -> Option<Self> {
+    pub fn of(
+        task: &Task,
+        has_check: bool,
+        health: HealthStatus,
+        instance: Option<&ContainerInstance>,
+        absence: &AbsenceRules,
+    ) -> Option<Self> {
         Some(Self {
             id: task.id,
             deployment: task.service.as_ref()?.deployment,
@@ -65,7 +74,8 @@ impl TaskView {
             started_at: task.started_at,
             stopped_at: task.stopped_at,
             stop_code: task.stop_code,
-            lost_at,
+            lost_at: instance.and_then(|instance| absence.lost_at(instance)),
+            draining: instance.is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining),
         })
     }
 

@@ -56,16 +56,21 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     let primary = service.primary().id;
     let (lost, live): (Vec<_>, Vec<_>) = view.tasks.iter().filter(|task| task.is_live()).partition(|task| task.is_lost(now));
     plan.wake_at = live.iter().filter_map(|task| task.lost_at).min();
-    let (new, old): (Vec<_>, Vec<_>) = live.iter().copied().partition(|task| task.deployment == primary);
+    // Tasks on machines that are drained are replaced as those of older deployments are.
+    let (new, old): (Vec<_>, Vec<_>) = live.iter().copied().partition(|task| task.deployment == primary && !task.draining);
     let new_count = count(&new);
 
     if new_count > desired {
-        let surplus = pick_surplus(&new, &live, new_count - desired);
-        stop_tasks(plan, surplus, primary);
+        let is_healthy = |task: &TaskView| healthy(task, view.healthy_after_millis, now).0;
+        let surplus = pick_surplus(&new, &live, new_count - desired, is_healthy);
+        stop_tasks(plan, surplus);
     } else if new_count < desired {
         plan_starts(view, now, plan, &new, count(&live));
     }
     if !old.is_empty() {
+        // ECS: what has not come up on such a machine yet ends at once.
+        let early = old.iter().copied().filter(|task| task.draining && task.last < TaskStatus::Running).collect();
+        stop_tasks(plan, early);
         stop_replaced(view, now, plan, &live, &old);
     }
 
@@ -73,7 +78,7 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     stop_lost(plan, &lost, running, desired, primary);
     let old_gone = !view.tasks.iter().any(|task| task.deployment != primary && !is_gone(task, now));
     forget_ended_deployments(view, now, plan);
-    let reached = running == desired && new_count == desired && old_gone && lost.is_empty();
+    let reached = running == desired && new_count == desired && old_gone && old.is_empty() && lost.is_empty();
     if reached {
         complete(service, plan, now);
     } else {
@@ -158,6 +163,10 @@ fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
     order.sort_by_key(|task| (healthy(task, view.healthy_after_millis, now).0, task.last, task.created_at));
     let mut stops = Vec::new();
     for task in order {
+        if plan.stop.iter().any(|stop| stop.task == task.id) {
+            surplus = surplus.saturating_sub(1);
+            continue;
+        }
         let is_healthy = healthy(task, view.healthy_after_millis, now).0;
         if surplus == 0 || (is_healthy && spare == 0) {
             continue;
@@ -170,10 +179,7 @@ fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
         surplus -= 1;
         stops.push(task);
     }
-    let by_deployment: Vec<_> = stops.iter().map(|task| (task.deployment, *task)).collect();
-    for (deployment, task) in by_deployment {
-        stop_tasks(plan, vec![task], deployment);
-    }
+    stop_tasks(plan, stops);
     let nothing_may_stop = plan.stop.is_empty() && healthy_count == count(live) && healthy_count <= lower;
     if new_count < desired && room == 0 && nothing_may_stop {
         plan.announcements.push(DEADLOCKED.to_owned());
@@ -183,16 +189,22 @@ fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
     }
 }
 
-fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>, deployment: DeploymentId) {
+fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
     plan.stop.extend(tasks.into_iter().map(|task| Stop {
         task: task.id,
         code: StopCode::ServiceSchedulerInitiated,
-        reason: format!("Scaling activity initiated by (deployment {deployment})"),
+        reason: format!("Scaling activity initiated by (deployment {})", task.deployment),
     }));
 }
 
-/// Which tasks a scale-in stops: first those that do not run yet, then where the zone, then the instance has most.
-fn pick_surplus<'a>(candidates: &[&'a TaskView], live: &[&TaskView], surplus: u32) -> Vec<&'a TaskView> {
+/// Which tasks a scale-in stops: first those that do not run yet, then those that do not count as healthy, then where the zone, then the
+/// instance has most.
+fn pick_surplus<'a>(
+    candidates: &[&'a TaskView],
+    live: &[&TaskView],
+    surplus: u32,
+    is_healthy: impl Fn(&TaskView) -> bool,
+) -> Vec<&'a TaskView> {
     let mut by_zone: HashMap<Option<&str>, u32> = HashMap::new();
     let mut by_instance: HashMap<ContainerInstanceId, u32> = HashMap::new();
     for task in live {
@@ -205,7 +217,7 @@ fn pick_surplus<'a>(candidates: &[&'a TaskView], live: &[&TaskView], surplus: u3
         let next = left.iter().enumerate().min_by_key(|(_, task)| {
             let zone = by_zone.get(&task.zone.as_deref()).copied().unwrap_or(0);
             let instance = by_instance.get(&task.instance).copied().unwrap_or(0);
-            (task.last, Reverse(zone), Reverse(instance), Reverse(task.created_at), task.id)
+            (task.last, is_healthy(task), Reverse(zone), Reverse(instance), Reverse(task.created_at), task.id)
         });
         let Some((at, _)) = next else { break };
         let task = left.swap_remove(at);
@@ -267,7 +279,7 @@ fn complete(service: &Service, plan: &mut ServicePlan, now: UnixMillis) {
 
 fn plan_draining(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     for task in view.tasks.iter().filter(|task| task.is_live()) {
-        stop_tasks(plan, vec![task], task.deployment);
+        stop_tasks(plan, vec![task]);
     }
     forget_ended_deployments(view, now, plan);
     if view.tasks.iter().all(|task| task.last == TaskStatus::Stopped) {
