@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build image demo test install uninstall
+.PHONY: help setup build image demo test nightly install uninstall
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ demo: image ## Start Berth in the background and deploy a sample service
 
 test: setup ## Everything: format, clippy, tidy, generated code, unit, property, black-box, real containers
 	@scripts/test
+
+nightly: setup ## The simulation under 100,000 seeds; goes on after a failure and lists what failed
+	cargo run --quiet --release --package xtask -- sim --seeds 100000 --keep-going
 
 install: build ## Install below PREFIX (default /usr/local)
 	$(SUDO) install -D -m 755 target/release/berth $(DESTDIR)$(PREFIX)/bin/berth

@@ -116,11 +116,16 @@ impl DataDir {
         }
     }
 
-    /// Tells commands of this machine where the server is.
-    pub(crate) fn announce(&self, endpoint: &str, region: &str, account: &str) -> Result<(), Failure> {
+    /// Tells commands of this machine where the server is; `false` if the disk is full.
+    pub(crate) fn announce(&self, endpoint: &str, region: &str, account: &str) -> Result<bool, Failure> {
         let pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
         let known = Endpoint { endpoint: endpoint.to_owned(), region: region.to_owned(), account: account.to_owned(), pid };
-        known.write(&self.0).map_err(|error| Failure::setting("--data-dir", format!("{}: {error}", Endpoint::path(&self.0).display())))
+        match known.write(&self.0) {
+            Ok(()) => Ok(true),
+            // An earlier life's file has room that is taken already.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(overwrite(&Endpoint::path(&self.0), &known).is_ok()),
+            Err(error) => Err(Failure::setting("--data-dir", format!("{}: {error}", Endpoint::path(&self.0).display()))),
+        }
     }
 
     /// The server is gone.
@@ -139,4 +144,13 @@ impl DataDir {
         };
         write().map_err(|error| Failure::setting("--data-dir", format!("{}: {error}", path.display())))
     }
+}
+
+/// Writes over a file that is there, without asking the disk for room.
+fn overwrite(path: &Path, known: &Endpoint) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    let mut text = serde_json::to_vec(known)?;
+    // Blanks after JSON mean nothing, and a reader never sees the end of the old text after the new one.
+    text.resize(text.len().max(usize::try_from(file.metadata()?.len()).unwrap_or(0)), b'\n');
+    file.write_all(&text)
 }

@@ -1,5 +1,5 @@
-//! `berth restore`: makes a server's data of a backup. It never touches a store that has something in it, and touches nothing
-//! before the whole backup was read and found good.
+//! `berth restore`: makes a server's data of a backup, in its data directory or in etcd. It never touches a store that has something
+//! in it, and touches nothing before the whole backup was read and found good.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,12 +9,13 @@ use std::path::PathBuf;
 use berth_cli::Output;
 use berth_store::backend::Stored;
 use berth_store::backup::{self, Header, ReadError};
-use berth_store::{BackendError, Sqlite};
+use berth_store::{BackendError, EtcdUrl, Sqlite, etcd};
 use serde_json::json;
 
 use crate::data_dir::DataDir;
 use crate::failure::Failure;
 use crate::settings::{account, region};
+use crate::store::{self, Place};
 
 /// Settings of `berth restore`.
 #[derive(Debug, Clone, clap::Args)]
@@ -25,6 +26,10 @@ pub(crate) struct RestoreSettings {
     /// Where the server will keep everything; its store must be empty [default: ~/.berth, for root /var/lib/berth]
     #[arg(long, value_name = "DIR", env = "BERTH_DATA_DIR")]
     data_dir: Option<PathBuf>,
+    /// Where the records go: sqlite (in the data directory), or an etcd cluster as `berth server --store` names it, under a prefix under
+    /// which there is nothing
+    #[arg(long, value_name = "STORE", default_value = "sqlite", env = "BERTH_STORE", hide_env_values = true)]
+    store: Place,
     /// AWS region that the server will be
     #[arg(long, value_name = "REGION", default_value = "us-east-1", value_parser = region)]
     region: String,
@@ -42,6 +47,9 @@ pub(crate) struct RestoreSettings {
 
 /// Reads the whole backup, then brings it in.
 pub(crate) fn restore(settings: &RestoreSettings) -> Result<(), Failure> {
+    if let Place::Illegal(reason) = &settings.store {
+        return Err(store::illegal(reason));
+    }
     // All of it in memory, as the server will have it anyway: so nothing is begun that cannot be ended.
     let (header, records) = read(settings)?;
     agree(settings, &header)?;
@@ -50,7 +58,10 @@ pub(crate) fn restore(settings: &RestoreSettings) -> Result<(), Failure> {
         *kinds.entry(backup::kind(&stored.record)).or_insert(0_u64) += 1;
     }
     let data_dir = DataDir::open(settings.data_dir.clone())?;
-    let count = bring_in(&data_dir, &header, records)?;
+    let count = match &settings.store {
+        Place::Etcd(url) => bring_into_etcd(url, &header, records)?,
+        Place::DataDirectory | Place::Illegal(_) => bring_in(&data_dir, &header, records)?,
+    };
     print!("{}", render(settings, &data_dir, &header, count, &kinds));
     Ok(())
 }
@@ -122,12 +133,35 @@ fn bring_in(data_dir: &DataDir, header: &Header, records: Vec<Stored>) -> Result
     })
 }
 
+/// Runs on a thread of its own: it has a runtime of its own.
+fn bring_into_etcd(url: &EtcdUrl, header: &Header, records: Vec<Stored>) -> Result<u64, Failure> {
+    // Tells this backup from every other, so that only the same one goes on where a restore broke off.
+    let name = format!("{} {} {} {}", header.account, header.region, header.revision, header.taken_at.0);
+    let import = || etcd::import(url, &name, records);
+    let outcome = std::thread::scope(|scope| scope.spawn(import).join());
+    let outcome = outcome.map_err(|_| Failure::part("store", "the restore panicked"))?;
+    outcome.map_err(|error| match error {
+        BackendError::NotEmpty => {
+            Failure::setting("--store", format!("{url} is not empty; give another prefix, or remove all keys of this one first"))
+        }
+        error => Failure::setting("--store", error.to_string()),
+    })
+}
+
+/// As it may be shown: without a password.
+fn place(settings: &RestoreSettings) -> String {
+    match &settings.store {
+        Place::Etcd(url) => url.to_string(),
+        Place::DataDirectory | Place::Illegal(_) => "sqlite".to_owned(),
+    }
+}
+
 fn render(settings: &RestoreSettings, data_dir: &DataDir, header: &Header, count: u64, kinds: &BTreeMap<&str, u64>) -> String {
     let (registry, credentials) = (data_dir.join("registry"), data_dir.join("credentials"));
     let dir = data_dir.path().display();
     if settings.output == Output::Json {
         let object = json!({
-            "dataDir": data_dir.path(), "records": count, "kinds": kinds, "revision": header.revision,
+            "dataDir": data_dir.path(), "store": place(settings), "records": count, "kinds": kinds, "revision": header.revision,
             "region": settings.region, "account": settings.account, "takenAt": header.taken_at, "version": header.version,
             "notInBackup": [
                 {"what": "images", "path": registry, "present": registry.exists()},
@@ -143,10 +177,15 @@ fn render(settings: &RestoreSettings, data_dir: &DataDir, header: &Header, count
     } else {
         format!(" --region {} --account {}", settings.region, settings.account)
     };
+    let (into, start) = match &settings.store {
+        // Its URL may have a password, which is not shown.
+        Place::Etcd(url) => (url.to_string(), format!("`berth server --data-dir {dir} --store ...{scope}`, with the same store")),
+        Place::DataDirectory | Place::Illegal(_) => (dir.to_string(), format!("`berth up --data-dir {dir}{scope}`, or `berth server`")),
+    };
     format!(
-        "Restored {count} {} at revision {} into {dir}\n{kinds}\
+        "Restored {count} {} at revision {} into {into}\n{kinds}\
          Not in a backup:\n  the registry's images: {} {}\n  the root key: {} {}\n\
-         Start it with `berth up --data-dir {dir}{scope}`, or `berth server`.\n",
+         Start it with {start}.\n",
         if count == 1 { "record" } else { "records" },
         header.revision,
         registry.display(),

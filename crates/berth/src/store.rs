@@ -1,11 +1,10 @@
 //! Where this server's records are: in its data directory, or in an etcd cluster that it shares with other servers.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use berth_identity::AccessKey;
-use berth_store::{EtcdAddress, EtcdSettings, Sqlite, Store};
+use berth_store::{EtcdSettings, EtcdUrl, Sqlite, Store};
 
 use crate::data_dir::DataDir;
 use crate::failure::Failure;
@@ -18,27 +17,25 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) enum Place {
     /// `sqlite`.
     DataDirectory,
-    /// `etcd://...`.
-    Etcd(EtcdAddress),
+    /// `etcd://...`, `etcds://...`.
+    Etcd(EtcdUrl),
+    /// None of them, and why. Not an error of parsing: that would be shown with the text, in which a password may be.
+    Illegal(String),
+}
+
+/// What is wrong with a `--store`.
+pub(crate) fn illegal(reason: &str) -> Failure {
+    Failure::setting("--store", reason.to_owned())
 }
 
 impl FromStr for Place {
-    type Err = String;
+    type Err = std::convert::Infallible;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "sqlite" => Ok(Self::DataDirectory),
-            text => text.parse().map(Self::Etcd).map_err(|error| format!("{error}, and not 'sqlite' either")),
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "sqlite" {
+            return Ok(Self::DataDirectory);
         }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DataDirectory => f.write_str("sqlite"),
-            Self::Etcd(address) => address.fmt(f),
-        }
+        Ok(text.parse().map_or_else(|error| Self::Illegal(format!("it is not 'sqlite', and {error}")), Self::Etcd))
     }
 }
 
@@ -56,9 +53,10 @@ pub(crate) async fn open(place: &Place, data_dir: &DataDir) -> Result<Opened, Fa
             let opened = Sqlite::open(&data_dir.join("state.db")).and_then(Store::open);
             Ok(Opened { store: opened.map_err(|error| data_dir.store_failure(error))?, lock: None })
         }
-        Place::Etcd(address) => {
+        Place::Illegal(reason) => Err(illegal(reason)),
+        Place::Etcd(url) => {
             let lock = data_dir.lock()?;
-            let settings = EtcdSettings::new(address.clone());
+            let settings = EtcdSettings::at(url.clone());
             // It waits for etcd.
             let opened = tokio::task::spawn_blocking(move || Store::open_etcd(settings)).await;
             let opened = opened.map_err(|error| Failure::part("store", error))?;
@@ -93,8 +91,9 @@ mod tests {
     fn places_are_read() {
         assert_eq!("sqlite".parse(), Ok(Place::DataDirectory));
         let etcd: Place = "etcd://a:1,b:2/cell".parse().unwrap();
-        assert_eq!(etcd.to_string(), "etcd://a:1,b:2/cell");
-        let error = "postgres://a".parse::<Place>().unwrap_err();
-        assert!(error.contains("etcd://HOST:PORT") && error.contains("sqlite"), "{error}");
+        assert!(matches!(etcd, Place::Etcd(url) if url.to_string() == "etcd://a:1,b:2/cell"));
+        let illegal: Place = "postgres://u:hunter2@a".parse().unwrap();
+        let Place::Illegal(reason) = illegal else { panic!("it was taken") };
+        assert!(reason.contains("HOST:PORT") && reason.contains("sqlite") && !reason.contains("hunter2"), "{reason}");
     }
 }

@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::chance::Chance;
 use crate::host::Host;
+use crate::server::Server;
+use crate::trace::Trace;
 use crate::wire::Way;
 use crate::world::World;
 
@@ -25,6 +27,10 @@ enum Kind {
     Reboot,
     LoseHost,
     KillServer,
+    RetireServer,
+    CutServer,
+    CutFromEtcd,
+    LoseEtcdMember,
     FullDisk,
     AgentClock,
     ServerClock,
@@ -34,7 +40,7 @@ enum Kind {
     Join,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 18] = [
     Kind::Cut,
     Kind::Swallow,
     Kind::Stick,
@@ -42,6 +48,10 @@ const KINDS: [Kind; 14] = [
     Kind::Reboot,
     Kind::LoseHost,
     Kind::KillServer,
+    Kind::RetireServer,
+    Kind::CutServer,
+    Kind::CutFromEtcd,
+    Kind::LoseEtcdMember,
     Kind::FullDisk,
     Kind::AgentClock,
     Kind::ServerClock,
@@ -81,6 +91,7 @@ async fn begin(world: &Arc<World>, chance: &Chance, kind: Kind, lasting: &mut Jo
     let host = Arc::clone(chance.pick(&hosts));
     let number = host.number;
     let (trace, last) = (world.trace.clone(), chance.millis(0, 25_000));
+    let server = Arc::clone(chance.pick(&world.servers));
     match kind {
         Kind::Cut => {
             trace.line(format_args!("host {number}: connections break"));
@@ -118,26 +129,31 @@ async fn begin(world: &Arc<World>, chance: &Chance, kind: Kind, lasting: &mut Jo
                 host.lose().await;
             }
         }
-        Kind::KillServer => {
-            world.server.crash();
-            let world = Arc::clone(world);
-            lasting.spawn(async move {
-                tokio::time::sleep(last / 2).await;
-                world.ensure_server().await;
-            });
+        Kind::KillServer | Kind::RetireServer | Kind::CutServer | Kind::CutFromEtcd => {
+            harm_server(kind, server, &trace, last, lasting).await
+        }
+        Kind::LoseEtcdMember => {
+            if let Some(cell) = server.home.cell().cloned() {
+                let member = cell.set_down(chance.bits(), true);
+                trace.line(format_args!("member {member} of etcd is away"));
+                lasting.spawn(async move {
+                    tokio::time::sleep(last / 2).await;
+                    cell.set_down(member as u64, false);
+                    trace.line(format_args!("member {member} of etcd is back"));
+                });
+            }
         }
         Kind::FullDisk => {
             trace.line(format_args!("the disk is full"));
-            world.server.disk.set_full(true);
-            let world = Arc::clone(world);
+            server.home.set_full(true);
             lasting.spawn(async move {
                 tokio::time::sleep(last / 5).await;
-                world.server.disk.set_full(false);
-                world.trace.line(format_args!("the disk has room"));
+                server.home.set_full(false);
+                trace.line(format_args!("the disk has room"));
             });
         }
         Kind::AgentClock => jump(&host.clock, chance, &format!("host {number}"), &trace),
-        Kind::ServerClock => jump(&world.server.clock, chance, "the server", &trace),
+        Kind::ServerClock => jump(&server.clock, chance, &format!("server {}", server.number), &trace),
         Kind::Phantom => {
             let (world, chance) = (Arc::clone(world), chance.part("phantom", chance.bits()));
             lasting.spawn(phantom(world, chance));
@@ -167,7 +183,48 @@ async fn begin(world: &Arc<World>, chance: &Chance, kind: Kind, lasting: &mut Jo
     }
 }
 
-fn jump(clock: &crate::clock::SimClock, chance: &Chance, whose: &str, trace: &crate::trace::Trace) {
+async fn harm_server(kind: Kind, server: Arc<Server>, trace: &Trace, last: Duration, lasting: &mut JoinSet<()>) {
+    let (number, trace) = (server.number, trace.clone());
+    match kind {
+        Kind::CutServer => {
+            trace.line(format_args!("server {number}: nobody reaches it"));
+            server.way.send_replace(Way::Swallows);
+            lasting.spawn(async move {
+                tokio::time::sleep(last).await;
+                server.way.send_replace(Way::Open);
+                trace.line(format_args!("server {number}: it is reached again"));
+            });
+        }
+        Kind::CutFromEtcd => {
+            if server.home.cell().is_none() {
+                return;
+            }
+            trace.line(format_args!("server {number}: it does not reach etcd"));
+            *server.way_to_etcd.lock() = Way::Swallows;
+            lasting.spawn(async move {
+                tokio::time::sleep(last).await;
+                *server.way_to_etcd.lock() = Way::Open;
+                trace.line(format_args!("server {number}: it reaches etcd again"));
+            });
+        }
+        Kind::RetireServer => {
+            server.retire().await;
+            lasting.spawn(async move {
+                tokio::time::sleep(last / 2).await;
+                server.ensure().await;
+            });
+        }
+        _ => {
+            server.crash();
+            lasting.spawn(async move {
+                tokio::time::sleep(last / 2).await;
+                server.ensure().await;
+            });
+        }
+    }
+}
+
+fn jump(clock: &crate::clock::SimClock, chance: &Chance, whose: &str, trace: &Trace) {
     let most = *chance.pick(&[200, 3_000, 30_000, 600_000]);
     let millis = i64::try_from(chance.within(1, most)).unwrap_or(1) * if chance.per_mille(500) { 1 } else { -1 };
     trace.line(format_args!("{whose}: the clock jumps by {millis} ms"));
@@ -187,6 +244,6 @@ async fn phantom(world: Arc<World>, chance: Chance) {
         let mut transaction = Transaction::new();
         transaction.touch(chance.pick(&keys).clone());
         // It may lose as anybody may.
-        let _ = world.server.commit(transaction).await;
+        let _ = chance.pick(&world.servers).commit(transaction).await;
     }
 }

@@ -7,6 +7,7 @@ pub mod checker;
 pub mod clock;
 pub mod disk;
 mod faults;
+mod home;
 mod host;
 mod load;
 mod machine;
@@ -17,7 +18,7 @@ pub mod trace;
 mod wire;
 mod world;
 
-pub use world::{Options, Report, Sabotage, simulate};
+pub use world::{HomeKind, Options, Report, Sabotage, simulate};
 
 /// An image registry in a folder of its own: the API wants one, and simulations never ask it.
 ///

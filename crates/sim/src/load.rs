@@ -14,6 +14,7 @@ use crate::chance::Chance;
 use crate::checker::Checker;
 use crate::host::Host;
 use crate::net::Net;
+use crate::server::Told;
 use crate::trace::Trace;
 
 /// Families of task definitions: name, image, whether the container has a host port.
@@ -26,6 +27,18 @@ const FAMILIES: [(&str, &str, bool); 5] = [
 ];
 /// Those of [`FAMILIES`] whose containers do not end by themselves in good times: a service of others is never steady.
 const LASTING: [&str; 4] = ["web", "pair", "port", "broken"];
+/// What a failure of the server's own may say: these troubles are made by the simulation.
+const KNOWN_TROUBLE: [&str; 9] = [
+    "no space left",
+    "space exceeded",
+    "is closed",
+    "is dead",
+    "cannot be reached",
+    "did not answer",
+    "etcd's watch does not show",
+    "etcd has answered nothing",
+    "fell behind the log",
+];
 /// How often a call whose outcome is unknown is made again under the same token.
 const TRIES: usize = 4;
 
@@ -34,6 +47,8 @@ const TRIES: usize = 4;
 pub enum NoAnswer {
     /// The server said no.
     Refused(String),
+    /// A server said no that did not know yet what others had been told.
+    Stale(String),
     /// Nobody knows whether it happened.
     Unknown,
 }
@@ -59,21 +74,25 @@ impl Desk {
     /// # Errors
     /// [`NoAnswer`].
     pub async fn call(&self, operation: Operation, body: Value) -> Result<Value, NoAnswer> {
+        self.ask(operation, body).await.map(|(answer, _)| answer)
+    }
+
+    /// [`Desk::call`], which also says whether the server that answered did not yet know all that was committed.
+    async fn ask(&self, operation: Operation, body: Value) -> Result<(Value, bool), NoAnswer> {
         let bytes = serde_json::to_vec(&body).expect("a value has a JSON form");
-        match self.net.call(operation, bytes).await {
-            Ok((200, answer)) => Ok(serde_json::from_slice(&answer).unwrap_or_default()),
-            Ok((status, answer)) => {
-                let text = String::from_utf8_lossy(&answer).into_owned();
+        match self.net.ask(operation, bytes).await {
+            Ok(Told { status: 200, body, lags }) => Ok((serde_json::from_slice(&body).unwrap_or_default(), lags)),
+            Ok(Told { status, body, lags }) => {
+                let text = String::from_utf8_lossy(&body).into_owned();
                 if status >= 500 {
-                    let known = ["no space left", "is closed", "is dead"].iter().any(|reason| text.contains(reason));
-                    if !known {
+                    if !KNOWN_TROUBLE.iter().any(|reason| text.contains(reason)) {
                         self.checker.violated("answers", format!("{} is answered with {status} {text}", operation.name()));
                     }
                     // Whether a server that fails half-way has done it, nobody knows.
                     return Err(NoAnswer::Unknown);
                 }
-                self.trace.line(format_args!("user: {} refused: {text}", operation.name()));
-                Err(NoAnswer::Refused(text))
+                self.trace.line(format_args!("user: {} refused{}: {text}", operation.name(), if lags { " by one that lags" } else { "" }));
+                Err(if lags { NoAnswer::Stale(text) } else { NoAnswer::Refused(text) })
             }
             Err(problem) => {
                 self.trace.line(format_args!("user: {}: {problem}", operation.name()));
@@ -82,13 +101,13 @@ impl Desk {
         }
     }
 
-    /// Calls until there is an answer, for the operator who puts things right.
+    /// Calls until there is an answer by a server that knows everything, for the operator who puts things right.
     pub async fn insist(&self, operation: Operation, body: Value) -> Result<Value, String> {
         loop {
-            match self.call(operation, body.clone()).await {
-                Ok(answer) => return Ok(answer),
+            match self.ask(operation, body.clone()).await {
+                Ok((answer, false)) => return Ok(answer),
                 Err(NoAnswer::Refused(text)) => return Err(text),
-                Err(NoAnswer::Unknown) => tokio::time::sleep(Duration::from_millis(500)).await,
+                Ok((_, true)) | Err(NoAnswer::Unknown | NoAnswer::Stale(_)) => tokio::time::sleep(Duration::from_millis(500)).await,
             }
         }
     }
@@ -202,7 +221,8 @@ async fn look(desk: &Desk, chance: &Chance, known: &mut BTreeMap<TaskId, u8>) {
     let ids: Vec<_> = known.keys().copied().collect();
     let skip = usize::try_from(chance.below(ids.len() as u64)).unwrap_or(0);
     let asked: Vec<_> = ids.iter().skip(skip).take(100).map(ToString::to_string).collect();
-    let Ok(answer) = desk.call(Operation::DescribeTasks, json!({"tasks": asked})).await else { return };
+    // What one server has shown another may not know yet; it says nothing of either.
+    let Ok((answer, false)) = desk.ask(Operation::DescribeTasks, json!({"tasks": asked})).await else { return };
     if let Some(failure) = answer["failures"].as_array().into_iter().flatten().next() {
         desk.checker.violated("acknowledged", format!("DescribeTasks does not know an acknowledged task: {failure}"));
     }
@@ -261,7 +281,7 @@ pub async fn service_user(desk: Desk, chance: Chance, name: String) {
                 }
                 services.remove(&name);
             }
-            (_, Err(NoAnswer::Refused(_)), _) => {}
+            (_, Err(NoAnswer::Refused(_) | NoAnswer::Stale(_)), _) => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `berth-sim`: runs many seeds, or one again. Called by `cargo xtask sim`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -53,8 +54,9 @@ fn main() -> ExitCode {
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(usize::try_from(count).unwrap_or(1));
     let (done, reports) = mpsc::channel::<(u64, Option<Report>)>();
-    let options = Options { aloud: arguments.verbose, sabotage: None };
-    let mut failed = 0;
+    let options = Options { aloud: arguments.verbose, ..Default::default() };
+    let mut failed: BTreeMap<u64, &'static str> = BTreeMap::new();
+    let progress = (count / 100).max(50);
     let (mut commits, mut tasks, mut millis, mut finished) = (0, 0, 0, 0);
     let (next, registry, arguments) = (&next, &registry, &arguments);
     std::thread::scope(|scope| {
@@ -79,7 +81,7 @@ fn main() -> ExitCode {
             });
         }
         drop(done);
-        let mut under_way = std::collections::BTreeSet::new();
+        let mut under_way = BTreeSet::new();
         loop {
             match reports.recv_timeout(HANGS) {
                 Ok((seed, None)) => drop(under_way.insert(seed)),
@@ -89,20 +91,22 @@ fn main() -> ExitCode {
                     commits += report.commits;
                     tasks += report.tasks;
                     millis += report.millis;
-                    if report.violation.is_some() {
-                        failed += 1;
+                    if let Some(violation) = &report.violation {
+                        failed.insert(seed, violation.property);
                         show(&report);
                         if !arguments.keep_going {
                             next.store(u64::MAX / 2, Ordering::Relaxed);
                         }
-                    } else if finished % 50 == 0 {
-                        eprintln!("{finished} of {count} seeds, {:.1} s", started.elapsed().as_secs_f64());
+                    }
+                    if finished % progress == 0 {
+                        eprintln!("{finished} of {count} seeds, {} failed, {:.1} s", failed.len(), started.elapsed().as_secs_f64());
                     }
                     if arguments.seed.is_some() {
                         eprintln!("seed {seed}: hash {:016x}", report.hash);
                     }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
+                    list(&failed);
                     eprintln!("these seeds do not end: {under_way:?}\nreplay: cargo xtask sim --seed {}", under_way.first().unwrap_or(&0));
                     std::process::exit(1);
                 }
@@ -111,11 +115,22 @@ fn main() -> ExitCode {
         }
     });
     eprintln!(
-        "{finished} seeds, {failed} failed, {:.1} s; {:.1} virtual hours, {commits} commits, {tasks} tasks",
+        "{finished} seeds, {} failed, {:.1} s; {:.1} virtual hours, {commits} commits, {tasks} tasks",
+        failed.len(),
         started.elapsed().as_secs_f64(),
         millis as f64 / 3_600_000.0
     );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed.len() > 1 {
+        list(&failed);
+    }
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Which seeds failed, by what they broke.
+fn list(failed: &BTreeMap<u64, &'static str>) {
+    for (seed, property) in failed {
+        eprintln!("{property}: cargo xtask sim --seed {seed}");
+    }
 }
 
 fn show(report: &Report) {

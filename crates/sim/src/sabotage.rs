@@ -10,6 +10,7 @@ use berth_model::service::ServiceEvent;
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_store::Transaction;
 
+use crate::server::scope;
 use crate::world::{Sabotage, World};
 
 /// Waits for the occasion and breaks it.
@@ -47,7 +48,8 @@ async fn attempt(world: &World, sabotage: Sabotage) -> bool {
     let mut transaction = Transaction::new();
     match sabotage {
         Sabotage::LostWrite => {
-            world.server.disk.lose_a_task();
+            let Some(disk) = world.servers[0].home.disk() else { return false };
+            disk.lose_a_task();
             return true;
         }
         Sabotage::DoubleStart => {
@@ -98,10 +100,42 @@ async fn attempt(world: &World, sabotage: Sabotage) -> bool {
             let Some(fresh) = fresh(world, task) else { return false };
             transaction.put(Task { client_token: None, ..fresh });
         }
+        Sabotage::Failure => {
+            world.servers.iter().for_each(|server| server.fail_once());
+            return true;
+        }
+        Sabotage::Ghost => {
+            let hosts = world.hosts.lock().clone();
+            let instances = world.checker.instances();
+            let Some(host) = hosts.iter().find(|host| host.is_lost()) else {
+                if let Some(host) = hosts.iter().find(|host| !host.arn().is_empty()) {
+                    host.lose().await;
+                }
+                return false;
+            };
+            let arn = host.arn();
+            let instance = instances.iter().find(|i| scope().container_instance(&i.cluster, i.id) == arn);
+            // Only once the server has seen it go: it would have the last word otherwise.
+            let Some(instance) = instance.filter(|i| !i.agent_connected && i.status == ContainerInstanceStatus::Active) else {
+                return false;
+            };
+            let mut ghost = (**instance).clone();
+            ghost.join(ghost.connection);
+            transaction.put(ghost);
+        }
+        Sabotage::Undead => {
+            let Some(store) = world.servers[0].store() else { return false };
+            let Some(task) = running else { return false };
+            world.servers[0].crash();
+            transaction.touch(Record::Task(Arc::clone(task)).key());
+            let _ = store.commit(transaction).await;
+            world.servers[0].ensure().await;
+            return true;
+        }
         Sabotage::LostTask => {
             let Some(task) = tasks.first() else { return false };
             transaction.delete(Record::Task(Arc::clone(task)).key());
         }
     }
-    world.server.commit(transaction).await.is_ok_and(|outcome| outcome.is_ok())
+    world.servers[0].commit(transaction).await.is_ok_and(|outcome| outcome.is_ok())
 }

@@ -25,10 +25,26 @@ pub enum Way {
     Stuck,
 }
 
+/// Both ends' ways.
+#[derive(Clone)]
+pub struct Ways {
+    /// The machine's that dials.
+    pub own: watch::Receiver<Way>,
+    /// The machine's that is dialled.
+    pub other: watch::Receiver<Way>,
+}
+
+impl Ways {
+    fn state(&self) -> Way {
+        let (own, other) = (*self.own.borrow(), *self.other.borrow());
+        if own == Way::Open { other } else { own }
+    }
+}
+
 /// Makes a connection over a way; it ends when either side hangs up, or with `cut`. Returns both ends and what carries the
 /// bytes between them.
 pub fn connect(
-    way: &watch::Receiver<Way>,
+    ways: &Ways,
     cut: CancellationToken,
     chance: &Chance,
     slowest: u64,
@@ -37,8 +53,8 @@ pub fn connect(
     let (server, far) = duplex(BUFFER);
     let (near_read, near_write) = split(near);
     let (far_read, far_write) = split(far);
-    let up = carry(near_read, far_write, way.clone(), chance.part("up", 0), slowest);
-    let down = carry(far_read, near_write, way.clone(), chance.part("down", 0), slowest);
+    let up = carry(near_read, far_write, ways.clone(), chance.part("up", 0), slowest);
+    let down = carry(far_read, near_write, ways.clone(), chance.part("down", 0), slowest);
     let carried = async move {
         tokio::select! {
             biased;
@@ -49,16 +65,16 @@ pub fn connect(
     (agent, server, carried)
 }
 
-async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, way: watch::Receiver<Way>, chance: Chance, slowest: u64) {
+async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>, ways: Ways, chance: Chance, slowest: u64) {
     let mut buffer = vec![0; 4096];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
         tokio::time::sleep(Duration::from_millis(chance.below(slowest + 1))).await;
         // Not by waiting for a change: tokio's `watch` wakes its receivers in an order of chance.
-        while *way.borrow() == Way::Stuck {
+        while ways.state() == Way::Stuck {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        let state = *way.borrow();
+        let state = ways.state();
         match (state, read) {
             // Who has vanished cannot say so either.
             (Way::Swallows, 0) => return std::future::pending().await,

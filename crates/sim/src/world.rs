@@ -10,6 +10,7 @@ use berth_model::service::ServiceStatus;
 use berth_model::task::{ContainerStatus, DesiredStatus, TaskStatus};
 use berth_registry::Registry;
 use berth_shapes::ecs::Operation;
+use berth_store::{SimulatedEtcd, Store};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -19,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::chance::Chance;
 use crate::checker::{Checker, Violation};
 use crate::clock::SimClock;
+use crate::disk::Disk;
 use crate::faults;
+use crate::home::{Cell, Home};
 use crate::host::{Host, Size};
 use crate::load::{Desk, definition_user, service_user, task_user};
 use crate::machine::Machine;
@@ -33,6 +36,8 @@ use crate::wire::Way;
 const SETTLES_WITHIN: Duration = Duration::from_secs(40 * 60);
 /// Most machines that an operator adds.
 const MOST_HOSTS: usize = 40;
+/// How long a server may lag once nothing goes wrong any more.
+const CATCHES_UP_WITHIN: Duration = Duration::from_secs(30);
 /// For how long it then has to stay so.
 const STAYS: Duration = Duration::from_secs(20);
 
@@ -43,6 +48,17 @@ pub struct Options {
     pub aloud: bool,
     /// Something that the checkers have to notice.
     pub sabotage: Option<Sabotage>,
+    /// Where the servers keep their state; drawn, if nothing is said.
+    pub home: Option<HomeKind>,
+}
+
+/// Where the servers keep their state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HomeKind {
+    /// One server has a disk.
+    Disk,
+    /// So many servers share an etcd cluster.
+    Etcd(u64),
 }
 
 /// Something broken on purpose.
@@ -66,6 +82,12 @@ pub enum Sabotage {
     Stray,
     /// A service starts a task and does not say so.
     Silence,
+    /// A server fails without a reason.
+    Failure,
+    /// A machine that burned down is shown connected.
+    Ghost,
+    /// A server that was killed still writes.
+    Undead,
 }
 
 /// What came of a simulation.
@@ -93,15 +115,13 @@ pub struct World {
     pub trace: Trace,
     /// The judge.
     pub checker: Arc<Checker>,
-    /// The server.
-    pub server: Arc<Server>,
+    /// The servers.
+    pub servers: Arc<[Arc<Server>]>,
     /// All hosts there ever were.
     pub hosts: Arc<Mutex<Vec<Arc<Host>>>>,
     /// The users' way in.
     pub desk: Desk,
     harm: Arc<AtomicBool>,
-    /// Held by who starts the server.
-    starting: tokio::sync::Mutex<()>,
     chance: Chance,
     origin: Instant,
     slowest: u64,
@@ -124,22 +144,28 @@ impl World {
         let origin = Instant::now();
         let chance = Chance::new(seed);
         let trace = Trace::new(origin, options.aloud);
-        let checker = Checker::new(trace.clone());
+        let kinds = [HomeKind::Disk, HomeKind::Disk, HomeKind::Etcd(1), HomeKind::Etcd(2), HomeKind::Etcd(2), HomeKind::Etcd(3)];
+        let kind = options.home.unwrap_or(*chance.part("home", 0).pick(&kinds));
         let harm = Arc::new(AtomicBool::new(false));
         let drawn = chance.part("temper", 0);
         let temper = Temper {
             slowest_commit: *drawn.pick(&[0, 2, 10, 40]),
             healthy_after: Duration::from_millis(*drawn.pick(&[200, 2_000, 10_000])),
+            replace_after: *drawn.pick(&[None, Some(Duration::from_secs(1)), Some(Duration::from_secs(5))]),
         };
+        let checker = Checker::new(trace.clone(), kind != HomeKind::Disk, temper.replace_after.is_some());
         let slowest = *drawn.pick(&[2, 20, 200]);
-        trace.line(format_args!("seed {seed}: {temper:?}, messages take up to {slowest} ms"));
-        let server_chance = chance.part("server", 0);
-        let server = Server::new(SimClock::new(origin), server_chance, temper, trace.clone(), Arc::clone(&checker), registry);
-        let server = Arc::new(server);
-        let net = Net::new(Arc::clone(&server), chance.part("users' net", 0), trace.clone(), Arc::clone(&harm), "users", slowest);
+        trace.line(format_args!("seed {seed}: {kind:?}, {temper:?}, messages take up to {slowest} ms"));
+        let homes = homes(kind, &checker, &harm, &chance);
+        let server = |(number, home): (u64, Home)| {
+            let judge = (trace.clone(), Arc::clone(&checker));
+            Arc::new(Server::new(number, home, SimClock::new(origin), chance.part("server", number), temper, judge, registry.clone()))
+        };
+        let servers: Arc<[Arc<Server>]> = (0..).zip(homes).map(server).collect();
+        let net = Net::new(Arc::clone(&servers), chance.part("users' net", 0), trace.clone(), Arc::clone(&harm), "users", slowest);
         let desk =
             Desk { net, checker: Arc::clone(&checker), trace: trace.clone(), over: CancellationToken::new(), services: Arc::default() };
-        Arc::new(Self { trace, checker, server, hosts: Arc::default(), desk, harm, starting: Default::default(), chance, origin, slowest })
+        Arc::new(Self { trace, checker, servers, hosts: Arc::default(), desk, harm, chance, origin, slowest })
     }
 
     fn report(&self, seed: u64) -> Report {
@@ -170,11 +196,10 @@ impl World {
         }
     }
 
-    /// Starts the server if it is down.
-    pub async fn ensure_server(&self) {
-        let _alone = self.starting.lock().await;
-        while !self.server.is_up() && !self.server.start().await {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+    /// Starts the servers that are down.
+    async fn ensure_servers(&self) {
+        for server in self.servers.iter() {
+            server.ensure().await;
         }
     }
 
@@ -192,7 +217,7 @@ impl World {
         let (trace, checker, harm) = (self.trace.clone(), Arc::clone(&self.checker), Arc::clone(&self.harm));
         let machine = Machine::new(number, clock.clone(), own.part("machine", 0), trace.clone(), checker, Arc::clone(&harm));
         let name = format!("host {number}");
-        let net = Net::new(Arc::clone(&self.server), own.part("net", 0), trace.clone(), harm, &name, self.slowest);
+        let net = Net::new(Arc::clone(&self.servers), own.part("net", 0), trace.clone(), harm, &name, self.slowest);
         let host = Host::new(number, machine, net, clock, size, own.part("agent", 0), trace);
         hosts.push(Arc::clone(&host));
         drop(hosts);
@@ -202,7 +227,7 @@ impl World {
 
     async fn bad_time(self: &Arc<Self>, sabotage: Option<Sabotage>) {
         let chance = self.chance.part("course", 0);
-        self.ensure_server().await;
+        self.ensure_servers().await;
         let _ = self.desk.insist(Operation::CreateCluster, json!({})).await;
         self.desk.register_all(&chance).await;
         for _ in 0..chance.within(2, 5) {
@@ -231,8 +256,13 @@ impl World {
 
     async fn put_right(self: &Arc<Self>) {
         self.harm.store(false, Ordering::Relaxed);
-        self.server.disk.set_full(false);
-        self.ensure_server().await;
+        for server in self.servers.iter() {
+            server.home.set_full(false);
+            server.home.cell().inspect(|cell| cell.mend());
+            server.way.send_replace(Way::Open);
+            *server.way_to_etcd.lock() = Way::Open;
+        }
+        self.ensure_servers().await;
         for host in self.living_hosts() {
             host.net.set_way(Way::Open);
             host.start_agent();
@@ -401,6 +431,25 @@ impl World {
         None
     }
 
+    fn is_same(&self, server: &Server, store: &Store) -> bool {
+        // The judge may not have heard yet of what a server does as it starts.
+        let heard = server.home.disk().is_none() || store.state().revision.0 == self.checker.revision();
+        heard && self.checker.compare(&store.state())
+    }
+
+    /// Every server has what there is, as soon as it knows everything.
+    async fn compare_servers(&self) {
+        let begun = Instant::now();
+        for server in self.servers.iter() {
+            while !server.store().is_some_and(|store| self.is_same(server, &store)) {
+                if begun.elapsed() > CATCHES_UP_WITHIN {
+                    return self.checker.violated("peers agree", format!("server {} does not catch up", server.number));
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
     /// What users were promised, at the end.
     async fn hold_to_account(&self) {
         self.checker.audit();
@@ -413,12 +462,14 @@ impl World {
                 self.checker.violated("acknowledged", format!("service {name} was acknowledged to keep {desired} tasks and shows {shown}"));
             }
         }
-        if self.server.disk.written_by_the_dead() > 0 {
+        if self.servers.iter().filter_map(|server| server.home.disk()).any(|disk| disk.written_by_the_dead() > 0) {
             self.checker.violated("stop", "a loop of a server that was killed still wrote");
         }
+        self.compare_servers().await;
         // Once more through a restart: what is durable is all of it.
-        self.server.crash();
-        self.ensure_server().await;
+        self.servers.iter().for_each(|server| server.crash());
+        self.ensure_servers().await;
+        self.compare_servers().await;
         self.checker.audit();
         let acknowledged = self.checker.acknowledged_tasks();
         for asked in acknowledged.chunks(100) {
@@ -429,6 +480,16 @@ impl World {
             }
         }
     }
+}
+
+/// A home for each server.
+fn homes(kind: HomeKind, checker: &Arc<Checker>, harm: &Arc<AtomicBool>, chance: &Chance) -> Vec<Home> {
+    let HomeKind::Etcd(servers) = kind else { return vec![Home::Disk(Disk::default())] };
+    let judge = Arc::clone(checker);
+    let etcd = SimulatedEtcd::new(Arc::new(move |commit| judge.commit(commit)));
+    tokio::spawn(Arc::clone(&etcd).keep_time());
+    let cell = Cell::new(etcd, Arc::clone(harm), &chance.part("etcd", 0));
+    (0..servers).map(|_| Home::Etcd(Arc::clone(&cell))).collect()
 }
 
 /// What a trace is searched for: ids and names out of a violation's text.

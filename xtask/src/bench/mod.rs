@@ -11,6 +11,7 @@ mod hollow_fleet;
 mod hollow_idle;
 mod hollow_loss;
 mod launch;
+mod peers;
 mod restartable;
 mod scratch;
 mod server;
@@ -50,6 +51,8 @@ enum Name {
     Hollow,
     /// RunTask accepted to RUNNING seen, beside `docker run -d`
     Launch,
+    /// Several servers: how long after one's death another runs the loops
+    Peers,
     /// Durable changes, restart, kill -9
     Store,
     /// Start to ready, idle memory
@@ -73,6 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Name::Api => api::run(),
         Name::Hollow => hollow::run(only, arguments.runs),
         Name::Launch => launch::run(arguments.runs),
+        Name::Peers => peers::run(arguments.runs),
         Name::Store => store::run(only, arguments.runs),
         Name::Up => up::run(arguments.runs.min(20)),
     }

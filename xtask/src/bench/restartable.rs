@@ -29,14 +29,21 @@ pub(super) struct Server {
 impl Server {
     /// Starts it over a folder's data, on a free port.
     pub(super) fn start(data: &Path) -> Result<Self, Box<dyn Error>> {
-        Self::start_at(data, &format!("127.0.0.1:{}", free_port()?))
+        Self::start_with(data, None, &[])
     }
 
     /// Starts it on the given address.
     pub(super) fn start_at(data: &Path, authority: &str) -> Result<Self, Box<dyn Error>> {
+        Self::start_with(data, Some(authority), &[])
+    }
+
+    /// Starts it with further arguments.
+    pub(super) fn start_with(data: &Path, authority: Option<&str>, arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let free = format!("127.0.0.1:{}", free_port()?);
+        let authority = authority.unwrap_or(&free);
         let log = data.join("bench.log");
         let mut command = Command::new(binary("berth")?);
-        command.args(["--log=warn", "server", "--listen", authority, "--data-dir"]).arg(data);
+        command.args(["--log=warn", "server", "--listen", authority, "--data-dir"]).arg(data).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // Looked at in short sleeps: how fast it is there is what is measured.
         command.stderr(std::fs::File::options().create(true).append(true).open(&log)?);

@@ -2,6 +2,7 @@
 //! started, and says which promise was broken. It uses none of the product's indexes and never helps it.
 
 mod booking;
+mod peers;
 mod services;
 mod tasks;
 
@@ -42,6 +43,14 @@ pub struct Checker {
 #[derive(Default)]
 pub(crate) struct Model {
     pub(crate) revision: u64,
+    /// Several servers may share the state: not every revision is a commit of records, and a plan may be older.
+    pub(crate) is_shared: bool,
+    /// Services replace tasks of machines that are not heard of.
+    pub(crate) replaces: bool,
+    /// When an instance was last seen away that is back.
+    pub(crate) back_at: BTreeMap<ContainerInstanceId, Instant>,
+    /// Which records each commit named, for comparison with what servers' watches show. Kept where the state is shared.
+    pub(crate) commits: BTreeMap<u64, Vec<Key>>,
     pub(crate) clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     pub(crate) definitions: BTreeMap<DefinitionId, Arc<TaskDefinition>>,
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
@@ -68,10 +77,12 @@ pub(crate) fn broken(property: &'static str, what: impl Into<String>) -> Verdict
 }
 
 impl Checker {
-    /// A judge who has seen nothing.
+    /// A judge who has seen nothing. `is_shared`: several servers may share the state; `replaces`: services replace tasks of machines that
+    /// are not heard of.
     #[must_use]
-    pub fn new(trace: Trace) -> Arc<Self> {
-        Arc::new(Self { trace, model: Mutex::default(), verdict: watch::Sender::new(None) })
+    pub fn new(trace: Trace, is_shared: bool, replaces: bool) -> Arc<Self> {
+        let model = Mutex::new(Model { is_shared, replaces, ..Default::default() });
+        Arc::new(Self { trace, model, verdict: watch::Sender::new(None) })
     }
 
     /// Notes a broken promise; the first one counts.
@@ -129,14 +140,23 @@ impl Checker {
         }
     }
 
-    /// A server has read its disk: is it all there?
-    pub fn compare(&self, state: &State) {
+    /// A server has read its disk, or etcd, or has followed etcd for a while: is it all there? `false` if it does not know all yet.
+    pub fn compare(&self, state: &State) -> bool {
         let model = self.model.lock();
         if state.revision.0 == 0 {
-            return;
+            return true;
         }
-        let lost = |what: String| broken("durable", format!("after a restart {what}"));
-        let verdict = if state.revision.0 != model.revision {
+        if model.is_shared && state.revision.0 < model.revision {
+            return false;
+        }
+        let lost = |what: String| {
+            if model.is_shared {
+                broken("peers agree", format!("at a server {what}"))
+            } else {
+                broken("durable", format!("after a restart {what}"))
+            }
+        };
+        let verdict = if !model.is_shared && state.revision.0 != model.revision {
             lost(format!("the revision is {}, {} was shown", state.revision, model.revision))
         } else if let Some(task) = model.tasks.values().find(|task| state.task(task.id).is_none_or(|found| *found.value != ***task)) {
             lost(format!("task {} is not what it was", task.id))
@@ -159,9 +179,11 @@ impl Checker {
         };
         drop(model);
         self.judge(verdict);
+        true
     }
 
-    fn commit(&self, commit: &Commit) {
+    /// Looks at a commit.
+    pub fn commit(&self, commit: &Commit) {
         self.describe(commit);
         let verdict = self.model.lock().commit(commit);
         self.judge(verdict);
@@ -262,19 +284,18 @@ impl Checker {
     pub fn revision(&self) -> u64 {
         self.model.lock().revision
     }
-
-    /// For tests: the judge is shown something.
-    pub fn show(&self, commit: &Commit) {
-        self.commit(commit);
-    }
 }
 
 impl Model {
     fn commit(&mut self, commit: &Commit) -> Verdict {
-        if commit.revision.0 != self.revision + 1 {
+        let is_next = if self.is_shared { commit.revision.0 > self.revision } else { commit.revision.0 == self.revision + 1 };
+        if !is_next {
             return broken("gapless watch", format!("revision {} comes after {}", commit.revision, self.revision));
         }
         self.revision = commit.revision.0;
+        if self.is_shared {
+            self.commits.insert(self.revision, peers::keys(commit));
+        }
         self.note_steady();
         let before = self.tasks_before(commit);
         let mut events = Vec::new();
@@ -288,7 +309,12 @@ impl Model {
                     drop(self.services.insert((service.cluster.clone(), service.name.clone()), Arc::clone(service)));
                 }
                 Change::Put(Record::ServiceEvent(event)) => events.push(Arc::clone(event)),
-                Change::Put(Record::ContainerInstance(instance)) => drop(self.instances.insert(instance.id, Arc::clone(instance))),
+                Change::Put(Record::ContainerInstance(instance)) => {
+                    let before = self.instances.insert(instance.id, Arc::clone(instance));
+                    if instance.agent_connected && before.is_some_and(|before| !before.agent_connected) {
+                        self.back_at.insert(instance.id, Instant::now());
+                    }
+                }
                 Change::Put(Record::Task(task)) => {
                     self.check_task(task, commit.revision.0)?;
                     self.tasks.insert(task.id, Arc::clone(task));

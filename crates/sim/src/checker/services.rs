@@ -13,6 +13,8 @@ use super::{Model, Verdict, broken};
 
 /// How long ago a plan may have seen what it says: it reads, then commits, and others commit between. Longer than any commit takes.
 const STALE: Duration = Duration::from_secs(2);
+/// The same where other servers commit too: a watch on etcd that went silent is given up after 5 s and made again.
+const STALE_PEER: Duration = Duration::from_secs(15);
 
 type Before = BTreeMap<TaskId, Option<Arc<Task>>>;
 
@@ -23,20 +25,37 @@ impl Model {
         })
     }
 
+    fn stale(&self) -> Duration {
+        if self.is_shared { STALE_PEER } else { STALE }
+    }
+
+    /// The task may count as missing: its machine is not heard of, or was not when a plan was made. Whether for long enough is said by a
+    /// clock that may be wrong.
+    fn may_be_missing(&self, task: &Task) -> bool {
+        let is_back = self.instances.get(&task.container_instance).is_some_and(|instance| instance.agent_connected)
+            && self.back_at.get(&task.container_instance).is_none_or(|at| at.elapsed() > self.stale());
+        self.replaces && !is_back
+    }
+
     /// What a service calls steady: exactly the desired number of tasks of the PRIMARY deployment run, and none of older ones is left.
-    /// Tasks that a smaller desired count ends do not count any more, as in `runningCount`.
+    /// Tasks that a smaller desired count ends do not count any more, as in `runningCount`. Those of machines that are not heard of may
+    /// count or not.
     pub(crate) fn is_steady(&self, service: &Service) -> bool {
         let primary = service.primary().id;
-        let mut running = 0;
+        let (mut running, mut perhaps) = (0, 0);
         for task in self.tasks_of(service).filter(|task| task.last_status != TaskStatus::Stopped) {
             let right = task.service.as_ref().is_some_and(|member| member.deployment == primary);
             match (right, task.desired_status) {
                 (true, DesiredStatus::Stopped) => {}
+                (true, DesiredStatus::Running) if self.may_be_missing(task) => {
+                    perhaps += u32::from(task.last_status == TaskStatus::Running)
+                }
                 (true, DesiredStatus::Running) if task.last_status == TaskStatus::Running => running += 1,
+                (false, _) if self.may_be_missing(task) => {}
                 _ => return false,
             }
         }
-        running == service.desired_count
+        (running..=running + perhaps).contains(&service.desired_count)
     }
 
     pub(super) fn note_steady(&mut self) {
@@ -90,7 +109,7 @@ impl Model {
         }
         if text == "has reached a steady state." || text.ends_with("deployment completed.") {
             let key = (service.cluster.clone(), service.name.clone());
-            if self.steady.get(&key).is_none_or(|at| at.elapsed() > STALE) && !self.is_steady(service) {
+            if self.steady.get(&key).is_none_or(|at| at.elapsed() > self.stale()) && !self.is_steady(service) {
                 return Err(lie("it was not steady"));
             }
         }
@@ -108,6 +127,7 @@ impl Model {
             return broken("services", format!("task {} is none of service {}'s PRIMARY deployment", task.id, service.name));
         }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
+        let live = live.filter(|task| !self.may_be_missing(task));
         let (live, most) = (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)));
         if live > most as usize {
             return broken("services", format!("service {} has {live} tasks, {most} at most", service.name));
