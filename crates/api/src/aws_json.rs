@@ -64,6 +64,7 @@ actions!(
     DeleteAttributes => delete_attributes,
     DeleteCluster => delete_cluster,
     DeleteService => delete_service,
+    DeleteTaskDefinitions => delete_task_definitions,
     DeregisterContainerInstance => deregister_container_instance,
     DeregisterTaskDefinition => deregister_task_definition,
     DescribeClusters => describe_clusters,
@@ -73,6 +74,7 @@ actions!(
     DescribeTasks => describe_tasks,
     DiscoverPollEndpoint => discover_poll_endpoint,
     ExecuteCommand => execute_command,
+    GetTaskProtection => get_task_protection,
     ListAttributes => list_attributes,
     ListClusters => list_clusters,
     ListContainerInstances => list_container_instances,
@@ -98,4 +100,5 @@ actions!(
     UpdateContainerAgent => update_container_agent,
     UpdateContainerInstancesState => update_container_instances_state,
     UpdateService => update_service,
+    UpdateTaskProtection => update_task_protection,
 );

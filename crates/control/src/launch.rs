@@ -103,6 +103,7 @@ impl TaskTemplate {
             stopped_at: None,
             stop_code: None,
             stopped_reason: None,
+            protected_until: None,
         }
     }
 }

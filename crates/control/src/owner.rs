@@ -15,7 +15,7 @@ use berth_model::task::{Task, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{Index, Refusal};
 use berth_scheduler::service::AbsenceRules;
-use berth_store::{Change, Commit, CommitError, Compacted, State, Store, Transaction, Watcher};
+use berth_store::{Change, Commit, CommitError, Compacted, Membership, State, Store, Transaction, Watcher};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -32,8 +32,8 @@ use crate::trace;
 const QUEUE: usize = 1_024;
 /// Most requests placed and committed together.
 const BATCH: usize = 128;
-/// Most changes that one request makes: RunTask and StartTask take ten tasks, each of which may touch an instance.
-const LARGEST_REQUEST: usize = 20;
+/// Most changes that one request makes: RunTask and StartTask take ten tasks, each of which may touch an instance; and the definition.
+const LARGEST_REQUEST: usize = 21;
 /// How often a batch is placed again after a conflict before its callers are told.
 const TRIES: usize = 8;
 
@@ -140,10 +140,10 @@ struct Request {
 }
 
 impl Request {
-    /// How many records it may change: each task, and the instance it is placed on.
+    /// How many records it may change: each task, and the instance it is placed on; and the definition.
     fn most_changes(&self) -> usize {
-        2 * match &self.place {
-            Where::Anywhere(count) => usize::try_from(*count).unwrap_or(usize::MAX / 2),
+        1 + 2 * match &self.place {
+            Where::Anywhere(count) => usize::try_from(*count).unwrap_or(usize::MAX / 4),
             Where::On(instances) => instances.len(),
         }
     }
@@ -366,6 +366,7 @@ impl Owner {
 
     async fn launch_distinct(&mut self, batch: Vec<Request>) {
         let mut waiting = batch;
+        let has_peers = *self.store.membership().borrow() != Membership::alone();
         for attempt in 0..TRIES {
             self.catch_up();
             let since = self.environment.now();
@@ -374,7 +375,7 @@ impl Owner {
             {
                 let state = self.store.state();
                 for request in std::mem::take(&mut waiting) {
-                    match prepare(&mut self.index, &state, &self.environment, &request, &mut transaction) {
+                    match prepare(&mut self.index, &state, &self.environment, has_peers, &request, &mut transaction) {
                         Ok(launched) => placed.push((request, launched)),
                         Err(error) => {
                             let _ = request.reply.send(Err(error));
@@ -394,8 +395,11 @@ impl Owner {
                 }
                 return;
             };
-            for task in placed.iter().flat_map(|(_, launched)| &launched.tasks) {
-                self.index.release(task.id);
+            {
+                // A token's repetition is answered with tasks that there are: what they take stays taken.
+                let state = self.store.state();
+                let fresh = placed.iter().flat_map(|(_, launched)| &launched.tasks).filter(|task| state.task(task.id).is_none());
+                fresh.for_each(|task| self.index.release(task.id));
             }
             if matches!(error, CommitError::Conflict(_)) && attempt + 1 < TRIES {
                 waiting = placed.into_iter().map(|(request, _)| request).collect();
@@ -414,6 +418,7 @@ fn prepare(
     index: &mut Index,
     state: &State,
     environment: &Environment,
+    has_peers: bool,
     request: &Request,
     transaction: &mut Transaction,
 ) -> Result<Launched, LaunchError> {
@@ -460,6 +465,11 @@ fn prepare(
             }
             launched.refused = refused;
         }
+    }
+    if has_peers && template.client_token.is_some() && !launched.tasks.is_empty() {
+        // Another peer may be asked for the same at this moment and places it elsewhere: of two that touch the definition, on which both
+        // have their condition, one conflicts, and then sees the other's tasks.
+        transaction.touch(Key::TaskDefinition(template.definition.id.clone()));
     }
     Ok(launched)
 }

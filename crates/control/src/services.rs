@@ -115,9 +115,9 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
     let outcome = owner.store.commit(transaction).await;
     drop(spans);
     if outcome.is_err() {
-        for task in &started {
-            owner.index.release(task.id);
-        }
+        // What the state shows all the same was committed, although no answer came.
+        let state = owner.store.state();
+        started.iter().filter(|task| state.task(task.id).is_none()).for_each(|task| owner.index.release(task.id));
     } else {
         owner.meter.placed(Wanted::Service, started.len());
     }

@@ -1,12 +1,14 @@
 //! Forgets what ended long ago: stopped tasks, inactive services and container instances, deleted clusters. ECS shows stopped tasks for at
 //! least an hour; Berth keeps them for a day, and no more than a number of them, since users want to know why something died.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use berth_model::cluster::ClusterStatus;
 use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::record::Key;
 use berth_model::service::ServiceStatus;
+use berth_model::task_definition::TaskDefinitionStatus;
 use berth_model::time::UnixMillis;
 use berth_store::{CommitError, State, Store, Transaction};
 
@@ -32,6 +34,7 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
     let old_task = |at: UnixMillis, number: usize| now.since(at) > if number < surplus { KEEP_AT_LEAST_MILLIS } else { KEEP_MILLIS };
     let mut keys: Vec<_> =
         stopped.iter().enumerate().filter(|(number, (at, _))| old_task(*at, *number)).map(|(_, (_, id))| Key::Task(*id)).collect();
+    keys.extend(deleted_definitions(state));
     for service in state.services().filter(|service| service.status == ServiceStatus::Inactive) {
         // A service has no time of its end; its last change is one of its tasks' or of its events'.
         let last = state.events_of(&service.cluster, &service.name).next_back().map_or(service.created_at, |event| event.created_at);
@@ -57,6 +60,24 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
         }
     }
     keys
+}
+
+/// Revisions whose deletion was asked for and that nothing shows any more: no task, ended ones too, and no deployment.
+fn deleted_definitions(state: &State) -> Vec<Key> {
+    let mut doomed: BTreeSet<_> = state
+        .definitions()
+        .filter(|definition| definition.status == TaskDefinitionStatus::DeleteInProgress)
+        .map(|definition| definition.id.clone())
+        .collect();
+    if !doomed.is_empty() {
+        for deployment in state.services().flat_map(|service| service.deployments.iter()) {
+            doomed.remove(&deployment.definition);
+        }
+        for task in state.tasks() {
+            doomed.remove(&task.definition);
+        }
+    }
+    doomed.into_iter().map(Key::TaskDefinition).collect()
 }
 
 /// Runs for ever; works while this peer leads.

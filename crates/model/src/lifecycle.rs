@@ -209,6 +209,7 @@ mod tests {
             stopped_at: None,
             stop_code: None,
             stopped_reason: None,
+            protected_until: None,
         }
     }
 

@@ -226,6 +226,9 @@ pub struct Task {
     /// When it reached STOPPED.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<UnixMillis>,
+    /// Scale-in and deployments leave it alone until then (`UpdateTaskProtection`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protected_until: Option<UnixMillis>,
     /// Why it stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_code: Option<StopCode>,
@@ -235,6 +238,12 @@ pub struct Task {
 }
 
 impl Task {
+    /// Its protection holds.
+    #[must_use]
+    pub fn is_protected(&self, now: UnixMillis) -> bool {
+        self.protected_until.is_some_and(|until| until > now)
+    }
+
     /// It has ended; its resources are free.
     #[must_use]
     pub fn is_stopped(&self) -> bool {

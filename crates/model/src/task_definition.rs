@@ -33,6 +33,9 @@ pub struct TaskDefinition {
     pub registered_by: String,
     /// When it was deregistered.
     pub deregistered_at: Option<UnixMillis>,
+    /// When its deletion was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete_requested_at: Option<UnixMillis>,
     /// Its tags. ECS shows them beside the definition, never inside.
     pub tags: Tags,
     /// The document with ECS's defaults filled in; without ARN, revision, status and times, which are rendered.
@@ -52,6 +55,7 @@ impl TaskDefinition {
             registered_at: Some(self.registered_at.to_wire()),
             registered_by: Some(self.registered_by.clone()),
             deregistered_at: self.deregistered_at.map(UnixMillis::to_wire),
+            delete_requested_at: self.delete_requested_at.map(UnixMillis::to_wire),
             ..self.document.clone()
         }
     }

@@ -124,6 +124,7 @@ impl World {
                 stop_code: None,
                 lost_at: None,
                 draining: false,
+                protected_until: None,
             };
             self.next += 1;
             self.tasks.push(task);
@@ -388,6 +389,40 @@ fn percentages_of_a_hundred_leave_a_drained_machine_as_it_is_and_say_so() {
     world.run(60);
     assert_eq!(world.healthy(), 3);
     assert!(world.plan(false).announcements.iter().any(|text| text.contains("minimumHealthyPercent or maximumPercent")));
+}
+
+#[test]
+fn protected_tasks_stay_until_their_time_is_over() {
+    let mut world = World::new(service(3, 0, 200));
+    world.run(60);
+    let until = world.now.plus_millis(100_000);
+    world.tasks[0].protected_until = Some(until);
+    let protected = world.tasks[0].id;
+    world.service.desired_count = 0;
+    let steps = world.step();
+    assert_eq!(steps.stop.len(), 2);
+    assert!(steps.stop.iter().all(|stop| stop.task != protected));
+    assert_eq!(steps.wake_at, Some(until));
+    world.service.desired_count = 3;
+    world.deploy(2);
+    world.run(90);
+    assert_eq!(world.tasks[0].desired, DesiredStatus::Running, "deployments leave it alone as well");
+    assert!(!world.service.announced_steady);
+    world.run(60);
+    assert!(world.is_steady_on(2), "{:?}", world.plan(false).why);
+}
+
+#[test]
+fn nobody_takes_a_protected_tasks_place_while_its_machine_is_away() {
+    let mut world = World::new(service(3, 100, 200));
+    world.run(60);
+    world.silence(1, 1);
+    let lost = world.tasks.iter().position(|task| task.instance == ContainerInstanceId(1)).expect("one each");
+    world.tasks[lost].protected_until = Some(world.now.plus_millis(30_000));
+    world.now = world.now.plus_millis(29_000);
+    assert_eq!(world.plan(false).start, 0, "there must never be two of it");
+    world.now = world.now.plus_millis(2_000);
+    assert_eq!(world.plan(false).start, 1);
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub(crate) async fn run(api: &Api, request: RegisterTaskDefinitionRequest) -> Re
             registered_at: api.now(),
             registered_by: api.scope().root_principal(),
             deregistered_at: None,
+            delete_requested_at: None,
             tags: tags.clone(),
             document,
             needs: needs.clone(),

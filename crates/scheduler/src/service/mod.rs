@@ -49,6 +49,8 @@ pub struct TaskView {
     pub lost_at: Option<UnixMillis>,
     /// Its machine is DRAINING: another task is to take its place.
     pub draining: bool,
+    /// Scale-in, deployments and draining leave it alone until then, and nobody takes its place.
+    pub protected_until: Option<UnixMillis>,
 }
 
 impl TaskView {
@@ -75,6 +77,7 @@ impl TaskView {
             stopped_at: task.stopped_at,
             stop_code: task.stop_code,
             lost_at: instance.and_then(|instance| absence.lost_at(instance)),
+            protected_until: task.protected_until,
             draining: instance.is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining),
         })
     }
@@ -84,9 +87,14 @@ impl TaskView {
         matches!(self.desired, DesiredStatus::Running) && !matches!(self.last, TaskStatus::Stopped)
     }
 
-    /// Its machine is lost.
+    /// It may not be stopped for another one.
+    fn is_protected(&self, now: UnixMillis) -> bool {
+        self.protected_until.is_some_and(|until| until > now)
+    }
+
+    /// Its machine is lost. While it is protected that is not believed: there must never be two of it.
     fn is_lost(&self, now: UnixMillis) -> bool {
-        self.last != TaskStatus::Stopped && self.lost_at.is_some_and(|at| at <= now)
+        !self.is_protected(now) && self.last != TaskStatus::Stopped && self.lost_at.is_some_and(|at| at <= now)
     }
 
     const fn is_running(&self) -> bool {

@@ -55,21 +55,27 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     let desired = service.desired_count;
     let primary = service.primary().id;
     let (lost, live): (Vec<_>, Vec<_>) = view.tasks.iter().filter(|task| task.is_live()).partition(|task| task.is_lost(now));
-    plan.wake_at = live.iter().filter_map(|task| task.lost_at).min();
+    // What is believed of a task may change with time alone.
+    plan.wake_at = live.iter().flat_map(|task| [task.lost_at, task.protected_until]).flatten().filter(|at| *at > now).min();
     // Tasks on machines that are drained are replaced as those of older deployments are.
     let (new, old): (Vec<_>, Vec<_>) = live.iter().copied().partition(|task| task.deployment == primary && !task.draining);
     let new_count = count(&new);
 
     if new_count > desired {
         let is_healthy = |task: &TaskView| healthy(task, view.healthy_after_millis, now).0;
-        let surplus = pick_surplus(&new, &live, new_count - desired, is_healthy);
+        let free: Vec<_> = new.iter().copied().filter(|task| !task.is_protected(now)).collect();
+        let surplus = pick_surplus(&free, &live, new_count - desired, is_healthy);
+        if count(&free) < new_count - desired {
+            plan.why.push("protected tasks hold up the scale-in".to_owned());
+        }
         stop_tasks(plan, surplus);
     } else if new_count < desired {
         plan_starts(view, now, plan, &new, count(&live));
     }
     if !old.is_empty() {
         // ECS: what has not come up on such a machine yet ends at once.
-        let early = old.iter().copied().filter(|task| task.draining && task.last < TaskStatus::Running).collect();
+        let early =
+            old.iter().copied().filter(|task| task.draining && task.last < TaskStatus::Running && !task.is_protected(now)).collect();
         stop_tasks(plan, early);
         stop_replaced(view, now, plan, &live, &old);
     }
@@ -159,7 +165,10 @@ fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
     } else {
         count(live).saturating_sub(desired.max(new_count))
     };
-    let mut order: Vec<_> = old.to_vec();
+    let mut order: Vec<_> = old.iter().copied().filter(|task| !task.is_protected(now)).collect();
+    if order.len() < old.len() {
+        plan.why.push(format!("{} older tasks are protected", old.len() - order.len()));
+    }
     order.sort_by_key(|task| (healthy(task, view.healthy_after_millis, now).0, task.last, task.created_at));
     let mut stops = Vec::new();
     for task in order {
