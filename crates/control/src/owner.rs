@@ -9,22 +9,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::container_instance::ContainerInstanceStatus;
-use berth_model::ids::{ClusterName, ContainerInstanceId, ServiceName, TaskId};
+use berth_model::ids::{ClusterName, ServiceName};
 use berth_model::record::{Key, Record};
-use berth_model::task::{Task, TaskStatus};
+use berth_model::task::TaskStatus;
 use berth_model::time::UnixMillis;
-use berth_scheduler::placement::{Index, Refusal};
+use berth_scheduler::placement::Index;
 use berth_scheduler::service::AbsenceRules;
-use berth_store::{Change, Commit, CommitError, Compacted, Membership, State, Store, Transaction, Watcher};
+use berth_store::{Change, Commit, CommitError, Compacted, Membership, Store, Transaction, Watcher};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::ControlConfig;
 use crate::environment::Environment;
 use crate::lag::Lag;
-use crate::launch::{TaskTemplate, task_ids};
+use crate::launch::TaskTemplate;
 use crate::loops::Loops;
 use crate::meter::Meter;
+use crate::placing::{LaunchError, Launched, Means, Where, expect_instances, prepare};
 use crate::services;
 use crate::trace;
 
@@ -36,73 +37,6 @@ const BATCH: usize = 128;
 const LARGEST_REQUEST: usize = 21;
 /// How often a batch is placed again after a conflict before its callers are told.
 const TRIES: usize = 8;
-
-/// How tasks are to be placed.
-#[derive(Debug, Clone)]
-pub enum Where {
-    /// This many, where they fit (RunTask).
-    Anywhere(u32),
-    /// One on each of these (StartTask).
-    On(Vec<ContainerInstanceId>),
-}
-
-/// Why an instance named by StartTask got no task, or where RunTask found no place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// By a rule of placement.
-    ByRule(Refusal),
-    /// There is no such container instance.
-    Missing(ContainerInstanceId),
-}
-
-impl Refused {
-    /// The rule that refused, where there is one.
-    pub(crate) const fn rule(&self) -> Option<&Refusal> {
-        match self {
-            Self::ByRule(refusal) => Some(refusal),
-            Self::Missing(_) => None,
-        }
-    }
-}
-
-/// What came of a launch.
-#[derive(Debug, Clone, Default)]
-pub struct Launched {
-    /// The tasks, durable.
-    pub tasks: Vec<Arc<Task>>,
-    /// Why the rest found no place.
-    pub refused: Vec<Refused>,
-}
-
-impl Launched {
-    /// Its tasks without those that an earlier request made under the same token.
-    pub(crate) fn made_since(&self, since: UnixMillis) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks.iter().filter(move |task| task.created_at >= since)
-    }
-}
-
-/// Why a launch did not happen at all.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LaunchError {
-    /// The cluster was deleted meanwhile.
-    #[error("the cluster is not active")]
-    ClusterInactive,
-    /// The task definition was deregistered meanwhile.
-    #[error("the task definition is not active")]
-    DefinitionInactive,
-    /// No container instance is registered in the cluster.
-    #[error("No Container Instances were found in your cluster.")]
-    NoInstances,
-    /// The `clientToken` was used for something else; these are its tasks.
-    #[error("the client token was used with other parameters")]
-    TokenReused(Vec<TaskId>),
-    /// The queue is full.
-    #[error("too many requests are waiting")]
-    Overloaded,
-    /// The store cannot commit.
-    #[error(transparent)]
-    Store(#[from] CommitError),
-}
 
 /// What services are planned by, beyond their own settings.
 #[derive(Debug, Clone, Copy)]
@@ -375,7 +309,8 @@ impl Owner {
             {
                 let state = self.store.state();
                 for request in std::mem::take(&mut waiting) {
-                    match prepare(&mut self.index, &state, &self.environment, has_peers, &request, &mut transaction) {
+                    let means = Means { index: &mut self.index, state: &state, environment: &self.environment, has_peers };
+                    match prepare(means, &request.template, &request.place, &mut transaction) {
                         Ok(launched) => placed.push((request, launched)),
                         Err(error) => {
                             let _ = request.reply.send(Err(error));
@@ -409,93 +344,6 @@ impl Owner {
                 let _ = request.reply.send(Err(LaunchError::Store(error.clone())));
             }
             return;
-        }
-    }
-}
-
-/// Places one request in the index and adds its tasks to the transaction.
-fn prepare(
-    index: &mut Index,
-    state: &State,
-    environment: &Environment,
-    has_peers: bool,
-    request: &Request,
-    transaction: &mut Transaction,
-) -> Result<Launched, LaunchError> {
-    let template = &request.template;
-    if let Some(token) = &template.client_token
-        && let Some(known) = state.index(&template.cluster).and_then(|index| index.by_client_token.get(&token.token))
-    {
-        let tasks: Vec<_> = known.iter().filter_map(|id| state.task(*id)).collect();
-        let same = tasks.iter().all(|task| task.client_token.as_ref() == Some(token));
-        if !same {
-            return Err(LaunchError::TokenReused(tasks.iter().map(|task| task.id).collect()));
-        }
-        return Ok(Launched { tasks: tasks.iter().map(|task| Arc::clone(&task.value)).collect(), refused: Vec::new() });
-    }
-    expect_active(state, transaction, template)?;
-    let mut launched = Launched::default();
-    let mut put = |id: TaskId, instance: ContainerInstanceId| {
-        let zone = state.instance(instance).and_then(|i| i.availability_zone().map(Arc::from));
-        let task = Arc::new(template.task(id, instance, zone, environment));
-        transaction.put(Record::Task(Arc::clone(&task)));
-        launched.tasks.push(task);
-    };
-    match &request.place {
-        Where::Anywhere(count) => {
-            if index.is_empty() {
-                return Err(LaunchError::NoInstances);
-            }
-            let ids = task_ids(*count, environment);
-            let placement = index.place(&template.place_request(&ids, environment.bits64()));
-            for (id, instance) in placement.placed {
-                put(id, instance);
-            }
-            launched.refused = placement.refusals.into_iter().map(Refused::ByRule).collect();
-        }
-        Where::On(instances) => {
-            let mut refused = Vec::new();
-            for instance in instances {
-                let ids = task_ids(1, environment);
-                match index.place_on(*instance, &template.place_request(&ids, 0)) {
-                    Ok(()) => put(ids[0], *instance),
-                    Err(Some(rule)) => refused.push(Refused::ByRule(Refusal { instance: *instance, rule })),
-                    Err(None) => refused.push(Refused::Missing(*instance)),
-                }
-            }
-            launched.refused = refused;
-        }
-    }
-    if has_peers && template.client_token.is_some() && !launched.tasks.is_empty() {
-        // Another peer may be asked for the same at this moment and places it elsewhere: of two that touch the definition, on which both
-        // have their condition, one conflicts, and then sees the other's tasks.
-        transaction.touch(Key::TaskDefinition(template.definition.id.clone()));
-    }
-    Ok(launched)
-}
-
-/// Cluster and definition must still be ACTIVE when the tasks are committed.
-pub(crate) fn expect_active(state: &State, transaction: &mut Transaction, template: &TaskTemplate) -> Result<(), LaunchError> {
-    let cluster = state.cluster(&template.cluster).filter(|c| c.status == berth_model::cluster::ClusterStatus::Active);
-    let cluster = cluster.ok_or(LaunchError::ClusterInactive)?;
-    transaction.expect(Key::Cluster(cluster.name.clone()), cluster.modified);
-    let definition = state.definition(&template.definition.id).ok_or(LaunchError::DefinitionInactive)?;
-    // A service goes on with a revision that was deregistered after it took it up; a new task of its own does not start.
-    if template.service.is_none() && definition.status != berth_model::task_definition::TaskDefinitionStatus::Active {
-        return Err(LaunchError::DefinitionInactive);
-    }
-    transaction.expect(Key::TaskDefinition(definition.id.clone()), definition.modified);
-    Ok(())
-}
-
-/// Conditions on every instance that tasks go to: unchanged since the state that placement saw; and counts their versions up.
-pub(crate) fn expect_instances<'a>(state: &State, transaction: &mut Transaction, tasks: impl Iterator<Item = &'a Arc<Task>>) {
-    let fresh = tasks.filter(|task| state.task(task.id).is_none());
-    let instances: BTreeSet<_> = fresh.map(|task| task.container_instance).collect();
-    for id in instances {
-        if let Some(instance) = state.instance(id) {
-            transaction.expect(Key::ContainerInstance(id), instance.modified);
-            transaction.touch(Key::ContainerInstance(id));
         }
     }
 }

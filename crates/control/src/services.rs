@@ -16,7 +16,8 @@ use berth_store::{CommitError, Entry, State, Transaction};
 
 use crate::launch::{TaskTemplate, task_ids};
 use crate::meter::Wanted;
-use crate::owner::{Owner, expect_active, expect_instances};
+use crate::owner::Owner;
+use crate::placing::{expect_active, expect_instances};
 use crate::trace;
 
 /// ECS suppresses a repeated event for six hours.

@@ -108,3 +108,83 @@ pub(crate) async fn run(store: Store, environment: Environment) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, TaskId};
+    use berth_model::task::{DesiredStatus, LaunchType, Task, TaskStatus};
+    use berth_model::task_definition::TaskDefinition;
+    use berth_store::backend::Memory;
+
+    use super::*;
+
+    fn revision(revision: u32) -> DefinitionId {
+        DefinitionId { family: Family::parse("web").expect("a family"), revision }
+    }
+
+    fn definition(number: u32, status: TaskDefinitionStatus) -> TaskDefinition {
+        TaskDefinition {
+            id: revision(number),
+            status,
+            registered_at: UnixMillis(0),
+            registered_by: String::new(),
+            deregistered_at: None,
+            delete_requested_at: None,
+            tags: Default::default(),
+            document: Default::default(),
+            needs: Default::default(),
+        }
+    }
+
+    fn task(id: u128, definition: DefinitionId, stopped_at: Option<i64>) -> Task {
+        Task {
+            id: TaskId(id),
+            cluster: ClusterName::parse("c").expect("a name"),
+            definition,
+            container_instance: ContainerInstanceId(1),
+            group: "family:web".into(),
+            started_by: None,
+            service: None,
+            launch_type: LaunchType::Ec2,
+            availability_zone: None,
+            demand: Default::default(),
+            desired_status: DesiredStatus::Stopped,
+            last_status: if stopped_at.is_some() { TaskStatus::Stopped } else { TaskStatus::Running },
+            containers: Vec::new(),
+            overrides: None,
+            tags: Default::default(),
+            enable_execute_command: false,
+            client_token: None,
+            connected_at: None,
+            created_at: UnixMillis(0),
+            pull_started_at: None,
+            pull_stopped_at: None,
+            started_at: None,
+            stopping_at: None,
+            execution_stopped_at: None,
+            stopped_at: stopped_at.map(UnixMillis),
+            stop_code: None,
+            stopped_reason: None,
+            protected_until: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn ended_tasks_go_after_a_day_and_deleted_revisions_with_their_last_task() {
+        let store = Store::open_inline(Memory).expect("a store in memory");
+        let mut transaction = Transaction::new();
+        transaction.put(definition(1, TaskDefinitionStatus::DeleteInProgress));
+        transaction.put(definition(2, TaskDefinitionStatus::DeleteInProgress));
+        transaction.put(definition(3, TaskDefinitionStatus::Inactive));
+        transaction.put(task(1, revision(1), Some(1_000)));
+        transaction.put(task(2, revision(3), None));
+        store.commit(transaction).await.expect("it is taken");
+        let at = |millis: i64| forgettable(&store.state(), UnixMillis(millis));
+        assert_eq!(at(1_000 + KEEP_MILLIS), [Key::TaskDefinition(revision(2))], "a revision that an ended task still shows stays");
+        assert_eq!(at(1_001 + KEEP_MILLIS), [Key::Task(TaskId(1)), Key::TaskDefinition(revision(2))]);
+        let mut transaction = Transaction::new();
+        transaction.delete(Key::Task(TaskId(1)));
+        store.commit(transaction).await.expect("it is taken");
+        assert_eq!(at(0), [Key::TaskDefinition(revision(1)), Key::TaskDefinition(revision(2))]);
+    }
+}
