@@ -16,13 +16,15 @@ pub struct Arguments {
 }
 
 /// What is only half there, in words, by operation.
-const NOTES: [(&str, &str); 9] = [
+const NOTES: [(&str, &str); 13] = [
     ("CreateCluster", "capacityProviders are refused"),
     (
         "CreateService",
         "REPLICA services with rolling updates; load balancers, registries, capacity providers, circuit breaker, DAEMON are refused",
     ),
+    ("ExecuteCommand", "checks everything; no task has a listening agent yet, so it ends with TargetNotConnectedException"),
     ("ListContainerInstances", "`filter` is refused"),
+    ("ListServicesByNamespace", "there are no namespaces yet: NamespaceNotFoundException"),
     ("RegisterTaskDefinition", "memberOf constraints are refused; what no agent announces is a missing attribute at placement"),
     (
         "RunTask",
@@ -31,6 +33,8 @@ const NOTES: [(&str, &str); 9] = [
     ("StartTask", "networkConfiguration and volumeConfigurations are refused"),
     ("SubmitAttachmentStateChanges", "acknowledged; no task has attachments yet"),
     ("SubmitContainerStateChange", "acknowledged; agents of today report containers inside SubmitTaskStateChange"),
+    ("UpdateCluster", "serviceConnectDefaults names a namespace, of which there are none yet"),
+    ("UpdateContainerAgent", "Berth's agent is its server's program: NoUpdateAvailableException"),
     ("UpdateService", "as CreateService"),
 ];
 

@@ -1,0 +1,231 @@
+//! A service under a virtual clock: plans are carried out, tasks come up and die, machines fall silent and are drained.
+
+// Each test file uses its own part of it.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, DeploymentId, Family, ServiceName, TaskId};
+use berth_model::service::{Deployment, DeploymentStatus, Percentages, RolloutState, Service, ServiceStatus};
+use berth_model::task::{DesiredStatus, HealthStatus, LaunchType, StopCode, TaskStatus};
+use berth_model::time::UnixMillis;
+use berth_scheduler::service::{ServicePlan, ServiceView, TaskView, plan};
+
+pub const HEALTHY_AFTER: i64 = 40_000;
+
+pub fn deployment(id: u64, status: DeploymentStatus) -> Deployment {
+    Deployment {
+        id: DeploymentId(id),
+        status,
+        definition: DefinitionId { family: Family::parse("web").unwrap(), revision: u32::try_from(id).unwrap() },
+        created_at: UnixMillis(0),
+        updated_at: UnixMillis(0),
+        rollout_state: RolloutState::InProgress,
+        rollout_state_reason: String::new(),
+    }
+}
+
+pub fn service(desired_count: u32, minimum_healthy: u32, maximum: u32) -> Service {
+    Service {
+        name: ServiceName::parse("web").unwrap(),
+        cluster: ClusterName::parse("c").unwrap(),
+        status: ServiceStatus::Active,
+        desired_count,
+        launch_type: LaunchType::Ec2,
+        percentages: Percentages { minimum_healthy, maximum },
+        deployments: vec![deployment(1, DeploymentStatus::Primary)],
+        settings: Default::default(),
+        tags: Default::default(),
+        created_at: UnixMillis(0),
+        created_by: String::new(),
+        next_event: 0,
+        announced_steady: false,
+        announced_failure: None,
+        client_token: None,
+    }
+}
+
+/// A service with its tasks and a machine that can hold `room` of them.
+pub struct World {
+    pub service: Service,
+    pub tasks: Vec<TaskView>,
+    pub now: UnixMillis,
+    pub room: usize,
+    pub next: u128,
+    pub events: Vec<String>,
+    /// Machines that are not heard of, with when they count as lost.
+    pub silent: BTreeMap<ContainerInstanceId, UnixMillis>,
+    /// Machines that are DRAINING.
+    pub drained: BTreeSet<ContainerInstanceId>,
+}
+
+impl World {
+    pub fn new(service: Service) -> Self {
+        Self {
+            service,
+            tasks: Vec::new(),
+            now: UnixMillis(0),
+            room: 1_000,
+            next: 1,
+            events: Vec::new(),
+            silent: BTreeMap::new(),
+            drained: BTreeSet::new(),
+        }
+    }
+
+    pub fn holding(&self) -> usize {
+        self.tasks.iter().filter(|task| task.last != TaskStatus::Stopped && !self.silent.contains_key(&task.instance)).count()
+    }
+
+    pub fn healthy(&self) -> u32 {
+        let counts = |task: &&TaskView| {
+            task.desired == DesiredStatus::Running
+                && task.last == TaskStatus::Running
+                && !self.is_lost(task)
+                && task.started_at.is_some_and(|at| self.now.since(at) >= HEALTHY_AFTER)
+        };
+        u32::try_from(self.tasks.iter().filter(counts).count()).unwrap()
+    }
+
+    pub fn is_lost(&self, task: &TaskView) -> bool {
+        task.lost_at.is_some_and(|at| at <= self.now)
+    }
+
+    pub fn live(&self) -> u32 {
+        let counts = |task: &&TaskView| task.desired == DesiredStatus::Running && task.last != TaskStatus::Stopped && !self.is_lost(task);
+        u32::try_from(self.tasks.iter().filter(counts).count()).unwrap()
+    }
+
+    pub fn plan(&self, blocked: bool) -> ServicePlan {
+        let view = ServiceView { service: &self.service, tasks: &self.tasks, healthy_after_millis: HEALTHY_AFTER, blocked };
+        plan(&view, self.now)
+    }
+
+    /// What the services loop does with a plan.
+    pub fn step(&mut self) -> ServicePlan {
+        let mut steps = self.plan(false);
+        let start = usize::try_from(steps.start).unwrap().min(self.room.saturating_sub(self.holding()));
+        if steps.start > 0 && start == 0 {
+            steps = self.plan(true);
+        }
+        let primary = self.service.primary().id;
+        for _ in 0..start {
+            let task = TaskView {
+                id: TaskId(self.next),
+                deployment: primary,
+                desired: DesiredStatus::Running,
+                last: TaskStatus::Pending,
+                health: HealthStatus::Unknown,
+                has_check: false,
+                instance: self.machine(),
+                zone: None,
+                created_at: self.now,
+                started_at: None,
+                stopped_at: None,
+                stop_code: None,
+                lost_at: None,
+                draining: false,
+                protected_until: None,
+            };
+            self.next += 1;
+            self.tasks.push(task);
+        }
+        for stop in &steps.stop {
+            let task = self.tasks.iter_mut().find(|task| task.id == stop.task).expect("a plan stops tasks that are there");
+            assert_eq!(task.desired, DesiredStatus::Running, "a task is stopped once");
+            task.desired = DesiredStatus::Stopped;
+            task.stop_code = Some(stop.code);
+        }
+        self.service.deployments.clone_from(&steps.deployments);
+        self.service.status = steps.status;
+        self.service.announced_steady = steps.steady;
+        self.events.extend(steps.announcements.iter().cloned());
+        steps
+    }
+
+    /// One of three machines that takes tasks.
+    pub fn machine(&self) -> ContainerInstanceId {
+        let from = self.next % 3;
+        let mut all = (0..3).map(|more| ContainerInstanceId((from + more) % 3));
+        all.find(|id| !self.silent.contains_key(id) && !self.drained.contains(id)).expect("one takes tasks")
+    }
+
+    /// A machine is drained: nothing new comes to it.
+    pub fn drain(&mut self, machine: u128) {
+        self.drained.insert(ContainerInstanceId(machine));
+        for task in self.tasks.iter_mut().filter(|task| task.instance == ContainerInstanceId(machine)) {
+            task.draining = true;
+        }
+    }
+
+    /// A machine is not heard of any more; after `grace` seconds it counts as lost.
+    pub fn silence(&mut self, machine: u128, grace: i64) {
+        let lost_at = self.now.plus_millis(grace * 1_000);
+        self.silent.insert(ContainerInstanceId(machine), lost_at);
+        for task in self.tasks.iter_mut().filter(|task| task.instance == ContainerInstanceId(machine)) {
+            task.lost_at = Some(lost_at);
+        }
+    }
+
+    pub fn comes_back(&mut self, machine: u128) {
+        self.silent.remove(&ContainerInstanceId(machine));
+        for task in self.tasks.iter_mut().filter(|task| task.instance == ContainerInstanceId(machine)) {
+            task.lost_at = None;
+        }
+    }
+
+    pub fn on(&self, machine: u128) -> impl Iterator<Item = &TaskView> {
+        self.tasks.iter().filter(move |task| task.instance == ContainerInstanceId(machine))
+    }
+
+    pub fn stop(&mut self, at: usize, code: StopCode) {
+        let task = &mut self.tasks[at];
+        task.desired = DesiredStatus::Stopped;
+        task.last = TaskStatus::Stopped;
+        task.stopped_at = Some(self.now);
+        task.stop_code.get_or_insert(code);
+    }
+
+    /// Agents do what is asked: pending tasks run, tasks that should stop end.
+    pub fn agents(&mut self) {
+        for at in 0..self.tasks.len() {
+            let task = &mut self.tasks[at];
+            if self.silent.contains_key(&task.instance) {
+                continue;
+            }
+            match (task.desired, task.last) {
+                (DesiredStatus::Running, TaskStatus::Pending) => {
+                    task.last = TaskStatus::Running;
+                    task.started_at = Some(self.now);
+                }
+                (DesiredStatus::Stopped, last) if last != TaskStatus::Stopped => self.stop(at, StopCode::UserInitiated),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn run(&mut self, seconds: i64) {
+        for _ in 0..seconds {
+            self.step();
+            self.agents();
+            self.now = self.now.plus_millis(1_000);
+        }
+        self.step();
+    }
+
+    pub fn deploy(&mut self, id: u64) {
+        for deployment in &mut self.service.deployments {
+            deployment.status = DeploymentStatus::Active;
+        }
+        self.service.deployments.insert(0, deployment(id, DeploymentStatus::Primary));
+        self.service.announced_steady = false;
+    }
+
+    pub fn is_steady_on(&self, id: u64) -> bool {
+        self.service.announced_steady
+            && self.service.deployments.len() == 1
+            && self.service.primary().id == DeploymentId(id)
+            && self.service.primary().rollout_state == RolloutState::Completed
+            && self.live() == self.service.desired_count
+    }
+}
