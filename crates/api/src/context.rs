@@ -93,12 +93,13 @@ impl Api {
     }
 
     /// Reads the state, lets `decide` add changes, commits; again from the start if another commit came between.
-    /// Without changes nothing is committed.
+    /// Without changes nothing is written, but conditions are checked.
     pub(crate) async fn change<T>(&self, mut decide: impl FnMut(&State, &mut Transaction) -> Result<T, Failure>) -> Result<T, Failure> {
         for _ in 0..TRIES {
             let mut transaction = Transaction::new();
             let answer = decide(&self.store.state(), &mut transaction)?;
-            if transaction.is_empty() {
+            // Conditions alone are put to the store as well: what a peer sees may be behind, and "nothing to change" wrong by then.
+            if transaction.is_empty() && transaction.expects.is_empty() {
                 return Ok(answer);
             }
             match self.store.commit(transaction).await {

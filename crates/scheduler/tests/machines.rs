@@ -1,5 +1,6 @@
 //! The service planner where machines fall silent, come back and are drained, and where tasks are protected.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod world;
 
 use berth_model::ids::ContainerInstanceId;

@@ -1,5 +1,6 @@
 //! The service planner, by a small simulation under a virtual clock: after every step an auditor looks whether the promises hold.
 
+#[allow(dead_code, reason = "each test binary uses its own part")]
 mod world;
 
 use berth_model::service::ServiceStatus;

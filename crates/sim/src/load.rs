@@ -101,13 +101,13 @@ impl Desk {
         }
     }
 
-    /// Calls until there is an answer by a server that knows everything, for the operator who puts things right.
+    /// Calls until there is an answer, if it is about what there is by a server that knows everything; for the operator who puts things right.
     pub async fn insist(&self, operation: Operation, body: Value) -> Result<Value, String> {
         loop {
             match self.ask(operation, body.clone()).await {
-                Ok((answer, false)) => return Ok(answer),
+                Ok((answer, lags)) if !lags || !operation.name().starts_with("Describe") => return Ok(answer),
                 Err(NoAnswer::Refused(text)) => return Err(text),
-                Ok((_, true)) | Err(NoAnswer::Unknown | NoAnswer::Stale(_)) => tokio::time::sleep(Duration::from_millis(500)).await,
+                Ok(_) | Err(NoAnswer::Unknown | NoAnswer::Stale(_)) => tokio::time::sleep(Duration::from_millis(500)).await,
             }
         }
     }

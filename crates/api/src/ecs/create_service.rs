@@ -49,6 +49,7 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             Some(known) if known.status != ServiceStatus::Inactive => {
                 let is_retry = client_token.is_some() && known.client_token == client_token;
                 if is_retry {
+                    transaction.expect(key, known.modified);
                     return Ok(CreateServiceResponse { service: Some(render::service(state, api.scope(), known, true)) });
                 }
                 let text = if known.status == ServiceStatus::Draining {

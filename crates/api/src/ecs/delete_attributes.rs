@@ -34,8 +34,8 @@ pub(crate) async fn run(api: &Api, request: DeleteAttributesRequest) -> Result<D
         }
         for (id, instance) in changed {
             let entry = state.instance(id).expect("it was found above");
+            transaction.expect(Key::ContainerInstance(id), entry.modified);
             if instance != *entry.value {
-                transaction.expect(Key::ContainerInstance(id), entry.modified);
                 transaction.put(instance);
             }
         }

@@ -15,6 +15,7 @@ pub(crate) async fn run(api: &Api, request: DeleteServiceRequest) -> Result<Dele
     api.change(|state, transaction| {
         let entry = service_settings::find(api, state, &cluster, &text)?.filter(|service| service.status != ServiceStatus::Inactive);
         let entry = entry.ok_or_else(Failure::service_not_found)?;
+        transaction.expect(Key::Service(cluster.clone(), entry.name.clone()), entry.modified);
         if entry.status == ServiceStatus::Draining {
             return Ok(DeleteServiceResponse { service: Some(render::service(state, api.scope(), entry, true)) });
         }
@@ -22,7 +23,6 @@ pub(crate) async fn run(api: &Api, request: DeleteServiceRequest) -> Result<Dele
             return Err(Failure::invalid("The service cannot be stopped while it is scaled above 0."));
         }
         let service = Service { status: ServiceStatus::Draining, desired_count: 0, ..(*entry.value).clone() };
-        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
         let shown = render::service(state, api.scope(), &service, true);
         transaction.put(service);
         Ok(DeleteServiceResponse { service: Some(shown) })

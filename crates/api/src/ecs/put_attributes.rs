@@ -36,8 +36,8 @@ pub(crate) async fn run(api: &Api, request: PutAttributesRequest) -> Result<PutA
         }
         for (id, instance) in changed {
             let entry = state.instance(id).expect("it was found above");
+            transaction.expect(Key::ContainerInstance(id), entry.modified);
             if instance != *entry.value {
-                transaction.expect(Key::ContainerInstance(id), entry.modified);
                 transaction.put(instance);
             }
         }

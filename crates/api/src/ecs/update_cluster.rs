@@ -26,8 +26,8 @@ pub(crate) async fn run(api: &Api, request: UpdateClusterRequest) -> Result<Upda
             cluster.service_connect_defaults = None::<ClusterServiceConnectDefaults>;
         }
         let shown = render::cluster(state, api.scope(), &cluster, &["TAGS", "SETTINGS", "CONFIGURATIONS"]);
+        transaction.expect(Key::Cluster(name.clone()), entry.modified);
         if cluster != *entry.value {
-            transaction.expect(Key::Cluster(name.clone()), entry.modified);
             transaction.put(cluster);
         }
         Ok(UpdateClusterResponse { cluster: Some(shown) })

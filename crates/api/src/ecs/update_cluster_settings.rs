@@ -20,8 +20,8 @@ pub(crate) async fn run(api: &Api, request: UpdateClusterSettingsRequest) -> Res
         let mut cluster = (*entry.value).clone();
         merge(&mut cluster.settings, &settings);
         let shown = render::cluster(state, api.scope(), &cluster, &["TAGS", "SETTINGS", "CONFIGURATIONS"]);
+        transaction.expect(Key::Cluster(name.clone()), entry.modified);
         if cluster != *entry.value {
-            transaction.expect(Key::Cluster(name.clone()), entry.modified);
             transaction.put(cluster);
         }
         Ok(UpdateClusterSettingsResponse { cluster: Some(shown) })

@@ -45,11 +45,11 @@ pub(crate) async fn run(
                 failures.push(render::failure(api.scope().container_instance(&cluster, *id), "INACTIVE"));
                 continue;
             }
+            transaction.expect(Key::ContainerInstance(*id), entry.modified);
             let mut shown = entry.clone();
             if entry.status != status {
                 let mut instance = (*entry.value).clone();
                 instance.status = status;
-                transaction.expect(Key::ContainerInstance(*id), entry.modified);
                 shown = Entry { value: std::sync::Arc::new(instance), version: entry.version + 1, ..entry.clone() };
                 transaction.put(Record::ContainerInstance(std::sync::Arc::clone(&shown.value)));
             }

@@ -86,10 +86,10 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         if is_deployment || service.desired_count != entry.desired_count {
             service.announced_steady = false;
         }
+        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
         if service == *entry.value {
             return Ok(UpdateServiceResponse { service: Some(render::service(state, api.scope(), entry, true)) });
         }
-        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
         let shown = render::service(state, api.scope(), &service, true);
         transaction.put(service);
         Ok(UpdateServiceResponse { service: Some(shown) })

@@ -51,8 +51,8 @@ pub(crate) async fn run(api: &Api, request: UpdateTaskProtectionRequest) -> Resu
             let task = Task { protected_until: until, ..(*entry.value).clone() };
             protected.push(shown(api, &cluster, &task));
             fresh.push(*id);
+            transaction.expect(Key::Task(*id), entry.modified);
             if task != *entry.value {
-                transaction.expect(Key::Task(*id), entry.modified);
                 transaction.put(task);
             }
         }

@@ -1,8 +1,5 @@
 //! A service under a virtual clock: plans are carried out, tasks come up and die, machines fall silent and are drained.
 
-// Each test file uses its own part of it.
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, DeploymentId, Family, ServiceName, TaskId};
