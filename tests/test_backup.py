@@ -166,10 +166,17 @@ def etcd():
         cluster.end()
 
 
+def _without_versions(found):
+    """etcd counts changes by itself, from one on."""
+    if isinstance(found, dict):
+        return {name: _without_versions(value) for name, value in found.items() if name != "version"}
+    return [_without_versions(each) for each in found] if isinstance(found, list | tuple) else found
+
+
 def test_a_backup_becomes_a_store_in_etcd(filled, new_berth, etcd, tmp_path):
     old, agent = filled
     file = tmp_path / "berth.backup"
-    before = picture(old.ecs)
+    before = _without_versions(picture(old.ecs))
     done = json.loads(old.run("backup", str(file), "--output", "json").stdout)
     store = etcd.url + "/restored"
     restored = restore(file, tmp_path / "data", "--store", store)
@@ -179,7 +186,7 @@ def test_a_backup_becomes_a_store_in_etcd(filled, new_berth, etcd, tmp_path):
     # Two servers, so that both are seen to be of one store.
     first, second = (new_berth(arguments=["--store", store]).start() for _ in range(2))
     for new in (first, second):
-        assert picture(new.ecs) == before
+        assert _without_versions(picture(new.ecs)) == before
     agent.berth = first
     agent.register(containerInstanceArn=agent.arn)
     agent = _reconnected(agent)

@@ -154,3 +154,30 @@ fn overwrite(path: &Path, known: &Endpoint) -> std::io::Result<()> {
     text.resize(text.len().max(usize::try_from(file.metadata()?.len()).unwrap_or(0)), b'\n');
     file.write_all(&text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_written_over_a_longer_and_a_shorter_one() {
+        let folder = std::env::temp_dir().join(format!("berth-endpoint-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let known = |port: &str| Endpoint {
+            endpoint: format!("http://127.0.0.1:{port}"),
+            region: "us-east-1".to_owned(),
+            account: "000000000000".to_owned(),
+            pid: i32::try_from(std::process::id()).unwrap(),
+        };
+        let path = Endpoint::path(&folder);
+        assert!(overwrite(&path, &known("4566")).is_err(), "what is not there has no room");
+        known("4566").write(&folder).unwrap();
+        for port in ["80", "45660"] {
+            overwrite(&path, &known(port)).unwrap();
+            let text = fs::read(&path).unwrap();
+            let found: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(found["endpoint"], format!("http://127.0.0.1:{port}"));
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -92,9 +92,6 @@ impl Write {
     }
 }
 
-/// Makes of a record what a backend will keep of it. `None`: it cannot, and [`Backend::persist`] will say why.
-pub type Encoder = fn(&Record) -> Option<Vec<u8>>;
-
 /// Keeps commits. One caller at a time; conditions are checked before.
 pub trait Backend: Send + 'static {
     /// The last durable revision.
@@ -114,21 +111,6 @@ pub trait Backend: Send + 'static {
     /// # Errors
     /// [`BackendError`]; then nothing of the batch was kept.
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError>;
-
-    /// What of the work of [`Backend::persist`] can be done before, by whoever commits, while others write.
-    fn encoder(&self) -> Option<Encoder> {
-        None
-    }
-
-    /// [`Backend::persist`], given what [`Backend::encoder`] made of the writes' records: as many as there are writes, `None` where it
-    /// made nothing.
-    ///
-    /// # Errors
-    /// As [`Backend::persist`].
-    fn persist_encoded(&mut self, writes: &[Write], encoded: &[Option<Vec<u8>>], revision: Revision) -> Result<(), BackendError> {
-        let _ = encoded;
-        self.persist(writes, revision)
-    }
 
     /// Nothing waits to be written: a good moment for a short piece of housekeeping. Whether there is more to do.
     fn idle(&mut self) -> bool {

@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use serde::Deserialize;
 
 use self::load::Parsed;
-use crate::backend::{Backend, BackendError, Encoder, Stored, Write};
+use crate::backend::{Backend, BackendError, Stored, Write};
 use crate::transaction::Revision;
 
 /// The newest schema that this code writes; kept in `user_version`.
@@ -140,9 +140,9 @@ impl Sqlite {
         Ok(count)
     }
 
-    fn append(&mut self, writes: &[Write], encoded: &[Option<Vec<u8>>], revision: Revision) -> rusqlite::Result<()> {
+    fn append(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<()> {
         self.row.clear();
-        write_row(&mut self.row, writes, encoded).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        write_row(&mut self.row, writes).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         // A statement of its own is a transaction of its own.
         let mut append = self.connection.prepare_cached("INSERT INTO log (revision, writes, sum) VALUES (?1, ?2, ?3)")?;
         append.execute(params![number(revision.0), self.row, crc32fast::hash(&self.row)])?;
@@ -296,21 +296,18 @@ fn write_record(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
     Ok(())
 }
 
-/// A row of the log, as [`Found`] is read: a list of writes, around the records' own JSON where that was made before.
-fn write_row(row: &mut Vec<u8>, writes: &[Write], encoded: &[Option<Vec<u8>>]) -> serde_json::Result<()> {
+/// A row of the log, as [`Found`] is read: a list of writes.
+fn write_row(row: &mut Vec<u8>, writes: &[Write]) -> serde_json::Result<()> {
     let rest = |row: &mut Vec<u8>, text: fmt::Arguments<'_>| row.write_fmt(text).map_err(serde_json::Error::io);
     row.push(b'[');
-    for (at, (write, encoded)) in writes.iter().zip(encoded.iter().map(Option::as_deref).chain(std::iter::repeat(None))).enumerate() {
+    for (at, write) in writes.iter().enumerate() {
         if at > 0 {
             row.push(b',');
         }
         match write {
             Write::Put(Stored { record, created, modified, version }) => {
                 row.extend_from_slice(b"{\"put\":{\"record\":");
-                match encoded {
-                    Some(json) => row.extend_from_slice(json),
-                    None => serde_json::to_writer(&mut *row, record)?,
-                }
+                serde_json::to_writer(&mut *row, record)?;
                 rest(row, format_args!(",\"created\":{created},\"modified\":{modified},\"version\":{version}}}}}"))?;
             }
             Write::Touch { key, modified, version } => {
@@ -416,15 +413,7 @@ impl Backend for Sqlite {
     }
 
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError> {
-        self.persist_encoded(writes, &[], revision)
-    }
-
-    fn encoder(&self) -> Option<Encoder> {
-        Some(|record| serde_json::to_vec(record).ok())
-    }
-
-    fn persist_encoded(&mut self, writes: &[Write], encoded: &[Option<Vec<u8>>], revision: Revision) -> Result<(), BackendError> {
-        self.append(writes, encoded, revision).map_err(refused)?;
+        self.append(writes, revision).map_err(refused)?;
         self.last = revision;
         self.log_bytes += self.row.len();
         self.wal_pages += self.row.len() / PAGE_CONTENT + 3;

@@ -14,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::Shared;
-use crate::backend::{Backend, BackendError, Encoder, Stored, Write};
+use crate::backend::{Backend, BackendError, Stored, Write};
 use crate::transaction::{Change, CommitError, Expect, Revision, Transaction};
 use crate::watch::Commit;
 
@@ -31,21 +31,8 @@ type Outcome = Result<Revision, CommitError>;
 
 /// What waits for the writer thread.
 struct Job {
-    prepared: Prepared,
-    reply: oneshot::Sender<Outcome>,
-}
-
-/// A transaction with what was made of its records before its turn: a quarter of the writer's work, in the callers' threads.
-struct Prepared {
     transaction: Transaction,
-    /// By change; shorter if there is nothing more.
-    encoded: Vec<Option<Vec<u8>>>,
-}
-
-impl From<Transaction> for Prepared {
-    fn from(transaction: Transaction) -> Self {
-        Self { transaction, encoded: Vec::new() }
-    }
+    reply: oneshot::Sender<Outcome>,
 }
 
 /// Where transactions are written, and where they wait for it.
@@ -81,7 +68,6 @@ pub(crate) struct Writer {
     thread: Option<JoinHandle<()>>,
     /// Callers may write too. Not with a single processor: there everything else would wait with them.
     callers_write: bool,
-    encoder: Option<Encoder>,
 }
 
 impl Writer {
@@ -99,12 +85,11 @@ impl Writer {
 
     /// A writer without a thread: every caller waits for the desk and writes by itself.
     pub(crate) fn inline(backend: Box<dyn Backend>, shared: Arc<Shared>) -> Self {
-        let encoder = backend.encoder();
         let pen = Mutex::new(Pen { backend, takes: Duration::ZERO, written_at: None, refuses: false });
         // What an earlier life left to be tidied up.
         let queue = Mutex::new(Queue { untidy: true, ..Queue::default() });
         let desk = Arc::new(Desk { shared, pen, queue, bell: Condvar::new() });
-        Self { desk, thread: None, callers_write: true, encoder }
+        Self { desk, thread: None, callers_write: true }
     }
 
     /// Queues a transaction for the writer thread.
@@ -114,38 +99,16 @@ impl Writer {
             let _ = reply.send(outcome);
             return Ok(());
         }
-        let is_full = |queue: &Queue| {
-            let is_full = queue.jobs.len() >= QUEUE;
-            if is_full {
-                self.desk.shared.meter.refusals.inc();
-            }
-            is_full
-        };
-        // Looked at before the work, too: overload must cost little.
-        if is_full(&self.desk.queue.lock()) {
-            return Err(CommitError::Overloaded);
-        }
-        let prepared = self.prepare(transaction);
         let mut queue = self.desk.queue.lock();
-        if is_full(&queue) {
+        if queue.jobs.len() >= QUEUE {
+            self.desk.shared.meter.refusals.inc();
             return Err(CommitError::Overloaded);
         }
-        queue.jobs.push_back(Job { prepared, reply });
+        queue.jobs.push_back(Job { transaction, reply });
         self.desk.shared.meter.queue.inc();
         drop(queue);
         self.desk.bell.notify_one();
         Ok(())
-    }
-
-    fn prepare(&self, transaction: Transaction) -> Prepared {
-        let encode = |encoder: Encoder| {
-            let encode = |change: &Change| match change {
-                Change::Put(record) => encoder(record),
-                Change::Touch(_) | Change::Delete(_) => None,
-            };
-            transaction.changes.iter().map(encode).collect()
-        };
-        Prepared { encoded: self.encoder.map(encode).unwrap_or_default(), transaction }
     }
 
     /// Commits here and now if nobody else is writing or waiting and the disk is quick; otherwise gives the transaction back.
@@ -209,7 +172,7 @@ fn run(desk: &Desk) {
             desk.shared.meter.queue.dec_by(i64::try_from(taken).unwrap_or(0));
             queue.jobs.drain(..taken).collect()
         };
-        let (batch, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.prepared, job.reply)).unzip();
+        let (batch, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.transaction, job.reply)).unzip();
         let outcomes = pen.commit(&desk.shared, batch);
         drop(pen);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
@@ -221,19 +184,19 @@ fn run(desk: &Desk) {
 
 impl Pen {
     fn commit_one(&mut self, shared: &Shared, transaction: Transaction) -> Outcome {
-        self.commit(shared, vec![transaction.into()]).pop().unwrap_or(Err(CommitError::Closed))
+        self.commit(shared, vec![transaction]).pop().unwrap_or(Err(CommitError::Closed))
     }
 
     /// Commits a batch: one outcome for each transaction.
-    fn commit(&mut self, shared: &Shared, batch: Vec<Prepared>) -> Vec<Outcome> {
+    fn commit(&mut self, shared: &Shared, batch: Vec<Transaction>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut commits = Vec::with_capacity(batch.len());
-        let (mut writes, mut encoded) = (Vec::new(), Vec::new());
+        let mut writes = Vec::new();
         let state = shared.state.read();
         let mut revision = state.revision;
         // A single transaction needs no overlay for conditions: they are all checked before its changes.
         let mut pending = Pending::default();
-        for Prepared { transaction, encoded: of_changes } in batch {
+        for transaction in batch {
             let counters = |pending: &Pending, key: &Key| pending.counters.get(key).copied().unwrap_or_else(|| state.counters(key));
             if let Some(key) = first_conflict(&transaction, |key| counters(&pending, key)) {
                 shared.meter.conflicts.inc();
@@ -245,13 +208,10 @@ impl Pen {
                 continue;
             }
             revision = Revision(revision.0 + 1);
-            for (change, of_change) in transaction.changes.iter().zip(of_changes.into_iter().chain(std::iter::repeat(None))) {
+            for change in &transaction.changes {
                 let key = change.key();
                 let before = counters(&pending, &key);
-                if let Some(write) = pending.write(change, key, before, revision) {
-                    writes.push(write);
-                    encoded.push(of_change);
-                }
+                writes.extend(pending.write(change, key, before, revision));
             }
             commits.push(Arc::new(Commit { revision, changes: transaction.changes }));
             outcomes.push(Ok(revision));
@@ -261,7 +221,7 @@ impl Pen {
             return outcomes;
         }
         let started = Instant::now();
-        let persisted = self.backend.persist_encoded(&writes, &encoded, revision);
+        let persisted = self.backend.persist(&writes, revision);
         let took = started.elapsed();
         self.takes = (self.takes * 7 + took) / 8;
         self.written_at = Some(started);

@@ -161,3 +161,24 @@ async fn the_witness_sees_each_commit_once_and_in_order() {
     }
     assert_eq!(*seen.lock(), revisions);
 }
+
+/// What another peer touched meanwhile must not be taken for the commit of which nothing was heard.
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_never_arrived_is_not_found_in_somebody_elses_touch() {
+    let etcd = etcd();
+    let (one, two) = (join(&etcd).await, join(&etcd).await);
+    let first = one.store.commit(put("f", 1)).await.unwrap();
+    two.store.commit(put("g", 1)).await.unwrap();
+    *one.line.next.lock() = vec![Fate::Vanishes];
+    let mut lost = put("f", 2);
+    lost.expect(Key::Family(family("f")), first);
+    let touched = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut touch = Transaction::new();
+        touch.touch(Key::Family(family("f")));
+        two.store.commit(touch).await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(one.store.commit(lost), touched);
+    assert_eq!(outcome, Err(CommitError::Conflict(Key::Family(family("f")))));
+    assert_eq!((shown(&one.store, "f"), shown(&two.store, "f")), (Some(1), Some(1)));
+}

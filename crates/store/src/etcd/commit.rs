@@ -4,7 +4,7 @@
 //! condition one is added. So it can be sent again without happening twice: a second one finds the first's work and is
 //! refused, and then the commits of this peer's own watch tell whose work it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use berth_model::record::Key;
 use prost::Message;
@@ -29,8 +29,18 @@ struct Plan {
     compared: Vec<Key>,
     /// At most one change a record.
     changes: Vec<Change>,
+    /// Records that were to be put and that this peer's state already showed as they are put.
+    same: HashSet<Key>,
     /// This peer's state when it was planned.
     before: Revision,
+}
+
+/// How a commit relates to what a plan does; of several changes the worst counts.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Likeness {
+    Same,
+    Perhaps,
+    Other,
 }
 
 /// What a refusal comes to.
@@ -96,21 +106,30 @@ impl Plan {
         let get = |key| Request::Range(RangeRequest { key: address.record(key), keys_only: true, ..Default::default() }).into();
         request.failure = compared.iter().map(get).collect();
         check_size(&request)?;
-        Ok(Self { request, compared, changes, before: state.revision })
+        let same = changes.iter().filter(|change| matches!(change, Change::Put(record) if state.holds(record))).map(Change::key).collect();
+        Ok(Self { request, compared, changes, same, before: state.revision })
     }
 
     /// Is this commit what the plan does?
-    fn is(&self, commit: &Commit) -> bool {
+    fn likeness(&self, commit: &Commit) -> Likeness {
         let mine: HashMap<Key, &Change> = self.changes.iter().map(|change| (change.key(), change)).collect();
         let writes = self.changes.iter().filter(|change| !matches!(change, Change::Delete(_))).count();
         let theirs = commit.changes.iter().filter(|change| !matches!(change, Change::Delete(_))).count();
+        if writes != theirs || commit.changes.is_empty() {
+            return Likeness::Other;
+        }
         let same = |change: &Change| match (mine.get(&change.key()), change) {
-            (Some(Change::Put(mine)), Change::Put(theirs)) => mine == theirs,
-            // A record put as it was before shows as a touch, and the other way round.
-            (Some(Change::Put(_) | Change::Touch(_)), Change::Touch(_)) | (Some(Change::Delete(_)), Change::Delete(_)) => true,
-            _ => false,
+            (Some(Change::Put(mine)), Change::Put(theirs)) if mine == theirs => Likeness::Same,
+            (Some(Change::Touch(_)), Change::Touch(_)) | (Some(Change::Delete(_)), Change::Delete(_)) => Likeness::Same,
+            // A record put as it was before shows as a touch. If it was another before, it is somebody else who touched it; without a
+            // condition on it nobody knows what it was.
+            (Some(Change::Put(mine)), Change::Touch(key)) if self.same.contains(&mine.key()) && self.compared.contains(key) => {
+                Likeness::Same
+            }
+            (Some(Change::Put(_)), Change::Touch(key)) if !self.compared.contains(key) => Likeness::Perhaps,
+            _ => Likeness::Other,
         };
-        writes == theirs && !commit.changes.is_empty() && commit.changes.iter().all(same)
+        commit.changes.iter().map(same).max().unwrap_or(Likeness::Other)
     }
 }
 
@@ -220,8 +239,15 @@ async fn refused(common: &Common, transaction: &Transaction, plan: &Plan, answer
         return Refusal::Final(Err(failure(doubt, "etcd's watch does not show what etcd has".to_owned())));
     }
     if doubt {
-        match common.shared.log.find(plan.before, |commit| plan.is(commit)) {
+        let mut perhaps = false;
+        let found = common.shared.log.find(plan.before, |commit| {
+            let likeness = plan.likeness(commit);
+            perhaps |= likeness == Likeness::Perhaps;
+            likeness == Likeness::Same
+        });
+        match found {
             Ok(Some(revision)) => return Refusal::Final(Ok(revision)),
+            Ok(None) if perhaps => return Refusal::Final(Err(failure(true, "another commit looks like it".to_owned()))),
             Ok(None) => {}
             Err(compacted) => return Refusal::Final(Err(failure(true, compacted.to_string()))),
         }

@@ -113,3 +113,76 @@ fn found<'a, K: Hash + Eq + Clone, V: Default>(map: &'a mut HashMap<K, V>, key: 
     }
     map.get_mut(key).expect("it was put there")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use berth_model::record::Key;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::transaction::Revision;
+
+    /// One of a few tasks, with whatever it is found by; `None` in place of the numbers: it is removed, or touched.
+    fn write(revision: u64, id: u8, kind: u8, places: [u8; 5]) -> Write {
+        let id = TaskId(u128::from(id));
+        let revision = Revision(revision);
+        match kind {
+            0 => Write::Delete(Key::Task(id)),
+            1 => Write::Touch { key: Key::Task(id), modified: revision, version: revision.0 },
+            _ => {
+                let [cluster, instance, family, service, status] = places;
+                let last_status = ["STOPPED", "PENDING", "RUNNING"][usize::from(status)];
+                let mut task = serde_json::json!({
+                    "id": id, "cluster": format!("c{cluster}"), "definition": {"family": format!("f{family}"), "revision": 1},
+                    "container_instance": ContainerInstanceId(u128::from(instance)), "group": "g", "launch_type": "EC2",
+                    "demand": {"cpu": 1, "memory": 6}, "containers": [], "created_at": 1,
+                    "desired_status": if status == 0 { "STOPPED" } else { "RUNNING" },
+                    "last_status": last_status,
+                });
+                if service > 0 {
+                    task["service"] = serde_json::json!({"service": format!("s{service}"), "deployment": 1});
+                    task["client_token"] = serde_json::json!({"token": format!("t{service}"), "request": 1});
+                }
+                let task: Task = serde_json::from_value(task).unwrap();
+                Write::Put(Stored { record: Record::Task(Arc::new(task)), created: revision, modified: revision, version: revision.0 })
+            }
+        }
+    }
+
+    /// All that readers can ask a state for.
+    fn shown(state: &State) -> Vec<String> {
+        let tasks = state.tasks.iter().map(|(id, entry)| format!("{id} {} {} {:?}", entry.modified, entry.version, entry.value));
+        let indexes = state.by_cluster.iter().flat_map(|(cluster, index)| {
+            let counts = [index.running_tasks, index.pending_tasks, index.other_tasks];
+            let mut shown = vec![format!("{cluster} {:?} {:?} {counts:?}", index.desired_running, index.desired_stopped)];
+            shown.extend(index.by_instance.iter().map(|found| format!("{cluster} {found:?}")));
+            shown.extend(index.by_service.iter().map(|found| format!("{cluster} {found:?}")));
+            shown.extend(index.by_family.iter().map(|found| format!("{cluster} {found:?}")));
+            shown.extend(index.by_client_token.iter().map(|found| format!("{cluster} {found:?}")));
+            shown
+        });
+        let mut shown: Vec<_> = tasks.chain(indexes).collect();
+        shown.sort();
+        shown
+    }
+
+    proptest! {
+        #[test]
+        fn it_ends_up_as_if_every_write_had_been_applied_in_turn(
+            first in prop::collection::btree_map(0..40_u8, (0..2_u8, 0..3_u8, 0..3_u8, 0..3_u8, 0..3_u8), 0..40),
+            then in prop::collection::vec((0..40_u8, 0..6_u8, (0..2_u8, 0..3_u8, 0..3_u8, 0..3_u8, 0..3_u8)), 0..40),
+        ) {
+            // First records, each once, then what the log has.
+            let first = first.into_iter().map(|(id, places)| (id, 2, places));
+            let (mut loading, mut state) = (Loading::new(), State::default());
+            for ((id, kind, (a, b, c, d, e)), revision) in first.chain(then).zip(1..) {
+                let write = write(revision, id, kind, [a, b, c, d, e]);
+                loading.take(write.clone());
+                state.apply(write);
+            }
+            prop_assert_eq!(shown(&loading.finish()), shown(&state));
+        }
+    }
+}
