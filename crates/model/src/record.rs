@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::account_setting::AccountSetting;
 use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
 use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
@@ -30,6 +31,8 @@ pub enum Key {
     ServiceEvent(ClusterName, ServiceName, u64),
     /// A container instance.
     ContainerInstance(ContainerInstanceId),
+    /// An account setting: its name and its principal's ARN.
+    AccountSetting(String, String),
 }
 
 impl fmt::Display for Key {
@@ -43,6 +46,7 @@ impl fmt::Display for Key {
             Self::Service(cluster, name) => write!(f, "service/{cluster}/{name}"),
             Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
             Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
+            Self::AccountSetting(name, principal) => write!(f, "account-setting/{name}/{principal}"),
         }
     }
 }
@@ -70,6 +74,10 @@ impl FromStr for Key {
             ["service-event", cluster, name, number] => ClusterName::parse(cluster)
                 .and_then(|cluster| Some(Self::ServiceEvent(cluster, ServiceName::parse(name)?, number.parse().ok()?))),
             ["container-instance", id] => id.parse().ok().map(Self::ContainerInstance),
+            // Principals' ARNs hold `/` themselves.
+            ["account-setting", name, ref principal @ ..] if !principal.is_empty() => {
+                Some(Self::AccountSetting(name.to_owned(), principal.join("/")))
+            }
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
@@ -94,6 +102,8 @@ pub enum Record {
     ServiceEvent(Arc<ServiceEvent>),
     /// A container instance.
     ContainerInstance(Arc<ContainerInstance>),
+    /// An account setting.
+    AccountSetting(Arc<AccountSetting>),
 }
 
 impl Record {
@@ -108,6 +118,7 @@ impl Record {
             Self::Service(service) => Key::Service(service.cluster.clone(), service.name.clone()),
             Self::ServiceEvent(event) => Key::ServiceEvent(event.cluster.clone(), event.service.clone(), event.number),
             Self::ContainerInstance(instance) => Key::ContainerInstance(instance.id),
+            Self::AccountSetting(setting) => Key::AccountSetting(setting.name.clone(), setting.principal.clone()),
         }
     }
 }
@@ -130,6 +141,7 @@ from_noun!(
     Service => Service,
     ServiceEvent => ServiceEvent,
     ContainerInstance => ContainerInstance,
+    AccountSetting => AccountSetting,
 );
 
 #[cfg(test)]
@@ -149,6 +161,7 @@ mod tests {
             Key::Service(cluster.clone(), service.clone()),
             Key::ServiceEvent(cluster, service, u64::MAX),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
+            Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {
             assert_eq!(key.to_string().parse(), Ok(key));
         }

@@ -260,5 +260,6 @@ pub fn kind(record: &Record) -> &'static str {
         Record::Service(_) => "services",
         Record::ServiceEvent(_) => "serviceEvents",
         Record::ContainerInstance(_) => "containerInstances",
+        Record::AccountSetting(_) => "accountSettings",
     }
 }

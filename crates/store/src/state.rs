@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use berth_model::account_setting::AccountSetting;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
@@ -76,6 +77,7 @@ pub struct State {
     services: BTreeMap<(ClusterName, ServiceName), Entry<Service>>,
     events: BTreeMap<(ClusterName, ServiceName, u64), Entry<ServiceEvent>>,
     instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>>,
+    account_settings: BTreeMap<(String, String), Entry<AccountSetting>>,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -194,6 +196,17 @@ impl State {
         ids.into_iter().flatten().filter_map(|id| self.instances.get(id))
     }
 
+    /// An account setting by its name and its principal's ARN.
+    #[must_use]
+    pub fn account_setting(&self, name: &str, principal: &str) -> Option<&Entry<AccountSetting>> {
+        self.account_settings.get(&(name.to_owned(), principal.to_owned()))
+    }
+
+    /// All account settings, by name and principal.
+    pub fn account_settings(&self) -> impl ExactSizeIterator<Item = &Entry<AccountSetting>> {
+        self.account_settings.values()
+    }
+
     /// A cluster's indexes; `None` if nothing was ever in it.
     #[must_use]
     pub fn index(&self, cluster: &ClusterName) -> Option<&ClusterIndex> {
@@ -217,6 +230,7 @@ impl State {
             .chain(all(self.families.values(), Record::Family))
             .chain(all(self.definitions.values(), Record::TaskDefinition))
             .chain(all(self.instances.values(), Record::ContainerInstance))
+            .chain(all(self.account_settings.values(), Record::AccountSetting))
             .chain(all(self.services.values(), Record::Service))
             .chain(all(self.events.values(), Record::ServiceEvent))
             .chain(all(self.tasks.values(), Record::Task))
@@ -240,6 +254,7 @@ impl State {
             Key::Service(cluster, name) => of(self.services.get(&(cluster.clone(), name.clone()))),
             Key::ServiceEvent(cluster, name, number) => of(self.events.get(&(cluster.clone(), name.clone(), *number))),
             Key::ContainerInstance(id) => of(self.instances.get(id)),
+            Key::AccountSetting(name, principal) => of(self.account_setting(name, principal)),
         }
     }
 
@@ -252,7 +267,8 @@ impl State {
         let services = self.services.keys().cloned().map(|(cluster, name)| Key::Service(cluster, name));
         let events = self.events.keys().cloned().map(|(cluster, name, number)| Key::ServiceEvent(cluster, name, number));
         let instances = self.instances.keys().copied().map(Key::ContainerInstance);
-        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).collect()
+        let settings = self.account_settings.keys().cloned().map(|(name, principal)| Key::AccountSetting(name, principal));
+        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).chain(settings).collect()
     }
 
     /// Is this exactly what is there?
@@ -268,6 +284,7 @@ impl State {
             Record::Service(value) => same(self.services.get(&(value.cluster.clone(), value.name.clone())), value),
             Record::ServiceEvent(value) => same(self.events.get(&(value.cluster.clone(), value.service.clone(), value.number)), value),
             Record::ContainerInstance(value) => same(self.instances.get(&value.id), value),
+            Record::AccountSetting(value) => same(self.account_setting(&value.name, &value.principal), value),
         }
     }
 
@@ -310,6 +327,9 @@ impl State {
                 self.by_cluster.entry(value.cluster.clone()).or_default().instances.insert(value.id);
                 self.instances.insert(value.id, Entry { value, created, modified, version });
             }
+            Record::AccountSetting(value) => {
+                self.account_settings.insert((value.name.clone(), value.principal.clone()), Entry { value, created, modified, version });
+            }
         }
     }
 
@@ -338,6 +358,9 @@ impl State {
                 set(self.events.get_mut(&(cluster.clone(), name.clone(), *number)), modified, version);
             }
             Key::ContainerInstance(id) => set(self.instances.get_mut(id), modified, version),
+            Key::AccountSetting(name, principal) => {
+                set(self.account_settings.get_mut(&(name.clone(), principal.clone())), modified, version);
+            }
         }
     }
 
@@ -365,6 +388,9 @@ impl State {
                 {
                     index.instances.remove(id);
                 }
+            }
+            Key::AccountSetting(name, principal) => {
+                self.account_settings.remove(&(name.clone(), principal.clone()));
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Amazon ECS's actions, one file each; what several share stands in `render` and `definitions`.
 
+pub(crate) mod account_settings;
 pub(crate) mod attributes;
 pub(crate) mod create_cluster;
 pub(crate) mod create_service;
 pub(crate) mod definitions;
+pub(crate) mod delete_account_setting;
 pub(crate) mod delete_attributes;
 pub(crate) mod delete_cluster;
 pub(crate) mod delete_service;
@@ -18,6 +20,7 @@ pub(crate) mod describe_tasks;
 pub(crate) mod discover_poll_endpoint;
 pub(crate) mod execute_command;
 pub(crate) mod get_task_protection;
+pub(crate) mod list_account_settings;
 pub(crate) mod list_attributes;
 pub(crate) mod list_clusters;
 pub(crate) mod list_container_instances;
@@ -27,6 +30,8 @@ pub(crate) mod list_tags_for_resource;
 pub(crate) mod list_task_definition_families;
 pub(crate) mod list_task_definitions;
 pub(crate) mod list_tasks;
+pub(crate) mod put_account_setting;
+pub(crate) mod put_account_setting_default;
 pub(crate) mod put_attributes;
 pub(crate) mod register_container_instance;
 pub(crate) mod register_task_definition;

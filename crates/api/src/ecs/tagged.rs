@@ -54,7 +54,7 @@ impl Tagged {
             Record::Task(noun) => &noun.tags,
             Record::Service(noun) => &noun.tags,
             Record::ContainerInstance(noun) => &noun.tags,
-            Record::Family(_) | Record::ServiceEvent(_) => unreachable!("no ARN names these"),
+            Record::Family(_) | Record::ServiceEvent(_) | Record::AccountSetting(_) => unreachable!("no ARN names these"),
         }
     }
 
@@ -69,7 +69,7 @@ impl Tagged {
             Record::Task(noun) => berth_model::task::Task { tags, ..own(noun) }.into(),
             Record::Service(noun) => berth_model::service::Service { tags, ..own(noun) }.into(),
             Record::ContainerInstance(noun) => berth_model::container_instance::ContainerInstance { tags, ..own(noun) }.into(),
-            other @ (Record::Family(_) | Record::ServiceEvent(_)) => other,
+            other @ (Record::Family(_) | Record::ServiceEvent(_) | Record::AccountSetting(_)) => other,
         }
     }
 }
