@@ -195,6 +195,9 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
         let body = read(body, &mut memory).await?;
         let operation = operation?;
         authenticate(api, &head, &body)?;
+        if !api.buckets.take(operation, api.now()) {
+            return Err(throttled());
+        }
         let _place = api.limits.start_request()?;
         aws_json::answer(api, operation, &body).await
     }

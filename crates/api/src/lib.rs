@@ -13,9 +13,11 @@ mod limits;
 mod meter;
 mod page;
 mod sockets;
+mod throttle;
 mod trace;
 
 pub use aws_json::is_served;
 pub use context::{Api, ApiConfig, ApiParts};
 pub use edge::{Listening, serve};
 pub use failure::Failure;
+pub use throttle::Throttle;
