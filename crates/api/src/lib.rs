@@ -15,6 +15,7 @@ mod page;
 mod sockets;
 mod throttle;
 mod trace;
+mod why;
 
 pub use aws_json::is_served;
 pub use context::{Api, ApiConfig, ApiParts};
