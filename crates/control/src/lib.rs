@@ -5,6 +5,7 @@
 
 mod dispatch;
 mod environment;
+mod ingress;
 mod lag;
 mod launch;
 mod loops;
@@ -34,6 +35,7 @@ use berth_store::{CommitError, Store};
 use parking_lot::Mutex;
 use tracing::Instrument;
 
+pub use ingress::settled;
 pub use environment::{Clock, Entropy, Environment};
 pub use launch::TaskTemplate;
 pub use meter::Meter;
@@ -108,6 +110,7 @@ impl Control {
         let dispatch = Dispatch::start(store.clone(), &loops, &meter);
         loops.spawn(sweep::run(store.clone(), environment.clone()));
         loops.spawn(peers::run(store.clone(), environment.clone()));
+        loops.spawn(ingress::run(store.clone()));
         let rules = Rules::new(&config, environment.now());
         let control = Self {
             shared: Arc::new(Shared {

@@ -45,6 +45,11 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
             keys.push(Key::Service(service.cluster.clone(), service.name.clone()));
         }
     }
+    for service in state.express_services().filter(|service| service.status == ServiceStatus::Inactive) {
+        if now.since(service.updated_at) > KEEP_MILLIS {
+            keys.push(Key::ExpressService(service.cluster.clone(), service.name.clone()));
+        }
+    }
     for instance in state.instances().filter(|instance| instance.status == ContainerInstanceStatus::Inactive) {
         let used = state.tasks_of_instance(&instance.cluster, instance.id).next().is_some();
         if !used && now.since(instance.registered_at) > KEEP_MILLIS {
@@ -55,7 +60,8 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
         let empty = state
             .index(&cluster.name)
             .is_none_or(|i| i.desired_running.is_empty() && i.desired_stopped.is_empty() && i.instances.is_empty());
-        if empty && state.services_of(&cluster.name).next().is_none() && now.since(cluster.created_at) > KEEP_MILLIS {
+        let has_services = state.services_of(&cluster.name).next().is_some() || state.express_services_of(&cluster.name).next().is_some();
+        if empty && !has_services && now.since(cluster.created_at) > KEEP_MILLIS {
             keys.push(Key::Cluster(cluster.name.clone()));
         }
     }
@@ -72,6 +78,9 @@ fn deleted_definitions(state: &State) -> Vec<Key> {
     if !doomed.is_empty() {
         for deployment in state.services().flat_map(|service| service.deployments.iter()) {
             doomed.remove(&deployment.definition);
+        }
+        for revision in state.express_services().flat_map(|service| service.revisions.iter()) {
+            doomed.remove(&revision.definition);
         }
         for task in state.tasks() {
             doomed.remove(&task.definition);

@@ -9,6 +9,8 @@ mod wire;
 pub mod arn;
 pub mod cluster;
 pub mod container_instance;
+pub mod express_service;
+pub mod gateway;
 pub mod ids;
 pub mod lifecycle;
 pub mod needs;

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
-use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+use crate::express_service::ExpressService;
+use crate::gateway::Gateway;
+use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, GatewayName, ServiceName, TaskId};
 use crate::service::{Service, ServiceEvent};
 use crate::task::Task;
 use crate::task_definition::{FamilyCounter, TaskDefinition};
@@ -30,6 +32,10 @@ pub enum Key {
     ServiceEvent(ClusterName, ServiceName, u64),
     /// A container instance.
     ContainerInstance(ContainerInstanceId),
+    /// A gateway.
+    Gateway(GatewayName),
+    /// An Express service.
+    ExpressService(ClusterName, ServiceName),
 }
 
 impl fmt::Display for Key {
@@ -43,6 +49,8 @@ impl fmt::Display for Key {
             Self::Service(cluster, name) => write!(f, "service/{cluster}/{name}"),
             Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
             Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
+            Self::Gateway(name) => write!(f, "gateway/{name}"),
+            Self::ExpressService(cluster, name) => write!(f, "express-service/{cluster}/{name}"),
         }
     }
 }
@@ -70,6 +78,10 @@ impl FromStr for Key {
             ["service-event", cluster, name, number] => ClusterName::parse(cluster)
                 .and_then(|cluster| Some(Self::ServiceEvent(cluster, ServiceName::parse(name)?, number.parse().ok()?))),
             ["container-instance", id] => id.parse().ok().map(Self::ContainerInstance),
+            ["gateway", name] => GatewayName::parse(name).map(Self::Gateway),
+            ["express-service", cluster, name] => {
+                ClusterName::parse(cluster).and_then(|cluster| Some(Self::ExpressService(cluster, ServiceName::parse(name)?)))
+            }
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
@@ -94,6 +106,10 @@ pub enum Record {
     ServiceEvent(Arc<ServiceEvent>),
     /// A container instance.
     ContainerInstance(Arc<ContainerInstance>),
+    /// A gateway.
+    Gateway(Arc<Gateway>),
+    /// An Express service.
+    ExpressService(Arc<ExpressService>),
 }
 
 impl Record {
@@ -108,6 +124,8 @@ impl Record {
             Self::Service(service) => Key::Service(service.cluster.clone(), service.name.clone()),
             Self::ServiceEvent(event) => Key::ServiceEvent(event.cluster.clone(), event.service.clone(), event.number),
             Self::ContainerInstance(instance) => Key::ContainerInstance(instance.id),
+            Self::Gateway(gateway) => Key::Gateway(gateway.name.clone()),
+            Self::ExpressService(service) => Key::ExpressService(service.cluster.clone(), service.name.clone()),
         }
     }
 }
@@ -130,6 +148,8 @@ from_noun!(
     Service => Service,
     ServiceEvent => ServiceEvent,
     ContainerInstance => ContainerInstance,
+    Gateway => Gateway,
+    ExpressService => ExpressService,
 );
 
 #[cfg(test)]
@@ -147,7 +167,9 @@ mod tests {
             Key::TaskDefinition(DefinitionId { family, revision: 7 }),
             Key::Task("0123456789abcdef0123456789abcdef".parse().unwrap()),
             Key::Service(cluster.clone(), service.clone()),
-            Key::ServiceEvent(cluster, service, u64::MAX),
+            Key::ServiceEvent(cluster.clone(), service.clone(), u64::MAX),
+            Key::ExpressService(cluster, service),
+            Key::Gateway(GatewayName::parse("edge").unwrap()),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
         ] {
             assert_eq!(key.to_string().parse(), Ok(key));

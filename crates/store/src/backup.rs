@@ -260,5 +260,7 @@ pub fn kind(record: &Record) -> &'static str {
         Record::Service(_) => "services",
         Record::ServiceEvent(_) => "serviceEvents",
         Record::ContainerInstance(_) => "containerInstances",
+        Record::Gateway(_) => "gateways",
+        Record::ExpressService(_) => "expressServices",
     }
 }

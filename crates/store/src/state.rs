@@ -1,5 +1,6 @@
 //! The whole state in memory, with the indexes that readers need.
 
+mod ingress;
 mod loading;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,7 +9,9 @@ use std::sync::Arc;
 
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
-use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+use berth_model::express_service::ExpressService;
+use berth_model::gateway::Gateway;
+use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, GatewayName, ServiceName, TaskId};
 use berth_model::record::{Key, Record};
 use berth_model::service::{Service, ServiceEvent};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
@@ -76,6 +79,8 @@ pub struct State {
     services: BTreeMap<(ClusterName, ServiceName), Entry<Service>>,
     events: BTreeMap<(ClusterName, ServiceName, u64), Entry<ServiceEvent>>,
     instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>>,
+    gateways: BTreeMap<GatewayName, Entry<Gateway>>,
+    express_services: BTreeMap<(ClusterName, ServiceName), Entry<ExpressService>>,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -220,6 +225,8 @@ impl State {
             .chain(all(self.services.values(), Record::Service))
             .chain(all(self.events.values(), Record::ServiceEvent))
             .chain(all(self.tasks.values(), Record::Task))
+            .chain(all(self.gateways.values(), Record::Gateway))
+            .chain(all(self.express_services.values(), Record::ExpressService))
     }
 
     /// The commit that last changed a record; `None` if there is none.
@@ -240,6 +247,8 @@ impl State {
             Key::Service(cluster, name) => of(self.services.get(&(cluster.clone(), name.clone()))),
             Key::ServiceEvent(cluster, name, number) => of(self.events.get(&(cluster.clone(), name.clone(), *number))),
             Key::ContainerInstance(id) => of(self.instances.get(id)),
+            Key::Gateway(name) => of(self.gateways.get(name)),
+            Key::ExpressService(cluster, name) => of(self.express_service(cluster, name)),
         }
     }
 
@@ -252,6 +261,9 @@ impl State {
         let services = self.services.keys().cloned().map(|(cluster, name)| Key::Service(cluster, name));
         let events = self.events.keys().cloned().map(|(cluster, name, number)| Key::ServiceEvent(cluster, name, number));
         let instances = self.instances.keys().copied().map(Key::ContainerInstance);
+        let gateways = self.gateways.keys().cloned().map(Key::Gateway);
+        let express = self.express_services.keys().cloned().map(|(cluster, name)| Key::ExpressService(cluster, name));
+        let instances = instances.chain(gateways).chain(express);
         clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).collect()
     }
 
@@ -268,6 +280,8 @@ impl State {
             Record::Service(value) => same(self.services.get(&(value.cluster.clone(), value.name.clone())), value),
             Record::ServiceEvent(value) => same(self.events.get(&(value.cluster.clone(), value.service.clone(), value.number)), value),
             Record::ContainerInstance(value) => same(self.instances.get(&value.id), value),
+            Record::Gateway(value) => same(self.gateways.get(&value.name), value),
+            Record::ExpressService(value) => same(self.express_service(&value.cluster, &value.name), value),
         }
     }
 
@@ -310,6 +324,12 @@ impl State {
                 self.by_cluster.entry(value.cluster.clone()).or_default().instances.insert(value.id);
                 self.instances.insert(value.id, Entry { value, created, modified, version });
             }
+            Record::Gateway(value) => {
+                self.gateways.insert(value.name.clone(), Entry { value, created, modified, version });
+            }
+            Record::ExpressService(value) => {
+                self.express_services.insert((value.cluster.clone(), value.name.clone()), Entry { value, created, modified, version });
+            }
         }
     }
 
@@ -338,6 +358,10 @@ impl State {
                 set(self.events.get_mut(&(cluster.clone(), name.clone(), *number)), modified, version);
             }
             Key::ContainerInstance(id) => set(self.instances.get_mut(id), modified, version),
+            Key::Gateway(name) => set(self.gateways.get_mut(name), modified, version),
+            Key::ExpressService(cluster, name) => {
+                set(self.express_services.get_mut(&(cluster.clone(), name.clone())), modified, version);
+            }
         }
     }
 
@@ -366,6 +390,8 @@ impl State {
                     index.instances.remove(id);
                 }
             }
+            Key::Gateway(name) => drop(self.gateways.remove(name)),
+            Key::ExpressService(cluster, name) => drop(self.express_services.remove(&(cluster.clone(), name.clone()))),
         }
     }
 

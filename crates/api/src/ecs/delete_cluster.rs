@@ -27,7 +27,8 @@ pub(crate) async fn run(api: &Api, request: DeleteClusterRequest) -> Result<Dele
         if tasks.filter_map(|id| state.task(*id)).any(|task| !task.is_stopped()) {
             return Err(Failure::modelled(ErrorCode::ClusterContainsTasks, "The Cluster cannot be deleted while Tasks are active."));
         }
-        let inactive = Cluster { status: ClusterStatus::Inactive, ..(*cluster.value).clone() };
+        // Its associations with gateways end with it: no service is left to use one.
+        let inactive = Cluster { status: ClusterStatus::Inactive, gateways: Vec::new(), ..(*cluster.value).clone() };
         // Whatever places tasks, registers instances or makes services in the cluster is conditional on the cluster too.
         transaction.expect(Key::Cluster(name.clone()), cluster.modified);
         let shown = render::cluster(state, api.scope(), &inactive, &[]);

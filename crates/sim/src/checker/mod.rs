@@ -320,7 +320,7 @@ impl Model {
                     self.tasks.insert(task.id, Arc::clone(task));
                     self.book(task)?;
                 }
-                Change::Put(Record::Family(_)) | Change::Touch(_) => {}
+                Change::Put(Record::Family(_) | Record::Gateway(_) | Record::ExpressService(_)) | Change::Touch(_) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }
@@ -348,7 +348,7 @@ impl Model {
             Key::ContainerInstance(id) => drop(self.instances.remove(id)),
             Key::TaskDefinition(id) => drop(self.definitions.remove(id)),
             Key::Cluster(name) => drop(self.clusters.remove(name)),
-            Key::Family(_) | Key::ServiceEvent(..) => {}
+            Key::Family(_) | Key::ServiceEvent(..) | Key::Gateway(_) | Key::ExpressService(..) => {}
         }
         Ok(())
     }
