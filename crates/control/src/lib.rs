@@ -35,8 +35,8 @@ use berth_store::{CommitError, Store};
 use parking_lot::Mutex;
 use tracing::Instrument;
 
-pub use ingress::settled;
 pub use environment::{Clock, Entropy, Environment};
+pub use ingress::settled;
 pub use launch::TaskTemplate;
 pub use meter::Meter;
 pub use payload::render as render_payload;

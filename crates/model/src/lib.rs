@@ -10,6 +10,7 @@ pub mod arn;
 pub mod cluster;
 pub mod container_instance;
 pub mod express_service;
+pub mod fargate;
 pub mod gateway;
 pub mod ids;
 pub mod lifecycle;

@@ -15,7 +15,9 @@ const MAX_TOKEN: usize = 64;
 
 pub(crate) async fn run(api: &Api, request: CreateGatewayRequest) -> Result<CreateGatewayResponse, Failure> {
     let name = GatewayName::parse(request.name.as_deref().unwrap_or_default()).ok_or_else(|| {
-        Failure::invalid("Invalid gateway name: up to 255 letters (uppercase and lowercase), numbers, underscores, and hyphens are allowed: name")
+        Failure::invalid(
+            "Invalid gateway name: up to 255 letters (uppercase and lowercase), numbers, underscores, and hyphens are allowed: name",
+        )
     })?;
     let client_token = request.client_token.filter(|token| !token.is_empty());
     if client_token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {

@@ -20,7 +20,9 @@ pub(crate) async fn run(api: &Api, request: DeleteClusterRequest) -> Result<Dele
                 "The Cluster cannot be deleted while Container Instances are active or draining.",
             ));
         }
-        if state.services_of(&name).any(|service| service.status != ServiceStatus::Inactive) {
+        let mut services = state.services_of(&name).map(|service| service.status);
+        let mut express = state.express_services_of(&name).map(|service| service.status);
+        if services.any(|status| status != ServiceStatus::Inactive) || express.any(|status| status != ServiceStatus::Inactive) {
             return Err(Failure::modelled(ErrorCode::ClusterContainsServices, "The Cluster cannot be deleted while Services are active."));
         }
         let tasks = state.index(&name).into_iter().flat_map(|index| index.desired_running.iter().chain(&index.desired_stopped));

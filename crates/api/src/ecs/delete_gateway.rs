@@ -19,7 +19,10 @@ pub(crate) async fn run(api: &Api, request: DeleteGatewayRequest) -> Result<Dele
         let associated = state.clusters().find(|cluster| cluster.gateways.iter().any(|association| association.gateway == name));
         if let Some(cluster) = associated {
             let text = "The gateway cannot be deleted because it is associated with cluster";
-            return Err(Failure::client(format!("{text}: {}. Disassociate all clusters and try again.", api.scope().cluster(&cluster.name))));
+            return Err(Failure::client(format!(
+                "{text}: {}. Disassociate all clusters and try again.",
+                api.scope().cluster(&cluster.name)
+            )));
         }
         // AssociateGatewayWithCluster touches the gateway, so none can come between.
         transaction.expect(Key::Gateway(name.clone()), entry.modified);

@@ -149,9 +149,7 @@ fn check_header(at: &str, header: &ecs::GatewayTestTrafficHeader) -> Result<(), 
     }
     let values = header.values.as_deref().unwrap_or_default();
     distinct(&format!("{at}.values"), values, MAX_HEADER_VALUES)?;
-    let legal = |value: &String| {
-        (1..=MAX_HEADER_VALUE).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
-    };
+    let legal = |value: &String| (1..=MAX_HEADER_VALUE).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     if values.is_empty() || !values.iter().all(legal) {
         return Err(Failure::invalid(format!(
             "A header has 1 to {MAX_HEADER_VALUES} values of 1 to {MAX_HEADER_VALUE} printable characters each: {at}.values"
