@@ -1,6 +1,7 @@
 """Gateways: records with validation, statuses, associations with clusters. There is no load balancer behind them yet."""
 
 import datetime
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -416,6 +417,25 @@ def test_a_gateway_is_deleted_when_nothing_holds_it(ecs, cluster):
     assert ecs.list_gateways(names=[name])["gateways"] == []
     # The name is free again.
     create(ecs, name)
+
+
+def test_a_deletion_and_an_association_at_once_leave_no_association_with_nothing(ecs, cluster):
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(10):
+            name = create(ecs)
+            outcomes = [
+                pool.submit(ecs.delete_gateway, gateway=name),
+                pool.submit(ecs.associate_gateway_with_cluster, gateway=name, cluster=cluster),
+            ]
+            deletion, association = (outcome.exception() for outcome in outcomes)
+            assert (deletion is None) != (association is None), (deletion, association)
+            left = associations(ecs, cluster=cluster)
+            if deletion is None:
+                assert association.response["Error"]["Code"] == "GatewayNotFoundException" and left == []
+            else:
+                assert deletion.response["Error"]["Code"] == "ClientException" and len(left) == 1
+                dissolve(ecs, name, cluster)
+                ecs.delete_gateway(gateway=name)
 
 
 def test_a_restart_keeps_gateways_and_associations(new_berth):
