@@ -53,39 +53,29 @@ pub(crate) struct Wishes {
     pub(crate) task_definition_arn: Option<String>,
 }
 
-impl From<CreateExpressGatewayServiceRequest> for Wishes {
-    fn from(request: CreateExpressGatewayServiceRequest) -> Self {
-        Self {
-            execution_role_arn: request.execution_role_arn,
-            task_role_arn: request.task_role_arn,
-            health_check_path: request.health_check_path,
-            primary_container: request.primary_container,
-            network_configuration: request.network_configuration,
-            cpu: request.cpu,
-            memory: request.memory,
-            cpu_architecture: request.cpu_architecture,
-            scaling_target: request.scaling_target,
-            task_definition_arn: request.task_definition_arn.filter(|arn| !arn.is_empty()),
-        }
-    }
+/// Both requests have the same members, each in a type of its own.
+macro_rules! wishes_from {
+    ($($request:ident),+) => {
+        $(impl From<$request> for Wishes {
+            fn from(request: $request) -> Self {
+                Self {
+                    execution_role_arn: request.execution_role_arn,
+                    task_role_arn: request.task_role_arn,
+                    health_check_path: request.health_check_path,
+                    primary_container: request.primary_container,
+                    network_configuration: request.network_configuration,
+                    cpu: request.cpu,
+                    memory: request.memory,
+                    cpu_architecture: request.cpu_architecture,
+                    scaling_target: request.scaling_target,
+                    task_definition_arn: request.task_definition_arn.filter(|arn| !arn.is_empty()),
+                }
+            }
+        })+
+    };
 }
 
-impl From<UpdateExpressGatewayServiceRequest> for Wishes {
-    fn from(request: UpdateExpressGatewayServiceRequest) -> Self {
-        Self {
-            execution_role_arn: request.execution_role_arn,
-            task_role_arn: request.task_role_arn,
-            health_check_path: request.health_check_path,
-            primary_container: request.primary_container,
-            network_configuration: request.network_configuration,
-            cpu: request.cpu,
-            memory: request.memory,
-            cpu_architecture: request.cpu_architecture,
-            scaling_target: request.scaling_target,
-            task_definition_arn: request.task_definition_arn.filter(|arn| !arn.is_empty()),
-        }
-    }
-}
+wishes_from!(CreateExpressGatewayServiceRequest, UpdateExpressGatewayServiceRequest);
 
 /// Where a configuration's task definition is from.
 pub(crate) enum Source {

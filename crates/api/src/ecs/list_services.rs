@@ -1,7 +1,5 @@
 //! `ListServices`: ARNs of ACTIVE services by name; ten a page unless told otherwise.
 
-use std::collections::BTreeSet;
-
 use berth_model::service::ServiceStatus;
 use berth_shapes::ecs::{ListServicesRequest, ListServicesResponse};
 
@@ -28,7 +26,13 @@ pub(crate) async fn run(api: &Api, request: ListServicesRequest) -> Result<ListS
         .map(|service| service.name.clone());
     // Every service is a REPLICA one.
     let none = request.scheduling_strategy.as_ref().is_some_and(|strategy| strategy.as_str() != "REPLICA");
-    let names: BTreeSet<_> = services.chain(express).filter(|_| !none).collect();
-    let (names, next_token) = page.take("ListServices", names.into_iter(), ToString::to_string, false);
+    // Both kinds come by name, and no name is in both.
+    let (mut services, mut express) = (services.peekable(), express.peekable());
+    let names = std::iter::from_fn(|| match (services.peek(), express.peek()) {
+        (Some(one), Some(other)) if other < one => express.next(),
+        (Some(_), _) => services.next(),
+        (None, _) => express.next(),
+    });
+    let (names, next_token) = page.take("ListServices", names.filter(|_| !none), ToString::to_string, false);
     Ok(ListServicesResponse { service_arns: Some(names.iter().map(|name| api.scope().service(&cluster, name)).collect()), next_token })
 }
