@@ -61,7 +61,8 @@ def test_the_cli_pages_by_itself_and_by_hand(server):
 
 
 def test_query_and_text_output(server):
-    done = server.aws("ecs", "list-clusters", "--query", "clusterArns[?ends_with(@, '/default')] | [0]", "--output", "text", check=False)
+    # Not a list: the CLI applies a query to each page, and other tests may have made more clusters than one has.
+    done = server.aws("ecs", "describe-clusters", "--query", "clusters[0].clusterArn", "--output", "text", check=False)
     assert done.stdout.strip() == "arn:aws:ecs:us-east-1:000000000000:cluster/default"
 
 

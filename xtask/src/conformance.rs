@@ -16,14 +16,26 @@ pub struct Arguments {
 }
 
 /// What is only half there, in words, by operation.
-const NOTES: [(&str, &str); 13] = [
+const NOTES: [(&str, &str); 24] = [
+    ("AssociateGatewayWithCluster", "a record: services cannot use the gateway yet, gatewayConnectors are refused"),
     ("CreateCluster", "capacityProviders are refused"),
+    (
+        "CreateExpressGatewayService",
+        "a record with its task definition: checked, named, listed, tagged; no tasks, load balancer, certificate or scaling yet, so there are no ingressPaths and no currentDeployment",
+    ),
+    ("CreateGateway", "a record: load balancers come with the first connector, and gatewayConnectors are refused"),
     (
         "CreateService",
         "REPLICA services with rolling updates; load balancers, registries, capacity providers, circuit breaker, DAEMON are refused",
     ),
+    ("DeleteExpressGatewayService", "DRAINING, then INACTIVE: there are no tasks to wait for"),
+    ("DescribeGatewayResources", "no load balancer is made yet: always empty"),
+    ("DescribeGatewayRoute", "no service has a connector yet: ResourceNotFoundException"),
+    ("DescribeServices", "Express services are shown with no tasks running"),
+    ("DisassociateGatewayFromCluster", "there are no routes to wait for"),
     ("ExecuteCommand", "checks everything; no task has a listening agent yet, so it ends with TargetNotConnectedException"),
     ("ListContainerInstances", "`filter` is refused"),
+    ("ListGatewayRoutes", "no service has a connector yet: always empty"),
     ("ListServicesByNamespace", "there are no namespaces yet: NamespaceNotFoundException"),
     ("RegisterTaskDefinition", "memberOf constraints are refused; what no agent announces is a missing attribute at placement"),
     (
@@ -35,6 +47,8 @@ const NOTES: [(&str, &str); 13] = [
     ("SubmitContainerStateChange", "acknowledged; agents of today report containers inside SubmitTaskStateChange"),
     ("UpdateCluster", "serviceConnectDefaults names a namespace, of which there are none yet"),
     ("UpdateContainerAgent", "Berth's agent is its server's program: NoUpdateAvailableException"),
+    ("UpdateExpressGatewayService", "a new revision replaces the last one at once: there are no tasks to deploy"),
+    ("UpdateGateway", "a record: UPDATE_IN_PROGRESS, then UPDATE_COMPLETE; no load balancer is there to be changed"),
     ("UpdateService", "as CreateService"),
 ];
 

@@ -160,6 +160,7 @@ async fn make_default_cluster_once(store: &Store, environment: &Environment) -> 
         service_connect_defaults: None,
         capacity_providers: Vec::new(),
         default_capacity_provider_strategy: Vec::new(),
+        gateways: Vec::new(),
     });
     store.commit(transaction).await.map(drop)
 }

@@ -5,6 +5,7 @@
 
 mod dispatch;
 mod environment;
+mod ingress;
 mod lag;
 mod launch;
 mod loops;
@@ -36,6 +37,7 @@ use parking_lot::Mutex;
 use tracing::Instrument;
 
 pub use environment::{Clock, Entropy, Environment};
+pub use ingress::settled;
 pub use launch::TaskTemplate;
 pub use meter::Meter;
 pub use payload::render as render_payload;
@@ -110,6 +112,7 @@ impl Control {
         let dispatch = Dispatch::start(store.clone(), &loops, &meter);
         loops.spawn(sweep::run(store.clone(), environment.clone()));
         loops.spawn(peers::run(store.clone(), environment.clone()));
+        loops.spawn(ingress::run(store.clone()));
         let rules = Rules::new(&config, environment.now());
         let control = Self {
             shared: Arc::new(Shared {

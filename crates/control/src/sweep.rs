@@ -1,5 +1,6 @@
-//! Forgets what ended long ago: stopped tasks, inactive services and container instances, deleted clusters. ECS shows stopped tasks for at
-//! least an hour; Berth keeps them for a day, and no more than a number of them, since users want to know why something died.
+//! Forgets what ended long ago: stopped tasks, inactive services (Express ones too) and container instances, deleted clusters. ECS shows
+//! stopped tasks for at least an hour; Berth keeps them for a day, and no more than a number of them, since users want to know why
+//! something died.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -45,6 +46,11 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
             keys.push(Key::Service(service.cluster.clone(), service.name.clone()));
         }
     }
+    for service in state.express_services().filter(|service| service.status == ServiceStatus::Inactive) {
+        if now.since(service.updated_at) > KEEP_MILLIS {
+            keys.push(Key::ExpressService(service.cluster.clone(), service.name.clone()));
+        }
+    }
     for instance in state.instances().filter(|instance| instance.status == ContainerInstanceStatus::Inactive) {
         let used = state.tasks_of_instance(&instance.cluster, instance.id).next().is_some();
         if !used && now.since(instance.registered_at) > KEEP_MILLIS {
@@ -55,14 +61,16 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
         let empty = state
             .index(&cluster.name)
             .is_none_or(|i| i.desired_running.is_empty() && i.desired_stopped.is_empty() && i.instances.is_empty());
-        if empty && state.services_of(&cluster.name).next().is_none() && now.since(cluster.created_at) > KEEP_MILLIS {
+        let has_services = state.services_of(&cluster.name).next().is_some() || state.express_services_of(&cluster.name).next().is_some();
+        if empty && !has_services && now.since(cluster.created_at) > KEEP_MILLIS {
             keys.push(Key::Cluster(cluster.name.clone()));
         }
     }
     keys
 }
 
-/// Revisions whose deletion was asked for and that nothing shows any more: no task, ended ones too, and no deployment.
+/// Revisions whose deletion was asked for and that nothing shows any more: no task, ended ones too, no deployment, no Express
+/// service.
 fn deleted_definitions(state: &State) -> Vec<Key> {
     let mut doomed: BTreeSet<_> = state
         .definitions()
@@ -72,6 +80,9 @@ fn deleted_definitions(state: &State) -> Vec<Key> {
     if !doomed.is_empty() {
         for deployment in state.services().flat_map(|service| service.deployments.iter()) {
             doomed.remove(&deployment.definition);
+        }
+        for revision in state.express_services().flat_map(|service| service.revisions.iter()) {
+            doomed.remove(&revision.definition);
         }
         for task in state.tasks() {
             doomed.remove(&task.definition);
@@ -111,7 +122,9 @@ pub(crate) async fn run(store: Store, environment: Environment) {
 
 #[cfg(test)]
 mod tests {
-    use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, TaskId};
+    use berth_model::cluster::Cluster;
+    use berth_model::express_service::{ExpressRevision, ExpressService};
+    use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
     use berth_model::task::{DesiredStatus, LaunchType, Task, TaskStatus};
     use berth_model::task_definition::TaskDefinition;
     use berth_store::backend::Memory;
@@ -186,5 +199,54 @@ mod tests {
         transaction.delete(Key::Task(TaskId(1)));
         store.commit(transaction).await.expect("it is taken");
         assert_eq!(at(0), [Key::TaskDefinition(revision(1)), Key::TaskDefinition(revision(2))]);
+    }
+
+    #[tokio::test]
+    async fn express_services_keep_their_cluster_and_definition_until_a_day_after_their_end() {
+        let (cluster, name) = (ClusterName::parse("c").expect("a name"), ServiceName::parse("web").expect("a name"));
+        let service = |status| ExpressService {
+            name: name.clone(),
+            cluster: cluster.clone(),
+            status,
+            infrastructure_role_arn: String::new(),
+            revisions: vec![ExpressRevision {
+                number: 1,
+                definition: revision(1),
+                is_definition_given: false,
+                configuration: Default::default(),
+                created_at: UnixMillis(0),
+            }],
+            tags: Default::default(),
+            created_at: UnixMillis(0),
+            updated_at: UnixMillis(1_000),
+        };
+        let store = Store::open_inline(Memory).expect("a store in memory");
+        let mut transaction = Transaction::new();
+        transaction.put(definition(1, TaskDefinitionStatus::DeleteInProgress)).put(service(ServiceStatus::Active));
+        transaction.put(Cluster {
+            name: cluster.clone(),
+            status: ClusterStatus::Inactive,
+            created_at: UnixMillis(0),
+            tags: Default::default(),
+            settings: Vec::new(),
+            configuration: None,
+            service_connect_defaults: None,
+            capacity_providers: Vec::new(),
+            default_capacity_provider_strategy: Vec::new(),
+            gateways: Vec::new(),
+        });
+        store.commit(transaction).await.expect("it is taken");
+        let at = |millis: i64| forgettable(&store.state(), UnixMillis(millis));
+        assert_eq!(at(1_001 + KEEP_MILLIS), [], "it is ACTIVE");
+        let mut transaction = Transaction::new();
+        transaction.put(service(ServiceStatus::Inactive));
+        store.commit(transaction).await.expect("it is taken");
+        assert_eq!(at(1_000 + KEEP_MILLIS), []);
+        let key = Key::ExpressService(cluster.clone(), name.clone());
+        assert_eq!(at(1_001 + KEEP_MILLIS), [key.clone()]);
+        let mut transaction = Transaction::new();
+        transaction.delete(key);
+        store.commit(transaction).await.expect("it is taken");
+        assert_eq!(at(1_001 + KEEP_MILLIS), [Key::TaskDefinition(revision(1)), Key::Cluster(cluster.clone())]);
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId, uuid};
+use crate::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, Family, GatewayName, ServiceName, TaskId, uuid};
 
 /// What all ARNs of one Berth begin with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,6 +55,18 @@ impl Scope {
     #[must_use]
     pub fn service(&self, cluster: &ClusterName, service: &ServiceName) -> String {
         self.ecs(format_args!("service/{cluster}/{service}"))
+    }
+
+    /// `...:gateway/NAME`
+    #[must_use]
+    pub fn gateway(&self, gateway: &GatewayName) -> String {
+        self.ecs(format_args!("gateway/{gateway}"))
+    }
+
+    /// `...:service-revision/CLUSTER/SERVICE/NUMBER`
+    #[must_use]
+    pub fn service_revision(&self, cluster: &ClusterName, service: &ServiceName, number: u64) -> String {
+        self.ecs(format_args!("service-revision/{cluster}/{service}/{number}"))
     }
 
     /// The user that acts when the root credentials are used.
@@ -156,6 +168,19 @@ pub fn parse_service(scope: &Scope, cluster: &ClusterName, text: &str) -> Result
     ServiceName::parse(name).ok_or_else(|| ReferenceError::Malformed(clip(text)))
 }
 
+/// Reads a gateway's name or ARN.
+///
+/// # Errors
+/// [`ReferenceError`].
+pub fn parse_gateway(scope: &Scope, text: &str) -> Result<GatewayName, ReferenceError> {
+    let name = if text.starts_with("arn:") {
+        scope.strip(text).and_then(|rest| rest.strip_prefix("gateway/")).ok_or(ReferenceError::ForeignArn)?
+    } else {
+        text
+    };
+    GatewayName::parse(name).ok_or_else(|| ReferenceError::Malformed(clip(text)))
+}
+
 /// A task definition as a request names it: a family (its newest ACTIVE revision) or an exact revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DefinitionReference {
@@ -193,6 +218,8 @@ pub enum Resource {
     Cluster(ClusterName),
     /// A container instance.
     ContainerInstance(ClusterName, ContainerInstanceId),
+    /// A gateway.
+    Gateway(GatewayName),
     /// A service.
     Service(ClusterName, ServiceName),
     /// A task.
@@ -210,6 +237,9 @@ pub fn parse_resource(scope: &Scope, arn: &str) -> Result<Resource, ReferenceErr
     let (kind, id) = rest.split_once('/').ok_or(ReferenceError::ForeignArn)?;
     if kind == "cluster" {
         return ClusterName::parse(id).map(Resource::Cluster).ok_or_else(|| ReferenceError::Malformed(clip(arn)));
+    }
+    if kind == "gateway" {
+        return parse_gateway(scope, arn).map(Resource::Gateway);
     }
     if kind == "task-definition" {
         return match parse_task_definition(scope, arn)? {
@@ -278,6 +308,18 @@ mod tests {
     fn absent_cluster_is_default() {
         assert_eq!(parse_cluster(&scope(), None), Ok(cluster("default")));
         assert_eq!(parse_cluster(&scope(), Some("arn:aws:ecs:us-east-1:000000000000:cluster/x")), Ok(cluster("x")));
+    }
+
+    #[test]
+    fn gateways_by_name_and_arn() {
+        let edge = GatewayName::parse("edge").unwrap();
+        let arn = scope().gateway(&edge);
+        assert_eq!(arn, "arn:aws:ecs:us-east-1:000000000000:gateway/edge");
+        assert_eq!(parse_gateway(&scope(), &arn), Ok(edge.clone()));
+        assert_eq!(parse_gateway(&scope(), "edge"), Ok(edge.clone()));
+        assert_eq!(parse_resource(&scope(), &arn), Ok(Resource::Gateway(edge)));
+        assert_eq!(parse_gateway(&scope(), &arn.replace("gateway", "cluster")), Err(ReferenceError::ForeignArn));
+        assert!(matches!(parse_gateway(&scope(), "a/b"), Err(ReferenceError::Malformed(_))));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use berth_shapes::ecs;
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::Association;
 use crate::ids::ClusterName;
 use crate::tags::Tags;
 use crate::time::UnixMillis;
@@ -38,4 +39,7 @@ pub struct Cluster {
     pub capacity_providers: Vec<String>,
     /// Its default capacity provider strategy.
     pub default_capacity_provider_strategy: Vec<ecs::CapacityProviderStrategyItem>,
+    /// Gateways that it is associated with, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<Association>,
 }

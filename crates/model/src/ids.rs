@@ -165,6 +165,10 @@ name!(
     /// A task definition's family.
     Family
 );
+name!(
+    /// A gateway's name, unique in an account and region.
+    GatewayName
+);
 
 /// A revision of a task definition: `family:revision`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::account_setting::AccountSetting;
 use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
-use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+use crate::express_service::ExpressService;
+use crate::gateway::Gateway;
+use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, GatewayName, ServiceName, TaskId};
 use crate::service::{Service, ServiceEvent};
 use crate::task::Task;
 use crate::task_definition::{FamilyCounter, TaskDefinition};
@@ -33,6 +35,10 @@ pub enum Key {
     ContainerInstance(ContainerInstanceId),
     /// An account setting: its name and its principal's ARN.
     AccountSetting(String, String),
+    /// A gateway.
+    Gateway(GatewayName),
+    /// An Express service.
+    ExpressService(ClusterName, ServiceName),
 }
 
 impl fmt::Display for Key {
@@ -47,6 +53,8 @@ impl fmt::Display for Key {
             Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
             Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
             Self::AccountSetting(name, principal) => write!(f, "account-setting/{name}/{principal}"),
+            Self::Gateway(name) => write!(f, "gateway/{name}"),
+            Self::ExpressService(cluster, name) => write!(f, "express-service/{cluster}/{name}"),
         }
     }
 }
@@ -78,6 +86,10 @@ impl FromStr for Key {
             ["account-setting", name, ref principal @ ..] if !principal.is_empty() => {
                 Some(Self::AccountSetting(name.to_owned(), principal.join("/")))
             }
+            ["gateway", name] => GatewayName::parse(name).map(Self::Gateway),
+            ["express-service", cluster, name] => {
+                ClusterName::parse(cluster).and_then(|cluster| Some(Self::ExpressService(cluster, ServiceName::parse(name)?)))
+            }
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
@@ -104,6 +116,10 @@ pub enum Record {
     ContainerInstance(Arc<ContainerInstance>),
     /// An account setting.
     AccountSetting(Arc<AccountSetting>),
+    /// A gateway.
+    Gateway(Arc<Gateway>),
+    /// An Express service.
+    ExpressService(Arc<ExpressService>),
 }
 
 impl Record {
@@ -119,6 +135,8 @@ impl Record {
             Self::ServiceEvent(event) => Key::ServiceEvent(event.cluster.clone(), event.service.clone(), event.number),
             Self::ContainerInstance(instance) => Key::ContainerInstance(instance.id),
             Self::AccountSetting(setting) => Key::AccountSetting(setting.name.clone(), setting.principal.clone()),
+            Self::Gateway(gateway) => Key::Gateway(gateway.name.clone()),
+            Self::ExpressService(service) => Key::ExpressService(service.cluster.clone(), service.name.clone()),
         }
     }
 }
@@ -142,6 +160,8 @@ from_noun!(
     ServiceEvent => ServiceEvent,
     ContainerInstance => ContainerInstance,
     AccountSetting => AccountSetting,
+    Gateway => Gateway,
+    ExpressService => ExpressService,
 );
 
 #[cfg(test)]
@@ -159,7 +179,9 @@ mod tests {
             Key::TaskDefinition(DefinitionId { family, revision: 7 }),
             Key::Task("0123456789abcdef0123456789abcdef".parse().unwrap()),
             Key::Service(cluster.clone(), service.clone()),
-            Key::ServiceEvent(cluster, service, u64::MAX),
+            Key::ServiceEvent(cluster.clone(), service.clone(), u64::MAX),
+            Key::ExpressService(cluster, service),
+            Key::Gateway(GatewayName::parse("edge").unwrap()),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
             Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {

@@ -261,5 +261,7 @@ pub fn kind(record: &Record) -> &'static str {
         Record::ServiceEvent(_) => "serviceEvents",
         Record::ContainerInstance(_) => "containerInstances",
         Record::AccountSetting(_) => "accountSettings",
+        Record::Gateway(_) => "gateways",
+        Record::ExpressService(_) => "expressServices",
     }
 }

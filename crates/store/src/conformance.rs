@@ -97,6 +97,7 @@ fn cluster(name: &str, at: i64) -> Cluster {
         service_connect_defaults: None,
         capacity_providers: Vec::new(),
         default_capacity_provider_strategy: Vec::new(),
+        gateways: Vec::new(),
     }
 }
 

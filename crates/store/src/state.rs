@@ -1,5 +1,6 @@
 //! The whole state in memory, with the indexes that readers need.
 
+mod ingress;
 mod loading;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use berth_model::account_setting::AccountSetting;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
-use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+use berth_model::express_service::ExpressService;
+use berth_model::gateway::Gateway;
+use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, GatewayName, ServiceName, TaskId};
 use berth_model::record::{Key, Record};
 use berth_model::service::{Service, ServiceEvent};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
@@ -78,6 +81,8 @@ pub struct State {
     events: BTreeMap<(ClusterName, ServiceName, u64), Entry<ServiceEvent>>,
     instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>>,
     account_settings: BTreeMap<(String, String), Entry<AccountSetting>>,
+    gateways: BTreeMap<GatewayName, Entry<Gateway>>,
+    express_services: BTreeMap<(ClusterName, ServiceName), Entry<ExpressService>>,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -234,6 +239,8 @@ impl State {
             .chain(all(self.services.values(), Record::Service))
             .chain(all(self.events.values(), Record::ServiceEvent))
             .chain(all(self.tasks.values(), Record::Task))
+            .chain(all(self.gateways.values(), Record::Gateway))
+            .chain(all(self.express_services.values(), Record::ExpressService))
     }
 
     /// The commit that last changed a record; `None` if there is none.
@@ -255,6 +262,8 @@ impl State {
             Key::ServiceEvent(cluster, name, number) => of(self.events.get(&(cluster.clone(), name.clone(), *number))),
             Key::ContainerInstance(id) => of(self.instances.get(id)),
             Key::AccountSetting(name, principal) => of(self.account_setting(name, principal)),
+            Key::Gateway(name) => of(self.gateways.get(name)),
+            Key::ExpressService(cluster, name) => of(self.express_service(cluster, name)),
         }
     }
 
@@ -268,7 +277,10 @@ impl State {
         let events = self.events.keys().cloned().map(|(cluster, name, number)| Key::ServiceEvent(cluster, name, number));
         let instances = self.instances.keys().copied().map(Key::ContainerInstance);
         let settings = self.account_settings.keys().cloned().map(|(name, principal)| Key::AccountSetting(name, principal));
-        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).chain(settings).collect()
+        let gateways = self.gateways.keys().cloned().map(Key::Gateway);
+        let express = self.express_services.keys().cloned().map(|(cluster, name)| Key::ExpressService(cluster, name));
+        let instances = instances.chain(settings).chain(gateways).chain(express);
+        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).collect()
     }
 
     /// Is this exactly what is there?
@@ -285,6 +297,8 @@ impl State {
             Record::ServiceEvent(value) => same(self.events.get(&(value.cluster.clone(), value.service.clone(), value.number)), value),
             Record::ContainerInstance(value) => same(self.instances.get(&value.id), value),
             Record::AccountSetting(value) => same(self.account_setting(&value.name, &value.principal), value),
+            Record::Gateway(value) => same(self.gateways.get(&value.name), value),
+            Record::ExpressService(value) => same(self.express_service(&value.cluster, &value.name), value),
         }
     }
 
@@ -330,6 +344,12 @@ impl State {
             Record::AccountSetting(value) => {
                 self.account_settings.insert((value.name.clone(), value.principal.clone()), Entry { value, created, modified, version });
             }
+            Record::Gateway(value) => {
+                self.gateways.insert(value.name.clone(), Entry { value, created, modified, version });
+            }
+            Record::ExpressService(value) => {
+                self.express_services.insert((value.cluster.clone(), value.name.clone()), Entry { value, created, modified, version });
+            }
         }
     }
 
@@ -360,6 +380,10 @@ impl State {
             Key::ContainerInstance(id) => set(self.instances.get_mut(id), modified, version),
             Key::AccountSetting(name, principal) => {
                 set(self.account_settings.get_mut(&(name.clone(), principal.clone())), modified, version);
+            }
+            Key::Gateway(name) => set(self.gateways.get_mut(name), modified, version),
+            Key::ExpressService(cluster, name) => {
+                set(self.express_services.get_mut(&(cluster.clone(), name.clone())), modified, version);
             }
         }
     }
@@ -392,6 +416,8 @@ impl State {
             Key::AccountSetting(name, principal) => {
                 self.account_settings.remove(&(name.clone(), principal.clone()));
             }
+            Key::Gateway(name) => drop(self.gateways.remove(name)),
+            Key::ExpressService(cluster, name) => drop(self.express_services.remove(&(cluster.clone(), name.clone()))),
         }
     }
 

@@ -32,6 +32,7 @@ fn cluster(name: &str, at: i64) -> Stored {
         service_connect_defaults: None,
         capacity_providers: Vec::new(),
         default_capacity_provider_strategy: Vec::new(),
+        gateways: Vec::new(),
     };
     Stored { record: Record::from(cluster), created: Revision(1), modified: Revision(1), version: 1 }
 }

@@ -44,6 +44,7 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
             service_connect_defaults: None,
             capacity_providers: Vec::new(),
             default_capacity_provider_strategy: Vec::new(),
+            gateways: Vec::new(),
         };
         let key = Key::Cluster(name.clone());
         match state.cluster(&name) {

@@ -7,7 +7,7 @@ use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 
 use super::service_settings::{deployment_configuration, desired_count, filled, placement, refuse_unserved};
-use super::{definitions, render, run_task};
+use super::{definitions, express_services, render, run_task};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -70,6 +70,7 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
                 transaction.expect_absent(key);
             }
         }
+        express_services::clear_name(state, transaction, &cluster, &name)?;
         expect_cluster(transaction, holder);
         let now = api.now();
         let service = Service {

@@ -20,14 +20,17 @@ pub(crate) async fn run(api: &Api, request: DeleteClusterRequest) -> Result<Dele
                 "The Cluster cannot be deleted while Container Instances are active or draining.",
             ));
         }
-        if state.services_of(&name).any(|service| service.status != ServiceStatus::Inactive) {
+        let mut services = state.services_of(&name).map(|service| service.status);
+        let mut express = state.express_services_of(&name).map(|service| service.status);
+        if services.any(|status| status != ServiceStatus::Inactive) || express.any(|status| status != ServiceStatus::Inactive) {
             return Err(Failure::modelled(ErrorCode::ClusterContainsServices, "The Cluster cannot be deleted while Services are active."));
         }
         let tasks = state.index(&name).into_iter().flat_map(|index| index.desired_running.iter().chain(&index.desired_stopped));
         if tasks.filter_map(|id| state.task(*id)).any(|task| !task.is_stopped()) {
             return Err(Failure::modelled(ErrorCode::ClusterContainsTasks, "The Cluster cannot be deleted while Tasks are active."));
         }
-        let inactive = Cluster { status: ClusterStatus::Inactive, ..(*cluster.value).clone() };
+        // Its associations with gateways end with it: no service is left to use one.
+        let inactive = Cluster { status: ClusterStatus::Inactive, gateways: Vec::new(), ..(*cluster.value).clone() };
         // Whatever places tasks, registers instances or makes services in the cluster is conditional on the cluster too.
         transaction.expect(Key::Cluster(name.clone()), cluster.modified);
         let shown = render::cluster(state, api.scope(), &inactive, &[]);

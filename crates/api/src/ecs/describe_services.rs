@@ -2,7 +2,7 @@
 
 use berth_shapes::ecs::{DescribeServicesRequest, DescribeServicesResponse};
 
-use super::render;
+use super::{express_services, render};
 use crate::context::{Api, active};
 use crate::failure::Failure;
 
@@ -23,6 +23,10 @@ pub(crate) async fn run(api: &Api, request: DescribeServicesRequest) -> Result<D
         let name = berth_model::arn::parse_service(api.scope(), &cluster, text)?;
         match state.service(&cluster, &name) {
             Some(service) => answer.services.get_or_insert_default().push(render::service(&state, api.scope(), service, with_tags)),
+            None if let Some(service) = state.express_service(&cluster, &name) => {
+                let shown = express_services::render_as_service(api.scope(), service, with_tags);
+                answer.services.get_or_insert_default().push(shown);
+            }
             None => answer.failures.get_or_insert_default().push(render::missing(api.scope().service(&cluster, &name))),
         }
     }

@@ -13,14 +13,26 @@ pub(crate) async fn run(api: &Api, request: ListServicesRequest) -> Result<ListS
     let state = api.store.state();
     active(&state, &cluster)?;
     let launch_type = request.launch_type.as_ref().map(|launch_type| launch_type.as_str());
-    // Every service is a REPLICA one that its user manages.
-    let none = request.scheduling_strategy.as_ref().is_some_and(|strategy| strategy.as_str() != "REPLICA")
-        || request.resource_management_type.as_ref().is_some_and(|kind| kind.as_str() != "CUSTOMER");
-    let names = state
+    let is_asked_for = |manager: &str| request.resource_management_type.as_ref().is_none_or(|asked| asked.as_str() == manager);
+    let services = state
         .services_of(&cluster)
-        .filter(|service| !none && service.status == ServiceStatus::Active)
+        .filter(|service| is_asked_for("CUSTOMER") && service.status == ServiceStatus::Active)
         .filter(|service| launch_type.is_none_or(|launch_type| service.launch_type.as_str() == launch_type))
         .map(|service| service.name.clone());
-    let (names, next_token) = page.take("ListServices", names, ToString::to_string, false);
+    let express = state
+        .express_services_of(&cluster)
+        .filter(|service| is_asked_for("ECS") && service.status == ServiceStatus::Active)
+        .filter(|_| launch_type.is_none_or(|launch_type| launch_type == "FARGATE"))
+        .map(|service| service.name.clone());
+    // Every service is a REPLICA one.
+    let none = request.scheduling_strategy.as_ref().is_some_and(|strategy| strategy.as_str() != "REPLICA");
+    // Both kinds come by name, and no name is in both.
+    let (mut services, mut express) = (services.peekable(), express.peekable());
+    let names = std::iter::from_fn(|| match (services.peek(), express.peek()) {
+        (Some(one), Some(other)) if other < one => express.next(),
+        (Some(_), _) => services.next(),
+        (None, _) => express.next(),
+    });
+    let (names, next_token) = page.take("ListServices", names.filter(|_| !none), ToString::to_string, false);
     Ok(ListServicesResponse { service_arns: Some(names.iter().map(|name| api.scope().service(&cluster, name)).collect()), next_token })
 }

@@ -38,7 +38,9 @@ pub(crate) async fn run(api: &Api, request: ListTasksRequest) -> Result<ListTask
         None => None,
         Some(text) => {
             let name = parse_service(api.scope(), &cluster, text)?;
-            state.service(&cluster, &name).ok_or_else(Failure::service_not_found)?;
+            if state.service(&cluster, &name).is_none() && state.express_service(&cluster, &name).is_none() {
+                return Err(Failure::service_not_found());
+            }
             Some(name)
         }
     };

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use berth_model::ids::{DefinitionId, Family};
 use berth_model::needs::{self, TaskNeeds};
 use berth_model::record::Key;
-use berth_model::tags::{parse_tags, render_tags};
+use berth_model::tags::{Tags, parse_tags, render_tags};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 use berth_shapes::ecs::{self, RegisterTaskDefinitionRequest, RegisterTaskDefinitionResponse};
+use berth_store::{State, Transaction};
 
 use crate::context::Api;
 use crate::failure::Failure;
@@ -22,58 +23,79 @@ const MIN_MEMORY: i32 = 6;
 const MAX_CONSTRAINTS: usize = 10;
 
 pub(crate) async fn run(api: &Api, request: RegisterTaskDefinitionRequest) -> Result<RegisterTaskDefinitionResponse, Failure> {
-    let family = request
-        .family
-        .as_deref()
-        .filter(|family| !family.is_empty())
-        .ok_or_else(|| Failure::client("Family should not be null or empty."))?;
-    let family = Family::parse(family).ok_or_else(|| {
-        Failure::client("Family contains invalid characters. Up to 255 letters (uppercase and lowercase), numbers, hyphens, and underscores are allowed.")
-    })?;
-    let tags = parse_tags(request.tags.as_deref())?;
-    let document = document(&family, request)?;
-    let needs = TaskNeeds {
-        demand: needs::demand(&document, None),
-        task_cpu: document.cpu.as_deref().and_then(needs::parse_cpu),
-        task_memory: document.memory.as_deref().and_then(needs::parse_memory),
-        attributes: needs::required_attributes(&document),
-    };
-    let size = serde_json::to_vec(&document).map_or(0, |json| json.len());
-    if size > MAX_DOCUMENT {
-        return Err(Failure::client(format!("Actual length: '{size}'. Max allowed length is '{MAX_DOCUMENT}' bytes.")));
-    }
+    let draft = Draft::checked(request)?;
     api.change(|state, transaction| {
-        let counter = state.family(&family);
-        let key = Key::Family(family.clone());
+        let definition = draft.register(api, state, transaction);
+        Ok(RegisterTaskDefinitionResponse {
+            task_definition: Some(definition.render(api.scope())),
+            tags: (!draft.tags.is_empty()).then(|| render_tags(&draft.tags)),
+        })
+    })
+    .await
+}
+
+/// A definition that is in order and has no revision yet.
+#[derive(Clone)]
+pub(crate) struct Draft {
+    family: Family,
+    tags: Tags,
+    document: ecs::TaskDefinition,
+    needs: TaskNeeds,
+}
+
+impl Draft {
+    /// The draft of a request, or the first thing wrong with that.
+    pub(crate) fn checked(request: RegisterTaskDefinitionRequest) -> Result<Self, Failure> {
+        let family = request
+            .family
+            .as_deref()
+            .filter(|family| !family.is_empty())
+            .ok_or_else(|| Failure::client("Family should not be null or empty."))?;
+        let family = Family::parse(family).ok_or_else(|| {
+            Failure::client("Family contains invalid characters. Up to 255 letters (uppercase and lowercase), numbers, hyphens, and underscores are allowed.")
+        })?;
+        let tags = parse_tags(request.tags.as_deref())?;
+        let mut document = document(&family, request)?;
+        let needs = TaskNeeds {
+            demand: needs::demand(&document, None),
+            task_cpu: document.cpu.as_deref().and_then(needs::parse_cpu),
+            task_memory: document.memory.as_deref().and_then(needs::parse_memory),
+            attributes: needs::required_attributes(&document),
+        };
+        let size = serde_json::to_vec(&document).map_or(0, |json| json.len());
+        if size > MAX_DOCUMENT {
+            return Err(Failure::client(format!("Actual length: '{size}'. Max allowed length is '{MAX_DOCUMENT}' bytes.")));
+        }
+        document.requires_attributes =
+            Some(needs.attributes.iter().map(|name| ecs::Attribute { name: Some(name.clone()), ..Default::default() }).collect());
+        document.compatibilities = Some(compatibilities(&document));
+        Ok(Self { family, tags, document, needs })
+    }
+
+    /// Adds its family's next revision to a transaction.
+    pub(crate) fn register(&self, api: &Api, state: &State, transaction: &mut Transaction) -> TaskDefinition {
+        let counter = state.family(&self.family);
+        let key = Key::Family(self.family.clone());
         match counter {
             Some(known) => transaction.expect(key, known.modified),
             None => transaction.expect_absent(key),
         };
         let revision = counter.map_or(0, |known| known.last_revision) + 1;
-        let mut document = document.clone();
-        document.requires_attributes =
-            Some(needs.attributes.iter().map(|name| ecs::Attribute { name: Some(name.clone()), ..Default::default() }).collect());
-        document.compatibilities = Some(compatibilities(&document));
         let definition = TaskDefinition {
-            id: DefinitionId { family: family.clone(), revision },
+            id: DefinitionId { family: self.family.clone(), revision },
             status: TaskDefinitionStatus::Active,
             registered_at: api.now(),
             registered_by: api.scope().root_principal(),
             deregistered_at: None,
             delete_requested_at: None,
-            tags: tags.clone(),
-            document,
-            needs: needs.clone(),
+            tags: self.tags.clone(),
+            document: self.document.clone(),
+            needs: self.needs.clone(),
         };
-        let answer = RegisterTaskDefinitionResponse {
-            task_definition: Some(definition.render(api.scope())),
-            tags: (!tags.is_empty()).then(|| render_tags(&tags)),
-        };
-        transaction.put(FamilyCounter { family: family.clone(), last_revision: revision });
-        transaction.put(definition);
-        Ok(answer)
-    })
-    .await
+        transaction.put(FamilyCounter { family: self.family.clone(), last_revision: revision });
+        transaction.put(definition.clone());
+        definition
+    }
 }
 
 /// Which launch types could run it, in ECS's order.

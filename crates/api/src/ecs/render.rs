@@ -42,7 +42,8 @@ pub(crate) fn cluster(state: &State, scope: &Scope, cluster: &Cluster, include: 
         .filter(|instance| instance.status != berth_model::container_instance::ContainerInstanceStatus::Inactive)
         .count();
     let active_services =
-        state.services_of(&cluster.name).filter(|service| service.status == berth_model::service::ServiceStatus::Active).count();
+        state.services_of(&cluster.name).filter(|service| service.status == berth_model::service::ServiceStatus::Active).count()
+            + state.express_services_of(&cluster.name).filter(|s| s.status == berth_model::service::ServiceStatus::Active).count();
     ecs::Cluster {
         cluster_arn: Some(scope.cluster(&cluster.name)),
         cluster_name: Some(cluster.name.to_string()),
@@ -75,7 +76,8 @@ fn statistics(state: &State, cluster: &ClusterName) -> Vec<ecs::KeyValuePair> {
             .count()
     };
     let services = |launch: LaunchType, status: ServiceStatus| {
-        state.services_of(cluster).filter(|service| service.launch_type == launch && service.status == status).count()
+        let express = state.express_services_of(cluster).filter(|service| launch == LaunchType::Fargate && service.status == status);
+        state.services_of(cluster).filter(|service| service.launch_type == launch && service.status == status).count() + express.count()
     };
     let mut list = Vec::new();
     let mut add = |name: &str, value: usize| {

@@ -100,6 +100,12 @@ pub(crate) fn find<'a>(
     text: &str,
 ) -> Result<Option<&'a Entry<Service>>, Failure> {
     let name = berth_model::arn::parse_service(api.scope(), cluster, text)?;
+    let express = state.express_service(cluster, &name).filter(|service| service.status != ServiceStatus::Inactive);
+    if express.is_some() {
+        return Err(Failure::invalid(
+            "The service is an Express service: use UpdateExpressGatewayService or DeleteExpressGatewayService to change it: service",
+        ));
+    }
     Ok(state.service(cluster, &name))
 }
 

@@ -30,7 +30,11 @@ pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>, not_found: impl 
         Resource::Cluster(name) => state.cluster(name).map(|e| Record::Cluster(e.value.clone())),
         Resource::TaskDefinition(id) => state.definition(id).map(|e| Record::TaskDefinition(e.value.clone())),
         Resource::Task(cluster, id) => state.task(*id).filter(|e| e.cluster == *cluster).map(|e| Record::Task(e.value.clone())),
-        Resource::Service(cluster, name) => state.service(cluster, name).map(|e| Record::Service(e.value.clone())),
+        Resource::Service(cluster, name) => {
+            let express = || state.express_service(cluster, name).map(|e| Record::ExpressService(e.value.clone()));
+            state.service(cluster, name).map(|e| Record::Service(e.value.clone())).or_else(express)
+        }
+        Resource::Gateway(name) => state.gateway(name).map(|e| Record::Gateway(e.value.clone())),
         Resource::ContainerInstance(cluster, id) => {
             state.instance(*id).filter(|e| e.cluster == *cluster).map(|e| Record::ContainerInstance(e.value.clone()))
         }
@@ -54,6 +58,8 @@ impl Tagged {
             Record::Task(noun) => &noun.tags,
             Record::Service(noun) => &noun.tags,
             Record::ContainerInstance(noun) => &noun.tags,
+            Record::Gateway(noun) => &noun.tags,
+            Record::ExpressService(noun) => &noun.tags,
             Record::Family(_) | Record::ServiceEvent(_) | Record::AccountSetting(_) => unreachable!("no ARN names these"),
         }
     }
@@ -69,6 +75,8 @@ impl Tagged {
             Record::Task(noun) => berth_model::task::Task { tags, ..own(noun) }.into(),
             Record::Service(noun) => berth_model::service::Service { tags, ..own(noun) }.into(),
             Record::ContainerInstance(noun) => berth_model::container_instance::ContainerInstance { tags, ..own(noun) }.into(),
+            Record::Gateway(noun) => berth_model::gateway::Gateway { tags, ..own(noun) }.into(),
+            Record::ExpressService(noun) => berth_model::express_service::ExpressService { tags, ..own(noun) }.into(),
             other @ (Record::Family(_) | Record::ServiceEvent(_) | Record::AccountSetting(_)) => other,
         }
     }

@@ -320,7 +320,9 @@ impl Model {
                     self.tasks.insert(task.id, Arc::clone(task));
                     self.book(task)?;
                 }
-                Change::Put(Record::Family(_) | Record::AccountSetting(_)) | Change::Touch(_) => {}
+                // Nothing of these is promised here.
+                Change::Put(Record::Family(_) | Record::AccountSetting(_) | Record::Gateway(_) | Record::ExpressService(_))
+                | Change::Touch(_) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }
@@ -348,7 +350,7 @@ impl Model {
             Key::ContainerInstance(id) => drop(self.instances.remove(id)),
             Key::TaskDefinition(id) => drop(self.definitions.remove(id)),
             Key::Cluster(name) => drop(self.clusters.remove(name)),
-            Key::Family(_) | Key::ServiceEvent(..) | Key::AccountSetting(..) => {}
+            Key::Family(_) | Key::ServiceEvent(..) | Key::AccountSetting(..) | Key::Gateway(_) | Key::ExpressService(..) => {}
         }
         Ok(())
     }
