@@ -30,6 +30,9 @@ test: setup ## Everything: format, clippy, tidy, generated code, unit, property,
 nightly: setup ## The simulation under 100,000 seeds; goes on after a failure and lists what failed
 	cargo run --quiet --release --package xtask -- sim --seeds 100000 --keep-going
 
+fuzz: ## Every decoder under libFuzzer, ten minutes each (SECONDS_EACH=600); needs a nightly compiler
+	@scripts/fuzz
+
 install: build ## Install below PREFIX (default /usr/local)
 	$(SUDO) install -D -m 755 target/release/berth $(DESTDIR)$(PREFIX)/bin/berth
 	$(SUDO) install -D -m 755 target/release/berth-shim $(DESTDIR)$(PREFIX)/libexec/berth/berth-shim

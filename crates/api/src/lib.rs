@@ -12,6 +12,7 @@ mod failure;
 mod limits;
 mod meter;
 mod page;
+pub mod page_token;
 mod sockets;
 mod throttle;
 mod trace;

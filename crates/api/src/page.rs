@@ -1,9 +1,7 @@
 //! Pages of lists: an opaque token that names the last item given, so that items made or removed meanwhile do no harm.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use crate::failure::Failure;
+use crate::page_token::{decode, encode};
 
 /// A page asked for.
 pub(crate) struct Page {
@@ -52,24 +50,6 @@ impl Page {
         let token = page.last().filter(|_| more).map(|last| encode(action, &key(last)));
         (page, token)
     }
-}
-
-fn encode(action: &str, key: &str) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{:08x}{action}\n{key}", checksum(action, key)))
-}
-
-fn decode(action: &str, token: &str) -> Option<String> {
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(token).ok()?).ok()?;
-    let (sum, rest) = text.split_at_checked(8)?;
-    let (of, key) = rest.split_once('\n')?;
-    let intact = of == action && u32::from_str_radix(sum, 16).ok()? == checksum(action, key);
-    intact.then(|| key.to_owned())
-}
-
-/// FNV-1a: tells a token of another action, or a garbled one, from ours. It guards nothing: a token names only what its
-/// bearer may list anyway.
-fn checksum(action: &str, key: &str) -> u32 {
-    action.bytes().chain([0]).chain(key.bytes()).fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
