@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use tracing::Instrument;
 
 pub use environment::{Clock, Entropy, Environment};
-pub use launch::TaskTemplate;
+pub use launch::{Place, TaskTemplate};
 pub use meter::Meter;
 pub use payload::render as render_payload;
 pub use placing::{LaunchError, Launched, Refused, Where};

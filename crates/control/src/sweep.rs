@@ -35,6 +35,7 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
     let mut keys: Vec<_> =
         stopped.iter().enumerate().filter(|(number, (at, _))| old_task(*at, *number)).map(|(_, (_, id))| Key::Task(*id)).collect();
     keys.extend(deleted_definitions(state));
+    keys.extend(deleted_capacity(state, now));
     for service in state.services().filter(|service| service.status == ServiceStatus::Inactive) {
         // A service has no time of its end; its last change is one of its tasks' or of its events'.
         let last = state.events_of(&service.cluster, &service.name).next_back().map_or(service.created_at, |event| event.created_at);
@@ -78,6 +79,19 @@ fn deleted_definitions(state: &State) -> Vec<Key> {
         }
     }
     doomed.into_iter().map(Key::TaskDefinition).collect()
+}
+
+/// Capacity providers, daemons and daemon task definitions that were deleted long ago.
+fn deleted_capacity(state: &State, now: UnixMillis) -> Vec<Key> {
+    let is_old = |at: Option<UnixMillis>| at.is_some_and(|at| now.since(at) > KEEP_MILLIS);
+    let providers = state.capacity_providers().filter(|provider| is_old(provider.deleted_at));
+    let daemons = state.daemons().filter(|daemon| is_old(daemon.deleted_at));
+    let definitions = state.daemon_definitions().filter(|definition| is_old(definition.delete_requested_at));
+    providers
+        .map(|provider| Key::CapacityProvider(provider.name.clone()))
+        .chain(daemons.map(|daemon| Key::Daemon(daemon.cluster.clone(), daemon.name.clone())))
+        .chain(definitions.filter(|one| !state.is_run_by_daemon(&one.id)).map(|one| Key::DaemonTaskDefinition(one.id.clone())))
+        .collect()
 }
 
 /// Runs for ever; works while this peer leads.
@@ -166,6 +180,7 @@ mod tests {
             stop_code: None,
             stopped_reason: None,
             protected_until: None,
+            capacity_provider: None,
         }
     }
 

@@ -7,8 +7,10 @@
 mod wire;
 
 pub mod arn;
+pub mod capacity_provider;
 pub mod cluster;
 pub mod container_instance;
+pub mod daemon;
 pub mod ids;
 pub mod lifecycle;
 pub mod needs;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity_provider::CapacityProvider;
 use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
-use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+use crate::daemon::{Daemon, DaemonTaskDefinition};
+use crate::ids::{CapacityProviderName, ClusterName, ContainerInstanceId, DaemonName, DefinitionId, Family, ServiceName, TaskId};
 use crate::service::{Service, ServiceEvent};
 use crate::task::Task;
 use crate::task_definition::{FamilyCounter, TaskDefinition};
@@ -30,6 +32,14 @@ pub enum Key {
     ServiceEvent(ClusterName, ServiceName, u64),
     /// A container instance.
     ContainerInstance(ContainerInstanceId),
+    /// A capacity provider.
+    CapacityProvider(CapacityProviderName),
+    /// A daemon.
+    Daemon(ClusterName, DaemonName),
+    /// The counter of a family of daemon task definitions.
+    DaemonFamily(Family),
+    /// A daemon task definition's revision.
+    DaemonTaskDefinition(DefinitionId),
 }
 
 impl fmt::Display for Key {
@@ -43,6 +53,10 @@ impl fmt::Display for Key {
             Self::Service(cluster, name) => write!(f, "service/{cluster}/{name}"),
             Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
             Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
+            Self::CapacityProvider(name) => write!(f, "capacity-provider/{name}"),
+            Self::Daemon(cluster, name) => write!(f, "daemon/{cluster}/{name}"),
+            Self::DaemonFamily(family) => write!(f, "daemon-family/{family}"),
+            Self::DaemonTaskDefinition(id) => write!(f, "daemon-task-definition/{id}"),
         }
     }
 }
@@ -60,9 +74,7 @@ impl FromStr for Key {
         let key = match parts[..] {
             ["cluster", name] => ClusterName::parse(name).map(Self::Cluster),
             ["family", family] => Family::parse(family).map(Self::Family),
-            ["task-definition", id] => id.rsplit_once(':').and_then(|(family, revision)| {
-                Some(Self::TaskDefinition(DefinitionId { family: Family::parse(family)?, revision: revision.parse().ok()? }))
-            }),
+            ["task-definition", id] => definition(id).map(Self::TaskDefinition),
             ["task", id] => id.parse().ok().map(Self::Task),
             ["service", cluster, name] => {
                 ClusterName::parse(cluster).and_then(|cluster| Some(Self::Service(cluster, ServiceName::parse(name)?)))
@@ -70,10 +82,21 @@ impl FromStr for Key {
             ["service-event", cluster, name, number] => ClusterName::parse(cluster)
                 .and_then(|cluster| Some(Self::ServiceEvent(cluster, ServiceName::parse(name)?, number.parse().ok()?))),
             ["container-instance", id] => id.parse().ok().map(Self::ContainerInstance),
+            ["capacity-provider", name] => CapacityProviderName::parse(name).map(Self::CapacityProvider),
+            ["daemon", cluster, name] => {
+                ClusterName::parse(cluster).and_then(|cluster| Some(Self::Daemon(cluster, DaemonName::parse(name)?)))
+            }
+            ["daemon-family", family] => Family::parse(family).map(Self::DaemonFamily),
+            ["daemon-task-definition", id] => definition(id).map(Self::DaemonTaskDefinition),
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
     }
+}
+
+fn definition(id: &str) -> Option<DefinitionId> {
+    let (family, revision) = id.rsplit_once(':')?;
+    Some(DefinitionId { family: Family::parse(family)?, revision: revision.parse().ok()? })
 }
 
 /// A record. Values are shared: readers hold them without copying.
@@ -94,6 +117,14 @@ pub enum Record {
     ServiceEvent(Arc<ServiceEvent>),
     /// A container instance.
     ContainerInstance(Arc<ContainerInstance>),
+    /// A capacity provider.
+    CapacityProvider(Arc<CapacityProvider>),
+    /// A daemon.
+    Daemon(Arc<Daemon>),
+    /// The counter of a family of daemon task definitions.
+    DaemonFamily(Arc<FamilyCounter>),
+    /// A daemon task definition's revision.
+    DaemonTaskDefinition(Arc<DaemonTaskDefinition>),
 }
 
 impl Record {
@@ -108,6 +139,10 @@ impl Record {
             Self::Service(service) => Key::Service(service.cluster.clone(), service.name.clone()),
             Self::ServiceEvent(event) => Key::ServiceEvent(event.cluster.clone(), event.service.clone(), event.number),
             Self::ContainerInstance(instance) => Key::ContainerInstance(instance.id),
+            Self::CapacityProvider(provider) => Key::CapacityProvider(provider.name.clone()),
+            Self::Daemon(daemon) => Key::Daemon(daemon.cluster.clone(), daemon.name.clone()),
+            Self::DaemonFamily(family) => Key::DaemonFamily(family.family.clone()),
+            Self::DaemonTaskDefinition(definition) => Key::DaemonTaskDefinition(definition.id.clone()),
         }
     }
 }
@@ -130,6 +165,9 @@ from_noun!(
     Service => Service,
     ServiceEvent => ServiceEvent,
     ContainerInstance => ContainerInstance,
+    CapacityProvider => CapacityProvider,
+    Daemon => Daemon,
+    DaemonTaskDefinition => DaemonTaskDefinition,
 );
 
 #[cfg(test)]
@@ -144,7 +182,11 @@ mod tests {
         for key in [
             Key::Cluster(cluster.clone()),
             Key::Family(family.clone()),
+            Key::DaemonFamily(family.clone()),
+            Key::DaemonTaskDefinition(DefinitionId { family: family.clone(), revision: 2 }),
             Key::TaskDefinition(DefinitionId { family, revision: 7 }),
+            Key::CapacityProvider(CapacityProviderName::parse("spare").unwrap()),
+            Key::Daemon(cluster.clone(), DaemonName::parse("logs").unwrap()),
             Key::Task("0123456789abcdef0123456789abcdef".parse().unwrap()),
             Key::Service(cluster.clone(), service.clone()),
             Key::ServiceEvent(cluster, service, u64::MAX),

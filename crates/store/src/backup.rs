@@ -260,5 +260,9 @@ pub fn kind(record: &Record) -> &'static str {
         Record::Service(_) => "services",
         Record::ServiceEvent(_) => "serviceEvents",
         Record::ContainerInstance(_) => "containerInstances",
+        Record::CapacityProvider(_) => "capacityProviders",
+        Record::Daemon(_) => "daemons",
+        Record::DaemonFamily(_) => "daemonFamilies",
+        Record::DaemonTaskDefinition(_) => "daemonTaskDefinitions",
     }
 }

@@ -1,14 +1,17 @@
 //! The whole state in memory, with the indexes that readers need.
 
+mod capacity;
 mod loading;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use berth_model::capacity_provider::CapacityProvider;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
-use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+use berth_model::daemon::{Daemon, DaemonTaskDefinition};
+use berth_model::ids::{CapacityProviderName, ClusterName, ContainerInstanceId, DaemonName, DefinitionId, Family, ServiceName, TaskId};
 use berth_model::record::{Key, Record};
 use berth_model::service::{Service, ServiceEvent};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
@@ -76,6 +79,10 @@ pub struct State {
     services: BTreeMap<(ClusterName, ServiceName), Entry<Service>>,
     events: BTreeMap<(ClusterName, ServiceName, u64), Entry<ServiceEvent>>,
     instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>>,
+    providers: BTreeMap<CapacityProviderName, Entry<CapacityProvider>>,
+    daemons: BTreeMap<(ClusterName, DaemonName), Entry<Daemon>>,
+    daemon_families: BTreeMap<Family, Entry<FamilyCounter>>,
+    daemon_definitions: BTreeMap<DefinitionId, Entry<DaemonTaskDefinition>>,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -220,6 +227,10 @@ impl State {
             .chain(all(self.services.values(), Record::Service))
             .chain(all(self.events.values(), Record::ServiceEvent))
             .chain(all(self.tasks.values(), Record::Task))
+            .chain(all(self.providers.values(), Record::CapacityProvider))
+            .chain(all(self.daemons.values(), Record::Daemon))
+            .chain(all(self.daemon_families.values(), Record::DaemonFamily))
+            .chain(all(self.daemon_definitions.values(), Record::DaemonTaskDefinition))
     }
 
     /// The commit that last changed a record; `None` if there is none.
@@ -240,6 +251,10 @@ impl State {
             Key::Service(cluster, name) => of(self.services.get(&(cluster.clone(), name.clone()))),
             Key::ServiceEvent(cluster, name, number) => of(self.events.get(&(cluster.clone(), name.clone(), *number))),
             Key::ContainerInstance(id) => of(self.instances.get(id)),
+            Key::CapacityProvider(name) => of(self.providers.get(name)),
+            Key::Daemon(cluster, name) => of(self.daemons.get(&(cluster.clone(), name.clone()))),
+            Key::DaemonFamily(family) => of(self.daemon_families.get(family)),
+            Key::DaemonTaskDefinition(id) => of(self.daemon_definitions.get(id)),
         }
     }
 
@@ -252,7 +267,8 @@ impl State {
         let services = self.services.keys().cloned().map(|(cluster, name)| Key::Service(cluster, name));
         let events = self.events.keys().cloned().map(|(cluster, name, number)| Key::ServiceEvent(cluster, name, number));
         let instances = self.instances.keys().copied().map(Key::ContainerInstance);
-        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).collect()
+        let known = clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances);
+        known.chain(self.capacity_keys()).collect()
     }
 
     /// Is this exactly what is there?
@@ -268,6 +284,10 @@ impl State {
             Record::Service(value) => same(self.services.get(&(value.cluster.clone(), value.name.clone())), value),
             Record::ServiceEvent(value) => same(self.events.get(&(value.cluster.clone(), value.service.clone(), value.number)), value),
             Record::ContainerInstance(value) => same(self.instances.get(&value.id), value),
+            Record::CapacityProvider(value) => same(self.providers.get(&value.name), value),
+            Record::Daemon(value) => same(self.daemons.get(&(value.cluster.clone(), value.name.clone())), value),
+            Record::DaemonFamily(value) => same(self.daemon_families.get(&value.family), value),
+            Record::DaemonTaskDefinition(value) => same(self.daemon_definitions.get(&value.id), value),
         }
     }
 
@@ -310,6 +330,18 @@ impl State {
                 self.by_cluster.entry(value.cluster.clone()).or_default().instances.insert(value.id);
                 self.instances.insert(value.id, Entry { value, created, modified, version });
             }
+            Record::CapacityProvider(value) => {
+                self.providers.insert(value.name.clone(), Entry { value, created, modified, version });
+            }
+            Record::Daemon(value) => {
+                self.daemons.insert((value.cluster.clone(), value.name.clone()), Entry { value, created, modified, version });
+            }
+            Record::DaemonFamily(value) => {
+                self.daemon_families.insert(value.family.clone(), Entry { value, created, modified, version });
+            }
+            Record::DaemonTaskDefinition(value) => {
+                self.daemon_definitions.insert(value.id.clone(), Entry { value, created, modified, version });
+            }
         }
     }
 
@@ -338,6 +370,10 @@ impl State {
                 set(self.events.get_mut(&(cluster.clone(), name.clone(), *number)), modified, version);
             }
             Key::ContainerInstance(id) => set(self.instances.get_mut(id), modified, version),
+            Key::CapacityProvider(name) => set(self.providers.get_mut(name), modified, version),
+            Key::Daemon(cluster, name) => set(self.daemons.get_mut(&(cluster.clone(), name.clone())), modified, version),
+            Key::DaemonFamily(family) => set(self.daemon_families.get_mut(family), modified, version),
+            Key::DaemonTaskDefinition(id) => set(self.daemon_definitions.get_mut(id), modified, version),
         }
     }
 
@@ -366,6 +402,7 @@ impl State {
                     index.instances.remove(id);
                 }
             }
+            Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => self.delete_capacity(key),
         }
     }
 

@@ -321,6 +321,8 @@ impl Model {
                     self.book(task)?;
                 }
                 Change::Put(Record::Family(_)) | Change::Touch(_) => {}
+                // No rule of placement or of services reads them.
+                Change::Put(Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_)) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }
@@ -349,6 +351,7 @@ impl Model {
             Key::TaskDefinition(id) => drop(self.definitions.remove(id)),
             Key::Cluster(name) => drop(self.clusters.remove(name)),
             Key::Family(_) | Key::ServiceEvent(..) => {}
+            Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => {}
         }
         Ok(())
     }
