@@ -178,11 +178,7 @@ pub fn parse_task_definition(scope: &Scope, text: &str) -> Result<DefinitionRefe
 /// The same for any kind of definition; `prefix` is its ARNs' resource type with the slash.
 pub(crate) fn parse_definition(scope: &Scope, prefix: &str, text: &str) -> Result<DefinitionReference, ReferenceError> {
     let is_arn = text.starts_with("arn:");
-    let rest = if is_arn {
-        scope.strip(text).and_then(|rest| rest.strip_prefix(prefix)).ok_or(ReferenceError::ForeignArn)?
-    } else {
-        text
-    };
+    let rest = if is_arn { scope.strip(text).and_then(|rest| rest.strip_prefix(prefix)).ok_or(ReferenceError::ForeignArn)? } else { text };
     let malformed = || ReferenceError::Malformed(clip(text));
     match rest.split_once(':') {
         None => Ok(DefinitionReference::Latest(Family::parse(rest).ok_or_else(malformed)?)),

@@ -322,7 +322,9 @@ impl Model {
                 }
                 Change::Put(Record::Family(_)) | Change::Touch(_) => {}
                 // No rule of placement or of services reads them.
-                Change::Put(Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_)) => {}
+                Change::Put(
+                    Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_),
+                ) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }
