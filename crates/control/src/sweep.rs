@@ -125,7 +125,11 @@ pub(crate) async fn run(store: Store, environment: Environment) {
 
 #[cfg(test)]
 mod tests {
-    use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, TaskId};
+    use berth_model::capacity_provider::{Capacity, CapacityProvider, CapacityProviderStatus, CapacityProviderUpdateStatus};
+    use berth_model::daemon::{Daemon, DaemonDeployment, DaemonRevision, DaemonTaskDefinition};
+    use berth_model::ids::{
+        ClusterName, ContainerInstanceId, DaemonDeploymentId, DaemonName, DaemonRevisionId, DefinitionId, Family, TaskId,
+    };
     use berth_model::task::{DesiredStatus, LaunchType, Task, TaskStatus};
     use berth_model::task_definition::TaskDefinition;
     use berth_store::backend::Memory;
@@ -201,5 +205,74 @@ mod tests {
         transaction.delete(Key::Task(TaskId(1)));
         store.commit(transaction).await.expect("it is taken");
         assert_eq!(at(0), [Key::TaskDefinition(revision(1)), Key::TaskDefinition(revision(2))]);
+    }
+
+    #[tokio::test]
+    async fn deleted_capacity_goes_after_a_day() {
+        let store = Store::open_inline(Memory).expect("a store in memory");
+        let name = |text: &str| berth_model::ids::CapacityProviderName::parse(text).expect("a name");
+        let provider = |text: &str, deleted_at: Option<i64>| CapacityProvider {
+            name: name(text),
+            status: CapacityProviderStatus::Active,
+            update_status: CapacityProviderUpdateStatus::Created,
+            capacity: Capacity::AutoScalingGroup(Default::default()),
+            tags: Default::default(),
+            created_at: UnixMillis(0),
+            deleted_at: deleted_at.map(UnixMillis),
+        };
+        let daemon_definition = |number: u32, deleted_at: Option<i64>| DaemonTaskDefinition {
+            id: revision(number),
+            registered_at: UnixMillis(0),
+            registered_by: String::new(),
+            delete_requested_at: deleted_at.map(UnixMillis),
+            tags: Default::default(),
+            document: Default::default(),
+        };
+        let run = DaemonRevision {
+            id: DaemonRevisionId(1),
+            created_at: UnixMillis(0),
+            definition: revision(2),
+            images: Vec::new(),
+            capacity_providers: Vec::new(),
+            propagates_tags: false,
+            enable_ecs_managed_tags: false,
+            enable_execute_command: false,
+            critical: true,
+        };
+        let daemon = Daemon {
+            cluster: ClusterName::parse("c").expect("a name"),
+            name: DaemonName::parse("d").expect("a name"),
+            created_at: UnixMillis(0),
+            updated_at: UnixMillis(0),
+            deleted_at: None,
+            tags: Default::default(),
+            client_token: None,
+            deployments: vec![DaemonDeployment {
+                id: DaemonDeploymentId(1),
+                number: 0,
+                created_at: UnixMillis(0),
+                finished_at: UnixMillis(0),
+                stopped_at: None,
+                target: Some(run),
+                source: None,
+                configuration: Default::default(),
+            }],
+        };
+        let mut transaction = Transaction::new();
+        transaction.put(provider("gone", Some(1_000))).put(provider("there", None));
+        transaction.put(daemon_definition(1, Some(1_000))).put(daemon_definition(2, Some(1_000))).put(daemon_definition(3, None));
+        transaction.put(daemon.clone());
+        store.commit(transaction).await.expect("it is taken");
+        let at = |millis: i64| forgettable(&store.state(), UnixMillis(millis));
+        assert_eq!(at(1_000 + KEEP_MILLIS), []);
+        let gone = [Key::CapacityProvider(name("gone")), Key::DaemonTaskDefinition(revision(1))];
+        assert_eq!(at(1_001 + KEEP_MILLIS), gone, "a revision that a daemon runs stays");
+        let mut transaction = Transaction::new();
+        transaction.put(Daemon { deleted_at: Some(UnixMillis(2_000)), ..daemon });
+        store.commit(transaction).await.expect("it is taken");
+        assert!(
+            at(2_001 + KEEP_MILLIS)
+                .contains(&Key::Daemon(ClusterName::parse("c").expect("a name"), DaemonName::parse("d").expect("a name")))
+        );
     }
 }

@@ -71,7 +71,57 @@ pub fn place(index: &mut Index, request: &PlaceRequest<'_>, strategy: &[Strategy
 
 #[cfg(test)]
 mod tests {
+    use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus, Resources};
+    use berth_model::ids::ClusterName;
+    use berth_model::needs::Demand;
+    use berth_model::time::UnixMillis;
+
     use super::*;
+    use crate::placement::Rule;
+
+    fn instance(id: u128, cpu: u32, provider: Option<&str>) -> ContainerInstance {
+        ContainerInstance {
+            id: ContainerInstanceId(id),
+            cluster: ClusterName::parse("c").expect("a name"),
+            ec2_instance_id: None,
+            status: ContainerInstanceStatus::Active,
+            status_reason: None,
+            agent_connected: true,
+            connection: 0,
+            away: None,
+            registered: Resources { cpu, memory: 1_000, ..Resources::default() },
+            attributes: provider.map(|name| (CAPACITY_PROVIDER.to_owned(), Some(name.to_owned()))).into_iter().collect(),
+            registered_at: UnixMillis(0),
+            agent: Default::default(),
+            tags: Default::default(),
+        }
+    }
+
+    #[test]
+    fn tasks_go_to_instances_of_their_provider_alone() {
+        let mut index = Index::default();
+        [instance(1, 1_000, None), instance(2, 1, Some("p0"))].iter().for_each(|instance| index.apply_instance(instance));
+        let tasks: Vec<_> = (1..=6).map(TaskId).collect();
+        let request = PlaceRequest {
+            tasks: &tasks,
+            demand: &Demand { cpu: 1, ..Demand::default() },
+            attributes: &Default::default(),
+            group: "g",
+            constraints: &[],
+            capacity_provider: None,
+            strategies: &[],
+            seed: 7,
+        };
+        let outcome = place(&mut index, &request, &strategy(&[(2, 0), (1, 0)]), &[]);
+        let name = |text: &str| CapacityProviderName::parse(text).expect("a name");
+        assert_eq!(outcome.placed, [(TaskId(1), ContainerInstanceId(2), Some(name("p0")))], "there is room for one on the only one of p0");
+        let rule = Rule::Cpu { wanted: 1, free: 0 };
+        assert_eq!(outcome.refusals, [Refusal { instance: ContainerInstanceId(2), rule }], "others refuse nothing");
+        assert_eq!(outcome.empty, [name("p1")]);
+        let anywhere = place(&mut index, &request, &[], &[]);
+        assert!(anywhere.placed.iter().all(|(_, instance, provider)| instance.0 == 1 && provider.is_none()));
+        assert_eq!((anywhere.placed.len(), anywhere.empty.len()), (6, 0));
+    }
 
     fn strategy(items: &[(u32, u32)]) -> Vec<StrategyItem> {
         let name = |at: usize| CapacityProviderName::parse(&format!("p{at}")).expect("a name");

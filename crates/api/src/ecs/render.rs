@@ -63,7 +63,6 @@ pub(crate) fn cluster(state: &State, scope: &Scope, cluster: &Cluster, include: 
         service_connect_defaults: cluster.service_connect_defaults.clone(),
         attachments: Some(if has("ATTACHMENTS") { capacity_providers::attachments(state, scope, cluster) } else { Vec::new() }),
         attachments_status: has_providers.then(|| "UPDATE_COMPLETE".to_owned()).filter(|_| has("ATTACHMENTS")),
-        ..Default::default()
     }
 }
 
