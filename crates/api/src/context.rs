@@ -18,6 +18,7 @@ use crate::aws_json;
 use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::meter::Meter;
+use crate::throttle::{Buckets, Throttle};
 
 /// Settings of the edge.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct ApiConfig {
     pub endpoint: String,
     /// Most HTTP connections at once.
     pub max_connections: usize,
+    /// Which actions are held back, and how much.
+    pub throttles: Vec<Throttle>,
 }
 
 /// What an [`Api`] is made of.
@@ -59,6 +62,7 @@ pub struct Api {
     pub ready: AtomicBool,
     pub(crate) verifier: Verifier,
     pub(crate) limits: Limits,
+    pub(crate) buckets: Buckets,
     pub(crate) meter: Meter,
 }
 
@@ -70,9 +74,9 @@ impl Api {
     #[must_use]
     pub fn new(parts: ApiParts) -> Self {
         let ApiParts { store, control, environment, keys, registry, config, metrics } = parts;
-        let (limits, meter) = (Limits::default(), Meter::new(metrics));
+        let (limits, buckets, meter) = (Limits::default(), Buckets::new(&config.throttles), Meter::new(metrics));
         let (ready, verifier) = (AtomicBool::new(false), Verifier::new(VerifierOptions::default()));
-        Self { store, control, environment, keys, registry, config, ready, verifier, limits, meter }
+        Self { store, control, environment, keys, registry, config, ready, verifier, limits, buckets, meter }
     }
 
     /// Runs an action for a caller who was let in already: the request's JSON in, the answer's out. What the edge does after it

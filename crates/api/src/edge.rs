@@ -23,7 +23,7 @@ use crate::aws_json;
 use crate::context::{Api, Shared};
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
-use crate::{backup, meter, sockets, trace};
+use crate::{backup, meter, sockets, trace, why};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -158,6 +158,9 @@ async fn route(api: &Shared, request: Request<Incoming>, peer: SocketAddr) -> Re
     if path == "/" && request.method() == Method::POST {
         return aws(api, request, peer).await;
     }
+    if path == "/why" && request.method() == Method::POST {
+        return why(api, request).await;
+    }
     let failure = Failure::common("UnknownOperationException", 404, format!("There is nothing at {} {}", request.method(), clip(path)));
     render_failure(&failure, &request_id(api))
 }
@@ -195,6 +198,9 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
         let body = read(body, &mut memory).await?;
         let operation = operation?;
         authenticate(api, &head, &body)?;
+        if !api.buckets.take(operation, api.now()) {
+            return Err(throttled());
+        }
         let _place = api.limits.start_request()?;
         aws_json::answer(api, operation, &body).await
     }
@@ -222,6 +228,20 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
         }
     }
     response
+}
+
+async fn why(api: &Api, request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let outcome = async {
+        let mut memory = api.limits.body_bytes.share();
+        let body = read(body, &mut memory).await?;
+        authenticate(api, &head, &body)?;
+        let _place = api.limits.start_request()?;
+        why::answer(api, &body)
+    }
+    .await;
+    let id = request_id(api);
+    outcome.map_or_else(|failure| render_failure(&failure, &id), |answer| render(StatusCode::OK, answer, &id))
 }
 
 /// Reads a body; `memory` is what it takes of the memory for bodies.

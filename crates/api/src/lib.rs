@@ -13,9 +13,12 @@ mod limits;
 mod meter;
 mod page;
 mod sockets;
+mod throttle;
 mod trace;
+mod why;
 
 pub use aws_json::is_served;
 pub use context::{Api, ApiConfig, ApiParts};
 pub use edge::{Listening, serve};
 pub use failure::Failure;
+pub use throttle::Throttle;

@@ -12,14 +12,19 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Reads `nextToken` and `maxResults`.
+    /// Reads `nextToken` and `maxResults`, which is 1 to 100 in nearly all lists.
     pub(crate) fn parse(action: &str, token: Option<&str>, max: Option<i32>, default: usize) -> Result<Self, Failure> {
+        Self::parse_up_to(action, token, max, default, 100)
+    }
+
+    /// As [`Self::parse`], with the list's own highest `maxResults`.
+    pub(crate) fn parse_up_to(action: &str, token: Option<&str>, max: Option<i32>, default: usize, most: usize) -> Result<Self, Failure> {
         let size = match max {
             None => default,
             Some(max) => usize::try_from(max)
                 .ok()
-                .filter(|max| (1..=100).contains(max))
-                .ok_or_else(|| Failure::invalid(format!("Invalid maxResults: {max}. maxResults must be between 1 and 100.")))?,
+                .filter(|max| (1..=most).contains(max))
+                .ok_or_else(|| Failure::invalid(format!("Invalid maxResults: {max}. maxResults must be between 1 and {most}.")))?,
         };
         let after = match token {
             None | Some("") => None,

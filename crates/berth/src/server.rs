@@ -62,7 +62,7 @@ impl Server {
             environment,
             keys: StaticKeys::new([root.clone()]),
             registry,
-            config: ApiConfig { endpoint: endpoint.clone(), max_connections: max_connections() },
+            config: ApiConfig { endpoint: endpoint.clone(), max_connections: max_connections(), throttles: settings.throttle.clone() },
             metrics,
         }));
         let (stop, stopped) = watch::channel(false);

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_api::Throttle;
+
 use crate::log::LogSettings;
 use crate::store::Place;
 
@@ -37,6 +39,10 @@ pub(crate) struct ServerSettings {
     /// goodbye is given at least 30 seconds to come back
     #[arg(long, value_name = "SECONDS|off", default_value = "1", value_parser = seconds_or_off, env = "BERTH_REPLACE_AFTER")]
     pub(crate) replace_after: SecondsOrOff,
+    /// Hold an action back as AWS does: so many calls a second, so many at once; what goes beyond is answered with ThrottlingException. May
+    /// be given again for other actions, e.g. --throttle RegisterTaskDefinition=1/20
+    #[arg(long, value_name = "ACTION=RATE/BURST")]
+    pub(crate) throttle: Vec<Throttle>,
     #[command(flatten)]
     pub(crate) log: LogSettings,
 }

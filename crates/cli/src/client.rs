@@ -151,13 +151,35 @@ impl Client {
         Req: Serialize + ?Sized,
         Res: DeserializeOwned,
     {
+        self.post(operation, "/", request).await
+    }
+
+    /// Asks one of Berth's own questions, such as `/why`, of which no AWS service has the like. The path's name is what errors call it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn ask<Req, Res>(&self, path: &str, request: &Req) -> Result<Res, ClientError>
+    where
+        Req: Serialize + ?Sized,
+        Res: DeserializeOwned,
+    {
+        self.post(path.trim_start_matches('/'), path, request).await
+    }
+
+    async fn post<Req, Res>(&self, operation: &str, path: &str, request: &Req) -> Result<Res, ClientError>
+    where
+        Req: Serialize + ?Sized,
+        Res: DeserializeOwned,
+    {
         let body =
             serde_json::to_vec(request).map_err(|error| ClientError::Setting(format!("{operation}: cannot write the request: {error}")))?;
         let target = format!("{}.{operation}", ecs::TARGET_PREFIX);
         let signed = [("host", self.host.as_str()), ("content-type", CONTENT_TYPE), ("x-amz-target", target.as_str())];
         let params = self.key.signing_params(&self.region, ecs::SIGNING_NAME, now_unix());
-        let headers = sign_headers(&params, "POST", self.endpoint.path(), &signed, &body);
-        let mut post = self.http.post(self.endpoint.clone()).header("content-type", CONTENT_TYPE).header("x-amz-target", &target);
+        let mut url = self.endpoint.clone();
+        url.set_path(path);
+        let headers = sign_headers(&params, "POST", url.path(), &signed, &body);
+        let mut post = self.http.post(url).header("content-type", CONTENT_TYPE).header("x-amz-target", &target);
         for (name, value) in headers.pairs() {
             post = post.header(name, value);
         }

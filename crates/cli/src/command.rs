@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::console::{Colours, Console};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::{Backup, Down, Env, Image, Logs, Ps, Version};
+use crate::{Backup, Down, Env, Image, Logs, Ps, Version, Why};
 
 /// The operator's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -35,6 +35,11 @@ pub enum Command {
     /// newest deployment alone, or those of the task that stopped last. Output is kept on the machine that runs the container, until the agent
     /// there removes the stopped container.
     Logs(Logs),
+    /// Say why a service, a task or a container instance is as it is
+    ///
+    /// What a deployment waits for, which rule refused which container instance, why a task is still pending, why it stopped and what it wrote
+    /// last: the reasons as the server's own plans give them, out of its state as it is now.
+    Why(Why),
     /// Stop the Berth of this machine and all its tasks
     ///
     /// Tasks get their stop signal, and SIGKILL after their stopTimeout, as with StopTask. To stop the server and leave tasks running, send it
@@ -85,6 +90,7 @@ async fn dispatch(command: Command, environment: &Environment, console: &mut Con
         Command::Backup(backup) => backup.run(environment, console).await,
         Command::Ps(ps) => ps.run(environment, console).await,
         Command::Logs(logs) => logs.run(environment, console).await,
+        Command::Why(why) => why.run(environment, console).await,
         Command::Down(down) => down.run(environment, console).await,
         Command::Version(version) => version.run(console),
     }
@@ -150,6 +156,8 @@ mod tests {
             "berth logs 1a2b",
             "berth logs web -f --tail 10 --timestamps --container app",
             "berth logs web --tail=0 --follow",
+            "berth why web",
+            "berth why 3f1c --cluster blue --output json",
             "berth down --timeout 5",
             "berth version --output json",
         ] {
@@ -162,6 +170,7 @@ mod tests {
         for (line, named) in [
             ("berth ps --output yaml", "--output"),
             ("berth logs", "<TASK>"),
+            ("berth why", "<WHAT>"),
             ("berth logs web --tail many", "--tail"),
             ("berth down --timeout -1", "-1"),
             ("berth down --timeout 0", "--timeout"),

@@ -1,5 +1,5 @@
-//! The operator's commands. They speak only the public AWS API, signed like any other client's calls, and read files of
-//! their own machine; they must never use a private endpoint.
+//! The operator's commands. They speak the public AWS API, signed like any other client's calls, and read files of their own machine. What
+//! AWS has no call for (`/backup`, `/why`) is signed the same way and documented; they must never use anything else.
 
 mod backup;
 pub mod client;
@@ -20,6 +20,7 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 mod version;
+mod why;
 
 pub use backup::Backup;
 pub use command::{Command, Output, run};
@@ -29,3 +30,4 @@ pub use image_load::{Image, ImageAction, ImageLoad};
 pub use logs::Logs;
 pub use ps::Ps;
 pub use version::Version;
+pub use why::Why;

@@ -110,6 +110,25 @@ impl From<LogsError> for Failure {
     }
 }
 
+/// The last lines of a container's output, where it ran on this machine and is still there. Read only; bytes that are no text are
+/// shown as such.
+pub(crate) fn last_lines(containers: &Path, runtime_id: &str, most: usize) -> Option<Vec<String>> {
+    let folder = containers.join(legal(runtime_id).then_some(runtime_id)?);
+    let (mut tail, mut lines) = (LogTail::new(folder, true), VecDeque::new());
+    while tail.read(&mut lines).ok()? {
+        lines.drain(..lines.len().saturating_sub(most));
+    }
+    tail.finish(&mut lines);
+    lines.drain(..lines.len().saturating_sub(most));
+    Some(lines.iter().map(|line| String::from_utf8_lossy(&line.text).into_owned()).collect())
+}
+
+/// Whether it can be the name of a container's folder, and of nothing else.
+fn legal(runtime_id: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=128).contains(&runtime_id.len()) && runtime_id.bytes().all(legal)
+}
+
 /// One container whose output is shown.
 struct Source {
     label: Label,
@@ -236,8 +255,7 @@ impl Logs {
                 }
                 None => {}
                 Some(runtime_id) => {
-                    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-                    if runtime_id.is_empty() || runtime_id.len() > 128 || !runtime_id.bytes().all(legal) {
+                    if !legal(runtime_id) {
                         return Err(LogsError::BadRuntimeId { container: name(), runtime_id: runtime_id.to_owned() });
                     }
                     let folder = containers.join(runtime_id);

@@ -19,6 +19,7 @@ mod session;
 mod sweep;
 mod telemetry_session;
 mod trace;
+mod why;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub use services::{parse_constraint, parse_strategy};
 pub use session::{AgentAway, Session};
 pub use sweep::forgettable;
 pub use telemetry_session::TelemetrySession;
+pub use why::{LastWords, MOST_NAMED, Reason, Subject, Why};
 
 use crate::dispatch::Dispatch;
 use crate::loops::Loops;
@@ -183,6 +185,14 @@ impl Control {
         let Shared { store, environment, meter, .. } = &*self.shared;
         let span = trace::reported(&environment.scope, cluster, task, seen);
         observe::task_state(store, environment, meter, cluster, task, seen).instrument(span).await
+    }
+
+    /// Why something is as it is; `None` if it is not there. Reads only.
+    #[must_use]
+    pub fn why(&self, subject: &Subject) -> Option<Why> {
+        let Shared { store, environment, rules, .. } = &*self.shared;
+        let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, now: environment.now() };
+        sight.why(subject)
     }
 
     /// What the loops count of themselves.

@@ -154,7 +154,7 @@ fn by_provider(state: &State, service: &Service, strategy: &[StrategyItem]) -> V
 }
 
 /// What the planner sees of the service's tasks.
-fn views(state: &State, service: &Service, absence: &AbsenceRules) -> Vec<TaskView> {
+pub(crate) fn views(state: &State, service: &Service, absence: &AbsenceRules) -> Vec<TaskView> {
     state
         .tasks_of_service(&service.cluster, &service.name)
         .filter_map(|task| {
@@ -178,7 +178,7 @@ pub(crate) fn is_checked_essential(definition: &TaskDefinition, name: &str) -> b
 }
 
 /// What the PRIMARY deployment's tasks are made of.
-fn template(state: &State, service: &Entry<Service>) -> Option<TaskTemplate> {
+pub(crate) fn template(state: &State, service: &Entry<Service>) -> Option<TaskTemplate> {
     let primary = service.primary();
     let definition = state.definition(&primary.definition)?;
     let settings = &service.settings;

@@ -6,6 +6,7 @@
 #[macro_use]
 mod wire;
 
+pub mod account_setting;
 pub mod arn;
 pub mod capacity_provider;
 pub mod cluster;

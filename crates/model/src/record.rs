@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::account_setting::AccountSetting;
 use crate::capacity_provider::CapacityProvider;
 use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
@@ -40,6 +41,8 @@ pub enum Key {
     DaemonFamily(Family),
     /// A daemon task definition's revision.
     DaemonTaskDefinition(DefinitionId),
+    /// An account setting: its name and its principal's ARN.
+    AccountSetting(String, String),
 }
 
 impl fmt::Display for Key {
@@ -57,6 +60,7 @@ impl fmt::Display for Key {
             Self::Daemon(cluster, name) => write!(f, "daemon/{cluster}/{name}"),
             Self::DaemonFamily(family) => write!(f, "daemon-family/{family}"),
             Self::DaemonTaskDefinition(id) => write!(f, "daemon-task-definition/{id}"),
+            Self::AccountSetting(name, principal) => write!(f, "account-setting/{name}/{principal}"),
         }
     }
 }
@@ -88,6 +92,10 @@ impl FromStr for Key {
             }
             ["daemon-family", family] => Family::parse(family).map(Self::DaemonFamily),
             ["daemon-task-definition", id] => definition(id).map(Self::DaemonTaskDefinition),
+            // Principals' ARNs hold `/` themselves.
+            ["account-setting", name, ref principal @ ..] if !principal.is_empty() => {
+                Some(Self::AccountSetting(name.to_owned(), principal.join("/")))
+            }
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
@@ -125,6 +133,8 @@ pub enum Record {
     DaemonFamily(Arc<FamilyCounter>),
     /// A daemon task definition's revision.
     DaemonTaskDefinition(Arc<DaemonTaskDefinition>),
+    /// An account setting.
+    AccountSetting(Arc<AccountSetting>),
 }
 
 impl Record {
@@ -143,6 +153,7 @@ impl Record {
             Self::Daemon(daemon) => Key::Daemon(daemon.cluster.clone(), daemon.name.clone()),
             Self::DaemonFamily(family) => Key::DaemonFamily(family.family.clone()),
             Self::DaemonTaskDefinition(definition) => Key::DaemonTaskDefinition(definition.id.clone()),
+            Self::AccountSetting(setting) => Key::AccountSetting(setting.name.clone(), setting.principal.clone()),
         }
     }
 }
@@ -168,6 +179,7 @@ from_noun!(
     CapacityProvider => CapacityProvider,
     Daemon => Daemon,
     DaemonTaskDefinition => DaemonTaskDefinition,
+    AccountSetting => AccountSetting,
 );
 
 #[cfg(test)]
@@ -191,6 +203,7 @@ mod tests {
             Key::Service(cluster.clone(), service.clone()),
             Key::ServiceEvent(cluster, service, u64::MAX),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
+            Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {
             assert_eq!(key.to_string().parse(), Ok(key));
         }

@@ -179,7 +179,7 @@ impl Server {
             environment,
             keys: StaticKeys::new([]),
             registry: self.registry.clone(),
-            config: ApiConfig { endpoint: "http://server".to_owned(), max_connections: 1 },
+            config: ApiConfig { endpoint: "http://server".to_owned(), max_connections: 1, throttles: Vec::new() },
             metrics: Default::default(),
         }));
         *self.life.lock() = Some(Life { api, store, work, over });

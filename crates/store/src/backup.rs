@@ -264,5 +264,6 @@ pub fn kind(record: &Record) -> &'static str {
         Record::Daemon(_) => "daemons",
         Record::DaemonFamily(_) => "daemonFamilies",
         Record::DaemonTaskDefinition(_) => "daemonTaskDefinitions",
+        Record::AccountSetting(_) => "accountSettings",
     }
 }

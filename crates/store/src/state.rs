@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use berth_model::account_setting::AccountSetting;
 use berth_model::capacity_provider::CapacityProvider;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
@@ -83,6 +84,7 @@ pub struct State {
     daemons: BTreeMap<(ClusterName, DaemonName), Entry<Daemon>>,
     daemon_families: BTreeMap<Family, Entry<FamilyCounter>>,
     daemon_definitions: BTreeMap<DefinitionId, Entry<DaemonTaskDefinition>>,
+    account_settings: BTreeMap<(String, String), Entry<AccountSetting>>,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -201,6 +203,17 @@ impl State {
         ids.into_iter().flatten().filter_map(|id| self.instances.get(id))
     }
 
+    /// An account setting by its name and its principal's ARN.
+    #[must_use]
+    pub fn account_setting(&self, name: &str, principal: &str) -> Option<&Entry<AccountSetting>> {
+        self.account_settings.get(&(name.to_owned(), principal.to_owned()))
+    }
+
+    /// All account settings, by name and principal.
+    pub fn account_settings(&self) -> impl ExactSizeIterator<Item = &Entry<AccountSetting>> {
+        self.account_settings.values()
+    }
+
     /// A cluster's indexes; `None` if nothing was ever in it.
     #[must_use]
     pub fn index(&self, cluster: &ClusterName) -> Option<&ClusterIndex> {
@@ -224,6 +237,7 @@ impl State {
             .chain(all(self.families.values(), Record::Family))
             .chain(all(self.definitions.values(), Record::TaskDefinition))
             .chain(all(self.instances.values(), Record::ContainerInstance))
+            .chain(all(self.account_settings.values(), Record::AccountSetting))
             .chain(all(self.services.values(), Record::Service))
             .chain(all(self.events.values(), Record::ServiceEvent))
             .chain(all(self.tasks.values(), Record::Task))
@@ -255,6 +269,7 @@ impl State {
             Key::Daemon(cluster, name) => of(self.daemons.get(&(cluster.clone(), name.clone()))),
             Key::DaemonFamily(family) => of(self.daemon_families.get(family)),
             Key::DaemonTaskDefinition(id) => of(self.daemon_definitions.get(id)),
+            Key::AccountSetting(name, principal) => of(self.account_setting(name, principal)),
         }
     }
 
@@ -267,8 +282,9 @@ impl State {
         let services = self.services.keys().cloned().map(|(cluster, name)| Key::Service(cluster, name));
         let events = self.events.keys().cloned().map(|(cluster, name, number)| Key::ServiceEvent(cluster, name, number));
         let instances = self.instances.keys().copied().map(Key::ContainerInstance);
+        let settings = self.account_settings.keys().cloned().map(|(name, principal)| Key::AccountSetting(name, principal));
         let known = clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances);
-        known.chain(self.capacity_keys()).collect()
+        known.chain(settings).chain(self.capacity_keys()).collect()
     }
 
     /// Is this exactly what is there?
@@ -288,6 +304,7 @@ impl State {
             Record::Daemon(value) => same(self.daemons.get(&(value.cluster.clone(), value.name.clone())), value),
             Record::DaemonFamily(value) => same(self.daemon_families.get(&value.family), value),
             Record::DaemonTaskDefinition(value) => same(self.daemon_definitions.get(&value.id), value),
+            Record::AccountSetting(value) => same(self.account_setting(&value.name, &value.principal), value),
         }
     }
 
@@ -342,6 +359,9 @@ impl State {
             Record::DaemonTaskDefinition(value) => {
                 self.daemon_definitions.insert(value.id.clone(), Entry { value, created, modified, version });
             }
+            Record::AccountSetting(value) => {
+                self.account_settings.insert((value.name.clone(), value.principal.clone()), Entry { value, created, modified, version });
+            }
         }
     }
 
@@ -374,6 +394,9 @@ impl State {
             Key::Daemon(cluster, name) => set(self.daemons.get_mut(&(cluster.clone(), name.clone())), modified, version),
             Key::DaemonFamily(family) => set(self.daemon_families.get_mut(family), modified, version),
             Key::DaemonTaskDefinition(id) => set(self.daemon_definitions.get_mut(id), modified, version),
+            Key::AccountSetting(name, principal) => {
+                set(self.account_settings.get_mut(&(name.clone(), principal.clone())), modified, version);
+            }
         }
     }
 
@@ -403,6 +426,9 @@ impl State {
                 }
             }
             Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => self.delete_capacity(key),
+            Key::AccountSetting(name, principal) => {
+                self.account_settings.remove(&(name.clone(), principal.clone()));
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{self, CreateClusterRequest, CreateClusterResponse};
 
 use super::capacity_providers::association;
-use super::{capacity, render};
+use super::{account_settings, capacity, render};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -35,8 +35,10 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
         }
         let mut settings = settings.clone();
         if settings.is_empty() {
-            // What ECS shows of a cluster that never set it.
-            settings.push(ecs::ClusterSetting { name: Some("containerInsights".into()), value: Some("disabled".to_owned()) });
+            // What ECS shows of a cluster that never set it: the account's choice.
+            let insights = account_settings::known(Some(&ecs::SettingName::ContainerInsights))?;
+            let value = account_settings::effective(api, state, insights, &api.scope().root_principal());
+            settings.push(ecs::ClusterSetting { name: Some("containerInsights".into()), value: Some(cluster_value(&value).to_owned()) });
         }
         let cluster = Cluster {
             name: name.clone(),
@@ -63,4 +65,13 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
 
 fn answer(cluster: ecs::Cluster) -> CreateClusterResponse {
     CreateClusterResponse { cluster: Some(cluster) }
+}
+
+/// The account's `on` and `off` are a cluster's `enabled` and `disabled`.
+fn cluster_value(account: &str) -> &str {
+    match account {
+        "on" => "enabled",
+        "off" => "disabled",
+        other => other,
+    }
 }

@@ -1,5 +1,6 @@
 //! Amazon ECS's actions, one file each; what several share stands in `render` and `definitions`.
 
+pub(crate) mod account_settings;
 pub(crate) mod attributes;
 pub(crate) mod auto_scaling_group;
 pub(crate) mod capacity;
@@ -11,6 +12,7 @@ pub(crate) mod create_service;
 pub(crate) mod daemon_containers;
 pub(crate) mod daemons;
 pub(crate) mod definitions;
+pub(crate) mod delete_account_setting;
 pub(crate) mod delete_attributes;
 pub(crate) mod delete_capacity_provider;
 pub(crate) mod delete_cluster;
@@ -33,6 +35,7 @@ pub(crate) mod describe_tasks;
 pub(crate) mod discover_poll_endpoint;
 pub(crate) mod execute_command;
 pub(crate) mod get_task_protection;
+pub(crate) mod list_account_settings;
 pub(crate) mod list_attributes;
 pub(crate) mod list_clusters;
 pub(crate) mod list_container_instances;
@@ -46,6 +49,8 @@ pub(crate) mod list_task_definition_families;
 pub(crate) mod list_task_definitions;
 pub(crate) mod list_tasks;
 pub(crate) mod managed_instances;
+pub(crate) mod put_account_setting;
+pub(crate) mod put_account_setting_default;
 pub(crate) mod put_attributes;
 pub(crate) mod put_cluster_capacity_providers;
 pub(crate) mod register_container_instance;

@@ -97,10 +97,12 @@ pub(crate) fn template(cluster: &ClusterName, definition: Arc<TaskDefinition>, w
     if started_by.as_ref().is_some_and(|text| text.chars().count() > MAX_STARTED_BY) {
         return Err(Failure::invalid(format!("startedBy can have at most {MAX_STARTED_BY} characters.")));
     }
-    let group = wish.group.filter(|text| !text.is_empty()).unwrap_or_else(|| format!("family:{}", definition.id.family));
-    if group.chars().count() > MAX_GROUP {
+    let group = wish.group.filter(|text| !text.is_empty());
+    if group.as_ref().is_some_and(|group| group.chars().count() > MAX_GROUP) {
         return Err(Failure::invalid(format!("group can have at most {MAX_GROUP} characters.")));
     }
+    // A family's own group may be longer: its name alone has up to 255.
+    let group = group.unwrap_or_else(|| format!("family:{}", definition.id.family));
     let own = parse_tags(wish.tags.as_deref())?;
     let mut tags = match wish.propagate_tags.as_ref().map(|from| from.as_str()) {
         Some("TASK_DEFINITION") => definition.tags.clone(),

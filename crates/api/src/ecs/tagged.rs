@@ -62,7 +62,9 @@ impl Tagged {
             Record::CapacityProvider(noun) => &noun.tags,
             Record::Daemon(noun) => &noun.tags,
             Record::DaemonTaskDefinition(noun) => &noun.tags,
-            Record::Family(_) | Record::DaemonFamily(_) | Record::ServiceEvent(_) => unreachable!("no ARN names these"),
+            Record::Family(_) | Record::DaemonFamily(_) | Record::ServiceEvent(_) | Record::AccountSetting(_) => {
+                unreachable!("no ARN names these")
+            }
         }
     }
 
@@ -80,7 +82,7 @@ impl Tagged {
             Record::CapacityProvider(noun) => berth_model::capacity_provider::CapacityProvider { tags, ..own(noun) }.into(),
             Record::Daemon(noun) => berth_model::daemon::Daemon { tags, ..own(noun) }.into(),
             Record::DaemonTaskDefinition(noun) => berth_model::daemon::DaemonTaskDefinition { tags, ..own(noun) }.into(),
-            other @ (Record::Family(_) | Record::DaemonFamily(_) | Record::ServiceEvent(_)) => other,
+            other @ (Record::Family(_) | Record::DaemonFamily(_) | Record::ServiceEvent(_) | Record::AccountSetting(_)) => other,
         }
     }
 }

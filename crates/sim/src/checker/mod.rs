@@ -320,7 +320,7 @@ impl Model {
                     self.tasks.insert(task.id, Arc::clone(task));
                     self.book(task)?;
                 }
-                Change::Put(Record::Family(_)) | Change::Touch(_) => {}
+                Change::Put(Record::Family(_) | Record::AccountSetting(_)) | Change::Touch(_) => {}
                 // No rule of placement or of services reads them.
                 Change::Put(
                     Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_),
@@ -352,7 +352,7 @@ impl Model {
             Key::ContainerInstance(id) => drop(self.instances.remove(id)),
             Key::TaskDefinition(id) => drop(self.definitions.remove(id)),
             Key::Cluster(name) => drop(self.clusters.remove(name)),
-            Key::Family(_) | Key::ServiceEvent(..) => {}
+            Key::Family(_) | Key::ServiceEvent(..) | Key::AccountSetting(..) => {}
             Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => {}
         }
         Ok(())

@@ -1,0 +1,166 @@
+//! Why a service is as it is: the plan that its loop would make now, and where a task more would find no place.
+
+use std::collections::BTreeMap;
+
+use berth_model::ids::ContainerInstanceId;
+use berth_model::service::{RolloutState, Service, ServiceStatus};
+use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
+use berth_scheduler::placement::{Index, Refusal, Rule};
+use berth_scheduler::service::{ServicePlan, ServiceView, plan};
+use berth_store::Entry;
+
+use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
+use crate::services::{template, views};
+
+/// Most starting tasks that are told of one by one.
+const MOST_STARTING: usize = 3;
+/// Most kinds of failures that are told of.
+const MOST_FAILURES: usize = 3;
+
+pub(super) fn why(sight: &Sight<'_>, service: &Entry<Service>) -> Why {
+    let tasks: Vec<&Task> = sight.state.tasks_of_service(&service.cluster, &service.name).map(|task| &*task.value).collect();
+    let live: Vec<&Task> =
+        tasks.iter().copied().filter(|task| !task.is_stopped() && task.desired_status == DesiredStatus::Running).collect();
+    let mut reasons = Vec::new();
+    if service.status == ServiceStatus::Draining {
+        let left = tasks.iter().filter(|task| !task.is_stopped()).count();
+        reasons.push(Reason::new("DELETED", format!("it was deleted; {} not stopped yet", count(left, "task"))));
+    }
+    if service.status == ServiceStatus::Inactive {
+        reasons.push(Reason::new("DELETED", "it was deleted"));
+    } else {
+        reasons.extend(deployments(service, &live));
+        reasons.extend(waits(sight, service));
+    }
+    reasons.extend(starting(sight, &live));
+    let failed = failures(&tasks);
+    reasons.extend(failed.iter().take(MOST_FAILURES).map(|(text, tasks)| failure(sight, text, tasks)));
+    if reasons.is_empty() {
+        reasons.push(Reason::new("STEADY", "it has what it should have"));
+    }
+    let last = failed.iter().filter_map(|(_, tasks)| tasks.last()).max_by_key(|task| task.stopped_at);
+    let running = live.iter().filter(|task| task.last_status == TaskStatus::Running).count();
+    let pending = live.iter().filter(|task| task.started_at.is_none()).count();
+    let pending = if pending > 0 { format!(", {pending} are starting") } else { String::new() };
+    Why {
+        kind: "service",
+        arn: sight.scope.service(&service.cluster, &service.name),
+        summary: format!("{running} of {} of {} run{pending}", count(service.desired_count as usize, "task"), service.primary().definition),
+        reasons,
+        containers: last.map(|task| last_words(sight, task)).unwrap_or_default(),
+    }
+}
+
+/// What is under way.
+fn deployments(service: &Service, live: &[&Task]) -> Vec<Reason> {
+    let primary = service.primary();
+    if primary.rollout_state == RolloutState::Completed {
+        return Vec::new();
+    }
+    let of = |id| live.iter().filter(move |task| task.service.as_ref().is_some_and(|of| of.deployment == id));
+    let old: Vec<_> = service.deployments.iter().filter(|deployment| deployment.id != primary.id).collect();
+    let old_tasks: usize = old.iter().map(|deployment| of(deployment.id).count()).sum();
+    let (lower, upper) = (service.percentages.lower(service.desired_count), service.percentages.upper(service.desired_count));
+    let mut text = format!("deployment of {}: {} of {} there", primary.definition, of(primary.id).count(), service.desired_count);
+    if !old.is_empty() {
+        let names: Vec<_> = old.iter().map(|deployment| deployment.definition.to_string()).collect();
+        text.push_str(&format!(", {} of {} still to go", count(old_tasks, "task"), names.join(", ")));
+    }
+    text.push_str(&format!(
+        "; never fewer than {lower} healthy (minimumHealthyPercent {}), never more than {upper} (maximumPercent {})",
+        service.percentages.minimum_healthy, service.percentages.maximum
+    ));
+    vec![Reason::new("DEPLOYMENT", text)]
+}
+
+/// What its loop would do now, and what keeps it.
+fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
+    let tasks = views(sight.state, service, &sight.rules.absence);
+    let view = ServiceView { service: &service.value, tasks: &tasks, healthy_after_millis: sight.rules.healthy_after, blocked: false };
+    let ServicePlan { start, why, wake_at, .. } = plan(&view, sight.now);
+    let mut reasons = if start > 0 { placement(sight, service, start) } else { Vec::new() };
+    reasons.extend(why.into_iter().map(|text| Reason::new("WAITS", text)));
+    if let Some(at) = wake_at.filter(|at| *at > sight.now && !reasons.is_empty()) {
+        reasons.push(Reason::new("NEXT", format!("it is looked at again in {} at the latest", duration(at.since(sight.now)))));
+    }
+    reasons
+}
+
+/// Where a task more would find no place, and by which rule; nothing if it would find one.
+fn placement(sight: &Sight<'_>, service: &Entry<Service>, start: u32) -> Vec<Reason> {
+    let Some(template) = template(sight.state, service) else { return Vec::new() };
+    let mut index = Index::default();
+    for instance in sight.state.instances_of(&service.cluster) {
+        index.apply_instance(instance);
+        sight.state.tasks_of_instance(&service.cluster, instance.id).for_each(|task| index.apply_task(task));
+    }
+    if index.is_empty() {
+        return vec![Reason::new("PLACEMENT", "no container instance is in the cluster")];
+    }
+    let placed = index.place(&template.place_request(&[berth_model::ids::TaskId(0)], 0));
+    if placed.refusals.is_empty() {
+        return vec![Reason::new("STARTS", format!("{} about to be started", count(start as usize, "task")))];
+    }
+    let mut by_rule: BTreeMap<&'static str, Vec<&Refusal>> = BTreeMap::new();
+    for refusal in &placed.refusals {
+        by_rule.entry(refusal.rule.reason()).or_default().push(refusal);
+    }
+    let mut rules: Vec<_> = by_rule.into_iter().collect();
+    // Those that came closest to taking it are what a user can do something about.
+    rules.sort_by_key(|(_, refusals)| std::cmp::Reverse(refusals.iter().map(|refusal| refusal.closeness()).max()));
+    let arn = |id: ContainerInstanceId| sight.scope.container_instance(&service.cluster, id);
+    let reason = |(name, refusals): (&'static str, Vec<&Refusal>)| Reason {
+        rule: Some(name),
+        ..Reason::new("PLACEMENT", refused(&refusals)).about(refusals.iter().map(|refusal| arn(refusal.instance)))
+    };
+    rules.into_iter().map(reason).collect()
+}
+
+/// What instances say that refuse by the same rule.
+fn refused(refusals: &[&Refusal]) -> String {
+    let instances = count(refusals.len(), "container instance");
+    let most = |free: &dyn Fn(&Rule) -> Option<u32>| refusals.iter().filter_map(|r| Some((free(&r.rule)?, r.instance))).max();
+    let text = match &refusals[0].rule {
+        Rule::Cpu { wanted, .. } => {
+            let most = most(&|rule| if let Rule::Cpu { free, .. } = rule { Some(*free) } else { None });
+            most.map(|(free, on)| format!("too little CPU: a task needs {wanted} units, most free are {free} on {on}"))
+        }
+        Rule::Memory { wanted, .. } => {
+            let most = most(&|rule| if let Rule::Memory { free, .. } = rule { Some(*free) } else { None });
+            most.map(|(free, on)| format!("too little memory: a task needs {wanted} MiB, most free are {free} on {on}"))
+        }
+        rule => Some(rule.in_words()),
+    };
+    format!("{instances}: {}", text.unwrap_or_default())
+}
+
+fn starting(sight: &Sight<'_>, live: &[&Task]) -> Vec<Reason> {
+    let starting = live.iter().filter(|task| task.started_at.is_none());
+    let told = starting.take(MOST_STARTING).flat_map(|task| {
+        let reasons = task::reasons(sight, task);
+        reasons.into_iter().map(|reason| Reason { text: format!("task {}: {}", task.id, reason.text), ..reason })
+    });
+    told.collect()
+}
+
+/// Tasks that ended by themselves, by how: the latest kind first, the latest task of each last.
+fn failures<'a>(tasks: &[&'a Task]) -> Vec<(String, Vec<&'a Task>)> {
+    let mut by_text: BTreeMap<String, Vec<&Task>> = BTreeMap::new();
+    let by_itself = |task: &&&Task| matches!(task.stop_code, Some(StopCode::TaskFailedToStart | StopCode::EssentialContainerExited));
+    for task in tasks.iter().filter(|task| task.is_stopped()).filter(by_itself) {
+        let ends: Vec<_> = task.containers.iter().filter_map(ending).collect();
+        let reason = task.stopped_reason.as_deref().unwrap_or("no reason is known");
+        let text = if ends.is_empty() { reason.to_owned() } else { format!("{reason}: {}", ends.join("; ")) };
+        by_text.entry(text).or_default().push(task);
+    }
+    let mut found: Vec<_> = by_text.into_iter().collect();
+    found.iter_mut().for_each(|(_, tasks)| tasks.sort_by_key(|task| task.stopped_at));
+    found.sort_by_key(|(_, tasks)| std::cmp::Reverse(tasks.last().and_then(|task| task.stopped_at)));
+    found
+}
+
+fn failure(sight: &Sight<'_>, text: &str, tasks: &[&Task]) -> Reason {
+    let last = tasks.last().and_then(|task| task.stopped_at).map_or_else(String::new, |at| format!(", the last {}", sight.ago(at)));
+    Reason::new("FAILED", format!("{} ended by themselves{last}: {text}", count(tasks.len(), "task")))
+        .about(tasks.iter().rev().map(|task| sight.task_arn(task)))
+}
