@@ -1,5 +1,7 @@
 """Capacity providers: both kinds and the built-in ones, clusters' providers and default strategies, and tasks that follow a strategy."""
 
+import json
+
 import pytest
 
 from berth import unique, until
@@ -454,6 +456,20 @@ def test_a_service_keeps_its_strategy_and_holds_its_providers(ecs, cluster, agen
     until_steady(ecs, cluster, "web")
     until("no task to use a provider", lambda: not any("capacityProviderName" in describe(ecs, cluster, arn) for arn in tasks_of(ecs, cluster)))
     until("the providers to be free", lambda: free_of_providers(ecs, cluster))
+
+
+def test_why_names_the_empty_provider(server, ecs, cluster, agents):
+    full, empty, name = group(ecs), group(ecs), unique("s")
+    associate(ecs, cluster, full, empty)
+    small, _ = member(agents, cluster, full, cpu=15), agents(cluster)
+    ecs.create_service(
+        cluster=cluster, serviceName=name, taskDefinition=register(ecs), desiredCount=4, capacityProviderStrategy=[item(full, 1), item(empty, 1)]
+    )
+    until("what fits to run", lambda: service(ecs, cluster, name)["runningCount"] == 1)
+    reasons = json.loads(server.run("why", name, "--output", "json").stdout)["reasons"]
+    found = {reason.get("rule"): reason for reason in reasons if reason["code"] == "PLACEMENT"}
+    assert set(found) == {"EMPTY CAPACITY PROVIDER", "RESOURCE:CPU"}
+    assert empty in found["EMPTY CAPACITY PROVIDER"]["text"] and found["RESOURCE:CPU"]["arns"] == [small.arn]
 
 
 def free_of_providers(ecs, cluster):

@@ -137,7 +137,7 @@ fn most_at_once(max_changes: usize) -> usize {
 }
 
 /// How many tasks of the PRIMARY deployment each item of its strategy has: those that run or are on their way.
-fn by_provider(state: &State, service: &Service, strategy: &[StrategyItem]) -> Vec<u32> {
+pub(crate) fn by_provider(state: &State, service: &Service, strategy: &[StrategyItem]) -> Vec<u32> {
     let mut counts = vec![0; strategy.len()];
     if !strategy.is_empty() {
         let primary = service.primary().id;
