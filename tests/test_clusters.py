@@ -175,9 +175,9 @@ def test_an_unknown_cluster_is_cluster_not_found_in_every_action(ecs, action, me
         getattr(ecs, action)(cluster="none-such", **members)
 
 
-def test_capacity_providers_are_refused_honestly(ecs):
-    with refused("UnsupportedFeatureException", "capacityProviders"):
-        ecs.create_cluster(clusterName=unique("c"), capacityProviders=["FARGATE"])
+def test_a_cluster_can_have_fargate_as_a_record(ecs):
+    made = ecs.create_cluster(clusterName=unique("c"), capacityProviders=["FARGATE"])["cluster"]
+    assert (made["capacityProviders"], made["attachmentsStatus"]) == (["FARGATE"], "UPDATE_COMPLETE")
 
 
 def test_a_definition_is_not_bound_to_a_cluster(ecs, cluster, agents):

@@ -392,7 +392,7 @@ def test_what_berth_cannot_honour_is_refused_not_ignored(ecs, cluster, agents):
     agents(cluster)
     definition = register(ecs)
     network = {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
-    for member, value in (("networkConfiguration", network), ("platformVersion", "1.4.0"), ("capacityProviderStrategy", [{"capacityProvider": "FARGATE"}])):
+    for member, value in (("networkConfiguration", network), ("platformVersion", "1.4.0")):
         with refused("UnsupportedFeatureException", member):
             ecs.run_task(cluster=cluster, taskDefinition=definition, **{member: value})
     with refused("InvalidParameterException", "launchType"):

@@ -15,38 +15,60 @@ pub struct Arguments {
     check: bool,
 }
 
+const CAPACITY: &str = "strategies act: tasks go to instances whose attribute berth.capacity-provider names the provider; managed scaling, \
+                        protection, draining and Managed Instances are a record only";
+const DAEMONS: &str = "a record only: there are no Managed Instances, so a deployment places nothing and succeeds after its bake time; alarms \
+                       are refused";
+const DAEMON_DEFINITIONS: &str = "a record only: nothing runs it";
+
 /// What is only half there, in words, by operation.
-const NOTES: [(&str, &str); 24] = [
+const NOTES: &[(&str, &str)] = &[
+    ("CreateCapacityProvider", CAPACITY),
+    ("CreateDaemon", DAEMONS),
+    ("CreateService", "REPLICA services with rolling updates; load balancers, registries, FARGATE, circuit breaker, DAEMON are refused"),
+    ("DeleteCapacityProvider", "complete at once"),
+    ("DeleteDaemon", DAEMONS),
+    ("DeleteDaemonTaskDefinition", DAEMON_DEFINITIONS),
+    ("DescribeCapacityProviders", CAPACITY),
+    ("DescribeDaemon", DAEMONS),
+    ("DescribeDaemonDeployments", DAEMONS),
+    ("DescribeDaemonRevisions", DAEMONS),
+    ("DescribeDaemonTaskDefinition", DAEMON_DEFINITIONS),
+    ("ExecuteCommand", "checks everything; no task has a listening agent yet, so it ends with TargetNotConnectedException"),
+    ("ListContainerInstances", "`filter` is refused"),
+    ("ListDaemonDeployments", DAEMONS),
+    ("ListDaemonTaskDefinitions", DAEMON_DEFINITIONS),
+    ("ListDaemons", DAEMONS),
     ("AssociateGatewayWithCluster", "a record: services cannot use the gateway yet, gatewayConnectors are refused"),
-    ("CreateCluster", "capacityProviders are refused"),
     (
         "CreateExpressGatewayService",
         "a record with its task definition: checked, named, listed, tagged; no tasks, load balancer, certificate or scaling yet, so there are no ingressPaths and no currentDeployment",
     ),
     ("CreateGateway", "a record: load balancers come with the first connector, and gatewayConnectors are refused"),
-    (
-        "CreateService",
-        "REPLICA services with rolling updates; load balancers, registries, capacity providers, circuit breaker, DAEMON are refused",
-    ),
     ("DeleteExpressGatewayService", "DRAINING, then INACTIVE: there are no tasks to wait for"),
     ("DescribeGatewayResources", "no load balancer is made yet: always empty"),
     ("DescribeGatewayRoute", "no service has a connector yet: ResourceNotFoundException"),
     ("DescribeServices", "Express services are shown with no tasks running"),
     ("DisassociateGatewayFromCluster", "there are no routes to wait for"),
-    ("ExecuteCommand", "checks everything; no task has a listening agent yet, so it ends with TargetNotConnectedException"),
-    ("ListContainerInstances", "`filter` is refused"),
     ("ListGatewayRoutes", "no service has a connector yet: always empty"),
     ("ListServicesByNamespace", "there are no namespaces yet: NamespaceNotFoundException"),
+    (
+        "PutClusterCapacityProviders",
+        "the default strategy acts; FARGATE and FARGATE_SPOT can be a cluster's, but no task starts on them; no scaling policy is made",
+    ),
+    ("RegisterDaemonTaskDefinition", DAEMON_DEFINITIONS),
     ("RegisterTaskDefinition", "memberOf constraints are refused; what no agent announces is a missing attribute at placement"),
     (
         "RunTask",
-        "launch types EC2 and EXTERNAL; networkConfiguration, volumeConfigurations, capacityProviderStrategy, memberOf are refused",
+        "launch types EC2 and EXTERNAL, capacity providers but FARGATE; networkConfiguration, volumeConfigurations, memberOf are refused",
     ),
     ("StartTask", "networkConfiguration and volumeConfigurations are refused"),
     ("SubmitAttachmentStateChanges", "acknowledged; no task has attachments yet"),
     ("SubmitContainerStateChange", "acknowledged; agents of today report containers inside SubmitTaskStateChange"),
+    ("UpdateCapacityProvider", CAPACITY),
     ("UpdateCluster", "serviceConnectDefaults names a namespace, of which there are none yet"),
     ("UpdateContainerAgent", "Berth's agent is its server's program: NoUpdateAvailableException"),
+    ("UpdateDaemon", DAEMONS),
     ("UpdateExpressGatewayService", "a new revision replaces the last one at once: there are no tasks to deploy"),
     ("UpdateGateway", "a record: UPDATE_IN_PROGRESS, then UPDATE_COMPLETE; no load balancer is there to be changed"),
     ("UpdateService", "as CreateService"),

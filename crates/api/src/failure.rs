@@ -122,6 +122,10 @@ impl From<LaunchError> for Failure {
             LaunchError::DefinitionInactive => Self::client("TaskDefinition is inactive"),
             LaunchError::NoInstances => Self::invalid(error.to_string()),
             LaunchError::Overloaded => throttled(),
+            LaunchError::NotAssociated(_) => Self::invalid(
+                "The specified capacity provider strategy cannot contain a capacity provider that is not associated with the cluster. \
+                 Associate the capacity provider with the cluster and try again.",
+            ),
             LaunchError::TokenReused(tasks) => {
                 Self::modelled(ErrorCode::Conflict, "The request ID was used for a request with different parameters.")
                     .with("resourceIds", tasks.iter().map(ToString::to_string).collect::<Vec<_>>().into())

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use berth_model::ids::{ClusterName, ContainerId, ContainerInstanceId, TaskId};
+use berth_model::capacity_provider::StrategyItem;
+use berth_model::ids::{CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::tags::Tags;
 use berth_model::task::{
@@ -13,6 +14,17 @@ use berth_scheduler::placement::{Constraint, PlaceRequest, Strategy};
 use berth_shapes::ecs;
 
 use crate::environment::Environment;
+
+/// Where a task was placed.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The container instance.
+    pub instance: ContainerInstanceId,
+    /// Its availability zone.
+    pub zone: Option<Arc<str>>,
+    /// The capacity provider that a strategy gave the task to.
+    pub capacity_provider: Option<CapacityProviderName>,
+}
 
 /// What tasks are made of: everything but their ids and places.
 #[derive(Debug, Clone)]
@@ -31,6 +43,8 @@ pub struct TaskTemplate {
     pub service: Option<ServiceMembership>,
     /// Their launch type.
     pub launch_type: LaunchType,
+    /// The capacity providers that they are spread over; empty with a launch type.
+    pub capacity_provider_strategy: Vec<StrategyItem>,
     /// Overrides.
     pub overrides: Option<Box<ecs::TaskOverride>>,
     /// Tags.
@@ -55,14 +69,16 @@ impl TaskTemplate {
             attributes: &self.definition.needs.attributes,
             group: &self.group,
             constraints: &self.constraints,
+            capacity_provider: None,
             strategies: &self.strategies,
             seed,
         }
     }
 
-    /// The record of a task that was placed.
+    /// The record of a task that was placed, on an instance of a capacity provider if a strategy said so.
     #[must_use]
-    pub fn task(&self, id: TaskId, instance: ContainerInstanceId, zone: Option<Arc<str>>, environment: &Environment) -> Task {
+    pub fn task(&self, id: TaskId, place: Place, environment: &Environment) -> Task {
+        let Place { instance, zone, capacity_provider } = place;
         let containers = self.definition.document.container_definitions.iter().flatten().map(|container| Container {
             id: ContainerId(environment.entropy.bits()),
             name: container.name.as_deref().unwrap_or_default().into(),
@@ -104,6 +120,7 @@ impl TaskTemplate {
             stop_code: None,
             stopped_reason: None,
             protected_until: None,
+            capacity_provider,
         }
     }
 }

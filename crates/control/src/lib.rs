@@ -38,7 +38,7 @@ use tracing::Instrument;
 
 pub use environment::{Clock, Entropy, Environment};
 pub use ingress::settled;
-pub use launch::TaskTemplate;
+pub use launch::{Place, TaskTemplate};
 pub use meter::Meter;
 pub use payload::render as render_payload;
 pub use placing::{LaunchError, Launched, Refused, Where};

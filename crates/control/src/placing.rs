@@ -4,15 +4,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use berth_model::ids::{ContainerInstanceId, TaskId};
+use berth_model::ids::{CapacityProviderName, ContainerInstanceId, TaskId};
 use berth_model::record::{Key, Record};
 use berth_model::task::Task;
 use berth_model::time::UnixMillis;
+use berth_scheduler::capacity;
 use berth_scheduler::placement::{Index, Refusal};
 use berth_store::{CommitError, State, Transaction};
 
 use crate::environment::Environment;
-use crate::launch::{TaskTemplate, task_ids};
+use crate::launch::{Place, TaskTemplate, task_ids};
 
 /// How tasks are to be placed.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub enum Refused {
     ByRule(Refusal),
     /// There is no such container instance.
     Missing(ContainerInstanceId),
+    /// The capacity provider has no container instance.
+    EmptyProvider(CapacityProviderName),
 }
 
 impl Refused {
@@ -37,7 +40,7 @@ impl Refused {
     pub(crate) const fn rule(&self) -> Option<&Refusal> {
         match self {
             Self::ByRule(refusal) => Some(refusal),
-            Self::Missing(_) => None,
+            Self::Missing(_) | Self::EmptyProvider(_) => None,
         }
     }
 }
@@ -70,6 +73,9 @@ pub enum LaunchError {
     /// No container instance is registered in the cluster.
     #[error("No Container Instances were found in your cluster.")]
     NoInstances,
+    /// A capacity provider of the strategy is no longer the cluster's.
+    #[error("the cluster does not have the capacity provider {0}")]
+    NotAssociated(CapacityProviderName),
     /// The `clientToken` was used for something else; these are its tasks.
     #[error("the client token was used with other parameters")]
     TokenReused(Vec<TaskId>),
@@ -112,31 +118,34 @@ pub(crate) fn prepare(
         return Ok(Launched { tasks: tasks.iter().map(|task| Arc::clone(&task.value)).collect(), refused: Vec::new() });
     }
     expect_active(state, transaction, template)?;
+    expect_associated(state, template)?;
     let mut launched = Launched::default();
-    let mut put = |id: TaskId, instance: ContainerInstanceId| {
+    let mut put = |id: TaskId, instance: ContainerInstanceId, capacity_provider: Option<CapacityProviderName>| {
         let zone = state.instance(instance).and_then(|i| i.availability_zone().map(Arc::from));
-        let task = Arc::new(template.task(id, instance, zone, environment));
+        let task = Arc::new(template.task(id, Place { instance, zone, capacity_provider }, environment));
         transaction.put(Record::Task(Arc::clone(&task)));
         launched.tasks.push(task);
     };
     match place {
         Where::Anywhere(count) => {
-            if index.is_empty() {
+            if index.is_empty() && template.capacity_provider_strategy.is_empty() {
                 return Err(LaunchError::NoInstances);
             }
             let ids = task_ids(*count, environment);
-            let placement = index.place(&template.place_request(&ids, environment.bits64()));
-            for (id, instance) in placement.placed {
-                put(id, instance);
+            let request = template.place_request(&ids, environment.bits64());
+            let placement = capacity::place(index, &request, &template.capacity_provider_strategy, &[]);
+            for (id, instance, provider) in placement.placed {
+                put(id, instance, provider);
             }
-            launched.refused = placement.refusals.into_iter().map(Refused::ByRule).collect();
+            let by_rule = placement.refusals.into_iter().map(Refused::ByRule);
+            launched.refused = by_rule.chain(placement.empty.into_iter().map(Refused::EmptyProvider)).collect();
         }
         Where::On(instances) => {
             let mut refused = Vec::new();
             for instance in instances {
                 let ids = task_ids(1, environment);
                 match index.place_on(*instance, &template.place_request(&ids, 0)) {
-                    Ok(()) => put(ids[0], *instance),
+                    Ok(()) => put(ids[0], *instance, None),
                     Err(Some(rule)) => refused.push(Refused::ByRule(Refusal { instance: *instance, rule })),
                     Err(None) => refused.push(Refused::Missing(*instance)),
                 }
@@ -164,6 +173,16 @@ pub(crate) fn expect_active(state: &State, transaction: &mut Transaction, templa
     }
     transaction.expect(Key::TaskDefinition(definition.id.clone()), definition.modified);
     Ok(())
+}
+
+/// The cluster, on which [`expect_active`] has its condition, still has the strategy's capacity providers.
+fn expect_associated(state: &State, template: &TaskTemplate) -> Result<(), LaunchError> {
+    let cluster = state.cluster(&template.cluster).ok_or(LaunchError::ClusterInactive)?;
+    let has = |name: &CapacityProviderName| cluster.capacity_providers.iter().any(|own| own == name.as_str());
+    match template.capacity_provider_strategy.iter().find(|item| !has(&item.provider)) {
+        Some(item) => Err(LaunchError::NotAssociated(item.provider.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Conditions on every instance that tasks go to: unchanged since the state that placement saw; and counts their versions up.

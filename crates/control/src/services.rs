@@ -3,18 +3,20 @@
 
 use std::sync::Arc;
 
+use berth_model::capacity_provider::StrategyItem;
 use berth_model::ids::{ServiceName, uuid};
 use berth_model::lifecycle;
 use berth_model::record::{Key, Record};
 use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
-use berth_model::task::{ServiceMembership, Task};
+use berth_model::task::{DesiredStatus, ServiceMembership, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::time::UnixMillis;
-use berth_scheduler::placement::{Constraint, Placement, SpreadField, Strategy};
+use berth_scheduler::capacity::{self, CapacityPlacement};
+use berth_scheduler::placement::{Constraint, SpreadField, Strategy};
 use berth_scheduler::service::{AbsenceRules, ServicePlan, ServiceView, TaskView, plan};
 use berth_store::{CommitError, Entry, State, Transaction};
 
-use crate::launch::{TaskTemplate, task_ids};
+use crate::launch::{Place, TaskTemplate, task_ids};
 use crate::meter::Wanted;
 use crate::owner::Owner;
 use crate::placing::{expect_active, expect_instances};
@@ -68,14 +70,16 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
         let most = most_at_once(owner.store.max_changes());
         steps.stop.truncate(most);
         steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
-        let mut placement = Placement::default();
+        let mut placement = CapacityPlacement::default();
         let template = template(&state, service);
         if steps.start > 0
             && let Some(template) = &template
             && expect_active(&state, &mut transaction, template).is_ok()
         {
             let ids = task_ids(steps.start, &owner.environment);
-            placement = owner.index.place(&template.place_request(&ids, owner.environment.bits64()));
+            let request = template.place_request(&ids, owner.environment.bits64());
+            let strategy = &template.capacity_provider_strategy;
+            placement = capacity::place(&mut owner.index, &request, strategy, &by_provider(&state, service, strategy));
             if placement.placed.is_empty() {
                 owner.waiting_for_room.insert(name.clone());
                 view.blocked = true;
@@ -84,9 +88,10 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                 let retry = now.plus_millis(ROOM_RETRY_MILLIS);
                 steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
             }
-            for (id, instance) in &placement.placed {
+            for (id, instance, provider) in &placement.placed {
                 let zone = state.instance(*instance).and_then(|i| i.availability_zone().map(Arc::from));
-                started.push(Arc::new(template.task(*id, *instance, zone, &owner.environment)));
+                let place = Place { instance: *instance, zone, capacity_provider: provider.clone() };
+                started.push(Arc::new(template.task(*id, place, &owner.environment)));
             }
             expect_instances(&state, &mut transaction, started.iter());
             let homeless = ids.len().saturating_sub(started.len());
@@ -129,6 +134,23 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
 /// and its events. The commit wakes the planner again, and what is left comes next.
 fn most_at_once(max_changes: usize) -> usize {
     max_changes / 4
+}
+
+/// How many tasks of the PRIMARY deployment each item of its strategy has: those that run or are on their way.
+pub(crate) fn by_provider(state: &State, service: &Service, strategy: &[StrategyItem]) -> Vec<u32> {
+    let mut counts = vec![0; strategy.len()];
+    if !strategy.is_empty() {
+        let primary = service.primary().id;
+        for task in state.tasks_of_service(&service.cluster, &service.name) {
+            let counts_now = task.desired_status == DesiredStatus::Running
+                && !task.is_stopped()
+                && task.service.as_ref().is_some_and(|membership| membership.deployment == primary);
+            if let Some(at) = strategy.iter().position(|item| counts_now && Some(&item.provider) == task.capacity_provider.as_ref()) {
+                counts[at] += 1;
+            }
+        }
+    }
+    counts
 }
 
 /// What the planner sees of the service's tasks.
@@ -179,6 +201,7 @@ pub(crate) fn template(state: &State, service: &Entry<Service>) -> Option<TaskTe
         started_by: None,
         service: Some(ServiceMembership { service: service.name.clone(), deployment: primary.id }),
         launch_type: service.launch_type,
+        capacity_provider_strategy: primary.capacity_provider_strategy.clone(),
         overrides: None,
         tags,
         enable_execute_command: settings.enable_execute_command,
@@ -248,7 +271,7 @@ impl Writer<'_> {
     }
 }
 
-fn write_plan(state: &State, writer: &mut Writer<'_>, steps: &ServicePlan, started: &[Arc<Task>], placement: &Placement) {
+fn write_plan(state: &State, writer: &mut Writer<'_>, steps: &ServicePlan, started: &[Arc<Task>], placement: &CapacityPlacement) {
     for task in started {
         writer.transaction.put(Record::Task(Arc::clone(task)));
     }
@@ -276,6 +299,12 @@ fn write_plan(state: &State, writer: &mut Writer<'_>, steps: &ServicePlan, start
             closest.rule.in_words(),
         );
         writer.announce_failure(&text);
+    } else if let Some(provider) = placement.empty.first() {
+        writer.announce_failure(&format!(
+            "was unable to place a task because no container instance met all of its requirements. Reason: No Container Instances \
+             were found in your capacity provider ({provider}). For more information, see the Troubleshooting section of the Amazon \
+             ECS Developer Guide.",
+        ));
     } else if steps.start > 0 && started.is_empty() {
         writer.announce_failure(
             "was unable to place a task because no container instance met all of its requirements. Reason: No Container Instances \

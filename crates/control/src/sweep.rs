@@ -36,6 +36,7 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
     let mut keys: Vec<_> =
         stopped.iter().enumerate().filter(|(number, (at, _))| old_task(*at, *number)).map(|(_, (_, id))| Key::Task(*id)).collect();
     keys.extend(deleted_definitions(state));
+    keys.extend(deleted_capacity(state, now));
     for service in state.services().filter(|service| service.status == ServiceStatus::Inactive) {
         // A service has no time of its end; its last change is one of its tasks' or of its events'.
         let last = state.events_of(&service.cluster, &service.name).next_back().map_or(service.created_at, |event| event.created_at);
@@ -91,6 +92,19 @@ fn deleted_definitions(state: &State) -> Vec<Key> {
     doomed.into_iter().map(Key::TaskDefinition).collect()
 }
 
+/// Capacity providers, daemons and daemon task definitions that were deleted long ago.
+fn deleted_capacity(state: &State, now: UnixMillis) -> Vec<Key> {
+    let is_old = |at: Option<UnixMillis>| at.is_some_and(|at| now.since(at) > KEEP_MILLIS);
+    let providers = state.capacity_providers().filter(|provider| is_old(provider.deleted_at));
+    let daemons = state.daemons().filter(|daemon| is_old(daemon.deleted_at));
+    let definitions = state.daemon_definitions().filter(|definition| is_old(definition.delete_requested_at));
+    providers
+        .map(|provider| Key::CapacityProvider(provider.name.clone()))
+        .chain(daemons.map(|daemon| Key::Daemon(daemon.cluster.clone(), daemon.name.clone())))
+        .chain(definitions.filter(|one| !state.is_run_by_daemon(&one.id)).map(|one| Key::DaemonTaskDefinition(one.id.clone())))
+        .collect()
+}
+
 /// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store, environment: Environment) {
     loop {
@@ -122,9 +136,13 @@ pub(crate) async fn run(store: Store, environment: Environment) {
 
 #[cfg(test)]
 mod tests {
+    use berth_model::capacity_provider::{Capacity, CapacityProvider, CapacityProviderStatus, CapacityProviderUpdateStatus};
     use berth_model::cluster::Cluster;
+    use berth_model::daemon::{Daemon, DaemonDeployment, DaemonRevision, DaemonTaskDefinition};
     use berth_model::express_service::{ExpressRevision, ExpressService};
-    use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+    use berth_model::ids::{
+        ClusterName, ContainerInstanceId, DaemonDeploymentId, DaemonName, DaemonRevisionId, DefinitionId, Family, ServiceName, TaskId,
+    };
     use berth_model::task::{DesiredStatus, LaunchType, Task, TaskStatus};
     use berth_model::task_definition::TaskDefinition;
     use berth_store::backend::Memory;
@@ -179,6 +197,7 @@ mod tests {
             stop_code: None,
             stopped_reason: None,
             protected_until: None,
+            capacity_provider: None,
         }
     }
 
@@ -248,5 +267,74 @@ mod tests {
         transaction.delete(key);
         store.commit(transaction).await.expect("it is taken");
         assert_eq!(at(1_001 + KEEP_MILLIS), [Key::TaskDefinition(revision(1)), Key::Cluster(cluster.clone())]);
+    }
+
+    #[tokio::test]
+    async fn deleted_capacity_goes_after_a_day() {
+        let store = Store::open_inline(Memory).expect("a store in memory");
+        let name = |text: &str| berth_model::ids::CapacityProviderName::parse(text).expect("a name");
+        let provider = |text: &str, deleted_at: Option<i64>| CapacityProvider {
+            name: name(text),
+            status: CapacityProviderStatus::Active,
+            update_status: CapacityProviderUpdateStatus::Created,
+            capacity: Capacity::AutoScalingGroup(Default::default()),
+            tags: Default::default(),
+            created_at: UnixMillis(0),
+            deleted_at: deleted_at.map(UnixMillis),
+        };
+        let daemon_definition = |number: u32, deleted_at: Option<i64>| DaemonTaskDefinition {
+            id: revision(number),
+            registered_at: UnixMillis(0),
+            registered_by: String::new(),
+            delete_requested_at: deleted_at.map(UnixMillis),
+            tags: Default::default(),
+            document: Default::default(),
+        };
+        let run = DaemonRevision {
+            id: DaemonRevisionId(1),
+            created_at: UnixMillis(0),
+            definition: revision(2),
+            images: Vec::new(),
+            capacity_providers: Vec::new(),
+            propagates_tags: false,
+            enable_ecs_managed_tags: false,
+            enable_execute_command: false,
+            critical: true,
+        };
+        let daemon = Daemon {
+            cluster: ClusterName::parse("c").expect("a name"),
+            name: DaemonName::parse("d").expect("a name"),
+            created_at: UnixMillis(0),
+            updated_at: UnixMillis(0),
+            deleted_at: None,
+            tags: Default::default(),
+            client_token: None,
+            deployments: vec![DaemonDeployment {
+                id: DaemonDeploymentId(1),
+                number: 0,
+                created_at: UnixMillis(0),
+                finished_at: UnixMillis(0),
+                stopped_at: None,
+                target: Some(run),
+                source: None,
+                configuration: Default::default(),
+            }],
+        };
+        let mut transaction = Transaction::new();
+        transaction.put(provider("gone", Some(1_000))).put(provider("there", None));
+        transaction.put(daemon_definition(1, Some(1_000))).put(daemon_definition(2, Some(1_000))).put(daemon_definition(3, None));
+        transaction.put(daemon.clone());
+        store.commit(transaction).await.expect("it is taken");
+        let at = |millis: i64| forgettable(&store.state(), UnixMillis(millis));
+        assert_eq!(at(1_000 + KEEP_MILLIS), []);
+        let gone = [Key::CapacityProvider(name("gone")), Key::DaemonTaskDefinition(revision(1))];
+        assert_eq!(at(1_001 + KEEP_MILLIS), gone, "a revision that a daemon runs stays");
+        let mut transaction = Transaction::new();
+        transaction.put(Daemon { deleted_at: Some(UnixMillis(2_000)), ..daemon });
+        store.commit(transaction).await.expect("it is taken");
+        assert!(
+            at(2_001 + KEEP_MILLIS)
+                .contains(&Key::Daemon(ClusterName::parse("c").expect("a name"), DaemonName::parse("d").expect("a name")))
+        );
     }
 }

@@ -5,7 +5,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, Family, GatewayName, ServiceName, TaskId, uuid};
+use crate::ids::{
+    CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DaemonName, DefinitionId, Family, GatewayName, ServiceName,
+    TaskId, uuid,
+};
 
 /// What all ARNs of one Berth begin with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,7 +20,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    fn ecs(&self, resource: impl fmt::Display) -> String {
+    pub(crate) fn ecs(&self, resource: impl fmt::Display) -> String {
         format!("arn:aws:ecs:{}:{}:{resource}", self.region, self.account)
     }
 
@@ -195,12 +198,13 @@ pub enum DefinitionReference {
 /// # Errors
 /// [`ReferenceError`].
 pub fn parse_task_definition(scope: &Scope, text: &str) -> Result<DefinitionReference, ReferenceError> {
+    parse_definition(scope, "task-definition/", text)
+}
+
+/// The same for any kind of definition; `prefix` is its ARNs' resource type with the slash.
+pub(crate) fn parse_definition(scope: &Scope, prefix: &str, text: &str) -> Result<DefinitionReference, ReferenceError> {
     let is_arn = text.starts_with("arn:");
-    let rest = if is_arn {
-        scope.strip(text).and_then(|rest| rest.strip_prefix("task-definition/")).ok_or(ReferenceError::ForeignArn)?
-    } else {
-        text
-    };
+    let rest = if is_arn { scope.strip(text).and_then(|rest| rest.strip_prefix(prefix)).ok_or(ReferenceError::ForeignArn)? } else { text };
     let malformed = || ReferenceError::Malformed(clip(text));
     match rest.split_once(':') {
         None => Ok(DefinitionReference::Latest(Family::parse(rest).ok_or_else(malformed)?)),
@@ -226,6 +230,12 @@ pub enum Resource {
     Task(ClusterName, TaskId),
     /// A task definition's revision.
     TaskDefinition(DefinitionId),
+    /// A capacity provider.
+    CapacityProvider(CapacityProviderName),
+    /// A daemon.
+    Daemon(ClusterName, DaemonName),
+    /// A daemon task definition's revision.
+    DaemonTaskDefinition(DefinitionId),
 }
 
 /// Reads any ARN of a resource that can carry tags.
@@ -247,6 +257,15 @@ pub fn parse_resource(scope: &Scope, arn: &str) -> Result<Resource, ReferenceErr
             DefinitionReference::Latest(_) => Err(ReferenceError::Malformed(clip(arn))),
         };
     }
+    if kind == "capacity-provider" {
+        return crate::capacity_provider::parse(scope, arn).map(Resource::CapacityProvider);
+    }
+    if kind == "daemon-task-definition" {
+        return match crate::daemon::parse_definition(scope, arn)? {
+            DefinitionReference::Exact(definition) => Ok(Resource::DaemonTaskDefinition(definition)),
+            DefinitionReference::Latest(_) => Err(ReferenceError::Malformed(clip(arn))),
+        };
+    }
     let (cluster, id) = id.split_once('/').ok_or_else(|| ReferenceError::Malformed(clip(arn)))?;
     let cluster = ClusterName::parse(cluster).ok_or_else(|| ReferenceError::Malformed(clip(arn)))?;
     match kind {
@@ -257,11 +276,12 @@ pub fn parse_resource(scope: &Scope, arn: &str) -> Result<Resource, ReferenceErr
         "service" => {
             ServiceName::parse(id).map(|name| Resource::Service(cluster, name)).ok_or_else(|| ReferenceError::Malformed(clip(arn)))
         }
+        "daemon" => DaemonName::parse(id).map(|name| Resource::Daemon(cluster, name)).ok_or_else(|| ReferenceError::Malformed(clip(arn))),
         _ => Err(ReferenceError::ForeignArn),
     }
 }
 
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     text.chars().take(256).collect()
 }
 

@@ -44,6 +44,10 @@ pub struct AgentVersion {
     pub docker_version: Option<String>,
 }
 
+/// The attribute whose value is the name of the capacity provider that an instance belongs to. Inside AWS the Auto Scaling group says
+/// that; elsewhere the machine does (`ECS_INSTANCE_ATTRIBUTES`) or its owner (`PutAttributes`).
+pub const CAPACITY_PROVIDER: &str = "berth.capacity-provider";
+
 /// How an agent's connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -110,6 +114,12 @@ impl ContainerInstance {
         self.connection = connection;
         self.agent_connected = true;
         self.away = None;
+    }
+
+    /// The capacity provider it belongs to: the attribute [`CAPACITY_PROVIDER`].
+    #[must_use]
+    pub fn capacity_provider(&self) -> Option<&str> {
+        self.attributes.get(CAPACITY_PROVIDER)?.as_deref()
     }
 
     /// Its availability zone: the attribute `ecs.availability-zone`.

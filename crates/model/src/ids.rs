@@ -81,6 +81,17 @@ hex_id!(
     "container id"
 );
 
+hex_id!(
+    /// A daemon revision's id: the last part of its ARN.
+    DaemonRevisionId,
+    "daemon revision id"
+);
+hex_id!(
+    /// A daemon deployment's id: the last part of its ARN.
+    DaemonDeploymentId,
+    "daemon deployment id"
+);
+
 impl ContainerId {
     /// The form that container ARNs end with: a UUID with dashes.
     #[must_use]
@@ -168,6 +179,14 @@ name!(
 name!(
     /// A gateway's name, unique in an account and region.
     GatewayName
+);
+name!(
+    /// A capacity provider's name, unique in an account and region.
+    CapacityProviderName
+);
+name!(
+    /// A daemon's name, unique in its cluster.
+    DaemonName
 );
 
 /// A revision of a task definition: `family:revision`.

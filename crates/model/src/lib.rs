@@ -8,8 +8,10 @@ mod wire;
 
 pub mod account_setting;
 pub mod arn;
+pub mod capacity_provider;
 pub mod cluster;
 pub mod container_instance;
+pub mod daemon;
 pub mod express_service;
 pub mod fargate;
 pub mod gateway;

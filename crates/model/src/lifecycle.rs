@@ -210,6 +210,7 @@ mod tests {
             stop_code: None,
             stopped_reason: None,
             protected_until: None,
+            capacity_provider: None,
         }
     }
 

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::account_setting::AccountSetting;
+use crate::capacity_provider::CapacityProvider;
 use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
+use crate::daemon::{Daemon, DaemonTaskDefinition};
 use crate::express_service::ExpressService;
 use crate::gateway::Gateway;
-use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, GatewayName, ServiceName, TaskId};
+use crate::ids::{
+    CapacityProviderName, ClusterName, ContainerInstanceId, DaemonName, DefinitionId, Family, GatewayName, ServiceName, TaskId,
+};
 use crate::service::{Service, ServiceEvent};
 use crate::task::Task;
 use crate::task_definition::{FamilyCounter, TaskDefinition};
@@ -33,6 +37,14 @@ pub enum Key {
     ServiceEvent(ClusterName, ServiceName, u64),
     /// A container instance.
     ContainerInstance(ContainerInstanceId),
+    /// A capacity provider.
+    CapacityProvider(CapacityProviderName),
+    /// A daemon.
+    Daemon(ClusterName, DaemonName),
+    /// The counter of a family of daemon task definitions.
+    DaemonFamily(Family),
+    /// A daemon task definition's revision.
+    DaemonTaskDefinition(DefinitionId),
     /// An account setting: its name and its principal's ARN.
     AccountSetting(String, String),
     /// A gateway.
@@ -52,6 +64,10 @@ impl fmt::Display for Key {
             Self::Service(cluster, name) => write!(f, "service/{cluster}/{name}"),
             Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
             Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
+            Self::CapacityProvider(name) => write!(f, "capacity-provider/{name}"),
+            Self::Daemon(cluster, name) => write!(f, "daemon/{cluster}/{name}"),
+            Self::DaemonFamily(family) => write!(f, "daemon-family/{family}"),
+            Self::DaemonTaskDefinition(id) => write!(f, "daemon-task-definition/{id}"),
             Self::AccountSetting(name, principal) => write!(f, "account-setting/{name}/{principal}"),
             Self::Gateway(name) => write!(f, "gateway/{name}"),
             Self::ExpressService(cluster, name) => write!(f, "express-service/{cluster}/{name}"),
@@ -72,9 +88,7 @@ impl FromStr for Key {
         let key = match parts[..] {
             ["cluster", name] => ClusterName::parse(name).map(Self::Cluster),
             ["family", family] => Family::parse(family).map(Self::Family),
-            ["task-definition", id] => id.rsplit_once(':').and_then(|(family, revision)| {
-                Some(Self::TaskDefinition(DefinitionId { family: Family::parse(family)?, revision: revision.parse().ok()? }))
-            }),
+            ["task-definition", id] => definition(id).map(Self::TaskDefinition),
             ["task", id] => id.parse().ok().map(Self::Task),
             ["service", cluster, name] => {
                 ClusterName::parse(cluster).and_then(|cluster| Some(Self::Service(cluster, ServiceName::parse(name)?)))
@@ -82,6 +96,12 @@ impl FromStr for Key {
             ["service-event", cluster, name, number] => ClusterName::parse(cluster)
                 .and_then(|cluster| Some(Self::ServiceEvent(cluster, ServiceName::parse(name)?, number.parse().ok()?))),
             ["container-instance", id] => id.parse().ok().map(Self::ContainerInstance),
+            ["capacity-provider", name] => CapacityProviderName::parse(name).map(Self::CapacityProvider),
+            ["daemon", cluster, name] => {
+                ClusterName::parse(cluster).and_then(|cluster| Some(Self::Daemon(cluster, DaemonName::parse(name)?)))
+            }
+            ["daemon-family", family] => Family::parse(family).map(Self::DaemonFamily),
+            ["daemon-task-definition", id] => definition(id).map(Self::DaemonTaskDefinition),
             // Principals' ARNs hold `/` themselves.
             ["account-setting", name, ref principal @ ..] if !principal.is_empty() => {
                 Some(Self::AccountSetting(name.to_owned(), principal.join("/")))
@@ -94,6 +114,11 @@ impl FromStr for Key {
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
     }
+}
+
+fn definition(id: &str) -> Option<DefinitionId> {
+    let (family, revision) = id.rsplit_once(':')?;
+    Some(DefinitionId { family: Family::parse(family)?, revision: revision.parse().ok()? })
 }
 
 /// A record. Values are shared: readers hold them without copying.
@@ -114,6 +139,14 @@ pub enum Record {
     ServiceEvent(Arc<ServiceEvent>),
     /// A container instance.
     ContainerInstance(Arc<ContainerInstance>),
+    /// A capacity provider.
+    CapacityProvider(Arc<CapacityProvider>),
+    /// A daemon.
+    Daemon(Arc<Daemon>),
+    /// The counter of a family of daemon task definitions.
+    DaemonFamily(Arc<FamilyCounter>),
+    /// A daemon task definition's revision.
+    DaemonTaskDefinition(Arc<DaemonTaskDefinition>),
     /// An account setting.
     AccountSetting(Arc<AccountSetting>),
     /// A gateway.
@@ -134,6 +167,10 @@ impl Record {
             Self::Service(service) => Key::Service(service.cluster.clone(), service.name.clone()),
             Self::ServiceEvent(event) => Key::ServiceEvent(event.cluster.clone(), event.service.clone(), event.number),
             Self::ContainerInstance(instance) => Key::ContainerInstance(instance.id),
+            Self::CapacityProvider(provider) => Key::CapacityProvider(provider.name.clone()),
+            Self::Daemon(daemon) => Key::Daemon(daemon.cluster.clone(), daemon.name.clone()),
+            Self::DaemonFamily(family) => Key::DaemonFamily(family.family.clone()),
+            Self::DaemonTaskDefinition(definition) => Key::DaemonTaskDefinition(definition.id.clone()),
             Self::AccountSetting(setting) => Key::AccountSetting(setting.name.clone(), setting.principal.clone()),
             Self::Gateway(gateway) => Key::Gateway(gateway.name.clone()),
             Self::ExpressService(service) => Key::ExpressService(service.cluster.clone(), service.name.clone()),
@@ -159,6 +196,9 @@ from_noun!(
     Service => Service,
     ServiceEvent => ServiceEvent,
     ContainerInstance => ContainerInstance,
+    CapacityProvider => CapacityProvider,
+    Daemon => Daemon,
+    DaemonTaskDefinition => DaemonTaskDefinition,
     AccountSetting => AccountSetting,
     Gateway => Gateway,
     ExpressService => ExpressService,
@@ -176,7 +216,11 @@ mod tests {
         for key in [
             Key::Cluster(cluster.clone()),
             Key::Family(family.clone()),
+            Key::DaemonFamily(family.clone()),
+            Key::DaemonTaskDefinition(DefinitionId { family: family.clone(), revision: 2 }),
             Key::TaskDefinition(DefinitionId { family, revision: 7 }),
+            Key::CapacityProvider(CapacityProviderName::parse("spare").unwrap()),
+            Key::Daemon(cluster.clone(), DaemonName::parse("logs").unwrap()),
             Key::Task("0123456789abcdef0123456789abcdef".parse().unwrap()),
             Key::Service(cluster.clone(), service.clone()),
             Key::ServiceEvent(cluster.clone(), service.clone(), u64::MAX),

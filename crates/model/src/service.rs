@@ -5,6 +5,7 @@ use std::sync::Arc;
 use berth_shapes::ecs;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity_provider::StrategyItem;
 use crate::ids::{ClusterName, DefinitionId, DeploymentId, ServiceName};
 use crate::tags::Tags;
 use crate::task::LaunchType;
@@ -61,6 +62,9 @@ pub struct Deployment {
     pub rollout_state: RolloutState,
     /// ...in words.
     pub rollout_state_reason: String,
+    /// The capacity providers that its tasks are spread over; empty with a launch type. The PRIMARY one's is the service's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capacity_provider_strategy: Vec<StrategyItem>,
 }
 
 /// `deploymentConfiguration`'s percentages.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use berth_shapes::ecs;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, DeploymentId, ServiceName, TaskId};
+use crate::ids::{CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DefinitionId, DeploymentId, ServiceName, TaskId};
 use crate::needs::Demand;
 use crate::tags::Tags;
 use crate::time::UnixMillis;
@@ -180,6 +180,9 @@ pub struct Task {
     pub service: Option<ServiceMembership>,
     /// Its launch type.
     pub launch_type: LaunchType,
+    /// The capacity provider that a strategy gave it to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_provider: Option<CapacityProviderName>,
     /// Its machine's availability zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability_zone: Option<Arc<str>>,

@@ -2,5 +2,6 @@
 //!
 //! No I/O, no async, no clock, no randomness. The loops of `control` read the view, call, and commit the plan.
 
+pub mod capacity;
 pub mod placement;
 pub mod service;

@@ -1,5 +1,6 @@
 //! The whole state in memory, with the indexes that readers need.
 
+mod capacity;
 mod ingress;
 mod loading;
 
@@ -8,11 +9,15 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use berth_model::account_setting::AccountSetting;
+use berth_model::capacity_provider::CapacityProvider;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
+use berth_model::daemon::{Daemon, DaemonTaskDefinition};
 use berth_model::express_service::ExpressService;
 use berth_model::gateway::Gateway;
-use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, GatewayName, ServiceName, TaskId};
+use berth_model::ids::{
+    CapacityProviderName, ClusterName, ContainerInstanceId, DaemonName, DefinitionId, Family, GatewayName, ServiceName, TaskId,
+};
 use berth_model::record::{Key, Record};
 use berth_model::service::{Service, ServiceEvent};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
@@ -80,6 +85,10 @@ pub struct State {
     services: BTreeMap<(ClusterName, ServiceName), Entry<Service>>,
     events: BTreeMap<(ClusterName, ServiceName, u64), Entry<ServiceEvent>>,
     instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>>,
+    providers: BTreeMap<CapacityProviderName, Entry<CapacityProvider>>,
+    daemons: BTreeMap<(ClusterName, DaemonName), Entry<Daemon>>,
+    daemon_families: BTreeMap<Family, Entry<FamilyCounter>>,
+    daemon_definitions: BTreeMap<DefinitionId, Entry<DaemonTaskDefinition>>,
     account_settings: BTreeMap<(String, String), Entry<AccountSetting>>,
     gateways: BTreeMap<GatewayName, Entry<Gateway>>,
     express_services: BTreeMap<(ClusterName, ServiceName), Entry<ExpressService>>,
@@ -241,6 +250,10 @@ impl State {
             .chain(all(self.tasks.values(), Record::Task))
             .chain(all(self.gateways.values(), Record::Gateway))
             .chain(all(self.express_services.values(), Record::ExpressService))
+            .chain(all(self.providers.values(), Record::CapacityProvider))
+            .chain(all(self.daemons.values(), Record::Daemon))
+            .chain(all(self.daemon_families.values(), Record::DaemonFamily))
+            .chain(all(self.daemon_definitions.values(), Record::DaemonTaskDefinition))
     }
 
     /// The commit that last changed a record; `None` if there is none.
@@ -261,6 +274,10 @@ impl State {
             Key::Service(cluster, name) => of(self.services.get(&(cluster.clone(), name.clone()))),
             Key::ServiceEvent(cluster, name, number) => of(self.events.get(&(cluster.clone(), name.clone(), *number))),
             Key::ContainerInstance(id) => of(self.instances.get(id)),
+            Key::CapacityProvider(name) => of(self.providers.get(name)),
+            Key::Daemon(cluster, name) => of(self.daemons.get(&(cluster.clone(), name.clone()))),
+            Key::DaemonFamily(family) => of(self.daemon_families.get(family)),
+            Key::DaemonTaskDefinition(id) => of(self.daemon_definitions.get(id)),
             Key::AccountSetting(name, principal) => of(self.account_setting(name, principal)),
             Key::Gateway(name) => of(self.gateways.get(name)),
             Key::ExpressService(cluster, name) => of(self.express_service(cluster, name)),
@@ -279,7 +296,7 @@ impl State {
         let settings = self.account_settings.keys().cloned().map(|(name, principal)| Key::AccountSetting(name, principal));
         let gateways = self.gateways.keys().cloned().map(Key::Gateway);
         let express = self.express_services.keys().cloned().map(|(cluster, name)| Key::ExpressService(cluster, name));
-        let instances = instances.chain(settings).chain(gateways).chain(express);
+        let instances = instances.chain(settings).chain(gateways).chain(express).chain(self.capacity_keys());
         clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).collect()
     }
 
@@ -296,6 +313,10 @@ impl State {
             Record::Service(value) => same(self.services.get(&(value.cluster.clone(), value.name.clone())), value),
             Record::ServiceEvent(value) => same(self.events.get(&(value.cluster.clone(), value.service.clone(), value.number)), value),
             Record::ContainerInstance(value) => same(self.instances.get(&value.id), value),
+            Record::CapacityProvider(value) => same(self.providers.get(&value.name), value),
+            Record::Daemon(value) => same(self.daemons.get(&(value.cluster.clone(), value.name.clone())), value),
+            Record::DaemonFamily(value) => same(self.daemon_families.get(&value.family), value),
+            Record::DaemonTaskDefinition(value) => same(self.daemon_definitions.get(&value.id), value),
             Record::AccountSetting(value) => same(self.account_setting(&value.name, &value.principal), value),
             Record::Gateway(value) => same(self.gateways.get(&value.name), value),
             Record::ExpressService(value) => same(self.express_service(&value.cluster, &value.name), value),
@@ -341,6 +362,18 @@ impl State {
                 self.by_cluster.entry(value.cluster.clone()).or_default().instances.insert(value.id);
                 self.instances.insert(value.id, Entry { value, created, modified, version });
             }
+            Record::CapacityProvider(value) => {
+                self.providers.insert(value.name.clone(), Entry { value, created, modified, version });
+            }
+            Record::Daemon(value) => {
+                self.daemons.insert((value.cluster.clone(), value.name.clone()), Entry { value, created, modified, version });
+            }
+            Record::DaemonFamily(value) => {
+                self.daemon_families.insert(value.family.clone(), Entry { value, created, modified, version });
+            }
+            Record::DaemonTaskDefinition(value) => {
+                self.daemon_definitions.insert(value.id.clone(), Entry { value, created, modified, version });
+            }
             Record::AccountSetting(value) => {
                 self.account_settings.insert((value.name.clone(), value.principal.clone()), Entry { value, created, modified, version });
             }
@@ -378,6 +411,10 @@ impl State {
                 set(self.events.get_mut(&(cluster.clone(), name.clone(), *number)), modified, version);
             }
             Key::ContainerInstance(id) => set(self.instances.get_mut(id), modified, version),
+            Key::CapacityProvider(name) => set(self.providers.get_mut(name), modified, version),
+            Key::Daemon(cluster, name) => set(self.daemons.get_mut(&(cluster.clone(), name.clone())), modified, version),
+            Key::DaemonFamily(family) => set(self.daemon_families.get_mut(family), modified, version),
+            Key::DaemonTaskDefinition(id) => set(self.daemon_definitions.get_mut(id), modified, version),
             Key::AccountSetting(name, principal) => {
                 set(self.account_settings.get_mut(&(name.clone(), principal.clone())), modified, version);
             }
@@ -413,6 +450,7 @@ impl State {
                     index.instances.remove(id);
                 }
             }
+            Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => self.delete_capacity(key),
             Key::AccountSetting(name, principal) => {
                 self.account_settings.remove(&(name.clone(), principal.clone()));
             }

@@ -1,12 +1,13 @@
 //! `CreateCluster`: idempotent by name.
 
 use berth_model::cluster::{Cluster, ClusterStatus};
-use berth_model::ids::ClusterName;
+use berth_model::ids::{CapacityProviderName, ClusterName};
 use berth_model::record::Key;
 use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{self, CreateClusterRequest, CreateClusterResponse};
 
-use super::{account_settings, render};
+use super::capacity_providers::association;
+use super::{account_settings, capacity, render};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -15,17 +16,22 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
     let name = ClusterName::parse(name).ok_or_else(|| {
         Failure::invalid("The identifier of a cluster may hold up to 255 letters (uppercase and lowercase), numbers, underscores, and hyphens: clusterName")
     })?;
-    if request.capacity_providers.as_ref().is_some_and(|list| !list.is_empty())
-        || request.default_capacity_provider_strategy.as_ref().is_some_and(|list| !list.is_empty())
-    {
-        return Err(Failure::unsupported("Berth does not serve capacity providers yet: capacityProviders"));
-    }
+    let strategy = capacity::parse(api, request.default_capacity_provider_strategy.as_deref().unwrap_or_default())?;
     let tags = parse_tags(request.tags.as_deref())?;
     let settings = request.settings.unwrap_or_default();
     api.change(|state, transaction| {
         let known = state.cluster(&name).filter(|cluster| cluster.status == ClusterStatus::Active);
         if let Some(known) = known {
-            return Ok(answer(render::cluster(state, api.scope(), known, &["TAGS", "SETTINGS", "CONFIGURATIONS"])));
+            return Ok(answer(render::cluster(state, api.scope(), known, &["ATTACHMENTS", "TAGS", "SETTINGS", "CONFIGURATIONS"])));
+        }
+        let providers = association(api, state, &name, request.capacity_providers.as_deref().unwrap_or_default())?;
+        capacity::check(state, &providers, &strategy)?;
+        // A provider that is deleted at this moment must not become the cluster's.
+        for provider in providers.iter().filter_map(|own| CapacityProviderName::parse(own)) {
+            if let Some(known) = state.capacity_provider(&provider) {
+                transaction.expect(Key::CapacityProvider(provider.clone()), known.modified);
+                transaction.touch(Key::CapacityProvider(provider));
+            }
         }
         let mut settings = settings.clone();
         if settings.is_empty() {
@@ -42,8 +48,8 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
             settings,
             configuration: request.configuration.clone(),
             service_connect_defaults: None,
-            capacity_providers: Vec::new(),
-            default_capacity_provider_strategy: Vec::new(),
+            capacity_providers: providers,
+            default_capacity_provider_strategy: capacity::render(&strategy),
             gateways: Vec::new(),
         };
         let key = Key::Cluster(name.clone());
@@ -51,7 +57,7 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
             Some(inactive) => transaction.expect(key, inactive.modified),
             None => transaction.expect_absent(key),
         };
-        let shown = render::cluster(state, api.scope(), &cluster, &["TAGS", "SETTINGS", "CONFIGURATIONS"]);
+        let shown = render::cluster(state, api.scope(), &cluster, &["ATTACHMENTS", "TAGS", "SETTINGS", "CONFIGURATIONS"]);
         transaction.put(cluster);
         Ok(answer(shown))
     })

@@ -7,7 +7,7 @@ use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 
 use super::service_settings::{deployment_configuration, desired_count, filled, placement, refuse_unserved};
-use super::{definitions, express_services, render, run_task};
+use super::{capacity, definitions, express_services, render};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -24,7 +24,6 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
         return Err(Failure::invalid("desiredCount must be specified for a service with the REPLICA scheduling strategy."));
     };
     let desired_count = desired_count(desired)?;
-    let launch_type = run_task::parse_launch_type(request.launch_type.as_ref())?;
     let definition = definitions::usable(api, &api.store.state(), request.task_definition.as_deref())?;
     let tags = parse_tags(request.tags.as_deref())?;
     let (deployment_configuration, percentages) = deployment_configuration(request.deployment_configuration, &Default::default())?;
@@ -71,7 +70,13 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             }
         }
         express_services::clear_name(state, transaction, &cluster, &name)?;
+        let (launch_type, strategy) =
+            capacity::chosen(api, state, &holder.value, request.launch_type.as_ref(), request.capacity_provider_strategy.as_deref())?;
         expect_cluster(transaction, holder);
+        if !strategy.is_empty() {
+            // A change of the cluster's providers at this moment sees the service, or this sees the change.
+            transaction.touch(Key::Cluster(cluster.clone()));
+        }
         let now = api.now();
         let service = Service {
             name: name.clone(),
@@ -88,6 +93,7 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
                 updated_at: now,
                 rollout_state: RolloutState::InProgress,
                 rollout_state_reason: format!("ECS deployment {deployment} in progress."),
+                capacity_provider_strategy: strategy,
             }],
             settings: settings.clone(),
             tags: tags.clone(),
@@ -118,7 +124,6 @@ fn check_served(request: &CreateServiceRequest) -> Result<(), Failure> {
     refuse_unserved(&[
         ("loadBalancers", filled(request.load_balancers.as_ref())),
         ("serviceRegistries", filled(request.service_registries.as_ref())),
-        ("capacityProviderStrategy", filled(request.capacity_provider_strategy.as_ref())),
         ("networkConfiguration", request.network_configuration.is_some()),
         ("serviceConnectConfiguration", request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled == Some(true))),
         ("volumeConfigurations", filled(request.volume_configurations.as_ref())),

@@ -29,8 +29,21 @@ pub(crate) async fn run(api: &Api, request: DeleteClusterRequest) -> Result<Dele
         if tasks.filter_map(|id| state.task(*id)).any(|task| !task.is_stopped()) {
             return Err(Failure::modelled(ErrorCode::ClusterContainsTasks, "The Cluster cannot be deleted while Tasks are active."));
         }
+        // Those of Auto Scaling groups and FARGATE only leave the cluster.
+        if state.capacity_providers().any(|provider| provider.is_active() && provider.cluster() == Some(&name)) {
+            return Err(Failure::modelled(
+                ErrorCode::ClusterContainsCapacityProvider,
+                "The Cluster cannot be deleted while Capacity Providers are active.",
+            ));
+        }
         // Its associations with gateways end with it: no service is left to use one.
-        let inactive = Cluster { status: ClusterStatus::Inactive, gateways: Vec::new(), ..(*cluster.value).clone() };
+        let inactive = Cluster {
+            status: ClusterStatus::Inactive,
+            gateways: Vec::new(),
+            capacity_providers: Vec::new(),
+            default_capacity_provider_strategy: Vec::new(),
+            ..(*cluster.value).clone()
+        };
         // Whatever places tasks, registers instances or makes services in the cluster is conditional on the cluster too.
         transaction.expect(Key::Cluster(name.clone()), cluster.modified);
         let shown = render::cluster(state, api.scope(), &inactive, &[]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use berth_model::arn::{parse_container_instance, parse_service};
-use berth_model::ids::{Family, TaskId};
+use berth_model::ids::{DaemonName, Family, TaskId};
 use berth_model::task::DesiredStatus;
 use berth_shapes::ecs::{ListTasksRequest, ListTasksResponse};
 
@@ -21,12 +21,13 @@ pub(crate) async fn run(api: &Api, request: ListTasksRequest) -> Result<ListTask
         "PENDING" => None,
         word => Some(DesiredStatus::parse(word).ok_or_else(|| Failure::invalid(format!("Invalid desiredStatus: {word}")))?),
     };
-    let filters = [request.container_instance.is_some(), request.family.is_some(), request.service_name.is_some()];
+    let filters =
+        [request.container_instance.is_some(), request.family.is_some(), request.service_name.is_some(), request.daemon_name.is_some()];
     if request.started_by.is_some() && filters.contains(&true) {
         return Err(Failure::invalid("startedBy cannot be combined with other filters."));
     }
-    if request.daemon_name.is_some() {
-        return Err(Failure::unsupported("Berth does not serve daemons yet: daemonName"));
+    if request.daemon_name.as_deref().is_some_and(|name| DaemonName::parse(name).is_none()) {
+        return Err(Failure::invalid("Invalid identifier: daemonName"));
     }
     let state = api.store.state();
     active(&state, &cluster)?;
@@ -44,7 +45,8 @@ pub(crate) async fn run(api: &Api, request: ListTasksRequest) -> Result<ListTask
             Some(name)
         }
     };
-    let Some(index) = state.index(&cluster) else {
+    // Daemons have no tasks: there are no Managed Instances for them to run on.
+    let Some(index) = state.index(&cluster).filter(|_| request.daemon_name.is_none()) else {
         return Ok(ListTasksResponse { task_arns: Some(Vec::new()), next_token: None });
     };
     let nothing = BTreeSet::new();

@@ -14,9 +14,9 @@ use crate::context::Api;
 use crate::failure::Failure;
 
 /// Largest document, as JSON. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>
-const MAX_DOCUMENT: usize = 64 * 1024;
+pub(crate) const MAX_DOCUMENT: usize = 64 * 1024;
 /// Most containers of a task.
-const MAX_CONTAINERS: usize = 10;
+pub(crate) const MAX_CONTAINERS: usize = 10;
 /// Docker's smallest memory limit, in MiB.
 const MIN_MEMORY: i32 = 6;
 /// Most placement constraints.
@@ -171,7 +171,7 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
 }
 
 /// Task-level sizes are kept as integer texts, whatever notation they came in.
-fn task_size(member: &str, text: Option<&str>, parse: fn(&str) -> Option<u32>) -> Result<Option<String>, Failure> {
+pub(crate) fn task_size(member: &str, text: Option<&str>, parse: fn(&str) -> Option<u32>) -> Result<Option<String>, Failure> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     match parse(text).filter(|size| *size > 0) {
         Some(size) => Ok(Some(size.to_string())),
@@ -181,7 +181,7 @@ fn task_size(member: &str, text: Option<&str>, parse: fn(&str) -> Option<u32>) -
     }
 }
 
-fn check_container(container: &ecs::ContainerDefinition, has_task_memory: bool) -> Result<(), Failure> {
+pub(crate) fn check_container(container: &ecs::ContainerDefinition, has_task_memory: bool) -> Result<(), Failure> {
     let name = container.name.as_deref().unwrap_or_default();
     if name.is_empty() {
         return Err(Failure::client("Container.name should not be null or empty."));
@@ -279,7 +279,7 @@ fn fill_in(container: &mut ecs::ContainerDefinition, mode: &str) {
 }
 
 /// What containers say of each other, of volumes and of the machine's ports.
-fn check_together(containers: &[ecs::ContainerDefinition], volumes: &[ecs::Volume]) -> Result<(), Failure> {
+pub(crate) fn check_together(containers: &[ecs::ContainerDefinition], volumes: &[ecs::Volume]) -> Result<(), Failure> {
     let mut names = BTreeSet::new();
     for container in containers {
         let name = container.name.as_deref().unwrap_or_default();

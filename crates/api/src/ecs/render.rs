@@ -14,6 +14,8 @@ use berth_model::time::UnixMillis;
 use berth_shapes::ecs;
 use berth_store::{Entry, State};
 
+use super::{capacity, capacity_providers};
+
 /// Counts are `i32` on the wire.
 pub(crate) fn count(number: usize) -> Option<i32> {
     Some(i32::try_from(number).unwrap_or(i32::MAX))
@@ -37,6 +39,7 @@ pub(crate) fn failure(arn: String, reason: &str) -> ecs::Failure {
 pub(crate) fn cluster(state: &State, scope: &Scope, cluster: &Cluster, include: &[&str]) -> ecs::Cluster {
     let index = state.index(&cluster.name);
     let has = |part: &str| include.contains(&part);
+    let has_providers = !cluster.capacity_providers.is_empty();
     let active_instances = state
         .instances_of(&cluster.name)
         .filter(|instance| instance.status != berth_model::container_instance::ContainerInstanceStatus::Inactive)
@@ -59,7 +62,8 @@ pub(crate) fn cluster(state: &State, scope: &Scope, cluster: &Cluster, include: 
         capacity_providers: Some(cluster.capacity_providers.clone()),
         default_capacity_provider_strategy: Some(cluster.default_capacity_provider_strategy.clone()),
         service_connect_defaults: cluster.service_connect_defaults.clone(),
-        ..Default::default()
+        attachments: Some(if has("ATTACHMENTS") { capacity_providers::attachments(state, scope, cluster) } else { Vec::new() }),
+        attachments_status: has_providers.then(|| "UPDATE_COMPLETE".to_owned()).filter(|_| has("ATTACHMENTS")),
     }
 }
 
@@ -113,6 +117,7 @@ pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags:
         attachments: Some(Vec::new()),
         attributes: Some(attribute_list(definition.map(|d| &*d.value))),
         availability_zone: task.availability_zone.as_deref().map(str::to_owned),
+        capacity_provider_name: task.capacity_provider.as_ref().map(ToString::to_string),
         cluster_arn: Some(scope.cluster(&task.cluster)),
         connectivity: connectivity.map(Into::into),
         connectivity_at: task.connected_at.map(UnixMillis::to_wire),
@@ -268,7 +273,8 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         desired_count: Some(number(service.desired_count)),
         running_count: count(running),
         pending_count: count(pending),
-        launch_type: Some(service.launch_type.as_str().into()),
+        launch_type: launch_type(service, service.primary()),
+        capacity_provider_strategy: strategy(service.primary()),
         task_definition: Some(scope.task_definition(&service.primary().definition)),
         deployment_configuration: Some(settings.deployment_configuration.clone()),
         deployments: Some(deployments.collect()),
@@ -291,6 +297,15 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
     }
 }
 
+/// `launchType` is shown where there is no strategy.
+fn launch_type(service: &Service, deployment: &Deployment) -> Option<ecs::LaunchType> {
+    deployment.capacity_provider_strategy.is_empty().then(|| service.launch_type.as_str().into())
+}
+
+fn strategy(deployment: &Deployment) -> Option<Vec<ecs::CapacityProviderStrategyItem>> {
+    (!deployment.capacity_provider_strategy.is_empty()).then(|| capacity::render(&deployment.capacity_provider_strategy))
+}
+
 fn deployment(
     scope: &Scope,
     service: &Service,
@@ -308,7 +323,8 @@ fn deployment(
         failed_tasks: count(failed),
         created_at: Some(deployment.created_at.to_wire()),
         updated_at: Some(deployment.updated_at.to_wire()),
-        launch_type: Some(service.launch_type.as_str().into()),
+        launch_type: launch_type(service, deployment),
+        capacity_provider_strategy: strategy(deployment),
         rollout_state: Some(deployment.rollout_state.as_str().into()),
         rollout_state_reason: Some(deployment.rollout_state_reason.clone()),
         ..Default::default()
@@ -364,6 +380,7 @@ pub(crate) fn container_instance(
                 .collect(),
         ),
         registered_at: Some(instance.registered_at.to_wire()),
+        capacity_provider_name: instance.capacity_provider().map(str::to_owned),
         attachments: Some(Vec::new()),
         tags: Some(if with_tags { render_tags(&instance.tags) } else { Vec::new() }),
         ..Default::default()

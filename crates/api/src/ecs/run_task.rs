@@ -11,8 +11,8 @@ use berth_model::task_definition::TaskDefinition;
 use berth_scheduler::placement::{Constraint, Strategy};
 use berth_shapes::ecs::{self, RunTaskRequest, RunTaskResponse};
 
-use super::{definitions, render};
-use crate::context::Api;
+use super::{capacity, definitions, render};
+use crate::context::{Api, active};
 use crate::failure::Failure;
 
 /// Most tasks of one call.
@@ -37,6 +37,11 @@ pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskRes
     if client_token.as_ref().is_some_and(|token| token.chars().count() > MAX_TOKEN) {
         return Err(Failure::invalid(format!("clientToken can have at most {MAX_TOKEN} characters.")));
     }
+    let (launch_type, capacity_provider_strategy) = {
+        let state = api.store.state();
+        let holder = active(&state, &cluster)?;
+        capacity::chosen(api, &state, &holder.value, request.launch_type.as_ref(), request.capacity_provider_strategy.as_deref())?
+    };
     let mut template = template(
         &cluster,
         definition,
@@ -47,10 +52,11 @@ pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskRes
             tags: request.tags,
             propagate_tags: request.propagate_tags,
             managed_tags: request.enable_ecs_managed_tags == Some(true),
-            launch_type: request.launch_type,
+            launch_type,
             enable_execute_command: request.enable_execute_command == Some(true),
         },
     )?;
+    template.capacity_provider_strategy = capacity_provider_strategy;
     template.client_token = client_token.map(|token| ClientToken { token, request: fingerprint });
     template.constraints = constraints(request.placement_constraints.as_deref())?;
     template.strategies = strategies(request.placement_strategy.as_deref())?;
@@ -63,7 +69,6 @@ pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskRes
 /// Members that Berth cannot honour are refused, never ignored.
 fn refuse_unserved(request: &RunTaskRequest) -> Result<(), Failure> {
     let unserved = [
-        ("capacityProviderStrategy", request.capacity_provider_strategy.as_ref().is_some_and(|list| !list.is_empty())),
         ("volumeConfigurations", request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty())),
         ("networkConfiguration", request.network_configuration.is_some()),
         ("platformVersion", request.platform_version.is_some()),
@@ -82,13 +87,12 @@ pub(crate) struct Wish {
     pub(crate) tags: Option<Vec<ecs::Tag>>,
     pub(crate) propagate_tags: Option<ecs::PropagateTags>,
     pub(crate) managed_tags: bool,
-    pub(crate) launch_type: Option<ecs::LaunchType>,
+    pub(crate) launch_type: LaunchType,
     pub(crate) enable_execute_command: bool,
 }
 
 pub(crate) fn template(cluster: &ClusterName, definition: Arc<TaskDefinition>, wish: Wish) -> Result<TaskTemplate, Failure> {
     let overrides = check_overrides(&definition, wish.overrides)?;
-    let launch_type = parse_launch_type(wish.launch_type.as_ref())?;
     let started_by = wish.started_by.filter(|text| !text.is_empty());
     if started_by.as_ref().is_some_and(|text| text.chars().count() > MAX_STARTED_BY) {
         return Err(Failure::invalid(format!("startedBy can have at most {MAX_STARTED_BY} characters.")));
@@ -121,7 +125,8 @@ pub(crate) fn template(cluster: &ClusterName, definition: Arc<TaskDefinition>, w
         group: group.into(),
         started_by: started_by.map(Into::into),
         service: None,
-        launch_type,
+        launch_type: wish.launch_type,
+        capacity_provider_strategy: Vec::new(),
         overrides: overrides.map(Box::new),
         tags,
         enable_execute_command: wish.enable_execute_command,
@@ -232,6 +237,7 @@ pub(crate) fn answer(api: &Api, cluster: &ClusterName, launched: &Launched) -> (
             reason: Some(refusal.rule.reason().to_owned()),
             detail: None,
         },
+        Refused::EmptyProvider(name) => render::failure(berth_model::capacity_provider::arn(api.scope(), name), "EMPTY CAPACITY PROVIDER"),
         Refused::Missing(id) => render::missing(api.scope().container_instance(cluster, *id)),
     });
     (tasks.collect(), failures.collect())

@@ -2,6 +2,7 @@
 
 use berth_control::Where;
 use berth_model::arn::parse_container_instance;
+use berth_model::task::LaunchType;
 use berth_shapes::ecs::{StartTaskRequest, StartTaskResponse};
 
 use super::run_task::{Wish, answer, template};
@@ -43,7 +44,7 @@ pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<StartTas
             tags: request.tags,
             propagate_tags: request.propagate_tags,
             managed_tags: request.enable_ecs_managed_tags == Some(true),
-            launch_type: None,
+            launch_type: LaunchType::Ec2,
             enable_execute_command: request.enable_execute_command == Some(true),
         },
     )?;

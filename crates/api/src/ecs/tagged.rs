@@ -38,6 +38,11 @@ pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>, not_found: impl 
         Resource::ContainerInstance(cluster, id) => {
             state.instance(*id).filter(|e| e.cluster == *cluster).map(|e| Record::ContainerInstance(e.value.clone()))
         }
+        Resource::CapacityProvider(name) => {
+            state.capacity_provider(name).filter(|e| e.is_active()).map(|e| Record::CapacityProvider(e.value.clone()))
+        }
+        Resource::Daemon(cluster, name) => state.daemon(cluster, name).filter(|e| e.is_active()).map(|e| Record::Daemon(e.value.clone())),
+        Resource::DaemonTaskDefinition(id) => state.daemon_definition(id).map(|e| Record::DaemonTaskDefinition(e.value.clone())),
     };
     let not_found = || match &resource {
         Resource::Cluster(_) => Failure::cluster_not_found(),
@@ -60,7 +65,12 @@ impl Tagged {
             Record::ContainerInstance(noun) => &noun.tags,
             Record::Gateway(noun) => &noun.tags,
             Record::ExpressService(noun) => &noun.tags,
-            Record::Family(_) | Record::ServiceEvent(_) | Record::AccountSetting(_) => unreachable!("no ARN names these"),
+            Record::CapacityProvider(noun) => &noun.tags,
+            Record::Daemon(noun) => &noun.tags,
+            Record::DaemonTaskDefinition(noun) => &noun.tags,
+            Record::Family(_) | Record::DaemonFamily(_) | Record::ServiceEvent(_) | Record::AccountSetting(_) => {
+                unreachable!("no ARN names these")
+            }
         }
     }
 
@@ -77,7 +87,10 @@ impl Tagged {
             Record::ContainerInstance(noun) => berth_model::container_instance::ContainerInstance { tags, ..own(noun) }.into(),
             Record::Gateway(noun) => berth_model::gateway::Gateway { tags, ..own(noun) }.into(),
             Record::ExpressService(noun) => berth_model::express_service::ExpressService { tags, ..own(noun) }.into(),
-            other @ (Record::Family(_) | Record::ServiceEvent(_) | Record::AccountSetting(_)) => other,
+            Record::CapacityProvider(noun) => berth_model::capacity_provider::CapacityProvider { tags, ..own(noun) }.into(),
+            Record::Daemon(noun) => berth_model::daemon::Daemon { tags, ..own(noun) }.into(),
+            Record::DaemonTaskDefinition(noun) => berth_model::daemon::DaemonTaskDefinition { tags, ..own(noun) }.into(),
+            other @ (Record::Family(_) | Record::DaemonFamily(_) | Record::ServiceEvent(_) | Record::AccountSetting(_)) => other,
         }
     }
 }

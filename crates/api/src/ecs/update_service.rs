@@ -7,8 +7,8 @@ use berth_model::service::{Deployment, DeploymentStatus, RolloutState};
 use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
 
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, placement, refuse_unserved};
-use super::{definitions, render};
-use crate::context::Api;
+use super::{capacity, definitions, render};
+use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
 pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<UpdateServiceResponse, Failure> {
@@ -17,7 +17,6 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
     refuse_unserved(&[
         ("loadBalancers", filled(request.load_balancers.as_ref())),
         ("serviceRegistries", filled(request.service_registries.as_ref())),
-        ("capacityProviderStrategy", filled(request.capacity_provider_strategy.as_ref())),
         ("networkConfiguration", request.network_configuration.is_some()),
         ("serviceConnectConfiguration", request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled == Some(true))),
         ("volumeConfigurations", filled(request.volume_configurations.as_ref())),
@@ -54,6 +53,24 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         if let Some(zones) = &request.availability_zone_rebalancing {
             service.settings.availability_zone_rebalancing = Some(zones.as_str().to_owned());
         }
+        let before = &entry.primary().capacity_provider_strategy;
+        let strategy = match request.capacity_provider_strategy.as_deref() {
+            None => before.clone(),
+            Some([]) => Vec::new(),
+            given => {
+                let holder = active(state, &cluster)?;
+                expect_cluster(transaction, holder);
+                // A change of the cluster's providers at this moment sees the service, or this sees the change.
+                transaction.touch(Key::Cluster(cluster.clone()));
+                capacity::chosen(api, state, &holder.value, None, given)?.1
+            }
+        };
+        if strategy != *before && request.force_new_deployment != Some(true) {
+            return Err(Failure::invalid(
+                "When switching from launch type to capacity provider strategy on an existing service, or making a change to a capacity \
+                 provider strategy on a service that is already using one, you must force a new deployment: forceNewDeployment",
+            ));
+        }
         service.desired_count = desired.unwrap_or(service.desired_count);
         let (old, new) = (&entry.settings, &service.settings);
         let is_deployment = request.force_new_deployment == Some(true)
@@ -79,6 +96,7 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
                 updated_at: now,
                 rollout_state: RolloutState::InProgress,
                 rollout_state_reason: format!("ECS deployment {fresh} in progress."),
+                capacity_provider_strategy: strategy,
             };
             service.deployments.insert(0, primary);
             service.announced_failure = None;

@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 use berth_model::ids::ContainerInstanceId;
 use berth_model::service::{RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
+use berth_scheduler::capacity;
 use berth_scheduler::placement::{Index, Refusal, Rule};
 use berth_scheduler::service::{ServicePlan, ServiceView, plan};
 use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
-use crate::services::{template, views};
+use crate::services::{by_provider, template, views};
 
 /// Most starting tasks that are told of one by one.
 const MOST_STARTING: usize = 3;
+/// Most missing tasks that a place is looked for.
+const MOST_TRIED: u32 = 100;
 /// Most kinds of failures that are told of.
 const MOST_FAILURES: usize = 3;
 
@@ -94,11 +97,15 @@ fn placement(sight: &Sight<'_>, service: &Entry<Service>, start: u32) -> Vec<Rea
         index.apply_instance(instance);
         sight.state.tasks_of_instance(&service.cluster, instance.id).for_each(|task| index.apply_task(task));
     }
-    if index.is_empty() {
+    let strategy = &template.capacity_provider_strategy;
+    if index.is_empty() && strategy.is_empty() {
         return vec![Reason::new("PLACEMENT", "no container instance is in the cluster")];
     }
-    let placed = index.place(&template.place_request(&[berth_model::ids::TaskId(0)], 0));
-    if placed.refusals.is_empty() {
+    // Alike without a strategy; with one each may belong to another provider.
+    let tasks = if strategy.is_empty() { 1 } else { start.min(MOST_TRIED) };
+    let ids: Vec<_> = (0..tasks).map(|id| berth_model::ids::TaskId(u128::from(id))).collect();
+    let placed = capacity::place(&mut index, &template.place_request(&ids, 0), strategy, &by_provider(sight.state, service, strategy));
+    if placed.refusals.is_empty() && placed.empty.is_empty() {
         return vec![Reason::new("STARTS", format!("{} about to be started", count(start as usize, "task")))];
     }
     let mut by_rule: BTreeMap<&'static str, Vec<&Refusal>> = BTreeMap::new();
@@ -113,7 +120,11 @@ fn placement(sight: &Sight<'_>, service: &Entry<Service>, start: u32) -> Vec<Rea
         rule: Some(name),
         ..Reason::new("PLACEMENT", refused(&refusals)).about(refusals.iter().map(|refusal| arn(refusal.instance)))
     };
-    rules.into_iter().map(reason).collect()
+    let empty = placed.empty.iter().map(|provider| Reason {
+        rule: Some("EMPTY CAPACITY PROVIDER"),
+        ..Reason::new("PLACEMENT", format!("capacity provider {provider} has no container instance"))
+    });
+    empty.chain(rules.into_iter().map(reason)).collect()
 }
 
 /// What instances say that refuse by the same rule.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus, Resources};
+use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus, Resources};
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::task::{Task, TaskStatus};
@@ -33,6 +33,12 @@ impl Slot {
 
     const fn free_memory(&self) -> u32 {
         self.registered.memory.saturating_sub(self.used_memory)
+    }
+
+    /// It may take such a task at all. One that may not is no candidate: it refuses nothing.
+    fn is_candidate(&self, request: &PlaceRequest<'_>) -> bool {
+        let Some(provider) = request.capacity_provider else { return true };
+        self.attributes.get(CAPACITY_PROVIDER).is_some_and(|name| name.as_deref() == Some(provider))
     }
 
     fn of_group(&self, group: &str) -> u32 {
@@ -144,7 +150,7 @@ impl Index {
         for (number, task) in request.tasks.iter().enumerate() {
             let seed = request.seed.wrapping_add(number as u64);
             let place = self.draw(request, seed).or_else(|| {
-                let fitting: Vec<_> = self.slots.iter().filter(|(_, slot)| refuse(slot, request).is_none()).collect();
+                let fitting: Vec<_> = self.slots.iter().filter(|(_, slot)| fits(slot, request)).collect();
                 choose(fitting, request, seed)
             });
             let Some(instance) = place else {
@@ -166,7 +172,7 @@ impl Index {
         // Seeds of one request's tasks are neighbours: the draws of each must not be those of the next, one later.
         let drawn = (0..DRAWS).map(|draw| mix(mix(seed) ^ draw) % self.order.len() as u64);
         let mut ids = drawn.map(|at| self.order[usize::try_from(at).unwrap_or(0)]);
-        ids.find(|id| self.slots.get(id).is_some_and(|slot| refuse(slot, request).is_none()))
+        ids.find(|id| self.slots.get(id).is_some_and(|slot| fits(slot, request)))
     }
 
     /// Places one task on a given instance (StartTask) and reserves what it takes.
@@ -185,8 +191,13 @@ impl Index {
     }
 
     fn refusals(&self, request: &PlaceRequest<'_>) -> Vec<Refusal> {
-        self.slots.iter().filter_map(|(id, slot)| refuse(slot, request).map(|rule| Refusal { instance: *id, rule })).collect()
+        let candidates = self.slots.iter().filter(|(_, slot)| slot.is_candidate(request));
+        candidates.filter_map(|(id, slot)| refuse(slot, request).map(|rule| Refusal { instance: *id, rule })).collect()
     }
+}
+
+fn fits(slot: &Slot, request: &PlaceRequest<'_>) -> bool {
+    slot.is_candidate(request) && refuse(slot, request).is_none()
 }
 
 /// The first rule by which an instance cannot take a task.
@@ -305,7 +316,16 @@ mod tests {
     ) -> Placement {
         let tasks: Vec<_> = (first..first + count).map(TaskId).collect();
         let attributes = BTreeSet::from(["cap".to_owned()]);
-        index.place(&PlaceRequest { tasks: &tasks, demand, attributes: &attributes, group: "g", constraints, strategies, seed: 7 })
+        index.place(&PlaceRequest {
+            tasks: &tasks,
+            demand,
+            attributes: &attributes,
+            group: "g",
+            constraints,
+            capacity_provider: None,
+            strategies,
+            seed: 7,
+        })
     }
 
     fn on(placement: &Placement) -> Vec<u128> {

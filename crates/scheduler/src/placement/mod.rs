@@ -64,6 +64,8 @@ pub struct PlaceRequest<'a> {
     pub group: &'a str,
     /// Binding conditions.
     pub constraints: &'a [Constraint],
+    /// Only instances of this capacity provider, if there is one.
+    pub capacity_provider: Option<&'a str>,
     /// Preferences, in order; none means random.
     pub strategies: &'a [Strategy],
     /// Randomness for [`Strategy::Random`].

@@ -19,6 +19,7 @@ pub fn deployment(id: u64, status: DeploymentStatus) -> Deployment {
         updated_at: UnixMillis(0),
         rollout_state: RolloutState::InProgress,
         rollout_state_reason: String::new(),
+        capacity_provider_strategy: Vec::new(),
     }
 }
 

@@ -320,9 +320,12 @@ impl Model {
                     self.tasks.insert(task.id, Arc::clone(task));
                     self.book(task)?;
                 }
-                // Nothing of these is promised here.
-                Change::Put(Record::Family(_) | Record::AccountSetting(_) | Record::Gateway(_) | Record::ExpressService(_))
-                | Change::Touch(_) => {}
+                Change::Put(Record::Family(_) | Record::AccountSetting(_)) | Change::Touch(_) => {}
+                // No rule of placement or of services reads them.
+                Change::Put(
+                    Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_),
+                ) => {}
+                Change::Put(Record::Gateway(_) | Record::ExpressService(_)) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }
@@ -351,6 +354,7 @@ impl Model {
             Key::TaskDefinition(id) => drop(self.definitions.remove(id)),
             Key::Cluster(name) => drop(self.clusters.remove(name)),
             Key::Family(_) | Key::ServiceEvent(..) | Key::AccountSetting(..) | Key::Gateway(_) | Key::ExpressService(..) => {}
+            Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => {}
         }
         Ok(())
     }
