@@ -10,6 +10,7 @@ use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
 use crate::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
 use crate::service::{Service, ServiceEvent};
+use crate::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
 use crate::task::Task;
 use crate::task_definition::{FamilyCounter, TaskDefinition};
 
@@ -28,6 +29,10 @@ pub enum Key {
     Service(ClusterName, ServiceName),
     /// A service's event.
     ServiceEvent(ClusterName, ServiceName, u64),
+    /// A service revision.
+    ServiceRevision(ClusterName, ServiceName, ServiceRevisionId),
+    /// A service deployment.
+    ServiceDeployment(ClusterName, ServiceName, ServiceDeploymentId),
     /// A container instance.
     ContainerInstance(ContainerInstanceId),
 }
@@ -42,6 +47,8 @@ impl fmt::Display for Key {
             Self::Task(id) => write!(f, "task/{id}"),
             Self::Service(cluster, name) => write!(f, "service/{cluster}/{name}"),
             Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
+            Self::ServiceRevision(cluster, name, id) => write!(f, "service-revision/{cluster}/{name}/{id}"),
+            Self::ServiceDeployment(cluster, name, id) => write!(f, "service-deployment/{cluster}/{name}/{id}"),
             Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
         }
     }
@@ -69,6 +76,10 @@ impl FromStr for Key {
             }
             ["service-event", cluster, name, number] => ClusterName::parse(cluster)
                 .and_then(|cluster| Some(Self::ServiceEvent(cluster, ServiceName::parse(name)?, number.parse().ok()?))),
+            ["service-revision", cluster, name, id] => ClusterName::parse(cluster)
+                .and_then(|cluster| Some(Self::ServiceRevision(cluster, ServiceName::parse(name)?, id.parse().ok()?))),
+            ["service-deployment", cluster, name, id] => ClusterName::parse(cluster)
+                .and_then(|cluster| Some(Self::ServiceDeployment(cluster, ServiceName::parse(name)?, id.parse().ok()?))),
             ["container-instance", id] => id.parse().ok().map(Self::ContainerInstance),
             _ => None,
         };
@@ -92,6 +103,10 @@ pub enum Record {
     Service(Arc<Service>),
     /// A service's event.
     ServiceEvent(Arc<ServiceEvent>),
+    /// A service revision.
+    ServiceRevision(Arc<ServiceRevision>),
+    /// A service deployment.
+    ServiceDeployment(Arc<ServiceDeployment>),
     /// A container instance.
     ContainerInstance(Arc<ContainerInstance>),
 }
@@ -107,6 +122,8 @@ impl Record {
             Self::Task(task) => Key::Task(task.id),
             Self::Service(service) => Key::Service(service.cluster.clone(), service.name.clone()),
             Self::ServiceEvent(event) => Key::ServiceEvent(event.cluster.clone(), event.service.clone(), event.number),
+            Self::ServiceRevision(revision) => Key::ServiceRevision(revision.cluster.clone(), revision.service.clone(), revision.id),
+            Self::ServiceDeployment(one) => Key::ServiceDeployment(one.cluster.clone(), one.service.clone(), one.id),
             Self::ContainerInstance(instance) => Key::ContainerInstance(instance.id),
         }
     }
@@ -129,6 +146,8 @@ from_noun!(
     Task => Task,
     Service => Service,
     ServiceEvent => ServiceEvent,
+    ServiceRevision => ServiceRevision,
+    ServiceDeployment => ServiceDeployment,
     ContainerInstance => ContainerInstance,
 );
 
@@ -147,7 +166,9 @@ mod tests {
             Key::TaskDefinition(DefinitionId { family, revision: 7 }),
             Key::Task("0123456789abcdef0123456789abcdef".parse().unwrap()),
             Key::Service(cluster.clone(), service.clone()),
-            Key::ServiceEvent(cluster, service, u64::MAX),
+            Key::ServiceEvent(cluster.clone(), service.clone(), u64::MAX),
+            Key::ServiceRevision(cluster.clone(), service.clone(), ServiceRevisionId::from_random(7)),
+            Key::ServiceDeployment(cluster, service, ServiceDeploymentId::from_random(u128::MAX / 3)),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
         ] {
             assert_eq!(key.to_string().parse(), Ok(key));

@@ -6,8 +6,10 @@ use berth_shapes::ecs;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterName, DefinitionId, DeploymentId, ServiceName};
+use crate::service_deployment::{ServiceDeploymentId, ServiceRevisionId};
 use crate::tags::Tags;
 use crate::task::LaunchType;
+use crate::task_set::{TaskSet, TaskSetStatus};
 use crate::time::UnixMillis;
 
 wire_enum!(
@@ -44,6 +46,23 @@ wire_enum!(
     }
 );
 
+wire_enum!(
+    /// Who decides when which tasks of a service run: `deploymentController.type`.
+    DeploymentController {
+        /// Rolling updates by the service itself.
+        Ecs = "ECS",
+        /// Whoever calls the task sets' actions.
+        External = "EXTERNAL",
+    }
+);
+
+impl Default for DeploymentController {
+    /// What a service has whose creation names none.
+    fn default() -> Self {
+        Self::Ecs
+    }
+}
+
 /// One deployment of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -61,6 +80,12 @@ pub struct Deployment {
     pub rollout_state: RolloutState,
     /// ...in words.
     pub rollout_state_reason: String,
+    /// What it brings out; none if it is older than revisions are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<ServiceRevisionId>,
+    /// The service deployment that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_deployment: Option<ServiceDeploymentId>,
 }
 
 /// `deploymentConfiguration`'s percentages.
@@ -101,7 +126,7 @@ pub struct Service {
     pub launch_type: LaunchType,
     /// Percentages of its rolling updates.
     pub percentages: Percentages,
-    /// PRIMARY first, then older ones that still have tasks.
+    /// PRIMARY first, then older ones that still have tasks. None under an EXTERNAL controller.
     pub deployments: Vec<Deployment>,
     /// What the user asked for beyond that, in AWS's shape: placement, deployment configuration, flags. Echoed, and read where it acts.
     pub settings: ServiceSettings,
@@ -119,6 +144,15 @@ pub struct Service {
     pub announced_failure: Option<(Arc<str>, UnixMillis)>,
     /// `clientToken` of its creation.
     pub client_token: Option<String>,
+    /// Who decides what runs.
+    #[serde(default)]
+    pub controller: DeploymentController,
+    /// Its task sets, oldest first; only under an EXTERNAL controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub task_sets: Vec<TaskSet>,
+    /// The last revision that came out whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_revision: Option<ServiceRevisionId>,
 }
 
 /// Members of a service that are echoed, in AWS's shapes.
@@ -145,13 +179,23 @@ pub struct ServiceSettings {
 }
 
 impl Service {
-    /// The deployment that the service is to become.
-    ///
-    /// # Panics
-    /// Never: a service always has a PRIMARY deployment.
+    /// The deployment that the service is to become; `None` only under an EXTERNAL controller.
     #[must_use]
-    pub fn primary(&self) -> &Deployment {
-        self.deployments.iter().find(|d| d.status == DeploymentStatus::Primary).expect("a service has a PRIMARY deployment")
+    pub fn primary(&self) -> Option<&Deployment> {
+        self.deployments.iter().find(|d| d.status == DeploymentStatus::Primary)
+    }
+
+    /// The task set that serves production traffic, if there is one.
+    #[must_use]
+    pub fn primary_task_set(&self) -> Option<&TaskSet> {
+        self.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary)
+    }
+
+    /// What it runs, as far as one definition can say.
+    #[must_use]
+    pub fn definition(&self) -> Option<&DefinitionId> {
+        let deployed = self.primary().map(|deployment| &deployment.definition);
+        deployed.or_else(|| self.primary_task_set().map(|set| &set.definition))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The whole state in memory, with the indexes that readers need.
 
+mod history;
 mod loading;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,6 +12,7 @@ use berth_model::container_instance::ContainerInstance;
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
 use berth_model::record::{Key, Record};
 use berth_model::service::{Service, ServiceEvent};
+use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 
@@ -75,6 +77,8 @@ pub struct State {
     tasks: HashMap<TaskId, Entry<Task>>,
     services: BTreeMap<(ClusterName, ServiceName), Entry<Service>>,
     events: BTreeMap<(ClusterName, ServiceName, u64), Entry<ServiceEvent>>,
+    service_revisions: BTreeMap<(ClusterName, ServiceName, ServiceRevisionId), Entry<ServiceRevision>>,
+    service_deployments: BTreeMap<(ClusterName, ServiceName, ServiceDeploymentId), Entry<ServiceDeployment>>,
     instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>>,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
@@ -219,6 +223,8 @@ impl State {
             .chain(all(self.instances.values(), Record::ContainerInstance))
             .chain(all(self.services.values(), Record::Service))
             .chain(all(self.events.values(), Record::ServiceEvent))
+            .chain(all(self.service_revisions.values(), Record::ServiceRevision))
+            .chain(all(self.service_deployments.values(), Record::ServiceDeployment))
             .chain(all(self.tasks.values(), Record::Task))
     }
 
@@ -239,6 +245,8 @@ impl State {
             Key::Task(id) => of(self.tasks.get(id)),
             Key::Service(cluster, name) => of(self.services.get(&(cluster.clone(), name.clone()))),
             Key::ServiceEvent(cluster, name, number) => of(self.events.get(&(cluster.clone(), name.clone(), *number))),
+            Key::ServiceRevision(cluster, name, id) => of(self.service_revisions.get(&(cluster.clone(), name.clone(), *id))),
+            Key::ServiceDeployment(cluster, name, id) => of(self.service_deployments.get(&(cluster.clone(), name.clone(), *id))),
             Key::ContainerInstance(id) => of(self.instances.get(id)),
         }
     }
@@ -251,8 +259,11 @@ impl State {
         let tasks = self.tasks.keys().copied().map(Key::Task);
         let services = self.services.keys().cloned().map(|(cluster, name)| Key::Service(cluster, name));
         let events = self.events.keys().cloned().map(|(cluster, name, number)| Key::ServiceEvent(cluster, name, number));
+        let revisions = self.service_revisions.keys().cloned().map(|(cluster, name, id)| Key::ServiceRevision(cluster, name, id));
+        let deployments = self.service_deployments.keys().cloned().map(|(cluster, name, id)| Key::ServiceDeployment(cluster, name, id));
         let instances = self.instances.keys().copied().map(Key::ContainerInstance);
-        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).collect()
+        let history = revisions.chain(deployments);
+        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(history).chain(instances).collect()
     }
 
     /// Is this exactly what is there?
@@ -267,6 +278,12 @@ impl State {
             Record::Task(value) => same(self.tasks.get(&value.id), value),
             Record::Service(value) => same(self.services.get(&(value.cluster.clone(), value.name.clone())), value),
             Record::ServiceEvent(value) => same(self.events.get(&(value.cluster.clone(), value.service.clone(), value.number)), value),
+            Record::ServiceRevision(value) => {
+                same(self.service_revisions.get(&(value.cluster.clone(), value.service.clone(), value.id)), value)
+            }
+            Record::ServiceDeployment(value) => {
+                same(self.service_deployments.get(&(value.cluster.clone(), value.service.clone(), value.id)), value)
+            }
             Record::ContainerInstance(value) => same(self.instances.get(&value.id), value),
         }
     }
@@ -306,6 +323,14 @@ impl State {
                 let key = (value.cluster.clone(), value.service.clone(), value.number);
                 self.events.insert(key, Entry { value, created, modified, version });
             }
+            Record::ServiceRevision(value) => {
+                let key = (value.cluster.clone(), value.service.clone(), value.id);
+                self.service_revisions.insert(key, Entry { value, created, modified, version });
+            }
+            Record::ServiceDeployment(value) => {
+                let key = (value.cluster.clone(), value.service.clone(), value.id);
+                self.service_deployments.insert(key, Entry { value, created, modified, version });
+            }
             Record::ContainerInstance(value) => {
                 self.by_cluster.entry(value.cluster.clone()).or_default().instances.insert(value.id);
                 self.instances.insert(value.id, Entry { value, created, modified, version });
@@ -337,6 +362,12 @@ impl State {
             Key::ServiceEvent(cluster, name, number) => {
                 set(self.events.get_mut(&(cluster.clone(), name.clone(), *number)), modified, version);
             }
+            Key::ServiceRevision(cluster, name, id) => {
+                set(self.service_revisions.get_mut(&(cluster.clone(), name.clone(), *id)), modified, version);
+            }
+            Key::ServiceDeployment(cluster, name, id) => {
+                set(self.service_deployments.get_mut(&(cluster.clone(), name.clone(), *id)), modified, version);
+            }
             Key::ContainerInstance(id) => set(self.instances.get_mut(id), modified, version),
         }
     }
@@ -358,6 +389,12 @@ impl State {
             }
             Key::ServiceEvent(cluster, name, number) => {
                 self.events.remove(&(cluster.clone(), name.clone(), *number));
+            }
+            Key::ServiceRevision(cluster, name, id) => {
+                self.service_revisions.remove(&(cluster.clone(), name.clone(), *id));
+            }
+            Key::ServiceDeployment(cluster, name, id) => {
+                self.service_deployments.remove(&(cluster.clone(), name.clone(), *id));
             }
             Key::ContainerInstance(id) => {
                 if let Some(instance) = self.instances.remove(id)

@@ -1,13 +1,12 @@
 //! `UpdateService`: absent members stay as they are. A new task definition, placement or `forceNewDeployment` makes a new PRIMARY
 //! deployment in the same commit; a new desired count alone makes none.
 
-use berth_model::ids::DeploymentId;
 use berth_model::record::Key;
-use berth_model::service::{Deployment, DeploymentStatus, RolloutState};
+use berth_model::service::{DeploymentController, Service};
 use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
 
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, placement, refuse_unserved};
-use super::{definitions, render};
+use super::{definitions, render, service_history};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -26,13 +25,14 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         ("platformVersion", request.platform_version.is_some()),
     ])?;
     let desired = request.desired_count.map(desired_count).transpose()?;
-    let fresh = DeploymentId::from_random(api.environment.bits64());
+    let fresh = service_history::Fresh::draw(api);
     api.change(|state, transaction| {
         let entry = find_active(api, state, &cluster, &text)?;
         let definition = match request.task_definition.as_deref().filter(|text| !text.is_empty()) {
-            Some(text) => definitions::usable(api, state, Some(text))?.id.clone(),
-            None => entry.primary().definition.clone(),
+            Some(text) => Some(definitions::usable(api, state, Some(text))?.id.clone()),
+            None => entry.definition().cloned(),
         };
+        check_controller(&request, entry)?;
         let mut service = (*entry.value).clone();
         let (configuration, percentages) =
             deployment_configuration(request.deployment_configuration.clone(), &service.settings.deployment_configuration)?;
@@ -57,36 +57,23 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         service.desired_count = desired.unwrap_or(service.desired_count);
         let (old, new) = (&entry.settings, &service.settings);
         let is_deployment = request.force_new_deployment == Some(true)
-            || definition != entry.primary().definition
+            || definition.as_ref() != entry.definition()
             || old.placement_constraints != new.placement_constraints
             || old.placement_strategy != new.placement_strategy
             || old.propagate_tags != new.propagate_tags
             || old.enable_ecs_managed_tags != new.enable_ecs_managed_tags
             || old.enable_execute_command != new.enable_execute_command;
         let now = api.now();
-        if is_deployment {
-            for deployment in &mut service.deployments {
-                if deployment.status == DeploymentStatus::Primary {
-                    deployment.status = DeploymentStatus::Active;
-                    deployment.updated_at = now;
-                }
-            }
-            let primary = Deployment {
-                id: fresh,
-                status: DeploymentStatus::Primary,
-                definition: definition.clone(),
-                created_at: now,
-                updated_at: now,
-                rollout_state: RolloutState::InProgress,
-                rollout_state_reason: format!("ECS deployment {fresh} in progress."),
-            };
-            service.deployments.insert(0, primary);
+        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
+        if let Some(definition) = definition.filter(|_| is_deployment && service.controller == DeploymentController::Ecs) {
+            let definition = state.definition(&definition).ok_or_else(|| Failure::client("TaskDefinition not found."))?;
+            service_history::begin(state, transaction, &mut service, definition, fresh, now);
             service.announced_failure = None;
         }
         if is_deployment || service.desired_count != entry.desired_count {
             service.announced_steady = false;
+            service.task_sets.iter_mut().for_each(|set| set.unsettle(now));
         }
-        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
         if service == *entry.value {
             return Ok(UpdateServiceResponse { service: Some(render::service(state, api.scope(), entry, true)) });
         }
@@ -95,4 +82,26 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         Ok(UpdateServiceResponse { service: Some(shown) })
     })
     .await
+}
+
+/// Refuses what belongs to an EXTERNAL controller's task sets, and another controller.
+fn check_controller(request: &UpdateServiceRequest, service: &Service) -> Result<(), Failure> {
+    let wanted = request.deployment_controller.as_ref().and_then(|controller| controller.r#type.as_ref());
+    if wanted.is_some_and(|kind| kind.as_str() != service.controller.as_str()) {
+        return Err(Failure::unsupported("Berth does not change a service's deploymentController yet."));
+    }
+    if service.controller == DeploymentController::Ecs {
+        return Ok(());
+    }
+    let only = "services with an EXTERNAL deployment controller. Create a task set instead";
+    if request.task_definition.is_some() {
+        return Err(Failure::invalid(format!("Unable to update task definition on {only}: taskDefinition")));
+    }
+    if request.force_new_deployment == Some(true) {
+        return Err(Failure::invalid(format!("Cannot force a new deployment on {only}: forceNewDeployment")));
+    }
+    if request.deployment_configuration.is_some() {
+        return Err(Failure::invalid(format!("Unable to update deployment configuration on {only}: deploymentConfiguration")));
+    }
+    Ok(())
 }

@@ -320,7 +320,7 @@ impl Model {
                     self.tasks.insert(task.id, Arc::clone(task));
                     self.book(task)?;
                 }
-                Change::Put(Record::Family(_)) | Change::Touch(_) => {}
+                Change::Put(Record::Family(_) | Record::ServiceRevision(_) | Record::ServiceDeployment(_)) | Change::Touch(_) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }
@@ -348,7 +348,7 @@ impl Model {
             Key::ContainerInstance(id) => drop(self.instances.remove(id)),
             Key::TaskDefinition(id) => drop(self.definitions.remove(id)),
             Key::Cluster(name) => drop(self.clusters.remove(name)),
-            Key::Family(_) | Key::ServiceEvent(..) => {}
+            Key::Family(_) | Key::ServiceEvent(..) | Key::ServiceRevision(..) | Key::ServiceDeployment(..) => {}
         }
         Ok(())
     }
@@ -370,7 +370,7 @@ fn describe(change: &Change) -> String {
             service.name,
             service.status,
             service.desired_count,
-            service.primary().definition,
+            service.definition().map(ToString::to_string).unwrap_or_default(),
             service.deployments.len(),
             if service.announced_steady { ", steady" } else { "" },
         ),
