@@ -16,12 +16,24 @@ pub struct Arguments {
 }
 
 /// What is only half there, in words, by operation.
-const NOTES: [(&str, &str); 13] = [
+const NOTES: [(&str, &str); 21] = [
+    ("ContinueServiceDeployment", "checks everything; no lifecycle hook pauses yet, so it ends with InvalidParameterException"),
     ("CreateCluster", "capacityProviders are refused"),
     (
         "CreateService",
-        "REPLICA services with rolling updates; load balancers, registries, capacity providers, circuit breaker, DAEMON are refused",
+        "REPLICA services with rolling updates, or with task sets (EXTERNAL); load balancers, registries, capacity providers, circuit breaker, \
+         DAEMON, CODE_DEPLOY are refused",
     ),
+    (
+        "CreateTaskSet",
+        "its tasks run; load balancers, registries, networkConfiguration, capacityProviderStrategy, platformVersion are refused",
+    ),
+    ("DeleteTaskSet", "acts; without force refuses the PRIMARY task set and one that is scaled above 0"),
+    (
+        "DescribeServiceDeployments",
+        "records for 90 days, the newest 100 of a service; circuit breaker and alarms are DISABLED, no lifecycleStage for rolling updates",
+    ),
+    ("DescribeServiceRevisions", "records; kept as long as a service deployment names them"),
     ("ExecuteCommand", "checks everything; no task has a listening agent yet, so it ends with TargetNotConnectedException"),
     ("ListContainerInstances", "`filter` is refused"),
     ("ListServicesByNamespace", "there are no namespaces yet: NamespaceNotFoundException"),
@@ -31,11 +43,14 @@ const NOTES: [(&str, &str); 13] = [
         "launch types EC2 and EXTERNAL; networkConfiguration, volumeConfigurations, capacityProviderStrategy, memberOf are refused",
     ),
     ("StartTask", "networkConfiguration and volumeConfigurations are refused"),
+    ("StopServiceDeployment", "ROLLBACK acts; ABORT is refused, as AWS documents ROLLBACK alone"),
     ("SubmitAttachmentStateChanges", "acknowledged; no task has attachments yet"),
     ("SubmitContainerStateChange", "acknowledged; agents of today report containers inside SubmitTaskStateChange"),
     ("UpdateCluster", "serviceConnectDefaults names a namespace, of which there are none yet"),
     ("UpdateContainerAgent", "Berth's agent is its server's program: NoUpdateAvailableException"),
-    ("UpdateService", "as CreateService"),
+    ("UpdateService", "as CreateService; another deploymentController is refused"),
+    ("UpdateServicePrimaryTaskSet", "acts on what DescribeServices shows; there is no traffic to shift yet"),
+    ("UpdateTaskSet", "acts"),
 ];
 
 /// Runs the chore.

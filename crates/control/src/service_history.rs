@@ -93,3 +93,151 @@ pub(crate) fn forget(state: &State, service: &Service, most: usize, transaction:
     });
     doomed.next().is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_model::ids::{ClusterName, DefinitionId, Family, ServiceName};
+    use berth_model::service::{Deployment, DeploymentStatus, Percentages, ServiceStatus};
+    use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision};
+    use berth_model::task::LaunchType;
+    use berth_store::Store;
+    use berth_store::backend::Memory;
+
+    use super::*;
+
+    fn cluster() -> ClusterName {
+        ClusterName::parse("c").expect("a name")
+    }
+
+    fn name() -> ServiceName {
+        ServiceName::parse("web").expect("a name")
+    }
+
+    fn id(number: u128) -> ServiceDeploymentId {
+        ServiceDeploymentId::from_random(number << 2)
+    }
+
+    fn definition() -> DefinitionId {
+        DefinitionId { family: Family::parse("web").expect("a family"), revision: 1 }
+    }
+
+    fn record(number: u64) -> ServiceDeployment {
+        let at = UnixMillis(i64::try_from(number).expect("a small number"));
+        ServiceDeployment {
+            id: id(number.into()),
+            cluster: cluster(),
+            service: name(),
+            status: ServiceDeploymentStatus::Successful,
+            status_reason: None,
+            sources: Vec::new(),
+            target: RevisionTally::none(ServiceRevisionId(number)),
+            candidate: number.checked_sub(1).map(ServiceRevisionId),
+            configuration: Default::default(),
+            rollback: None,
+            created_at: at,
+            started_at: Some(at),
+            finished_at: Some(at),
+            stopped_at: None,
+            updated_at: at,
+        }
+    }
+
+    fn revision(number: u64) -> ServiceRevision {
+        ServiceRevision {
+            id: ServiceRevisionId(number),
+            cluster: cluster(),
+            service: name(),
+            definition: definition(),
+            launch_type: LaunchType::Ec2,
+            settings: Default::default(),
+            images: Vec::new(),
+            created_at: UnixMillis(0),
+        }
+    }
+
+    /// A service whose current deployment has this number.
+    fn service(current: u64) -> Service {
+        Service {
+            name: name(),
+            cluster: cluster(),
+            status: ServiceStatus::Active,
+            desired_count: 0,
+            launch_type: LaunchType::Ec2,
+            percentages: Percentages { minimum_healthy: 100, maximum: 200 },
+            deployments: vec![Deployment {
+                id: DeploymentId(1),
+                status: DeploymentStatus::Primary,
+                definition: definition(),
+                created_at: UnixMillis(0),
+                updated_at: UnixMillis(0),
+                rollout_state: RolloutState::Completed,
+                rollout_state_reason: String::new(),
+                revision: Some(ServiceRevisionId(current)),
+                service_deployment: Some(id(current.into())),
+            }],
+            settings: Default::default(),
+            tags: Default::default(),
+            created_at: UnixMillis(0),
+            created_by: String::new(),
+            next_event: 0,
+            announced_steady: false,
+            announced_failure: None,
+            client_token: None,
+            controller: Default::default(),
+            task_sets: Vec::new(),
+            completed_revision: Some(ServiceRevisionId(current)),
+        }
+    }
+
+    async fn store(deployments: std::ops::Range<u64>) -> Store {
+        let store = Store::open_inline(Memory).expect("a store in memory");
+        let mut transaction = Transaction::new();
+        for number in deployments {
+            transaction.put(record(number));
+            transaction.put(revision(number));
+        }
+        store.commit(transaction).await.expect("it is taken");
+        store
+    }
+
+    fn deployment_key(number: u64) -> Key {
+        Key::ServiceDeployment(cluster(), name(), id(number.into()))
+    }
+
+    fn revision_key(number: u64) -> Key {
+        Key::ServiceRevision(cluster(), name(), ServiceRevisionId(number))
+    }
+
+    #[tokio::test]
+    async fn the_oldest_makes_room_for_one_more_and_its_revision_stays_while_another_names_it() {
+        let most = u64::try_from(MAX_SERVICE_DEPLOYMENTS).expect("a small number");
+        let store = store(0..most).await;
+        let service = service(most - 1);
+        let state = store.state();
+        assert_eq!(forgettable_history(&state, &service, UnixMillis(0), 0), []);
+        assert_eq!(forgettable_history(&state, &service, UnixMillis(0), 1), [deployment_key(0)], "1 would go back to revision 0");
+        let two = [deployment_key(0), deployment_key(1), revision_key(0)];
+        assert_eq!(forgettable_history(&state, &service, UnixMillis(0), 2), two);
+    }
+
+    #[tokio::test]
+    async fn after_ninety_days_all_but_the_current_one_go() {
+        let store = store(0..3).await;
+        let at = |millis: i64| forgettable_history(&store.state(), &service(1), UnixMillis(KEEP_SERVICE_DEPLOYMENTS_MILLIS + millis), 0);
+        assert_eq!(at(0), []);
+        assert_eq!(at(1), [deployment_key(0)], "1 is the current one, and would go back to revision 0");
+        assert_eq!(at(100), [deployment_key(0), deployment_key(2), revision_key(2)]);
+    }
+
+    #[tokio::test]
+    async fn an_ended_service_forgets_in_steps() {
+        let store = store(0..3).await;
+        let mut transaction = Transaction::new();
+        assert!(!forget(&store.state(), &service(2), 5, &mut transaction));
+        assert_eq!(transaction.changes.len(), 5);
+        store.commit(transaction).await.expect("it is taken");
+        let mut transaction = Transaction::new();
+        assert!(forget(&store.state(), &service(2), 5, &mut transaction));
+        assert_eq!(transaction.changes.len(), 1);
+    }
+}

@@ -143,13 +143,13 @@ struct Part<'a> {
     /// Its tasks, ended ones too.
     tasks: Vec<TaskView>,
     task_set: Option<&'a TaskSet>,
-    /// How many parts share the commit.
-    siblings: usize,
+    /// By how much less it may start and stop at once, since others share the commit.
+    divisor: usize,
 }
 
 fn parts(service: &Service, tasks: Vec<TaskView>) -> Vec<Part<'_>> {
     match service.controller {
-        DeploymentController::Ecs => vec![Part { service: Cow::Borrowed(service), tasks, task_set: None, siblings: 1 }],
+        DeploymentController::Ecs => vec![Part { service: Cow::Borrowed(service), tasks, task_set: None, divisor: 1 }],
         DeploymentController::External => service
             .task_sets
             .iter()
@@ -157,7 +157,8 @@ fn parts(service: &Service, tasks: Vec<TaskView>) -> Vec<Part<'_>> {
                 service: Cow::Owned(task_set::as_service(service, set)),
                 tasks: tasks.iter().filter(|task| task.deployment == set.id).cloned().collect(),
                 task_set: Some(set),
-                siblings: service.task_sets.len(),
+                // One more, for what each says of itself.
+                divisor: service.task_sets.len() + 1,
             })
             .collect(),
     }
@@ -175,7 +176,7 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
     let healthy_after_millis = owner.rules.healthy_after;
     let mut view = ServiceView { service: &part.service, tasks: &part.tasks, healthy_after_millis, blocked: false };
     let mut steps = plan(&view, now);
-    let most = most_at_once(owner.store.max_changes()) / part.siblings;
+    let most = most_at_once(owner.store.max_changes()) / part.divisor;
     steps.stop.truncate(most);
     steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
     let mut started = Vec::new();

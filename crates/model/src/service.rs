@@ -231,4 +231,21 @@ mod tests {
         assert_eq!((default.lower(2), default.upper(2)), (2, 4));
         assert_eq!((default.lower(0), default.upper(0)), (0, 0));
     }
+
+    #[test]
+    fn services_from_before_revisions_and_task_sets_are_read() {
+        let old = r#"{"name":"web","cluster":"c","status":"ACTIVE","desired_count":1,"launch_type":"EC2",
+            "percentages":{"minimum_healthy":100,"maximum":200},
+            "deployments":[{"id":7,"status":"PRIMARY","definition":{"family":"web","revision":1},"created_at":1,"updated_at":1,
+                "rollout_state":"COMPLETED","rollout_state_reason":""}],
+            "settings":{"deployment_configuration":{},"placement_constraints":[],"placement_strategy":[],
+                "health_check_grace_period_seconds":null,"enable_ecs_managed_tags":false,"propagate_tags":null,
+                "enable_execute_command":false,"availability_zone_rebalancing":null,"role":null},
+            "tags":{},"created_at":1,"created_by":"","next_event":0,"announced_steady":true,"announced_failure":null,"client_token":null}"#;
+        let service: Service = serde_json::from_str(old).unwrap();
+        assert_eq!((service.controller, service.task_sets.len(), service.completed_revision), (DeploymentController::Ecs, 0, None));
+        assert_eq!(service.primary().map(|primary| (primary.id, primary.revision)), Some((DeploymentId(7), None)));
+        let again: Service = serde_json::from_str(&serde_json::to_string(&service).unwrap()).unwrap();
+        assert_eq!(again, service);
+    }
 }

@@ -410,11 +410,7 @@ impl World {
                 ServiceStatus::Active => {}
             }
             if !self.checker.is_steady(&service) {
-                return Some(format!(
-                    "service {name} does not run {} tasks of {}",
-                    service.desired_count,
-                    service.definition().map(ToString::to_string).unwrap_or_default()
-                ));
+                return Some(format!("service {name} does not run {} tasks of {:?}", service.desired_count, service.definition()));
             }
             let answer = self.desk.insist(Operation::DescribeServices, json!({"services": [name.to_string()]})).await;
             let shown: Value = answer.map(|answer| answer["services"][0].clone()).unwrap_or_default();

@@ -2,7 +2,9 @@
 //! otherwise.
 
 use berth_model::service::ServiceStatus;
+use berth_model::service_deployment::ServiceDeployment;
 use berth_shapes::ecs::{ListServiceDeploymentsRequest, ListServiceDeploymentsResponse};
+use berth_store::Entry;
 
 use super::{service_history, service_settings};
 use crate::context::{Api, active};
@@ -26,7 +28,7 @@ pub(crate) async fn run(api: &Api, request: ListServiceDeploymentsRequest) -> Re
         .filter(|one| before.is_none_or(|before| one.created_at.0 < before.as_millis()))
         .filter(|one| after.is_none_or(|after| one.created_at.0 > after.as_millis()))
         .collect();
-    let key = |one: &&berth_store::Entry<berth_model::service_deployment::ServiceDeployment>| order(one.created_at.0, one.id);
+    let key = |one: &&Entry<ServiceDeployment>| order(one);
     found.sort_by_key(|one| std::cmp::Reverse(key(one)));
     let (found, next_token) = page.take(ACTION, found.into_iter(), key, true);
     let shown = found.iter().map(|one| service_history::render_brief(api.scope(), one)).collect();
@@ -34,6 +36,6 @@ pub(crate) async fn run(api: &Api, request: ListServiceDeploymentsRequest) -> Re
 }
 
 /// Sorts as text by the time, then by the id.
-fn order(created_at: i64, id: berth_model::service_deployment::ServiceDeploymentId) -> String {
-    format!("{:020} {id}", created_at.max(0))
+fn order(one: &ServiceDeployment) -> String {
+    format!("{:020} {}", one.created_at.0.max(0), one.id)
 }

@@ -34,6 +34,9 @@ impl Fresh {
     }
 }
 
+/// Most records of the past that go when a deployment begins: a commit must stay small, and the next one, or the sweep, takes the rest.
+const MOST_FORGOTTEN: usize = 16;
+
 /// Begins a deployment of what the service is set to: its PRIMARY deployment, its revision, its record. What of its history is
 /// too much by then goes.
 pub(crate) fn begin(
@@ -63,7 +66,7 @@ pub(crate) fn begin(
         created_at: now,
     };
     let sources: Vec<_> = current_revisions(state, service);
-    forgettable_history(state, service, now, 1).into_iter().for_each(|key| {
+    forgettable_history(state, service, now, 1).into_iter().take(MOST_FORGOTTEN).for_each(|key| {
         transaction.delete(key);
     });
     transaction.put(ServiceDeployment {

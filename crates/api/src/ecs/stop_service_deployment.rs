@@ -30,8 +30,10 @@ pub(crate) async fn run(api: &Api, request: StopServiceDeploymentRequest) -> Res
         let key = Key::ServiceDeployment(cluster.clone(), name.clone(), id);
         transaction.expect(key, entry.modified);
         let answer = StopServiceDeploymentResponse { service_deployment_arn: Some(arn.clone()) };
-        // One that already stops, or goes back, continues so.
-        if !matches!(entry.status, ServiceDeploymentStatus::Pending | ServiceDeploymentStatus::InProgress) {
+        transaction.expect(Key::Service(cluster.clone(), name.clone()), service.modified);
+        // One that already stops, for a newer one too, or goes back, continues so.
+        let is_current = service.primary().is_some_and(|primary| primary.service_deployment == Some(id));
+        if !is_current || !matches!(entry.status, ServiceDeploymentStatus::Pending | ServiceDeploymentStatus::InProgress) {
             return Ok(answer);
         }
         transaction.put(ServiceDeployment {
@@ -40,9 +42,6 @@ pub(crate) async fn run(api: &Api, request: StopServiceDeploymentRequest) -> Res
             updated_at: api.now(),
             ..(*entry.value).clone()
         });
-        // The services loop looks at services that change.
-        transaction.expect(Key::Service(cluster.clone(), name.clone()), service.modified);
-        transaction.touch(Key::Service(cluster.clone(), name.clone()));
         Ok(answer)
     })
     .await

@@ -2,14 +2,14 @@
 //!
 //! The states are those of <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html>.
 
+use berth_model::ids::DeploymentId;
 use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceSettings};
 use berth_model::service_deployment::{
-    RevisionImage, RevisionTally, Rollback, ServiceDeployment, ServiceDeploymentStatus, ServiceRevision, ServiceRevisionId,
+    RevisionImage, RevisionTally, Rollback, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision,
+    ServiceRevisionId,
 };
 use berth_model::task::{Container, DesiredStatus, Task, TaskStatus};
 use berth_model::time::UnixMillis;
-
-use berth_model::ids::DeploymentId;
 
 /// Why a rollback without an earlier revision fails, in ECS's words.
 pub const NO_CANDIDATE: &str = "No rollback candidate was found to run the rollback.";
@@ -142,12 +142,7 @@ pub fn roll_back(
 
 /// A deployment that begins.
 #[must_use]
-pub fn deployment(
-    id: DeploymentId,
-    revision: &ServiceRevision,
-    service_deployment: berth_model::service_deployment::ServiceDeploymentId,
-    now: UnixMillis,
-) -> Deployment {
+pub fn deployment(id: DeploymentId, revision: &ServiceRevision, service_deployment: ServiceDeploymentId, now: UnixMillis) -> Deployment {
     Deployment {
         id,
         status: DeploymentStatus::Primary,
