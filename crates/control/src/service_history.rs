@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use berth_model::ids::DeploymentId;
 use berth_model::record::Key;
-use berth_model::service::{RolloutState, Service};
+use berth_model::service::{RolloutState, Service, ServiceStatus};
 use berth_model::service_deployment::{KEEP_SERVICE_DEPLOYMENTS_MILLIS, MAX_SERVICE_DEPLOYMENTS, RevisionTally, ServiceRevisionId};
 use berth_model::time::UnixMillis;
 use berth_scheduler::service::history::{self, Return};
@@ -48,7 +48,8 @@ pub(crate) fn begin_rollback(
     now: UnixMillis,
     transaction: &mut Transaction,
 ) -> Option<Return> {
-    let id = service.primary()?.service_deployment?;
+    // A deleted service goes nowhere any more.
+    let id = service.primary().filter(|_| service.status == ServiceStatus::Active)?.service_deployment?;
     let record = state.service_deployment(&service.cluster, &service.name, id)?;
     let to = record.candidate.and_then(|revision| state.service_revision(&service.cluster, &service.name, revision));
     let back = history::roll_back(service, record, to.map(|revision| &*revision.value), fresh, now)?;
@@ -97,7 +98,7 @@ pub(crate) fn forget(state: &State, service: &Service, most: usize, transaction:
 #[cfg(test)]
 mod tests {
     use berth_model::ids::{ClusterName, DefinitionId, Family, ServiceName};
-    use berth_model::service::{Deployment, DeploymentStatus, Percentages, ServiceStatus};
+    use berth_model::service::{Deployment, DeploymentStatus, Percentages};
     use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision};
     use berth_model::task::LaunchType;
     use berth_store::Store;

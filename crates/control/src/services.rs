@@ -99,7 +99,6 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
             if service.controller == DeploymentController::External {
                 writer.replace_task_sets(task_sets);
             }
-            service_history::follow(&state, service, &mut writer.service, now, writer.transaction);
             if writer.service.status == ServiceStatus::Inactive {
                 let most = most_at_once(owner.store.max_changes());
                 if !service_history::forget(&state, service, most, writer.transaction) {
@@ -107,6 +106,8 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                     writer.service.status = ServiceStatus::Draining;
                     wake_at = Some(now);
                 }
+            } else {
+                service_history::follow(&state, service, &mut writer.service, now, writer.transaction);
             }
             if let Some(at) = wake_at {
                 owner.wake_at.insert(name.clone(), at);

@@ -28,11 +28,11 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
     let fresh = service_history::Fresh::draw(api);
     api.change(|state, transaction| {
         let entry = find_active(api, state, &cluster, &text)?;
+        check_controller(&request, entry)?;
         let definition = match request.task_definition.as_deref().filter(|text| !text.is_empty()) {
             Some(text) => Some(definitions::usable(api, state, Some(text))?.id.clone()),
             None => entry.definition().cloned(),
         };
-        check_controller(&request, entry)?;
         let mut service = (*entry.value).clone();
         let (configuration, percentages) =
             deployment_configuration(request.deployment_configuration.clone(), &service.settings.deployment_configuration)?;
