@@ -72,13 +72,6 @@ def test_errors_reach_the_user_with_code_and_message_and_exit_code(server):
     assert "(ServiceNotFoundException)" in done.stderr and "Service not found." in done.stderr
 
 
-def test_an_operation_not_served_yet_says_so(server):
-    done = server.aws("ecs", "describe-capacity-providers", check=False)
-    if done.returncode == 0:
-        pytest.skip("DescribeCapacityProviders is served now")
-    assert "(UnsupportedFeatureException)" in done.stderr and "DescribeCapacityProviders" in done.stderr
-
-
 def test_wrong_credentials_are_told(server):
     environment = server.environment()
     environment["AWS_SECRET_ACCESS_KEY"] = "wrong"

@@ -27,9 +27,6 @@ fn clip(text: &str) -> String {
 
 /// Parses a request and runs its action.
 pub(crate) async fn answer(api: &Api, operation: Operation, body: &[u8]) -> Result<Bytes, Failure> {
-    if !is_served(operation) {
-        return Err(Failure::unsupported(format!("Berth does not serve {} yet.", operation.name())));
-    }
     let request = Request::decode(operation, body).map_err(|error| Failure::common("SerializationException", 400, error.to_string()))?;
     request.validate().map_err(|violations| Failure::invalid(violations.to_string()))?;
     run(api, request).await
@@ -37,16 +34,9 @@ pub(crate) async fn answer(api: &Api, operation: Operation, body: &[u8]) -> Resu
 
 macro_rules! actions {
     ($($operation:ident => $module:ident),+ $(,)?) => {
-        /// Is the action written?
-        #[must_use]
-        pub const fn is_served(operation: Operation) -> bool {
-            matches!(operation, $(Operation::$operation)|+)
-        }
-
         async fn run(api: &Api, request: Request) -> Result<Bytes, Failure> {
             match request {
                 $(Request::$operation(request) => render(&actions::$module::run(api, *request).await?),)+
-                other => Err(Failure::unsupported(format!("Berth does not serve {} yet.", other.operation().name()))),
             }
         }
     };
@@ -60,6 +50,7 @@ fn render(answer: &impl serde::Serialize) -> Result<Bytes, Failure> {
 
 actions!(
     AssociateGatewayWithCluster => associate_gateway_with_cluster,
+    ContinueServiceDeployment => continue_service_deployment,
     CreateCluster => create_cluster,
     CreateExpressGatewayService => create_express_gateway_service,
     CreateGateway => create_gateway,
@@ -67,6 +58,7 @@ actions!(
     CreateDaemon => create_daemon,
     CreateService => create_service,
     DeleteAccountSetting => delete_account_setting,
+    CreateTaskSet => create_task_set,
     DeleteAttributes => delete_attributes,
     DeleteCapacityProvider => delete_capacity_provider,
     DeleteCluster => delete_cluster,
@@ -76,6 +68,7 @@ actions!(
     DeleteDaemonTaskDefinition => delete_daemon_task_definition,
     DeleteService => delete_service,
     DeleteTaskDefinitions => delete_task_definitions,
+    DeleteTaskSet => delete_task_set,
     DeregisterContainerInstance => deregister_container_instance,
     DeregisterTaskDefinition => deregister_task_definition,
     DescribeCapacityProviders => describe_capacity_providers,
@@ -89,8 +82,11 @@ actions!(
     DescribeDaemonDeployments => describe_daemon_deployments,
     DescribeDaemonRevisions => describe_daemon_revisions,
     DescribeDaemonTaskDefinition => describe_daemon_task_definition,
+    DescribeServiceDeployments => describe_service_deployments,
+    DescribeServiceRevisions => describe_service_revisions,
     DescribeServices => describe_services,
     DescribeTaskDefinition => describe_task_definition,
+    DescribeTaskSets => describe_task_sets,
     DescribeTasks => describe_tasks,
     DisassociateGatewayFromCluster => disassociate_gateway_from_cluster,
     DiscoverPollEndpoint => discover_poll_endpoint,
@@ -106,6 +102,7 @@ actions!(
     ListDaemonDeployments => list_daemon_deployments,
     ListDaemonTaskDefinitions => list_daemon_task_definitions,
     ListDaemons => list_daemons,
+    ListServiceDeployments => list_service_deployments,
     ListServices => list_services,
     ListServicesByNamespace => list_services_by_namespace,
     ListTagsForResource => list_tags_for_resource,
@@ -121,6 +118,7 @@ actions!(
     RegisterTaskDefinition => register_task_definition,
     RunTask => run_task,
     StartTask => start_task,
+    StopServiceDeployment => stop_service_deployment,
     StopTask => stop_task,
     SubmitAttachmentStateChanges => submit_attachment_state_changes,
     SubmitContainerStateChange => submit_container_state_change,
@@ -136,5 +134,7 @@ actions!(
     UpdateGateway => update_gateway,
     UpdateDaemon => update_daemon,
     UpdateService => update_service,
+    UpdateServicePrimaryTaskSet => update_service_primary_task_set,
     UpdateTaskProtection => update_task_protection,
+    UpdateTaskSet => update_task_set,
 );

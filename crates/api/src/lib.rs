@@ -18,7 +18,6 @@ mod throttle;
 mod trace;
 mod why;
 
-pub use aws_json::is_served;
 pub use context::{Api, ApiConfig, ApiParts};
 pub use edge::{Listening, serve};
 pub use failure::Failure;

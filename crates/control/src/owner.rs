@@ -279,6 +279,10 @@ impl Owner {
                 Change::Put(Record::Service(service)) if service.cluster == self.cluster => {
                     self.dirty.insert(service.name.clone());
                 }
+                Change::Put(Record::ServiceDeployment(one)) if one.cluster == self.cluster => {
+                    // It may be told to go back.
+                    self.dirty.insert(one.service.clone());
+                }
                 Change::Delete(Key::ContainerInstance(id)) => self.index.remove_instance(*id),
                 Change::Delete(Key::Task(id)) => self.index.release(*id),
                 _ => {}

@@ -1,25 +1,28 @@
 //! The services loop: reads a service and its tasks, asks the planner, commits the plan. It keeps nothing that a restart
 //! would lose.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use berth_model::capacity_provider::StrategyItem;
-use berth_model::ids::{ServiceName, uuid};
+use berth_model::ids::{DeploymentId, ServiceName, uuid};
 use berth_model::lifecycle;
 use berth_model::record::{Key, Record};
-use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
+use berth_model::service::{DeploymentController, MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
 use berth_model::task::{DesiredStatus, ServiceMembership, Task};
 use berth_model::task_definition::TaskDefinition;
+use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
 use berth_scheduler::placement::{Constraint, SpreadField, Strategy};
-use berth_scheduler::service::{AbsenceRules, ServicePlan, ServiceView, TaskView, plan};
-use berth_store::{CommitError, Entry, State, Transaction};
+use berth_scheduler::service::{AbsenceRules, ServicePlan, ServiceView, TaskView, plan, task_set};
+use berth_store::{CommitError, State, Transaction};
 
 use crate::launch::{Place, TaskTemplate, task_ids};
 use crate::meter::Wanted;
 use crate::owner::Owner;
 use crate::placing::{expect_active, expect_instances};
+use crate::service_history;
 use crate::trace;
 
 /// ECS suppresses a repeated event for six hours.
@@ -58,59 +61,65 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
     let mut started = Vec::new();
     let mut spans = Vec::new();
     {
-        let state = owner.store.state();
+        let store = owner.store.clone();
+        let state = store.state();
         let Some(service) = state.service(&owner.cluster, name) else { return Ok(()) };
         if service.status == ServiceStatus::Inactive {
             return Ok(());
         }
-        let tasks = views(&state, service, &owner.rules.absence);
-        let healthy_after_millis = owner.rules.healthy_after;
-        let mut view = ServiceView { service: &service.value, tasks: &tasks, healthy_after_millis, blocked: false };
-        let mut steps = plan(&view, now);
-        let most = most_at_once(owner.store.max_changes());
-        steps.stop.truncate(most);
-        steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
-        let mut placement = CapacityPlacement::default();
-        let template = template(&state, service);
-        if steps.start > 0
-            && let Some(template) = &template
-            && expect_active(&state, &mut transaction, template).is_ok()
-        {
-            let ids = task_ids(steps.start, &owner.environment);
-            let request = template.place_request(&ids, owner.environment.bits64());
-            let strategy = &template.capacity_provider_strategy;
-            placement = capacity::place(&mut owner.index, &request, strategy, &by_provider(&state, service, strategy));
-            if placement.placed.is_empty() {
-                owner.waiting_for_room.insert(name.clone());
-                view.blocked = true;
-                steps = ServicePlan { start: steps.start, ..plan(&view, now) };
-                steps.stop.truncate(most);
-                let retry = now.plus_millis(ROOM_RETRY_MILLIS);
-                steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
+        let entropy = owner.environment.clone();
+        let bits = || entropy.entropy.bits();
+        let fresh = DeploymentId::from_random(owner.environment.bits64());
+        let mut writer =
+            Writer { service: (*service.value).clone(), transaction: &mut transaction, now, owner_bits: &bits, task_set: None };
+        if let Some(back) = service_history::begin_rollback(&state, service, fresh, now, writer.transaction) {
+            // The new PRIMARY deployment is planned when it is there.
+            writer.service = back.service;
+            writer.announce(&back.announcement);
+        } else {
+            let tasks = views(&state, service, &owner.rules.absence);
+            let mut task_sets = Vec::new();
+            let mut wake_at = None;
+            for part in parts(&service.value, tasks) {
+                writer.task_set = part.task_set.map(|set| set.id);
+                let mut step = step_part(owner, &state, &part, now, writer.transaction);
+                if let Some(set) = part.task_set {
+                    task_sets.extend(task_set::after(set, &mut step.steps, &part.tasks, now));
+                } else {
+                    writer.service.deployments.clone_from(&step.steps.deployments);
+                    writer.service.status = step.steps.status;
+                    writer.service.announced_steady = step.steps.steady;
+                }
+                spans.extend(trace::started_by(&owner.environment.scope, &service.value, &step.started));
+                write_plan(&state, &mut writer, &step);
+                wake_at = [wake_at, step.steps.wake_at].into_iter().flatten().min();
+                started.extend(step.started);
             }
-            for (id, instance, provider) in &placement.placed {
-                let zone = state.instance(*instance).and_then(|i| i.availability_zone().map(Arc::from));
-                let place = Place { instance: *instance, zone, capacity_provider: provider.clone() };
-                started.push(Arc::new(template.task(*id, place, &owner.environment)));
+            // Once for all of them: two parts may have placed tasks on one instance.
+            expect_instances(&state, writer.transaction, started.iter());
+            writer.task_set = None;
+            if service.controller == DeploymentController::External {
+                writer.replace_task_sets(task_sets);
             }
-            expect_instances(&state, &mut transaction, started.iter());
-            let homeless = ids.len().saturating_sub(started.len());
-            owner.meter.refused(homeless, placement.refusals.iter());
-            spans = trace::started_by(&owner.environment.scope, &service.value, &started);
+            if writer.service.status == ServiceStatus::Inactive {
+                let most = most_at_once(owner.store.max_changes());
+                if !service_history::forget(&state, service, most, writer.transaction) {
+                    // It ends with the last of its history, or that would be the next service's of this name.
+                    writer.service.status = ServiceStatus::Draining;
+                    wake_at = Some(now);
+                }
+            } else {
+                service_history::follow(&state, service, &mut writer.service, now, writer.transaction);
+            }
+            if let Some(at) = wake_at {
+                owner.wake_at.insert(name.clone(), at);
+            }
         }
-        if let Some(at) = steps.wake_at {
-            owner.wake_at.insert(name.clone(), at);
-        }
-        let mut writer = Writer {
-            service: (*service.value).clone(),
-            transaction: &mut transaction,
-            now,
-            owner_bits: &|| owner.environment.entropy.bits(),
-        };
-        write_plan(&state, &mut writer, &steps, &started, &placement);
-        if writer.service != *service.value {
-            let after = writer.service;
+        let after = writer.service;
+        if after != *service.value || !transaction.is_empty() {
             transaction.expect(Key::Service(owner.cluster.clone(), name.clone()), service.modified);
+        }
+        if after != *service.value {
             transaction.put(after);
         }
     }
@@ -130,6 +139,79 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
     outcome.map(drop)
 }
 
+/// What is planned by itself: the service, or each of its task sets.
+pub(crate) struct Part<'a> {
+    /// The service, or what stands for one.
+    pub(crate) service: Cow<'a, Service>,
+    /// Its tasks, ended ones too.
+    pub(crate) tasks: Vec<TaskView>,
+    /// The task set that it is, of a service with an EXTERNAL controller.
+    pub(crate) task_set: Option<&'a TaskSet>,
+    /// By how much less it may start and stop at once, since others share the commit.
+    divisor: usize,
+}
+
+pub(crate) fn parts(service: &Service, tasks: Vec<TaskView>) -> Vec<Part<'_>> {
+    match service.controller {
+        DeploymentController::Ecs => vec![Part { service: Cow::Borrowed(service), tasks, task_set: None, divisor: 1 }],
+        DeploymentController::External => service
+            .task_sets
+            .iter()
+            .map(|set| Part {
+                service: Cow::Owned(task_set::as_service(service, set)),
+                tasks: tasks.iter().filter(|task| task.deployment == set.id).cloned().collect(),
+                task_set: Some(set),
+                // One more, for what each says of itself.
+                divisor: service.task_sets.len() + 1,
+            })
+            .collect(),
+    }
+}
+
+/// A part's plan, and where its new tasks found a place.
+struct Step {
+    steps: ServicePlan,
+    started: Vec<Arc<Task>>,
+    placement: CapacityPlacement,
+}
+
+/// Plans a part and places what it starts.
+fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis, transaction: &mut Transaction) -> Step {
+    let healthy_after_millis = owner.rules.healthy_after;
+    let mut view = ServiceView { service: &part.service, tasks: &part.tasks, healthy_after_millis, blocked: false };
+    let mut steps = plan(&view, now);
+    let most = most_at_once(owner.store.max_changes()) / part.divisor;
+    steps.stop.truncate(most);
+    steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
+    let mut started = Vec::new();
+    let mut placement = CapacityPlacement::default();
+    if steps.start > 0
+        && let Some(template) = template(state, &part.service)
+        && expect_active(state, transaction, &template).is_ok()
+    {
+        let ids = task_ids(steps.start, &owner.environment);
+        let request = template.place_request(&ids, owner.environment.bits64());
+        let strategy = &template.capacity_provider_strategy;
+        placement = capacity::place(&mut owner.index, &request, strategy, &by_provider(state, &part.service, strategy));
+        if placement.placed.is_empty() {
+            owner.waiting_for_room.insert(part.service.name.clone());
+            view.blocked = true;
+            steps = ServicePlan { start: steps.start, ..plan(&view, now) };
+            steps.stop.truncate(most);
+            let retry = now.plus_millis(ROOM_RETRY_MILLIS);
+            steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
+        }
+        for (id, instance, provider) in &placement.placed {
+            let zone = state.instance(*instance).and_then(|i| i.availability_zone().map(Arc::from));
+            let place = Place { instance: *instance, zone, capacity_provider: provider.clone() };
+            started.push(Arc::new(template.task(*id, place, &owner.environment)));
+        }
+        let homeless = ids.len().saturating_sub(started.len());
+        owner.meter.refused(homeless, placement.refusals.iter());
+    }
+    Step { steps, started, placement }
+}
+
 /// Most tasks started, and most stopped, in one commit, so that it holds them, the instances they are placed on, the service
 /// and its events. The commit wakes the planner again, and what is left comes next.
 fn most_at_once(max_changes: usize) -> usize {
@@ -140,11 +222,11 @@ fn most_at_once(max_changes: usize) -> usize {
 pub(crate) fn by_provider(state: &State, service: &Service, strategy: &[StrategyItem]) -> Vec<u32> {
     let mut counts = vec![0; strategy.len()];
     if !strategy.is_empty() {
-        let primary = service.primary().id;
+        let primary = service.primary().map(|primary| primary.id);
         for task in state.tasks_of_service(&service.cluster, &service.name) {
             let counts_now = task.desired_status == DesiredStatus::Running
                 && !task.is_stopped()
-                && task.service.as_ref().is_some_and(|membership| membership.deployment == primary);
+                && task.service.as_ref().is_some_and(|membership| Some(membership.deployment) == primary);
             if let Some(at) = strategy.iter().position(|item| counts_now && Some(&item.provider) == task.capacity_provider.as_ref()) {
                 counts[at] += 1;
             }
@@ -178,8 +260,8 @@ pub(crate) fn is_checked_essential(definition: &TaskDefinition, name: &str) -> b
 }
 
 /// What the PRIMARY deployment's tasks are made of.
-pub(crate) fn template(state: &State, service: &Entry<Service>) -> Option<TaskTemplate> {
-    let primary = service.primary();
+pub(crate) fn template(state: &State, service: &Service) -> Option<TaskTemplate> {
+    let primary = service.primary()?;
     let definition = state.definition(&primary.definition)?;
     let settings = &service.settings;
     let tags = match settings.propagate_tags.as_deref() {
@@ -239,6 +321,8 @@ struct Writer<'a> {
     transaction: &'a mut Transaction,
     now: UnixMillis,
     owner_bits: &'a dyn Fn() -> u128,
+    /// The task set that events are about.
+    task_set: Option<DeploymentId>,
 }
 
 impl Writer<'_> {
@@ -250,7 +334,10 @@ impl Writer<'_> {
             self.transaction.delete(Key::ServiceEvent(cluster.clone(), service.clone(), number - MAX_EVENTS));
         }
         self.transaction.put(ServiceEvent {
-            message: format!("(service {service}) {text}"),
+            message: match self.task_set {
+                Some(set) => format!("(service {service}, taskSet {set}) {text}"),
+                None => format!("(service {service}) {text}"),
+            },
             id: uuid((self.owner_bits)()),
             created_at: self.now,
             number,
@@ -258,6 +345,16 @@ impl Writer<'_> {
             service,
         });
         self.service.next_event += 1;
+    }
+
+    /// What the task sets become. A deleted service ends with the last of them.
+    fn replace_task_sets(&mut self, task_sets: Vec<TaskSet>) {
+        let waits = |set: &TaskSet| set.status != TaskSetStatus::Draining && set.stability != StabilityStatus::SteadyState;
+        self.service.announced_steady = !task_sets.iter().any(waits);
+        if self.service.status == ServiceStatus::Draining && task_sets.is_empty() {
+            self.service.status = ServiceStatus::Inactive;
+        }
+        self.service.task_sets = task_sets;
     }
 
     /// Appends an event that repeats itself while its cause lasts: only when the text changes or after six hours.
@@ -271,7 +368,7 @@ impl Writer<'_> {
     }
 }
 
-fn write_plan(state: &State, writer: &mut Writer<'_>, steps: &ServicePlan, started: &[Arc<Task>], placement: &CapacityPlacement) {
+fn write_plan(state: &State, writer: &mut Writer<'_>, Step { steps, started, placement }: &Step) {
     for task in started {
         writer.transaction.put(Record::Task(Arc::clone(task)));
     }
@@ -310,15 +407,13 @@ fn write_plan(state: &State, writer: &mut Writer<'_>, steps: &ServicePlan, start
             "was unable to place a task because no container instance met all of its requirements. Reason: No Container Instances \
              were found in your cluster. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.",
         );
-    } else if steps.steady {
+    } else if steps.steady && writer.task_set.is_none() {
+        // Where one task set is steady, another may still fail.
         writer.service.announced_failure = None;
     }
     for text in &steps.announcements {
         if text.starts_with("is unable") { writer.announce_failure(text) } else { writer.announce(text) }
     }
-    writer.service.deployments.clone_from(&steps.deployments);
-    writer.service.status = steps.status;
-    writer.service.announced_steady = steps.steady;
 }
 
 fn task_list(ids: impl Iterator<Item = berth_model::ids::TaskId>) -> String {

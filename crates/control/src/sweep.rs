@@ -14,6 +14,7 @@ use berth_model::time::UnixMillis;
 use berth_store::{CommitError, State, Store, Transaction};
 
 use crate::environment::Environment;
+use crate::service_history::forgettable_history;
 
 /// How long ended things stay visible.
 const KEEP_MILLIS: i64 = 24 * 60 * 60 * 1000;
@@ -37,6 +38,8 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
         stopped.iter().enumerate().filter(|(number, (at, _))| old_task(*at, *number)).map(|(_, (_, id))| Key::Task(*id)).collect();
     keys.extend(deleted_definitions(state));
     keys.extend(deleted_capacity(state, now));
+    let ongoing = state.services().filter(|service| service.status != ServiceStatus::Inactive);
+    keys.extend(ongoing.flat_map(|service| forgettable_history(state, service, now, 0)));
     for service in state.services().filter(|service| service.status == ServiceStatus::Inactive) {
         // A service has no time of its end; its last change is one of its tasks' or of its events'.
         let last = state.events_of(&service.cluster, &service.name).next_back().map_or(service.created_at, |event| event.created_at);
@@ -70,8 +73,8 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
     keys
 }
 
-/// Revisions whose deletion was asked for and that nothing shows any more: no task, ended ones too, no deployment, no Express
-/// service.
+/// Revisions whose deletion was asked for and that nothing shows any more: no task, ended ones too, no deployment, no task set, no
+/// Express service.
 fn deleted_definitions(state: &State) -> Vec<Key> {
     let mut doomed: BTreeSet<_> = state
         .definitions()
@@ -79,8 +82,14 @@ fn deleted_definitions(state: &State) -> Vec<Key> {
         .map(|definition| definition.id.clone())
         .collect();
     if !doomed.is_empty() {
-        for deployment in state.services().flat_map(|service| service.deployments.iter()) {
-            doomed.remove(&deployment.definition);
+        for service in state.services() {
+            let deployed = service.deployments.iter().map(|deployment| &deployment.definition);
+            let completed = service.completed_revision.and_then(|id| state.service_revision(&service.cluster, &service.name, id));
+            // A rollback may go to the last revision that came out.
+            let completed = completed.map(|revision| &revision.definition);
+            for definition in deployed.chain(service.task_sets.iter().map(|set| &set.definition)).chain(completed) {
+                doomed.remove(definition);
+            }
         }
         for revision in state.express_services().flat_map(|service| service.revisions.iter()) {
             doomed.remove(&revision.definition);

@@ -6,9 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{
-    CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DaemonName, DefinitionId, Family, GatewayName, ServiceName,
-    TaskId, uuid,
+    CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DaemonName, DefinitionId, DeploymentId, Family, GatewayName,
+    ServiceName, TaskId, uuid,
 };
+use crate::service_deployment::{ServiceDeploymentId, ServiceRevisionId};
 
 /// What all ARNs of one Berth begin with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,8 +69,20 @@ impl Scope {
 
     /// `...:service-revision/CLUSTER/SERVICE/NUMBER`
     #[must_use]
-    pub fn service_revision(&self, cluster: &ClusterName, service: &ServiceName, number: u64) -> String {
-        self.ecs(format_args!("service-revision/{cluster}/{service}/{number}"))
+    pub fn service_revision(&self, cluster: &ClusterName, service: &ServiceName, id: ServiceRevisionId) -> String {
+        self.ecs(format_args!("service-revision/{cluster}/{service}/{id}"))
+    }
+
+    /// `...:service-deployment/CLUSTER/SERVICE/ID`
+    #[must_use]
+    pub fn service_deployment(&self, cluster: &ClusterName, service: &ServiceName, id: ServiceDeploymentId) -> String {
+        self.ecs(format_args!("service-deployment/{cluster}/{service}/{id}"))
+    }
+
+    /// `...:task-set/CLUSTER/SERVICE/ecs-svc/NUMBER`
+    #[must_use]
+    pub fn task_set(&self, cluster: &ClusterName, service: &ServiceName, id: DeploymentId) -> String {
+        self.ecs(format_args!("task-set/{cluster}/{service}/{id}"))
     }
 
     /// The user that acts when the root credentials are used.
@@ -184,6 +197,57 @@ pub fn parse_gateway(scope: &Scope, text: &str) -> Result<GatewayName, Reference
     GatewayName::parse(name).ok_or_else(|| ReferenceError::Malformed(clip(text)))
 }
 
+/// Reads `KIND/CLUSTER/SERVICE/ID` out of an ARN; `ID` may hold slashes.
+fn parse_in_service<'a>(scope: &Scope, kind: &str, arn: &'a str) -> Result<(ClusterName, ServiceName, &'a str), ReferenceError> {
+    let rest = scope.strip(arn).ok_or(ReferenceError::ForeignArn)?;
+    let rest = rest.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/')).ok_or(ReferenceError::ForeignArn)?;
+    let malformed = || ReferenceError::Malformed(clip(arn));
+    let mut parts = rest.splitn(3, '/');
+    let cluster = parts.next().and_then(ClusterName::parse).ok_or_else(malformed)?;
+    let service = parts.next().and_then(ServiceName::parse).ok_or_else(malformed)?;
+    Ok((cluster, service, parts.next().ok_or_else(malformed)?))
+}
+
+/// Reads a service deployment's ARN.
+///
+/// # Errors
+/// [`ReferenceError`].
+pub fn parse_service_deployment(scope: &Scope, arn: &str) -> Result<(ClusterName, ServiceName, ServiceDeploymentId), ReferenceError> {
+    let (cluster, service, id) = parse_in_service(scope, "service-deployment", arn)?;
+    Ok((cluster, service, id.parse().map_err(|_| ReferenceError::Malformed(clip(arn)))?))
+}
+
+/// Reads a service revision's ARN.
+///
+/// # Errors
+/// [`ReferenceError`].
+pub fn parse_service_revision(scope: &Scope, arn: &str) -> Result<(ClusterName, ServiceName, ServiceRevisionId), ReferenceError> {
+    let (cluster, service, id) = parse_in_service(scope, "service-revision", arn)?;
+    Ok((cluster, service, id.parse().map_err(|_| ReferenceError::Malformed(clip(arn)))?))
+}
+
+/// Reads a task set's id (`ecs-svc/NUMBER`) or ARN.
+///
+/// # Errors
+/// [`ReferenceError`], also if the ARN names another cluster or service.
+pub fn parse_task_set(scope: &Scope, cluster: &ClusterName, service: &ServiceName, text: &str) -> Result<DeploymentId, ReferenceError> {
+    let id = if text.starts_with("arn:") {
+        let (named, of, id) = parse_in_service(scope, "task-set", text)?;
+        if named != *cluster || of != *service {
+            return Err(ReferenceError::OtherCluster);
+        }
+        id
+    } else {
+        text
+    };
+    parse_deployment_id(id).ok_or_else(|| ReferenceError::Malformed(clip(text)))
+}
+
+fn parse_deployment_id(text: &str) -> Option<DeploymentId> {
+    let digits = text.strip_prefix("ecs-svc/").filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    digits.parse().ok().map(DeploymentId)
+}
+
 /// A task definition as a request names it: a family (its newest ACTIVE revision) or an exact revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DefinitionReference {
@@ -228,6 +292,8 @@ pub enum Resource {
     Service(ClusterName, ServiceName),
     /// A task.
     Task(ClusterName, TaskId),
+    /// A task set of a service.
+    TaskSet(ClusterName, ServiceName, DeploymentId),
     /// A task definition's revision.
     TaskDefinition(DefinitionId),
     /// A capacity provider.
@@ -265,6 +331,11 @@ pub fn parse_resource(scope: &Scope, arn: &str) -> Result<Resource, ReferenceErr
             DefinitionReference::Exact(definition) => Ok(Resource::DaemonTaskDefinition(definition)),
             DefinitionReference::Latest(_) => Err(ReferenceError::Malformed(clip(arn))),
         };
+    }
+    if kind == "task-set" {
+        let (cluster, service, id) = parse_in_service(scope, kind, arn)?;
+        let id = parse_deployment_id(id).ok_or_else(|| ReferenceError::Malformed(clip(arn)))?;
+        return Ok(Resource::TaskSet(cluster, service, id));
     }
     let (cluster, id) = id.split_once('/').ok_or_else(|| ReferenceError::Malformed(clip(arn)))?;
     let cluster = ClusterName::parse(cluster).ok_or_else(|| ReferenceError::Malformed(clip(arn)))?;
@@ -322,6 +393,28 @@ mod tests {
         ] {
             assert_eq!(parse_task(&scope(), &cluster("a"), arn), Err(ReferenceError::ForeignArn), "{arn}");
         }
+    }
+
+    #[test]
+    fn what_belongs_to_a_service_is_read_back() {
+        let (scope, home, web) = (scope(), cluster("home"), ServiceName::parse("web").unwrap());
+        let deployment = ServiceDeploymentId::from_random(u128::MAX / 5);
+        let arn = scope.service_deployment(&home, &web, deployment);
+        assert_eq!(parse_service_deployment(&scope, &arn), Ok((home.clone(), web.clone(), deployment)));
+        let revision = ServiceRevisionId(1_234_567_890_123_456_789);
+        let arn = scope.service_revision(&home, &web, revision);
+        assert_eq!(arn, "arn:aws:ecs:us-east-1:000000000000:service-revision/home/web/1234567890123456789");
+        assert_eq!(parse_service_revision(&scope, &arn), Ok((home.clone(), web.clone(), revision)));
+        assert_eq!(parse_service_deployment(&scope, &arn), Err(ReferenceError::ForeignArn));
+        assert!(parse_service_revision(&scope, &arn[..arn.len() - 20]).is_err(), "no id");
+        let set = DeploymentId(7);
+        let arn = scope.task_set(&home, &web, set);
+        assert_eq!(arn, "arn:aws:ecs:us-east-1:000000000000:task-set/home/web/ecs-svc/7");
+        assert_eq!(parse_task_set(&scope, &home, &web, &arn), Ok(set));
+        assert_eq!(parse_task_set(&scope, &home, &web, "ecs-svc/7"), Ok(set));
+        assert_eq!(parse_task_set(&scope, &cluster("other"), &web, &arn), Err(ReferenceError::OtherCluster));
+        assert!(parse_task_set(&scope, &home, &web, "7").is_err());
+        assert_eq!(parse_resource(&scope, &arn), Ok(Resource::TaskSet(home, web, set)));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::ids::{
     CapacityProviderName, ClusterName, ContainerInstanceId, DaemonName, DefinitionId, Family, GatewayName, ServiceName, TaskId,
 };
 use crate::service::{Service, ServiceEvent};
+use crate::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
 use crate::task::Task;
 use crate::task_definition::{FamilyCounter, TaskDefinition};
 
@@ -35,6 +36,10 @@ pub enum Key {
     Service(ClusterName, ServiceName),
     /// A service's event.
     ServiceEvent(ClusterName, ServiceName, u64),
+    /// A service revision.
+    ServiceRevision(ClusterName, ServiceName, ServiceRevisionId),
+    /// A service deployment.
+    ServiceDeployment(ClusterName, ServiceName, ServiceDeploymentId),
     /// A container instance.
     ContainerInstance(ContainerInstanceId),
     /// A capacity provider.
@@ -63,6 +68,8 @@ impl fmt::Display for Key {
             Self::Task(id) => write!(f, "task/{id}"),
             Self::Service(cluster, name) => write!(f, "service/{cluster}/{name}"),
             Self::ServiceEvent(cluster, name, number) => write!(f, "service-event/{cluster}/{name}/{number:020}"),
+            Self::ServiceRevision(cluster, name, id) => write!(f, "service-revision/{cluster}/{name}/{id}"),
+            Self::ServiceDeployment(cluster, name, id) => write!(f, "service-deployment/{cluster}/{name}/{id}"),
             Self::ContainerInstance(id) => write!(f, "container-instance/{id}"),
             Self::CapacityProvider(name) => write!(f, "capacity-provider/{name}"),
             Self::Daemon(cluster, name) => write!(f, "daemon/{cluster}/{name}"),
@@ -95,6 +102,10 @@ impl FromStr for Key {
             }
             ["service-event", cluster, name, number] => ClusterName::parse(cluster)
                 .and_then(|cluster| Some(Self::ServiceEvent(cluster, ServiceName::parse(name)?, number.parse().ok()?))),
+            ["service-revision", cluster, name, id] => ClusterName::parse(cluster)
+                .and_then(|cluster| Some(Self::ServiceRevision(cluster, ServiceName::parse(name)?, id.parse().ok()?))),
+            ["service-deployment", cluster, name, id] => ClusterName::parse(cluster)
+                .and_then(|cluster| Some(Self::ServiceDeployment(cluster, ServiceName::parse(name)?, id.parse().ok()?))),
             ["container-instance", id] => id.parse().ok().map(Self::ContainerInstance),
             ["capacity-provider", name] => CapacityProviderName::parse(name).map(Self::CapacityProvider),
             ["daemon", cluster, name] => {
@@ -137,6 +148,10 @@ pub enum Record {
     Service(Arc<Service>),
     /// A service's event.
     ServiceEvent(Arc<ServiceEvent>),
+    /// A service revision.
+    ServiceRevision(Arc<ServiceRevision>),
+    /// A service deployment.
+    ServiceDeployment(Arc<ServiceDeployment>),
     /// A container instance.
     ContainerInstance(Arc<ContainerInstance>),
     /// A capacity provider.
@@ -166,6 +181,8 @@ impl Record {
             Self::Task(task) => Key::Task(task.id),
             Self::Service(service) => Key::Service(service.cluster.clone(), service.name.clone()),
             Self::ServiceEvent(event) => Key::ServiceEvent(event.cluster.clone(), event.service.clone(), event.number),
+            Self::ServiceRevision(revision) => Key::ServiceRevision(revision.cluster.clone(), revision.service.clone(), revision.id),
+            Self::ServiceDeployment(one) => Key::ServiceDeployment(one.cluster.clone(), one.service.clone(), one.id),
             Self::ContainerInstance(instance) => Key::ContainerInstance(instance.id),
             Self::CapacityProvider(provider) => Key::CapacityProvider(provider.name.clone()),
             Self::Daemon(daemon) => Key::Daemon(daemon.cluster.clone(), daemon.name.clone()),
@@ -195,6 +212,8 @@ from_noun!(
     Task => Task,
     Service => Service,
     ServiceEvent => ServiceEvent,
+    ServiceRevision => ServiceRevision,
+    ServiceDeployment => ServiceDeployment,
     ContainerInstance => ContainerInstance,
     CapacityProvider => CapacityProvider,
     Daemon => Daemon,
@@ -224,8 +243,10 @@ mod tests {
             Key::Task("0123456789abcdef0123456789abcdef".parse().unwrap()),
             Key::Service(cluster.clone(), service.clone()),
             Key::ServiceEvent(cluster.clone(), service.clone(), u64::MAX),
-            Key::ExpressService(cluster, service),
+            Key::ExpressService(cluster.clone(), service.clone()),
             Key::Gateway(GatewayName::parse("edge").unwrap()),
+            Key::ServiceRevision(cluster.clone(), service.clone(), ServiceRevisionId::from_random(7)),
+            Key::ServiceDeployment(cluster, service, ServiceDeploymentId::from_random(u128::MAX / 3)),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
             Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {

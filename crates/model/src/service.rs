@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity_provider::StrategyItem;
 use crate::ids::{ClusterName, DefinitionId, DeploymentId, ServiceName};
+use crate::service_deployment::{ServiceDeploymentId, ServiceRevisionId};
 use crate::tags::Tags;
 use crate::task::LaunchType;
+use crate::task_set::{TaskSet, TaskSetStatus};
 use crate::time::UnixMillis;
 
 wire_enum!(
@@ -45,6 +47,23 @@ wire_enum!(
     }
 );
 
+wire_enum!(
+    /// Who decides when which tasks of a service run: `deploymentController.type`.
+    DeploymentController {
+        /// Rolling updates by the service itself.
+        Ecs = "ECS",
+        /// Whoever calls the task sets' actions.
+        External = "EXTERNAL",
+    }
+);
+
+impl Default for DeploymentController {
+    /// What a service has whose creation names none.
+    fn default() -> Self {
+        Self::Ecs
+    }
+}
+
 /// One deployment of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -65,6 +84,12 @@ pub struct Deployment {
     /// The capacity providers that its tasks are spread over; empty with a launch type. The PRIMARY one's is the service's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capacity_provider_strategy: Vec<StrategyItem>,
+    /// What it brings out; none if it is older than revisions are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<ServiceRevisionId>,
+    /// The service deployment that it is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_deployment: Option<ServiceDeploymentId>,
 }
 
 /// `deploymentConfiguration`'s percentages.
@@ -105,7 +130,7 @@ pub struct Service {
     pub launch_type: LaunchType,
     /// Percentages of its rolling updates.
     pub percentages: Percentages,
-    /// PRIMARY first, then older ones that still have tasks.
+    /// PRIMARY first, then older ones that still have tasks. None under an EXTERNAL controller.
     pub deployments: Vec<Deployment>,
     /// What the user asked for beyond that, in AWS's shape: placement, deployment configuration, flags. Echoed, and read where it acts.
     pub settings: ServiceSettings,
@@ -123,6 +148,15 @@ pub struct Service {
     pub announced_failure: Option<(Arc<str>, UnixMillis)>,
     /// `clientToken` of its creation.
     pub client_token: Option<String>,
+    /// Who decides what runs.
+    #[serde(default)]
+    pub controller: DeploymentController,
+    /// Its task sets, oldest first; only under an EXTERNAL controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub task_sets: Vec<TaskSet>,
+    /// The last revision that came out whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_revision: Option<ServiceRevisionId>,
 }
 
 /// Members of a service that are echoed, in AWS's shapes.
@@ -149,13 +183,23 @@ pub struct ServiceSettings {
 }
 
 impl Service {
-    /// The deployment that the service is to become.
-    ///
-    /// # Panics
-    /// Never: a service always has a PRIMARY deployment.
+    /// The deployment that the service is to become; `None` only under an EXTERNAL controller.
     #[must_use]
-    pub fn primary(&self) -> &Deployment {
-        self.deployments.iter().find(|d| d.status == DeploymentStatus::Primary).expect("a service has a PRIMARY deployment")
+    pub fn primary(&self) -> Option<&Deployment> {
+        self.deployments.iter().find(|d| d.status == DeploymentStatus::Primary)
+    }
+
+    /// The task set that serves production traffic, if there is one.
+    #[must_use]
+    pub fn primary_task_set(&self) -> Option<&TaskSet> {
+        self.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary)
+    }
+
+    /// What it runs, as far as one definition can say.
+    #[must_use]
+    pub fn definition(&self) -> Option<&DefinitionId> {
+        let deployed = self.primary().map(|deployment| &deployment.definition);
+        deployed.or_else(|| self.primary_task_set().map(|set| &set.definition))
     }
 }
 
@@ -190,5 +234,22 @@ mod tests {
         let default = Percentages { minimum_healthy: 100, maximum: 200 };
         assert_eq!((default.lower(2), default.upper(2)), (2, 4));
         assert_eq!((default.lower(0), default.upper(0)), (0, 0));
+    }
+
+    #[test]
+    fn services_from_before_revisions_and_task_sets_are_read() {
+        let old = r#"{"name":"web","cluster":"c","status":"ACTIVE","desired_count":1,"launch_type":"EC2",
+            "percentages":{"minimum_healthy":100,"maximum":200},
+            "deployments":[{"id":7,"status":"PRIMARY","definition":{"family":"web","revision":1},"created_at":1,"updated_at":1,
+                "rollout_state":"COMPLETED","rollout_state_reason":""}],
+            "settings":{"deployment_configuration":{},"placement_constraints":[],"placement_strategy":[],
+                "health_check_grace_period_seconds":null,"enable_ecs_managed_tags":false,"propagate_tags":null,
+                "enable_execute_command":false,"availability_zone_rebalancing":null,"role":null},
+            "tags":{},"created_at":1,"created_by":"","next_event":0,"announced_steady":true,"announced_failure":null,"client_token":null}"#;
+        let service: Service = serde_json::from_str(old).unwrap();
+        assert_eq!((service.controller, service.task_sets.len(), service.completed_revision), (DeploymentController::Ecs, 0, None));
+        assert_eq!(service.primary().map(|primary| (primary.id, primary.revision)), Some((DeploymentId(7), None)));
+        let again: Service = serde_json::from_str(&serde_json::to_string(&service).unwrap()).unwrap();
+        assert_eq!(again, service);
     }
 }

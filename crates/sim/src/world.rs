@@ -410,7 +410,7 @@ impl World {
                 ServiceStatus::Active => {}
             }
             if !self.checker.is_steady(&service) {
-                return Some(format!("service {name} does not run {} tasks of {}", service.desired_count, service.primary().definition));
+                return Some(format!("service {name} does not run {} tasks of {:?}", service.desired_count, service.definition()));
             }
             let answer = self.desk.insist(Operation::DescribeServices, json!({"services": [name.to_string()]})).await;
             let shown: Value = answer.map(|answer| answer["services"][0].clone()).unwrap_or_default();

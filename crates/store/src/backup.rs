@@ -259,6 +259,8 @@ pub fn kind(record: &Record) -> &'static str {
         Record::Task(_) => "tasks",
         Record::Service(_) => "services",
         Record::ServiceEvent(_) => "serviceEvents",
+        Record::ServiceRevision(_) => "serviceRevisions",
+        Record::ServiceDeployment(_) => "serviceDeployments",
         Record::ContainerInstance(_) => "containerInstances",
         Record::CapacityProvider(_) => "capacityProviders",
         Record::Daemon(_) => "daemons",

@@ -1,8 +1,10 @@
 //! The whole state in memory, with the indexes that readers need.
 
 mod capacity;
+mod history;
 mod ingress;
 mod loading;
+mod records;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
@@ -20,6 +22,7 @@ use berth_model::ids::{
 };
 use berth_model::record::{Key, Record};
 use berth_model::service::{Service, ServiceEvent};
+use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 
@@ -84,6 +87,8 @@ pub struct State {
     tasks: HashMap<TaskId, Entry<Task>>,
     services: BTreeMap<(ClusterName, ServiceName), Entry<Service>>,
     events: BTreeMap<(ClusterName, ServiceName, u64), Entry<ServiceEvent>>,
+    service_revisions: BTreeMap<(ClusterName, ServiceName, ServiceRevisionId), Entry<ServiceRevision>>,
+    service_deployments: BTreeMap<(ClusterName, ServiceName, ServiceDeploymentId), Entry<ServiceDeployment>>,
     instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>>,
     providers: BTreeMap<CapacityProviderName, Entry<CapacityProvider>>,
     daemons: BTreeMap<(ClusterName, DaemonName), Entry<Daemon>>,
@@ -227,102 +232,6 @@ impl State {
         self.by_cluster.get(cluster)
     }
 
-    /// Every record with its counters, kind by kind. Cheap: values are shared, not copied.
-    pub fn records(&self) -> impl Iterator<Item = Stored> {
-        fn all<'a, T: 'a>(
-            entries: impl Iterator<Item = &'a Entry<T>> + 'a,
-            record: impl Fn(Arc<T>) -> Record + 'a,
-        ) -> impl Iterator<Item = Stored> + 'a {
-            entries.map(move |entry| Stored {
-                record: record(Arc::clone(&entry.value)),
-                created: entry.created,
-                modified: entry.modified,
-                version: entry.version,
-            })
-        }
-        all(self.clusters.values(), Record::Cluster)
-            .chain(all(self.families.values(), Record::Family))
-            .chain(all(self.definitions.values(), Record::TaskDefinition))
-            .chain(all(self.instances.values(), Record::ContainerInstance))
-            .chain(all(self.account_settings.values(), Record::AccountSetting))
-            .chain(all(self.services.values(), Record::Service))
-            .chain(all(self.events.values(), Record::ServiceEvent))
-            .chain(all(self.tasks.values(), Record::Task))
-            .chain(all(self.gateways.values(), Record::Gateway))
-            .chain(all(self.express_services.values(), Record::ExpressService))
-            .chain(all(self.providers.values(), Record::CapacityProvider))
-            .chain(all(self.daemons.values(), Record::Daemon))
-            .chain(all(self.daemon_families.values(), Record::DaemonFamily))
-            .chain(all(self.daemon_definitions.values(), Record::DaemonTaskDefinition))
-    }
-
-    /// The commit that last changed a record; `None` if there is none.
-    #[must_use]
-    pub fn modified(&self, key: &Key) -> Option<Revision> {
-        self.counters(key).map(|(_, modified, _)| modified)
-    }
-
-    pub(crate) fn counters(&self, key: &Key) -> Option<(Revision, Revision, u64)> {
-        fn of<T>(entry: Option<&Entry<T>>) -> Option<(Revision, Revision, u64)> {
-            entry.map(|e| (e.created, e.modified, e.version))
-        }
-        match key {
-            Key::Cluster(name) => of(self.clusters.get(name)),
-            Key::Family(family) => of(self.families.get(family)),
-            Key::TaskDefinition(id) => of(self.definitions.get(id)),
-            Key::Task(id) => of(self.tasks.get(id)),
-            Key::Service(cluster, name) => of(self.services.get(&(cluster.clone(), name.clone()))),
-            Key::ServiceEvent(cluster, name, number) => of(self.events.get(&(cluster.clone(), name.clone(), *number))),
-            Key::ContainerInstance(id) => of(self.instances.get(id)),
-            Key::CapacityProvider(name) => of(self.providers.get(name)),
-            Key::Daemon(cluster, name) => of(self.daemons.get(&(cluster.clone(), name.clone()))),
-            Key::DaemonFamily(family) => of(self.daemon_families.get(family)),
-            Key::DaemonTaskDefinition(id) => of(self.daemon_definitions.get(id)),
-            Key::AccountSetting(name, principal) => of(self.account_setting(name, principal)),
-            Key::Gateway(name) => of(self.gateways.get(name)),
-            Key::ExpressService(cluster, name) => of(self.express_service(cluster, name)),
-        }
-    }
-
-    /// Every record's key, in no order.
-    pub(crate) fn keys(&self) -> Vec<Key> {
-        let clusters = self.clusters.keys().cloned().map(Key::Cluster);
-        let families = self.families.keys().cloned().map(Key::Family);
-        let definitions = self.definitions.keys().cloned().map(Key::TaskDefinition);
-        let tasks = self.tasks.keys().copied().map(Key::Task);
-        let services = self.services.keys().cloned().map(|(cluster, name)| Key::Service(cluster, name));
-        let events = self.events.keys().cloned().map(|(cluster, name, number)| Key::ServiceEvent(cluster, name, number));
-        let instances = self.instances.keys().copied().map(Key::ContainerInstance);
-        let settings = self.account_settings.keys().cloned().map(|(name, principal)| Key::AccountSetting(name, principal));
-        let gateways = self.gateways.keys().cloned().map(Key::Gateway);
-        let express = self.express_services.keys().cloned().map(|(cluster, name)| Key::ExpressService(cluster, name));
-        let instances = instances.chain(settings).chain(gateways).chain(express).chain(self.capacity_keys());
-        clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(events).chain(instances).collect()
-    }
-
-    /// Is this exactly what is there?
-    pub(crate) fn holds(&self, record: &Record) -> bool {
-        fn same<T: PartialEq>(entry: Option<&Entry<T>>, value: &T) -> bool {
-            entry.is_some_and(|entry| *entry.value == *value)
-        }
-        match record {
-            Record::Cluster(value) => same(self.clusters.get(&value.name), value),
-            Record::Family(value) => same(self.families.get(&value.family), value),
-            Record::TaskDefinition(value) => same(self.definitions.get(&value.id), value),
-            Record::Task(value) => same(self.tasks.get(&value.id), value),
-            Record::Service(value) => same(self.services.get(&(value.cluster.clone(), value.name.clone())), value),
-            Record::ServiceEvent(value) => same(self.events.get(&(value.cluster.clone(), value.service.clone(), value.number)), value),
-            Record::ContainerInstance(value) => same(self.instances.get(&value.id), value),
-            Record::CapacityProvider(value) => same(self.providers.get(&value.name), value),
-            Record::Daemon(value) => same(self.daemons.get(&(value.cluster.clone(), value.name.clone())), value),
-            Record::DaemonFamily(value) => same(self.daemon_families.get(&value.family), value),
-            Record::DaemonTaskDefinition(value) => same(self.daemon_definitions.get(&value.id), value),
-            Record::AccountSetting(value) => same(self.account_setting(&value.name, &value.principal), value),
-            Record::Gateway(value) => same(self.gateways.get(&value.name), value),
-            Record::ExpressService(value) => same(self.express_service(&value.cluster, &value.name), value),
-        }
-    }
-
     pub(crate) fn restore(&mut self, stored: Stored) {
         let Stored { record, created, modified, version } = stored;
         match record {
@@ -357,6 +266,14 @@ impl State {
             Record::ServiceEvent(value) => {
                 let key = (value.cluster.clone(), value.service.clone(), value.number);
                 self.events.insert(key, Entry { value, created, modified, version });
+            }
+            Record::ServiceRevision(value) => {
+                let key = (value.cluster.clone(), value.service.clone(), value.id);
+                self.service_revisions.insert(key, Entry { value, created, modified, version });
+            }
+            Record::ServiceDeployment(value) => {
+                let key = (value.cluster.clone(), value.service.clone(), value.id);
+                self.service_deployments.insert(key, Entry { value, created, modified, version });
             }
             Record::ContainerInstance(value) => {
                 self.by_cluster.entry(value.cluster.clone()).or_default().instances.insert(value.id);
@@ -410,6 +327,12 @@ impl State {
             Key::ServiceEvent(cluster, name, number) => {
                 set(self.events.get_mut(&(cluster.clone(), name.clone(), *number)), modified, version);
             }
+            Key::ServiceRevision(cluster, name, id) => {
+                set(self.service_revisions.get_mut(&(cluster.clone(), name.clone(), *id)), modified, version);
+            }
+            Key::ServiceDeployment(cluster, name, id) => {
+                set(self.service_deployments.get_mut(&(cluster.clone(), name.clone(), *id)), modified, version);
+            }
             Key::ContainerInstance(id) => set(self.instances.get_mut(id), modified, version),
             Key::CapacityProvider(name) => set(self.providers.get_mut(name), modified, version),
             Key::Daemon(cluster, name) => set(self.daemons.get_mut(&(cluster.clone(), name.clone())), modified, version),
@@ -442,6 +365,12 @@ impl State {
             }
             Key::ServiceEvent(cluster, name, number) => {
                 self.events.remove(&(cluster.clone(), name.clone(), *number));
+            }
+            Key::ServiceRevision(cluster, name, id) => {
+                self.service_revisions.remove(&(cluster.clone(), name.clone(), *id));
+            }
+            Key::ServiceDeployment(cluster, name, id) => {
+                self.service_deployments.remove(&(cluster.clone(), name.clone(), *id));
             }
             Key::ContainerInstance(id) => {
                 if let Some(instance) = self.instances.remove(id)

@@ -1,13 +1,13 @@
 //! `CreateService`: writes the service with its PRIMARY deployment in one commit; the services loop does the rest.
 
-use berth_model::ids::{DeploymentId, ServiceName};
+use berth_model::ids::ServiceName;
 use berth_model::record::Key;
-use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceSettings, ServiceStatus};
+use berth_model::service::{DeploymentController, Service, ServiceSettings, ServiceStatus};
 use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 
 use super::service_settings::{deployment_configuration, desired_count, filled, placement, refuse_unserved};
-use super::{capacity, definitions, express_services, render};
+use super::{capacity, definitions, express_services, render, service_history};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -19,12 +19,16 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             "Invalid service name: up to 255 letters (uppercase and lowercase), numbers, underscores, and hyphens are allowed: serviceName",
         )
     })?;
+    let controller = controller(&request)?;
     check_served(&request)?;
-    let Some(desired) = request.desired_count else {
+    let Some(desired) = request.desired_count.or((controller == DeploymentController::External).then_some(0)) else {
         return Err(Failure::invalid("desiredCount must be specified for a service with the REPLICA scheduling strategy."));
     };
     let desired_count = desired_count(desired)?;
-    let definition = definitions::usable(api, &api.store.state(), request.task_definition.as_deref())?;
+    let definition = match controller {
+        DeploymentController::Ecs => Some(definitions::usable(api, &api.store.state(), request.task_definition.as_deref())?),
+        DeploymentController::External => None,
+    };
     let tags = parse_tags(request.tags.as_deref())?;
     let (deployment_configuration, percentages) = deployment_configuration(request.deployment_configuration, &Default::default())?;
     let mut settings = ServiceSettings {
@@ -40,7 +44,7 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
     };
     placement(&mut settings, request.placement_constraints, request.placement_strategy)?;
     let client_token = request.client_token.filter(|token| !token.is_empty());
-    let deployment = DeploymentId::from_random(api.environment.bits64());
+    let fresh = service_history::Fresh::draw(api);
     api.change(|state, transaction| {
         let holder = active(state, &cluster)?;
         let key = Key::Service(cluster.clone(), name.clone());
@@ -78,23 +82,14 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             transaction.touch(Key::Cluster(cluster.clone()));
         }
         let now = api.now();
-        let service = Service {
+        let mut service = Service {
             name: name.clone(),
             cluster: cluster.clone(),
             status: ServiceStatus::Active,
             desired_count,
             launch_type,
             percentages,
-            deployments: vec![Deployment {
-                id: deployment,
-                status: DeploymentStatus::Primary,
-                definition: definition.id.clone(),
-                created_at: now,
-                updated_at: now,
-                rollout_state: RolloutState::InProgress,
-                rollout_state_reason: format!("ECS deployment {deployment} in progress."),
-                capacity_provider_strategy: strategy,
-            }],
+            deployments: Vec::new(),
             settings: settings.clone(),
             tags: tags.clone(),
             created_at: now,
@@ -103,7 +98,13 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             announced_steady: false,
             announced_failure: None,
             client_token: client_token.clone(),
+            controller,
+            task_sets: Vec::new(),
+            completed_revision: None,
         };
+        if let Some(definition) = &definition {
+            service_history::begin(state, transaction, &mut service, definition, strategy, fresh, now);
+        }
         // A service of the same name that ended may have left events; they are not this one's.
         let shown = berth_shapes::ecs::Service { events: Some(Vec::new()), ..render::service(state, api.scope(), &service, true) };
         transaction.put(service);
@@ -112,14 +113,34 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
     .await
 }
 
+/// Reads `deploymentController`. What an EXTERNAL one's task sets name is not for the service:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-external.html>.
+fn controller(request: &CreateServiceRequest) -> Result<DeploymentController, Failure> {
+    let kind = request.deployment_controller.as_ref().and_then(|controller| controller.r#type.as_ref()).map(|kind| kind.as_str());
+    match kind {
+        None | Some("ECS") => return Ok(DeploymentController::Ecs),
+        Some("EXTERNAL") => {}
+        Some(_) => return Err(Failure::unsupported("Berth serves deploymentController ECS and EXTERNAL only, for now.")),
+    }
+    let blank = [
+        ("TaskDefinition", request.task_definition.is_some()),
+        ("LaunchType", request.launch_type.is_some()),
+        ("PlatformVersion", request.platform_version.is_some()),
+        ("NetworkConfiguration", request.network_configuration.is_some()),
+        ("LoadBalancers", filled(request.load_balancers.as_ref())),
+        ("ServiceRegistries", filled(request.service_registries.as_ref())),
+        ("CapacityProviderStrategy", filled(request.capacity_provider_strategy.as_ref())),
+    ];
+    match blank.iter().find(|(_, is_given)| *is_given) {
+        Some((member, _)) => Err(Failure::invalid(format!("{member} must be blank."))),
+        None => Ok(DeploymentController::External),
+    }
+}
+
 /// Members that Berth cannot honour yet are refused, never ignored.
 fn check_served(request: &CreateServiceRequest) -> Result<(), Failure> {
     if request.scheduling_strategy.as_ref().is_some_and(|strategy| strategy.as_str() != "REPLICA") {
         return Err(Failure::unsupported("Berth serves schedulingStrategy REPLICA only, for now."));
-    }
-    let controller = request.deployment_controller.as_ref().and_then(|controller| controller.r#type.as_ref());
-    if controller.is_some_and(|kind| kind.as_str() != "ECS") {
-        return Err(Failure::unsupported("Berth serves deploymentController ECS only, for now."));
     }
     refuse_unserved(&[
         ("loadBalancers", filled(request.load_balancers.as_ref())),

@@ -22,6 +22,9 @@ pub(crate) async fn run(api: &Api, request: DeleteServiceRequest) -> Result<Dele
         if entry.desired_count > 0 && !force {
             return Err(Failure::invalid("The service cannot be stopped while it is scaled above 0."));
         }
+        if !entry.task_sets.is_empty() && !force {
+            return Err(Failure::invalid("The service cannot be stopped while deployments are active."));
+        }
         let service = Service { status: ServiceStatus::Draining, desired_count: 0, ..(*entry.value).clone() };
         let shown = render::service(state, api.scope(), &service, true);
         transaction.put(service);

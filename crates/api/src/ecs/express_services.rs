@@ -5,6 +5,7 @@ use berth_model::express_service::{ExpressRevision, ExpressService};
 use berth_model::ids::{ClusterName, DefinitionId, DeploymentId, ServiceName};
 use berth_model::record::Key;
 use berth_model::service::ServiceStatus;
+use berth_model::service_deployment::ServiceRevisionId;
 use berth_model::tags::render_tags;
 use berth_shapes::ecs::{self, ErrorCode};
 use berth_store::{Entry, State, Transaction};
@@ -95,7 +96,7 @@ fn status(service: &ExpressService) -> ecs::ExpressGatewayServiceStatus {
 /// A revision as `activeConfigurations` and `targetConfiguration` show it. No load balancer serves it, so it has no ingress path.
 fn configuration(scope: &Scope, service: &ExpressService, revision: &ExpressRevision) -> ecs::ExpressGatewayServiceConfiguration {
     ecs::ExpressGatewayServiceConfiguration {
-        service_revision_arn: Some(scope.service_revision(&service.cluster, &service.name, revision.number)),
+        service_revision_arn: Some(scope.service_revision(&service.cluster, &service.name, ServiceRevisionId(revision.number))),
         task_definition_arn: Some(scope.task_definition(&revision.definition)),
         ingress_paths: Some(Vec::new()),
         created_at: Some(revision.created_at.to_wire()),

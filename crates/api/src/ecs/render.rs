@@ -6,7 +6,7 @@ use berth_model::container_instance::{ContainerInstance, Resources};
 use berth_model::ids::ClusterName;
 use berth_model::lifecycle;
 use berth_model::needs;
-use berth_model::service::{Deployment, Service};
+use berth_model::service::{Deployment, DeploymentController, Service};
 use berth_model::tags::render_tags;
 use berth_model::task::{Container, Task, TaskStatus};
 use berth_model::task_definition::TaskDefinition;
@@ -14,7 +14,7 @@ use berth_model::time::UnixMillis;
 use berth_shapes::ecs;
 use berth_store::{Entry, State};
 
-use super::{capacity, capacity_providers};
+use super::{capacity, capacity_providers, service_history, task_sets};
 
 /// Counts are `i32` on the wire.
 pub(crate) fn count(number: usize) -> Option<i32> {
@@ -273,9 +273,18 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         desired_count: Some(number(service.desired_count)),
         running_count: count(running),
         pending_count: count(pending),
-        launch_type: launch_type(service, service.primary()),
-        capacity_provider_strategy: strategy(service.primary()),
-        task_definition: Some(scope.task_definition(&service.primary().definition)),
+        launch_type: match service.controller {
+            DeploymentController::Ecs => service.primary().and_then(|primary| launch_type(service, primary)),
+            DeploymentController::External => service.primary_task_set().map(|set| set.launch_type.as_str().into()),
+        },
+        capacity_provider_strategy: service.primary().and_then(strategy),
+        task_definition: service.definition().map(|definition| scope.task_definition(definition)),
+        task_sets: Some(service.task_sets.iter().map(|set| task_sets::render(state, scope, service, set, with_tags)).collect()),
+        current_service_deployment: service
+            .primary()
+            .and_then(|primary| primary.service_deployment)
+            .map(|id| scope.service_deployment(&service.cluster, &service.name, id)),
+        current_service_revisions: Some(service_history::render_current(state, scope, service)),
         deployment_configuration: Some(settings.deployment_configuration.clone()),
         deployments: Some(deployments.collect()),
         role_arn: settings.role.clone(),
@@ -285,7 +294,7 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         placement_strategy: Some(settings.placement_strategy.clone()),
         health_check_grace_period_seconds: settings.health_check_grace_period_seconds,
         scheduling_strategy: Some("REPLICA".into()),
-        deployment_controller: Some(ecs::DeploymentController { r#type: Some("ECS".into()) }),
+        deployment_controller: Some(ecs::DeploymentController { r#type: Some(service.controller.as_str().into()) }),
         tags: with_tags.then(|| render_tags(&service.tags)),
         created_by: Some(service.created_by.clone()),
         enable_ecs_managed_tags: Some(settings.enable_ecs_managed_tags),

@@ -32,7 +32,7 @@ pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskRes
     }
     refuse_unserved(&request)?;
     let definition = definitions::usable(api, &api.store.state(), request.task_definition.as_deref())?;
-    let fingerprint = fingerprint(&request);
+    let fingerprint = fingerprint(&RunTaskRequest { client_token: None, ..request.clone() });
     let client_token = request.client_token.clone().filter(|token| !token.is_empty());
     if client_token.as_ref().is_some_and(|token| token.chars().count() > MAX_TOKEN) {
         return Err(Failure::invalid(format!("clientToken can have at most {MAX_TOKEN} characters.")));
@@ -204,9 +204,9 @@ pub(crate) fn strategies(list: Option<&[ecs::PlacementStrategy]>) -> Result<Vec<
         .collect()
 }
 
-/// FNV-1a over the request without its token: tells a retry from another request under the same token.
-fn fingerprint(request: &RunTaskRequest) -> u64 {
-    let bytes = serde_json::to_vec(&RunTaskRequest { client_token: None, ..request.clone() }).unwrap_or_default();
+/// FNV-1a over a request, which comes without its token: tells a retry from another request under the same token.
+pub(crate) fn fingerprint(request: &impl serde::Serialize) -> u64 {
+    let bytes = serde_json::to_vec(request).unwrap_or_default();
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -1,6 +1,7 @@
 //! The resource that a tag request names, read and written back as a record.
 
 use berth_model::arn::{Resource, parse_resource};
+use berth_model::ids::DeploymentId;
 use berth_model::record::{Key, Record};
 use berth_model::tags::Tags;
 use berth_shapes::ecs::ErrorCode;
@@ -14,6 +15,8 @@ pub(crate) struct Tagged {
     pub(crate) key: Key,
     pub(crate) modified: Revision,
     record: Record,
+    /// The task set of the record, a service, that is meant.
+    task_set: Option<DeploymentId>,
 }
 
 /// What TagResource and UntagResource answer of a resource that is not there.
@@ -35,6 +38,9 @@ pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>, not_found: impl 
             state.service(cluster, name).map(|e| Record::Service(e.value.clone())).or_else(express)
         }
         Resource::Gateway(name) => state.gateway(name).map(|e| Record::Gateway(e.value.clone())),
+        Resource::TaskSet(cluster, name, id) => {
+            state.service(cluster, name).filter(|e| e.task_sets.iter().any(|set| set.id == *id)).map(|e| Record::Service(e.value.clone()))
+        }
         Resource::ContainerInstance(cluster, id) => {
             state.instance(*id).filter(|e| e.cluster == *cluster).map(|e| Record::ContainerInstance(e.value.clone()))
         }
@@ -51,7 +57,8 @@ pub(crate) fn find(api: &Api, state: &State, arn: Option<&str>, not_found: impl 
     let record = record.ok_or_else(not_found)?;
     let key = record.key();
     let modified = state.modified(&key).ok_or_else(not_found)?;
-    Ok(Tagged { key, modified, record })
+    let task_set = if let Resource::TaskSet(_, _, id) = resource { Some(id) } else { None };
+    Ok(Tagged { key, modified, record, task_set })
 }
 
 impl Tagged {
@@ -61,14 +68,22 @@ impl Tagged {
             Record::Cluster(noun) => &noun.tags,
             Record::TaskDefinition(noun) => &noun.tags,
             Record::Task(noun) => &noun.tags,
-            Record::Service(noun) => &noun.tags,
+            Record::Service(noun) => {
+                let set = self.task_set.and_then(|id| noun.task_sets.iter().find(|set| set.id == id));
+                set.map_or(&noun.tags, |set| &set.tags)
+            }
             Record::ContainerInstance(noun) => &noun.tags,
             Record::Gateway(noun) => &noun.tags,
             Record::ExpressService(noun) => &noun.tags,
             Record::CapacityProvider(noun) => &noun.tags,
             Record::Daemon(noun) => &noun.tags,
             Record::DaemonTaskDefinition(noun) => &noun.tags,
-            Record::Family(_) | Record::DaemonFamily(_) | Record::ServiceEvent(_) | Record::AccountSetting(_) => {
+            Record::Family(_)
+            | Record::DaemonFamily(_)
+            | Record::ServiceEvent(_)
+            | Record::AccountSetting(_)
+            | Record::ServiceRevision(_)
+            | Record::ServiceDeployment(_) => {
                 unreachable!("no ARN names these")
             }
         }
@@ -83,14 +98,26 @@ impl Tagged {
             Record::Cluster(noun) => berth_model::cluster::Cluster { tags, ..own(noun) }.into(),
             Record::TaskDefinition(noun) => berth_model::task_definition::TaskDefinition { tags, ..own(noun) }.into(),
             Record::Task(noun) => berth_model::task::Task { tags, ..own(noun) }.into(),
-            Record::Service(noun) => berth_model::service::Service { tags, ..own(noun) }.into(),
+            Record::Service(noun) => {
+                let mut service = own(noun);
+                match service.task_sets.iter_mut().find(|set| Some(set.id) == self.task_set) {
+                    Some(set) => set.tags = tags,
+                    None => service.tags = tags,
+                }
+                service.into()
+            }
             Record::ContainerInstance(noun) => berth_model::container_instance::ContainerInstance { tags, ..own(noun) }.into(),
             Record::Gateway(noun) => berth_model::gateway::Gateway { tags, ..own(noun) }.into(),
             Record::ExpressService(noun) => berth_model::express_service::ExpressService { tags, ..own(noun) }.into(),
             Record::CapacityProvider(noun) => berth_model::capacity_provider::CapacityProvider { tags, ..own(noun) }.into(),
             Record::Daemon(noun) => berth_model::daemon::Daemon { tags, ..own(noun) }.into(),
             Record::DaemonTaskDefinition(noun) => berth_model::daemon::DaemonTaskDefinition { tags, ..own(noun) }.into(),
-            other @ (Record::Family(_) | Record::DaemonFamily(_) | Record::ServiceEvent(_) | Record::AccountSetting(_)) => other,
+            other @ (Record::Family(_)
+            | Record::DaemonFamily(_)
+            | Record::ServiceEvent(_)
+            | Record::AccountSetting(_)
+            | Record::ServiceRevision(_)
+            | Record::ServiceDeployment(_)) => other,
         }
     }
 }

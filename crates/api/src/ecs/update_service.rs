@@ -1,13 +1,12 @@
 //! `UpdateService`: absent members stay as they are. A new task definition, placement or `forceNewDeployment` makes a new PRIMARY
 //! deployment in the same commit; a new desired count alone makes none.
 
-use berth_model::ids::DeploymentId;
 use berth_model::record::Key;
-use berth_model::service::{Deployment, DeploymentStatus, RolloutState};
+use berth_model::service::{DeploymentController, Service};
 use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
 
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, placement, refuse_unserved};
-use super::{capacity, definitions, render};
+use super::{capacity, definitions, render, service_history};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -25,12 +24,13 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         ("platformVersion", request.platform_version.is_some()),
     ])?;
     let desired = request.desired_count.map(desired_count).transpose()?;
-    let fresh = DeploymentId::from_random(api.environment.bits64());
+    let fresh = service_history::Fresh::draw(api);
     api.change(|state, transaction| {
         let entry = find_active(api, state, &cluster, &text)?;
+        check_controller(&request, entry)?;
         let definition = match request.task_definition.as_deref().filter(|text| !text.is_empty()) {
-            Some(text) => definitions::usable(api, state, Some(text))?.id.clone(),
-            None => entry.primary().definition.clone(),
+            Some(text) => Some(definitions::usable(api, state, Some(text))?.id.clone()),
+            None => entry.definition().cloned(),
         };
         let mut service = (*entry.value).clone();
         let (configuration, percentages) =
@@ -53,9 +53,9 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         if let Some(zones) = &request.availability_zone_rebalancing {
             service.settings.availability_zone_rebalancing = Some(zones.as_str().to_owned());
         }
-        let before = &entry.primary().capacity_provider_strategy;
+        let before = entry.primary().map_or(&[][..], |primary| &primary.capacity_provider_strategy);
         let strategy = match request.capacity_provider_strategy.as_deref() {
-            None => before.clone(),
+            None => before.to_vec(),
             Some([]) => Vec::new(),
             given => {
                 let holder = active(state, &cluster)?;
@@ -65,7 +65,7 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
                 capacity::chosen(api, state, &holder.value, None, given)?.1
             }
         };
-        if strategy != *before && request.force_new_deployment != Some(true) {
+        if strategy != before && request.force_new_deployment != Some(true) {
             return Err(Failure::invalid(
                 "When switching from launch type to capacity provider strategy on an existing service, or making a change to a capacity \
                  provider strategy on a service that is already using one, you must force a new deployment: forceNewDeployment",
@@ -74,37 +74,23 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         service.desired_count = desired.unwrap_or(service.desired_count);
         let (old, new) = (&entry.settings, &service.settings);
         let is_deployment = request.force_new_deployment == Some(true)
-            || definition != entry.primary().definition
+            || definition.as_ref() != entry.definition()
             || old.placement_constraints != new.placement_constraints
             || old.placement_strategy != new.placement_strategy
             || old.propagate_tags != new.propagate_tags
             || old.enable_ecs_managed_tags != new.enable_ecs_managed_tags
             || old.enable_execute_command != new.enable_execute_command;
         let now = api.now();
-        if is_deployment {
-            for deployment in &mut service.deployments {
-                if deployment.status == DeploymentStatus::Primary {
-                    deployment.status = DeploymentStatus::Active;
-                    deployment.updated_at = now;
-                }
-            }
-            let primary = Deployment {
-                id: fresh,
-                status: DeploymentStatus::Primary,
-                definition: definition.clone(),
-                created_at: now,
-                updated_at: now,
-                rollout_state: RolloutState::InProgress,
-                rollout_state_reason: format!("ECS deployment {fresh} in progress."),
-                capacity_provider_strategy: strategy,
-            };
-            service.deployments.insert(0, primary);
+        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
+        if let Some(definition) = definition.filter(|_| is_deployment && service.controller == DeploymentController::Ecs) {
+            let definition = state.definition(&definition).ok_or_else(|| Failure::client("TaskDefinition not found."))?;
+            service_history::begin(state, transaction, &mut service, definition, strategy, fresh, now);
             service.announced_failure = None;
         }
         if is_deployment || service.desired_count != entry.desired_count {
             service.announced_steady = false;
+            service.task_sets.iter_mut().for_each(|set| set.unsettle(now));
         }
-        transaction.expect(Key::Service(cluster.clone(), service.name.clone()), entry.modified);
         if service == *entry.value {
             return Ok(UpdateServiceResponse { service: Some(render::service(state, api.scope(), entry, true)) });
         }
@@ -113,4 +99,26 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         Ok(UpdateServiceResponse { service: Some(shown) })
     })
     .await
+}
+
+/// Refuses what belongs to an EXTERNAL controller's task sets, and another controller.
+fn check_controller(request: &UpdateServiceRequest, service: &Service) -> Result<(), Failure> {
+    let wanted = request.deployment_controller.as_ref().and_then(|controller| controller.r#type.as_ref());
+    if wanted.is_some_and(|kind| kind.as_str() != service.controller.as_str()) {
+        return Err(Failure::unsupported("Berth does not change a service's deploymentController yet."));
+    }
+    if service.controller == DeploymentController::Ecs {
+        return Ok(());
+    }
+    let only = "services with an EXTERNAL deployment controller. Create a task set instead";
+    if request.task_definition.is_some() {
+        return Err(Failure::invalid(format!("Unable to update task definition on {only}: taskDefinition")));
+    }
+    if request.force_new_deployment == Some(true) {
+        return Err(Failure::invalid(format!("Cannot force a new deployment on {only}: forceNewDeployment")));
+    }
+    if request.deployment_configuration.is_some() {
+        return Err(Failure::invalid(format!("Unable to update deployment configuration on {only}: deploymentConfiguration")));
+    }
+    Ok(())
 }

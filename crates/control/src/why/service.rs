@@ -11,7 +11,7 @@ use berth_scheduler::service::{ServicePlan, ServiceView, plan};
 use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
-use crate::services::{by_provider, template, views};
+use crate::services::{by_provider, parts, template, views};
 
 /// Most starting tasks that are told of one by one.
 const MOST_STARTING: usize = 3;
@@ -48,15 +48,24 @@ pub(super) fn why(sight: &Sight<'_>, service: &Entry<Service>) -> Why {
     Why {
         kind: "service",
         arn: sight.scope.service(&service.cluster, &service.name),
-        summary: format!("{running} of {} of {} run{pending}", count(service.desired_count as usize, "task"), service.primary().definition),
+        summary: format!("{running} of {}{} run{pending}", count(service.desired_count as usize, "task"), of(service)),
         reasons,
         containers: last.map(|task| last_words(sight, task)).unwrap_or_default(),
     }
 }
 
+/// What its tasks are of, where they are all of one definition.
+fn of(service: &Service) -> String {
+    match (service.definition(), service.task_sets.len()) {
+        (_, 2..) => format!(" in {} task sets", service.task_sets.len()),
+        (Some(definition), _) => format!(" of {definition}"),
+        (None, _) => String::new(),
+    }
+}
+
 /// What is under way.
 fn deployments(service: &Service, live: &[&Task]) -> Vec<Reason> {
-    let primary = service.primary();
+    let Some(primary) = service.primary() else { return Vec::new() };
     if primary.rollout_state == RolloutState::Completed {
         return Vec::new();
     }
@@ -79,18 +88,28 @@ fn deployments(service: &Service, live: &[&Task]) -> Vec<Reason> {
 /// What its loop would do now, and what keeps it.
 fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
     let tasks = views(sight.state, service, &sight.rules.absence);
-    let view = ServiceView { service: &service.value, tasks: &tasks, healthy_after_millis: sight.rules.healthy_after, blocked: false };
-    let ServicePlan { start, why, wake_at, .. } = plan(&view, sight.now);
-    let mut reasons = if start > 0 { placement(sight, service, start) } else { Vec::new() };
-    reasons.extend(why.into_iter().map(|text| Reason::new("WAITS", text)));
-    if let Some(at) = wake_at.filter(|at| *at > sight.now && !reasons.is_empty()) {
+    let mut reasons = Vec::new();
+    let mut next = None;
+    for part in parts(service, tasks) {
+        let healthy_after_millis = sight.rules.healthy_after;
+        let view = ServiceView { service: &part.service, tasks: &part.tasks, healthy_after_millis, blocked: false };
+        let ServicePlan { start, why, wake_at, .. } = plan(&view, sight.now);
+        let placement = if start > 0 { placement(sight, &part.service, start) } else { Vec::new() };
+        let waits = why.into_iter().map(|text| Reason::new("WAITS", text));
+        reasons.extend(placement.into_iter().chain(waits).map(|reason| match part.task_set {
+            Some(set) => Reason { text: format!("task set {}: {}", set.id, reason.text), ..reason },
+            None => reason,
+        }));
+        next = [next, wake_at].into_iter().flatten().min();
+    }
+    if let Some(at) = next.filter(|at| *at > sight.now && !reasons.is_empty()) {
         reasons.push(Reason::new("NEXT", format!("it is looked at again in {} at the latest", duration(at.since(sight.now)))));
     }
     reasons
 }
 
 /// Where a task more would find no place, and by which rule; nothing if it would find one.
-fn placement(sight: &Sight<'_>, service: &Entry<Service>, start: u32) -> Vec<Reason> {
+fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
     let Some(template) = template(sight.state, service) else { return Vec::new() };
     let mut index = Index::default();
     for instance in sight.state.instances_of(&service.cluster) {

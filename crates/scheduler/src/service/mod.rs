@@ -6,7 +6,9 @@
 //! for a while (ECS: 40 seconds).
 
 mod absence;
+pub mod history;
 mod plan;
+pub mod task_set;
 mod throttle;
 
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};

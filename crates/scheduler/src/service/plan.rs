@@ -53,7 +53,8 @@ fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool
 fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     let service = view.service;
     let desired = service.desired_count;
-    let primary = service.primary().id;
+    // Under an EXTERNAL controller each task set is planned as a service of its own.
+    let Some(primary) = service.primary().map(|primary| primary.id) else { return };
     let (lost, live): (Vec<_>, Vec<_>) = view.tasks.iter().filter(|task| task.is_live()).partition(|task| task.is_lost(now));
     // What is believed of a task may change with time alone.
     plan.wake_at = live.iter().flat_map(|task| [task.lost_at, task.protected_until]).flatten().filter(|at| *at > now).min();
@@ -70,7 +71,7 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
         }
         stop_tasks(plan, surplus);
     } else if new_count < desired {
-        plan_starts(view, now, plan, &new, count(&live));
+        plan_starts(view, now, plan, primary, &new, count(&live));
     }
     if !old.is_empty() {
         // ECS: what has not come up on such a machine yet ends at once.
@@ -86,7 +87,7 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     forget_ended_deployments(view, now, plan);
     let reached = running == desired && new_count == desired && old_gone && old.is_empty() && lost.is_empty();
     if reached {
-        complete(service, plan, now);
+        complete(primary, plan, now);
     } else {
         plan.why.push(format!("{running} of {desired} tasks of the PRIMARY deployment run, {} of older ones", old.len()));
     }
@@ -97,10 +98,13 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
 }
 
 /// Starts what is missing, as far as the maximum and the throttle allow.
-fn plan_starts(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan, new: &[&TaskView], live: u32) {
+fn plan_starts(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan, primary: DeploymentId, new: &[&TaskView], live: u32) {
     let service = view.service;
     let desired = service.desired_count;
-    let primary = service.primary().id;
+    if service.primary().is_some_and(|deployment| deployment.rollout_state == RolloutState::Failed) {
+        plan.why.push(format!("deployment {primary} failed, and starts no tasks any more"));
+        return;
+    }
     let missing = desired - count(new);
     // Without older tasks the maximum cannot bind: it limits deployments, not the desired count itself.
     let has_old = live > count(new);
@@ -276,8 +280,7 @@ fn forget_ended_deployments(view: &ServiceView<'_>, now: UnixMillis, plan: &mut 
     });
 }
 
-fn complete(service: &Service, plan: &mut ServicePlan, now: UnixMillis) {
-    let primary = service.primary().id;
+fn complete(primary: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
     for deployment in plan.deployments.iter_mut().filter(|d| d.id == primary && d.rollout_state == RolloutState::InProgress) {
         deployment.rollout_state = RolloutState::Completed;
         deployment.rollout_state_reason = format!("ECS deployment {primary} completed.");

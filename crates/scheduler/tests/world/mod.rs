@@ -20,6 +20,8 @@ pub fn deployment(id: u64, status: DeploymentStatus) -> Deployment {
         rollout_state: RolloutState::InProgress,
         rollout_state_reason: String::new(),
         capacity_provider_strategy: Vec::new(),
+        revision: None,
+        service_deployment: None,
     }
 }
 
@@ -40,6 +42,9 @@ pub fn service(desired_count: u32, minimum_healthy: u32, maximum: u32) -> Servic
         announced_steady: false,
         announced_failure: None,
         client_token: None,
+        controller: Default::default(),
+        task_sets: Vec::new(),
+        completed_revision: None,
     }
 }
 
@@ -106,7 +111,7 @@ impl World {
         if steps.start > 0 && start == 0 {
             steps = self.plan(true);
         }
-        let primary = self.service.primary().id;
+        let primary = self.service.primary().expect("the service deploys by itself").id;
         for _ in 0..start {
             let task = TaskView {
                 id: TaskId(self.next),
@@ -222,8 +227,10 @@ impl World {
     pub fn is_steady_on(&self, id: u64) -> bool {
         self.service.announced_steady
             && self.service.deployments.len() == 1
-            && self.service.primary().id == DeploymentId(id)
-            && self.service.primary().rollout_state == RolloutState::Completed
+            && self
+                .service
+                .primary()
+                .is_some_and(|primary| primary.id == DeploymentId(id) && primary.rollout_state == RolloutState::Completed)
             && self.live() == self.service.desired_count
     }
 }

@@ -326,6 +326,7 @@ impl Model {
                     Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_),
                 ) => {}
                 Change::Put(Record::Gateway(_) | Record::ExpressService(_)) => {}
+                Change::Put(Record::ServiceRevision(_) | Record::ServiceDeployment(_)) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }
@@ -355,6 +356,7 @@ impl Model {
             Key::Cluster(name) => drop(self.clusters.remove(name)),
             Key::Family(_) | Key::ServiceEvent(..) | Key::AccountSetting(..) | Key::Gateway(_) | Key::ExpressService(..) => {}
             Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => {}
+            Key::ServiceRevision(..) | Key::ServiceDeployment(..) => {}
         }
         Ok(())
     }
@@ -376,7 +378,7 @@ fn describe(change: &Change) -> String {
             service.name,
             service.status,
             service.desired_count,
-            service.primary().definition,
+            service.definition().map(ToString::to_string).unwrap_or_default(),
             service.deployments.len(),
             if service.announced_steady { ", steady" } else { "" },
         ),

@@ -41,7 +41,7 @@ impl Model {
     /// Tasks that a smaller desired count ends do not count any more, as in `runningCount`. Those of machines that are not heard of may
     /// count or not.
     pub(crate) fn is_steady(&self, service: &Service) -> bool {
-        let primary = service.primary().id;
+        let Some(primary) = service.primary().map(|primary| primary.id) else { return false };
         let (mut running, mut perhaps) = (0, 0);
         for task in self.tasks_of(service).filter(|task| task.last_status != TaskStatus::Stopped) {
             let right = task.service.as_ref().is_some_and(|member| member.deployment == primary);
@@ -121,9 +121,9 @@ impl Model {
         if service.status != ServiceStatus::Active {
             return broken("services", format!("service {} is {} and starts task {}", service.name, service.status, task.id));
         }
-        if task.service.as_ref().is_none_or(|member| member.deployment != service.primary().id)
-            || task.definition != service.primary().definition
-        {
+        if service.primary().is_none_or(|primary| {
+            task.service.as_ref().is_none_or(|member| member.deployment != primary.id) || task.definition != primary.definition
+        }) {
             return broken("services", format!("task {} is none of service {}'s PRIMARY deployment", task.id, service.name));
         }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);

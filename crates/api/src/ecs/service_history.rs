@@ -1,0 +1,210 @@
+//! A service's history as records: the deployments that CreateService and UpdateService begin, and how deployments and revisions are shown.
+
+use berth_control::{forgettable_history, tally_revision};
+use berth_model::arn::Scope;
+use berth_model::capacity_provider::StrategyItem;
+use berth_model::ids::DeploymentId;
+use berth_model::record::Key;
+use berth_model::service::{DeploymentStatus, Service};
+use berth_model::service_deployment::{
+    RevisionImage, RevisionTally, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision, ServiceRevisionId,
+};
+use berth_model::task_definition::TaskDefinition;
+use berth_model::time::UnixMillis;
+use berth_scheduler::service::history;
+use berth_shapes::ecs;
+use berth_store::{State, Transaction};
+
+use crate::context::Api;
+
+/// Ids of a deployment that may begin: drawn once, so that a commit that is tried again has the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Fresh {
+    pub(crate) deployment: DeploymentId,
+    revision: ServiceRevisionId,
+    service_deployment: ServiceDeploymentId,
+}
+
+impl Fresh {
+    pub(crate) fn draw(api: &Api) -> Self {
+        Self {
+            deployment: DeploymentId::from_random(api.environment.bits64()),
+            revision: ServiceRevisionId::from_random(api.environment.bits64()),
+            service_deployment: ServiceDeploymentId::from_random(api.environment.entropy.bits()),
+        }
+    }
+}
+
+/// Most records of the past that go when a deployment begins: a commit must stay small, and the next one, or the sweep, takes the rest.
+const MOST_FORGOTTEN: usize = 16;
+
+/// Begins a deployment of what the service is set to: its PRIMARY deployment, its revision, its record. What of its history is
+/// too much by then goes.
+pub(crate) fn begin(
+    state: &State,
+    transaction: &mut Transaction,
+    service: &mut Service,
+    definition: &TaskDefinition,
+    capacity_provider_strategy: Vec<StrategyItem>,
+    fresh: Fresh,
+    now: UnixMillis,
+) {
+    let (cluster, name) = (service.cluster.clone(), service.name.clone());
+    let containers = definition.document.container_definitions.iter().flatten();
+    let revision = ServiceRevision {
+        id: fresh.revision,
+        cluster: cluster.clone(),
+        service: name.clone(),
+        definition: definition.id.clone(),
+        launch_type: service.launch_type,
+        capacity_provider_strategy,
+        settings: service.settings.clone(),
+        images: containers
+            .map(|container| RevisionImage {
+                container: container.name.clone().unwrap_or_default(),
+                image: container.image.clone().unwrap_or_default(),
+                digest: None,
+            })
+            .collect(),
+        created_at: now,
+    };
+    let sources: Vec<_> = current_revisions(state, service);
+    forgettable_history(state, service, now, 1).into_iter().take(MOST_FORGOTTEN).for_each(|key| {
+        transaction.delete(key);
+    });
+    transaction.put(ServiceDeployment {
+        id: fresh.service_deployment,
+        cluster: cluster.clone(),
+        service: name.clone(),
+        status: ServiceDeploymentStatus::Pending,
+        status_reason: None,
+        sources,
+        target: RevisionTally { requested: service.desired_count, ..RevisionTally::none(fresh.revision) },
+        candidate: service.completed_revision,
+        configuration: service.settings.deployment_configuration.clone(),
+        rollback: None,
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+        stopped_at: None,
+        updated_at: now,
+    });
+    for deployment in service.deployments.iter_mut().filter(|deployment| deployment.status == DeploymentStatus::Primary) {
+        deployment.status = DeploymentStatus::Active;
+        deployment.updated_at = now;
+    }
+    service.deployments.insert(0, history::deployment(fresh.deployment, &revision, fresh.service_deployment, now));
+    transaction.expect_absent(Key::ServiceRevision(cluster, name, fresh.revision));
+    transaction.put(revision);
+}
+
+/// The revisions that the service's deployments bring out, the PRIMARY one's first.
+pub(crate) fn current_revisions(state: &State, service: &Service) -> Vec<RevisionTally> {
+    let mut seen: Vec<ServiceRevisionId> = Vec::new();
+    for revision in service.deployments.iter().filter_map(|deployment| deployment.revision) {
+        if !seen.contains(&revision) {
+            seen.push(revision);
+        }
+    }
+    seen.into_iter().map(|revision| tally_revision(state, service, revision)).collect()
+}
+
+fn number(value: u32) -> Option<i32> {
+    Some(i32::try_from(value).unwrap_or(i32::MAX))
+}
+
+/// `currentServiceRevisions` of DescribeServices.
+pub(crate) fn render_current(state: &State, scope: &Scope, service: &Service) -> Vec<ecs::ServiceCurrentRevisionSummary> {
+    let summary = |tally: RevisionTally| ecs::ServiceCurrentRevisionSummary {
+        arn: Some(scope.service_revision(&service.cluster, &service.name, tally.revision)),
+        requested_task_count: number(tally.requested),
+        running_task_count: number(tally.running),
+        pending_task_count: number(tally.pending),
+    };
+    current_revisions(state, service).into_iter().map(summary).collect()
+}
+
+/// A service deployment as ListServiceDeployments shows it.
+pub(crate) fn render_brief(scope: &Scope, one: &ServiceDeployment) -> ecs::ServiceDeploymentBrief {
+    ecs::ServiceDeploymentBrief {
+        service_deployment_arn: Some(scope.service_deployment(&one.cluster, &one.service, one.id)),
+        service_arn: Some(scope.service(&one.cluster, &one.service)),
+        cluster_arn: Some(scope.cluster(&one.cluster)),
+        started_at: one.started_at.map(UnixMillis::to_wire),
+        created_at: Some(one.created_at.to_wire()),
+        finished_at: one.finished_at.map(UnixMillis::to_wire),
+        target_service_revision_arn: Some(scope.service_revision(&one.cluster, &one.service, one.target.revision)),
+        status: Some(one.status.as_str().into()),
+        status_reason: one.status_reason.clone(),
+    }
+}
+
+/// A service deployment; while it goes on its tasks are counted as they are now.
+pub(crate) fn render_deployment(state: &State, scope: &Scope, service: &Service, one: &ServiceDeployment) -> ecs::ServiceDeployment {
+    let summary = |kept: &RevisionTally| {
+        let tally = if one.status.is_finished() { *kept } else { tally_revision(state, service, kept.revision) };
+        ecs::ServiceRevisionSummary {
+            arn: Some(scope.service_revision(&one.cluster, &one.service, tally.revision)),
+            requested_task_count: number(tally.requested),
+            running_task_count: number(tally.running),
+            pending_task_count: number(tally.pending),
+            ..Default::default()
+        }
+    };
+    ecs::ServiceDeployment {
+        service_deployment_arn: Some(scope.service_deployment(&one.cluster, &one.service, one.id)),
+        service_arn: Some(scope.service(&one.cluster, &one.service)),
+        cluster_arn: Some(scope.cluster(&one.cluster)),
+        created_at: Some(one.created_at.to_wire()),
+        started_at: one.started_at.map(UnixMillis::to_wire),
+        finished_at: one.finished_at.map(UnixMillis::to_wire),
+        stopped_at: one.stopped_at.map(UnixMillis::to_wire),
+        updated_at: Some(one.updated_at.to_wire()),
+        source_service_revisions: Some(one.sources.iter().map(summary).collect()),
+        target_service_revision: Some(summary(&one.target)),
+        status: Some(one.status.as_str().into()),
+        status_reason: one.status_reason.clone(),
+        deployment_configuration: Some(one.configuration.clone()),
+        rollback: one.rollback.as_ref().map(|rollback| ecs::Rollback {
+            reason: Some(rollback.reason.clone()),
+            started_at: Some(rollback.started_at.to_wire()),
+            service_revision_arn: rollback.revision.map(|revision| scope.service_revision(&one.cluster, &one.service, revision)),
+        }),
+        // Neither watches a deployment: a service that asks for one is refused.
+        deployment_circuit_breaker: Some(ecs::ServiceDeploymentCircuitBreaker {
+            status: Some("DISABLED".into()),
+            failure_count: Some(0),
+            threshold: Some(0),
+        }),
+        alarms: Some(ecs::ServiceDeploymentAlarms {
+            status: Some("DISABLED".into()),
+            alarm_names: Some(Vec::new()),
+            triggered_alarm_names: Some(Vec::new()),
+        }),
+        ..Default::default()
+    }
+}
+
+/// A service revision.
+pub(crate) fn render_revision(scope: &Scope, one: &ServiceRevision) -> ecs::ServiceRevision {
+    let image = |image: &RevisionImage| ecs::ContainerImage {
+        container_name: Some(image.container.clone()),
+        image: Some(image.image.clone()),
+        image_digest: image.digest.clone(),
+    };
+    ecs::ServiceRevision {
+        service_revision_arn: Some(scope.service_revision(&one.cluster, &one.service, one.id)),
+        service_arn: Some(scope.service(&one.cluster, &one.service)),
+        cluster_arn: Some(scope.cluster(&one.cluster)),
+        task_definition: Some(scope.task_definition(&one.definition)),
+        launch_type: Some(one.launch_type.as_str().into()),
+        load_balancers: Some(Vec::new()),
+        service_registries: Some(Vec::new()),
+        container_images: Some(one.images.iter().map(image).collect()),
+        guard_duty_enabled: Some(false),
+        volume_configurations: Some(Vec::new()),
+        vpc_lattice_configurations: Some(Vec::new()),
+        created_at: Some(one.created_at.to_wire()),
+        ..Default::default()
+    }
+}

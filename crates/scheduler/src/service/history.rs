@@ -1,0 +1,185 @@
+//! What becomes of a service's deployments as records: begun, successful, replaced by a newer one, gone back.
+//!
+//! The states are those of <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html>.
+
+use berth_model::ids::DeploymentId;
+use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceSettings};
+use berth_model::service_deployment::{
+    RevisionImage, RevisionTally, Rollback, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision,
+    ServiceRevisionId,
+};
+use berth_model::task::{Container, DesiredStatus, Task, TaskStatus};
+use berth_model::time::UnixMillis;
+
+/// Why a rollback without an earlier revision fails, in ECS's words.
+pub const NO_CANDIDATE: &str = "No rollback candidate was found to run the rollback.";
+/// Why a service deployment stopped.
+const REPLACED: &str = "A newer service deployment replaced this one.";
+
+/// How many tasks a revision has now: those of every deployment that brings it out.
+#[must_use]
+pub fn tally<'a>(service: &Service, tasks: impl IntoIterator<Item = &'a Task>, revision: ServiceRevisionId) -> RevisionTally {
+    let of: Vec<_> = service.deployments.iter().filter(|deployment| deployment.revision == Some(revision)).collect();
+    let mut tally = RevisionTally::none(revision);
+    for task in tasks {
+        let is_its = task.service.as_ref().is_some_and(|member| of.iter().any(|deployment| deployment.id == member.deployment));
+        if !is_its || task.desired_status != DesiredStatus::Running {
+            continue;
+        }
+        match task.last_status {
+            TaskStatus::Running => tally.running += 1,
+            status if status < TaskStatus::Running => tally.pending += 1,
+            _ => {}
+        }
+    }
+    let is_primary = of.iter().any(|deployment| deployment.status == DeploymentStatus::Primary);
+    tally.requested = if is_primary { service.desired_count } else { tally.running + tally.pending };
+    tally
+}
+
+/// What a service deployment becomes, given what the service becomes; `None`: it stays as it is. `tally` counts a revision's tasks,
+/// which is kept when the deployment ends.
+#[must_use]
+pub fn advance(
+    record: &ServiceDeployment,
+    service: &Service,
+    tally: impl Fn(ServiceRevisionId) -> RevisionTally,
+    now: UnixMillis,
+) -> Option<ServiceDeployment> {
+    use ServiceDeploymentStatus as Status;
+    if record.status.is_finished() {
+        return None;
+    }
+    let own = service.primary().filter(|primary| primary.service_deployment == Some(record.id));
+    let mut next = record.clone();
+    let is_completed = own.is_some_and(|primary| primary.rollout_state == RolloutState::Completed);
+    if own.is_some() && next.status == Status::Pending {
+        next.status = Status::InProgress;
+        next.started_at = Some(now);
+    }
+    match (own, next.status) {
+        (None, Status::RollbackRequested | Status::RollbackInProgress) => {
+            next.status = Status::RollbackFailed;
+            next.status_reason = Some(REPLACED.to_owned());
+        }
+        (None, _) => {
+            next.status = Status::Stopped;
+            next.status_reason = Some(REPLACED.to_owned());
+            next.stopped_at = Some(now);
+        }
+        (Some(_), Status::InProgress) if is_completed => next.status = Status::Successful,
+        (Some(_), Status::RollbackInProgress) if is_completed => next.status = Status::RollbackSuccessful,
+        (Some(_), _) => {}
+    }
+    if next == *record {
+        return None;
+    }
+    finish(&mut next, tally, now);
+    Some(next)
+}
+
+fn finish(record: &mut ServiceDeployment, tally: impl Fn(ServiceRevisionId) -> RevisionTally, now: UnixMillis) {
+    record.updated_at = now;
+    if record.status.is_finished() {
+        record.finished_at = Some(now);
+        record.target = tally(record.target.revision);
+        record.sources = record.sources.iter().map(|source| tally(source.revision)).collect();
+    }
+}
+
+/// A rollback that begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Return {
+    /// What the service becomes.
+    pub service: Service,
+    /// What the service deployment becomes.
+    pub record: ServiceDeployment,
+    /// The text of the service's event, without "(service NAME) ".
+    pub announcement: String,
+}
+
+/// Begins a rollback that was asked for: the earlier revision becomes that of a new PRIMARY deployment, and no new revision is made.
+/// `None`: none was asked for, or a newer deployment came before it.
+#[must_use]
+pub fn roll_back(
+    service: &Service,
+    record: &ServiceDeployment,
+    to: Option<&ServiceRevision>,
+    fresh: DeploymentId,
+    now: UnixMillis,
+) -> Option<Return> {
+    let primary = service.primary().filter(|primary| primary.service_deployment == Some(record.id))?;
+    if record.status != ServiceDeploymentStatus::RollbackRequested {
+        return None;
+    }
+    let (mut after, mut record, old) = (service.clone(), record.clone(), primary.id);
+    let reason = record.status_reason.clone().unwrap_or_default();
+    record.rollback = Some(Rollback { reason, started_at: now, revision: to.map(|revision| revision.id) });
+    record.updated_at = now;
+    for deployment in after.deployments.iter_mut().filter(|deployment| deployment.id == old) {
+        deployment.rollout_state = RolloutState::Failed;
+        deployment.rollout_state_reason = format!("ECS deployment {old} was stopped.");
+        deployment.updated_at = now;
+    }
+    let Some(revision) = to else {
+        record.status = ServiceDeploymentStatus::RollbackFailed;
+        record.status_reason = Some(NO_CANDIDATE.to_owned());
+        record.finished_at = Some(now);
+        record.stopped_at = Some(now);
+        return Some(Return { service: after, record, announcement: format!("(deployment {old}) rollback has failed. {NO_CANDIDATE}") });
+    };
+    record.status = ServiceDeploymentStatus::RollbackInProgress;
+    for deployment in &mut after.deployments {
+        deployment.status = DeploymentStatus::Active;
+    }
+    after.deployments.insert(0, deployment(fresh, revision, record.id, now));
+    after.settings = restored(&service.settings, &revision.settings);
+    after.launch_type = revision.launch_type;
+    after.announced_steady = false;
+    after.announced_failure = None;
+    Some(Return { service: after, record, announcement: format!("rolling back to deployment {fresh}.") })
+}
+
+/// A deployment that begins.
+#[must_use]
+pub fn deployment(id: DeploymentId, revision: &ServiceRevision, service_deployment: ServiceDeploymentId, now: UnixMillis) -> Deployment {
+    Deployment {
+        id,
+        status: DeploymentStatus::Primary,
+        definition: revision.definition.clone(),
+        created_at: now,
+        updated_at: now,
+        rollout_state: RolloutState::InProgress,
+        rollout_state_reason: format!("ECS deployment {id} in progress."),
+        revision: Some(revision.id),
+        capacity_provider_strategy: revision.capacity_provider_strategy.clone(),
+        service_deployment: Some(service_deployment),
+    }
+}
+
+/// A revision's settings, without those that can change while no deployment begins: these are the service's, not the revision's.
+fn restored(now: &ServiceSettings, then: &ServiceSettings) -> ServiceSettings {
+    ServiceSettings {
+        deployment_configuration: now.deployment_configuration.clone(),
+        health_check_grace_period_seconds: now.health_check_grace_period_seconds,
+        availability_zone_rebalancing: now.availability_zone_rebalancing.clone(),
+        ..then.clone()
+    }
+}
+
+/// The revision with digests that its tasks' containers told of; `None` if there is nothing new. The first that is told stays.
+#[must_use]
+pub fn with_digests<'a>(revision: &ServiceRevision, containers: impl IntoIterator<Item = &'a Container>) -> Option<ServiceRevision> {
+    let is_open = |image: &RevisionImage| image.digest.is_none();
+    if !revision.images.iter().any(is_open) {
+        return None;
+    }
+    let mut next = revision.clone();
+    for container in containers {
+        let Some(digest) = &container.image_digest else { continue };
+        for image in next.images.iter_mut().filter(|image| is_open(image) && image.container == *container.name) {
+            image.digest = Some(digest.clone());
+        }
+    }
+    (next != *revision).then_some(next)
+}
