@@ -271,7 +271,7 @@ mod tests {
         store.commit(transaction).await.expect("it is taken");
         assert_eq!(at(1_000 + KEEP_MILLIS), []);
         let key = Key::ExpressService(cluster.clone(), name.clone());
-        assert_eq!(at(1_001 + KEEP_MILLIS), [key.clone()]);
+        assert_eq!(at(1_001 + KEEP_MILLIS), std::slice::from_ref(&key));
         let mut transaction = Transaction::new();
         transaction.delete(key);
         store.commit(transaction).await.expect("it is taken");

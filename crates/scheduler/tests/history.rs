@@ -23,6 +23,7 @@ fn revision(number: u64) -> ServiceRevision {
         service: service.name,
         definition: of.definition,
         launch_type: service.launch_type,
+        capacity_provider_strategy: Vec::new(),
         settings: service.settings,
         images: Vec::new(),
         created_at: UnixMillis(0),

@@ -15,6 +15,7 @@ use berth_scheduler::service::history;
 use berth_shapes::ecs;
 use berth_store::{State, Transaction};
 
+use super::capacity;
 use crate::context::Api;
 
 /// Ids of a deployment that may begin: drawn once, so that a commit that is tried again has the same.
@@ -197,7 +198,8 @@ pub(crate) fn render_revision(scope: &Scope, one: &ServiceRevision) -> ecs::Serv
         service_arn: Some(scope.service(&one.cluster, &one.service)),
         cluster_arn: Some(scope.cluster(&one.cluster)),
         task_definition: Some(scope.task_definition(&one.definition)),
-        launch_type: Some(one.launch_type.as_str().into()),
+        launch_type: one.capacity_provider_strategy.is_empty().then(|| one.launch_type.as_str().into()),
+        capacity_provider_strategy: (!one.capacity_provider_strategy.is_empty()).then(|| capacity::render(&one.capacity_provider_strategy)),
         load_balancers: Some(Vec::new()),
         service_registries: Some(Vec::new()),
         container_images: Some(one.images.iter().map(image).collect()),
