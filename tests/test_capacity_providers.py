@@ -458,6 +458,31 @@ def test_a_service_keeps_its_strategy_and_holds_its_providers(ecs, cluster, agen
     until("the providers to be free", lambda: free_of_providers(ecs, cluster))
 
 
+def test_a_rollback_brings_the_strategy_back(ecs, cluster, agents):
+    first, empty = group(ecs), group(ecs)
+    associate(ecs, cluster, first, empty)
+    member(agents, cluster, first)
+    definition = register(ecs, containers=[container()])
+    ecs.create_service(
+        cluster=cluster, serviceName="web", taskDefinition=definition, desiredCount=1, capacityProviderStrategy=[item(first, 1)]
+    )
+    until_steady(ecs, cluster, "web")
+    changed = ecs.update_service(cluster=cluster, service="web", capacityProviderStrategy=[item(empty, 1)], forceNewDeployment=True)["service"]
+    arn = changed["currentServiceDeployment"]
+
+    def shown():
+        [one] = ecs.describe_service_deployments(serviceDeploymentArns=[arn])["serviceDeployments"]
+        return one
+
+    revision = shown()["targetServiceRevision"]["arn"]
+    [described] = ecs.describe_service_revisions(serviceRevisionArns=[revision])["serviceRevisions"]
+    assert described["capacityProviderStrategy"] == [item(empty, 1)] and "launchType" not in described
+    until("it to begin", lambda: shown()["status"] == "IN_PROGRESS")
+    ecs.stop_service_deployment(serviceDeploymentArn=arn)
+    until("the way back", lambda: shown()["status"] == "ROLLBACK_SUCCESSFUL")
+    assert service(ecs, cluster, "web")["capacityProviderStrategy"] == [item(first, 1)]
+
+
 def test_why_names_the_empty_provider(server, ecs, cluster, agents):
     full, empty, name = group(ecs), group(ecs), unique("s")
     associate(ecs, cluster, full, empty)
