@@ -1,6 +1,9 @@
 """Clusters: made, described, listed, deleted."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from botocore.exceptions import ClientError
 
 from berth import unique
 from ecs_calls import container, refused, register, run, until_status
@@ -216,3 +219,27 @@ def test_bad_changes_of_a_cluster_change_nothing(ecs, cluster):
 def test_no_namespace_is_there_to_list_services_of(ecs):
     with refused("NamespaceNotFoundException"):
         ecs.list_services_by_namespace(namespace="internal")
+
+
+def test_a_service_and_the_end_of_its_cluster_never_both_come_true(ecs):
+    """Whoever commits first holds: a cluster that is deleted has no service, and one with a service is not deleted."""
+    definition = register(ecs)
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(150):
+            name = unique("c")
+            ecs.create_cluster(clusterName=name)
+            made = pool.submit(outcome, ecs.create_service, cluster=name, serviceName="web", taskDefinition=definition, desiredCount=0)
+            ended = pool.submit(outcome, ecs.delete_cluster, cluster=name)
+            made, ended = made.result(), ended.result()
+            assert (made, ended) in (
+                ("done", "ClusterContainsServicesException"),
+                ("ClusterNotFoundException", "done"),
+            ), f"the service: {made}, the cluster's end: {ended}"
+
+
+def outcome(call, **arguments):
+    try:
+        call(**arguments)
+        return "done"
+    except ClientError as error:
+        return error.response["Error"]["Code"]

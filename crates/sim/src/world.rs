@@ -410,7 +410,8 @@ impl World {
                 ServiceStatus::Active => {}
             }
             if !self.checker.is_steady(&service) {
-                return Some(format!("service {name} does not run {} tasks of {:?}", service.desired_count, service.definition()));
+                let of = service.definition().map(ToString::to_string).unwrap_or_default();
+                return Some(format!("service {name} does not run {} tasks of {of}", service.desired_count));
             }
             let answer = self.desk.insist(Operation::DescribeServices, json!({"services": [name.to_string()]})).await;
             let shown: Value = answer.map(|answer| answer["services"][0].clone()).unwrap_or_default();
