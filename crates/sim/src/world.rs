@@ -31,8 +31,7 @@ use crate::server::{Server, Temper, scope};
 use crate::trace::Trace;
 use crate::wire::Way;
 
-/// How long everything may take to settle once nothing goes wrong any more. The longest that anything may rightly wait is the throttle
-/// of a service whose tasks never ran: in a bad time of minutes it grows to minutes.
+/// How long everything may take to settle once nothing goes wrong: a service whose tasks never ran is rightly throttled for minutes.
 const SETTLES_WITHIN: Duration = Duration::from_secs(40 * 60);
 /// Most machines that an operator adds.
 const MOST_HOSTS: usize = 40;
