@@ -77,6 +77,9 @@ pub(super) struct Members {
     /// When any of them last answered.
     answered: Mutex<Instant>,
     pass: Pass,
+    /// TLS without a certificate of our own. A member that wants one says so after the handshake, and closes; which of the two is seen
+    /// first is chance.
+    is_nameless: bool,
 }
 
 impl Members {
@@ -90,7 +93,9 @@ impl Members {
         if list.is_empty() {
             return Err("no member is named".to_owned());
         }
-        Ok(Self { list, current: AtomicUsize::new(0), answered: Mutex::new(Instant::now()), pass: Pass::new(access.user.clone()) })
+        let is_nameless = access.tls.as_ref().is_some_and(|tls| tls.identity.is_none());
+        let pass = Pass::new(access.user.clone());
+        Ok(Self { list, current: AtomicUsize::new(0), answered: Mutex::new(Instant::now()), pass, is_nameless })
     }
 
     /// The members of a simulation, one a line.
@@ -103,7 +108,7 @@ impl Members {
         if list.is_empty() {
             return Err("no member is named".to_owned());
         }
-        Ok(Self { list, current: AtomicUsize::new(0), answered: Mutex::new(Instant::now()), pass: Pass::new(None) })
+        Ok(Self { list, current: AtomicUsize::new(0), answered: Mutex::new(Instant::now()), pass: Pass::new(None), is_nameless: false })
     }
 
     /// Which member calls go to; a word for [`Members::leave`].
@@ -161,7 +166,7 @@ impl Members {
     fn error(&self, number: usize, status: &Status) -> CallError {
         let member = self.member(number).name.clone();
         if never_sent(status) {
-            return CallError::Unsent { member, reason: innermost(status) };
+            return CallError::Unsent { member, reason: self.reason(status) };
         }
         // Only what etcd itself says is a refusal: transport and codec have the same codes for what is lost on the way.
         let (code, message) = (status.code(), status.message());
@@ -174,8 +179,17 @@ impl Members {
         match message {
             "etcdserver: too many requests" => CallError::Unsent { member, reason: message.to_owned() },
             _ if !lost && message.starts_with("etcdserver:") => CallError::Refused { code, message: message.to_owned() },
-            _ => CallError::Unanswered { member, reason: innermost(status) },
+            _ => CallError::Unanswered { member, reason: self.reason(status) },
         }
+    }
+
+    /// Why there was no answer, with what may be behind it.
+    fn reason(&self, status: &Status) -> String {
+        let reason = innermost(status);
+        if self.is_nameless && !reason.to_ascii_lowercase().contains("certificate") {
+            return format!("{reason} (etcd may want a certificate of its clients: cert=FILE&key=FILE)");
+        }
+        reason
     }
 
     /// One try of a call, at one member.
