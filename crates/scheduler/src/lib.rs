@@ -4,4 +4,5 @@
 
 pub mod capacity;
 pub mod placement;
+pub mod query;
 pub mod service;

@@ -7,6 +7,9 @@ use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, Cont
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::task::{Task, TaskStatus};
+use berth_model::time::UnixMillis;
+
+use crate::query::{Expression, Subject};
 
 use super::{Constraint, PlaceRequest, Placement, Refusal, Rule, SpreadField, Strategy};
 
@@ -19,6 +22,9 @@ struct Slot {
     connected: bool,
     registered: Resources,
     attributes: BTreeMap<String, Option<String>>,
+    agent_version: Option<String>,
+    ec2_instance_id: Option<String>,
+    registered_at: UnixMillis,
     used_cpu: u32,
     used_memory: u32,
     ports_tcp: BTreeSet<u16>,
@@ -39,6 +45,20 @@ impl Slot {
     fn is_candidate(&self, request: &PlaceRequest<'_>) -> bool {
         let Some(provider) = request.capacity_provider else { return true };
         self.attributes.get(CAPACITY_PROVIDER).is_some_and(|name| name.as_deref() == Some(provider))
+    }
+
+    /// As expressions see it. Here every task counts that holds a place, whether it runs yet or not: one that is only on its way would
+    /// otherwise let any number follow it.
+    fn satisfies(&self, expression: &Expression) -> bool {
+        expression.holds(&Subject {
+            attributes: &self.attributes,
+            agent_connected: self.connected,
+            agent_version: self.agent_version.as_deref(),
+            ec2_instance_id: self.ec2_instance_id.as_deref(),
+            registered_at: self.registered_at,
+            running_tasks: self.by_group.values().sum(),
+            any_group: &|test| self.by_group.keys().any(|group| test(group)),
+        })
     }
 
     fn of_group(&self, group: &str) -> u32 {
@@ -83,6 +103,9 @@ impl Index {
         slot.connected = instance.agent_connected;
         slot.registered.clone_from(&instance.registered);
         slot.attributes.clone_from(&instance.attributes);
+        slot.agent_version.clone_from(&instance.agent.agent_version);
+        slot.ec2_instance_id.clone_from(&instance.ec2_instance_id);
+        slot.registered_at = instance.registered_at;
     }
 
     /// Forgets an instance.
@@ -228,6 +251,7 @@ fn refuse(slot: &Slot, request: &PlaceRequest<'_>) -> Option<Rule> {
     }
     request.constraints.iter().find_map(|constraint| match constraint {
         Constraint::DistinctInstance => (slot.of_group(request.group) > 0).then_some(Rule::DistinctInstance),
+        Constraint::MemberOf(expression) => (!slot.satisfies(expression)).then(|| Rule::MemberOf(expression.to_string())),
     })
 }
 
@@ -278,7 +302,6 @@ const fn mix(seed: u64) -> u64 {
 mod tests {
     use super::*;
     use berth_model::ids::ClusterName;
-    use berth_model::time::UnixMillis;
 
     fn instance(id: u128, cpu: u32, memory: u32, zone: &str) -> ContainerInstance {
         ContainerInstance {

@@ -7,9 +7,12 @@ mod index;
 mod refusal;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
+
+use crate::query::Expression;
 
 pub use index::Index;
 pub use refusal::{Refusal, Rule};
@@ -19,6 +22,8 @@ pub use refusal::{Refusal, Rule};
 pub enum Constraint {
     /// No two tasks of the group on one container instance.
     DistinctInstance,
+    /// Only instances for which the expression holds, when the task is placed.
+    MemberOf(Arc<Expression>),
 }
 
 /// A best-effort preference.

@@ -29,6 +29,8 @@ pub enum Rule {
     Port(u16),
     /// It has a task of the group already.
     DistinctInstance,
+    /// It is none of those that this expression (as printed) selects.
+    MemberOf(String),
 }
 
 impl Rule {
@@ -43,6 +45,7 @@ impl Rule {
             Self::Memory { .. } => "RESOURCE:MEMORY",
             Self::Port(_) => "RESOURCE:PORTS",
             Self::DistinctInstance => "DISTINCT_INSTANCE",
+            Self::MemberOf(_) => "MemberOf placement constraint unsatisfied.",
         }
     }
 
@@ -57,6 +60,7 @@ impl Rule {
             Self::Memory { .. } => "has insufficient memory available".to_owned(),
             Self::Port(port) => format!("is already using a port required by your task ({port})"),
             Self::DistinctInstance => "already runs a task of the group (distinctInstance)".to_owned(),
+            Self::MemberOf(_) => format!("encountered error \"{}\"", self.reason()),
         }
     }
 }
@@ -80,7 +84,7 @@ impl Refusal {
             Rule::Attribute(_) => 2,
             Rule::Cpu { .. } | Rule::Memory { .. } => 3,
             Rule::Port(_) => 4,
-            Rule::DistinctInstance => 5,
+            Rule::DistinctInstance | Rule::MemberOf(_) => 5,
         }
     }
 }
