@@ -89,6 +89,7 @@ impl TaskTemplate {
             runtime_id: None,
             image_digest: None,
             network_bindings: Vec::new(),
+            gpu_ids: Vec::new(),
             health_status: HealthStatus::Unknown,
         });
         Task {

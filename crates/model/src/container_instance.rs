@@ -31,7 +31,13 @@ pub struct Resources {
     pub ports_tcp: BTreeSet<u16>,
     /// UDP ports in use.
     pub ports_udp: BTreeSet<u16>,
+    /// The GPUs' ids, at most [`MAX_GPUS`].
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gpus: BTreeSet<String>,
 }
+
+/// Most GPUs of one container instance.
+pub const MAX_GPUS: usize = 64;
 
 /// The agent's versions, as `versionInfo` shows them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -179,6 +179,7 @@ mod tests {
             runtime_id: None,
             image_digest: None,
             network_bindings: Vec::new(),
+            gpu_ids: Vec::new(),
             health_status: HealthStatus::Unknown,
         };
         Task {

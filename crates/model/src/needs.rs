@@ -6,7 +6,7 @@ use berth_shapes::ecs;
 use serde::{Deserialize, Serialize};
 
 /// Resources that one task takes on its container instance from placement until it is STOPPED.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Demand {
     /// CPU units.
     pub cpu: u32,
@@ -18,6 +18,15 @@ pub struct Demand {
     /// Static UDP host ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports_udp: Vec<u16>,
+    /// GPUs, each for this task alone.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub gpus: u32,
+}
+
+/// Most tasks want none, and say nothing of it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What decisions need of a task definition.
@@ -73,6 +82,15 @@ fn container_size(container: &ecs::ContainerDefinition, overrides: Option<&ecs::
     (cpu, memory)
 }
 
+/// GPUs that one container asks for: the override if there is one, else the definition's.
+#[must_use]
+pub fn gpus_of(container: &ecs::ContainerDefinition, overrides: Option<&ecs::ContainerOverride>) -> u32 {
+    let own = overrides.and_then(|o| o.resource_requirements.as_deref()).filter(|list| !list.is_empty());
+    let asked = own.or(container.resource_requirements.as_deref()).unwrap_or_default();
+    let gpus = asked.iter().filter(|one| one.r#type.as_ref().is_some_and(|kind| kind.as_str() == "GPU"));
+    gpus.filter_map(|one| one.value.as_deref()?.parse::<u32>().ok()).sum()
+}
+
 /// What a task of this document takes, with the overrides of its RunTask.
 #[must_use]
 pub fn demand(document: &ecs::TaskDefinition, overrides: Option<&ecs::TaskOverride>) -> Demand {
@@ -84,6 +102,7 @@ pub fn demand(document: &ecs::TaskDefinition, overrides: Option<&ecs::TaskOverri
         let (cpu, memory) = container_size(container, own);
         demand.cpu = demand.cpu.saturating_add(cpu);
         demand.memory = demand.memory.saturating_add(memory);
+        demand.gpus = demand.gpus.saturating_add(gpus_of(container, own));
         for mapping in container.port_mappings.as_deref().unwrap_or_default() {
             let Some(port) = mapping.host_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0) else { continue };
             match mapping.protocol.as_ref().map(ecs::TransportProtocol::as_str) {
@@ -263,7 +282,7 @@ mod tests {
             ..Default::default()
         };
         let got = demand(&document, None);
-        assert_eq!(got, Demand { cpu: 15, memory: 100, ports_tcp: vec![8080], ports_udp: vec![53] });
+        assert_eq!(got, Demand { cpu: 15, memory: 100, ports_tcp: vec![8080], ports_udp: vec![53], gpus: 0 });
     }
 
     #[test]

@@ -137,6 +137,9 @@ pub struct Container {
     /// Its bound ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub network_bindings: Vec<NetworkBinding>,
+    /// The GPUs that are its alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpu_ids: Vec<String>,
     /// Its health.
     pub health_status: HealthStatus,
 }

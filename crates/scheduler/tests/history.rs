@@ -186,6 +186,7 @@ fn digests_are_filled_in_once() {
         runtime_id: None,
         image_digest: digest.map(str::to_owned),
         network_bindings: Vec::new(),
+        gpu_ids: Vec::new(),
         health_status: HealthStatus::Unknown,
     };
     let open = ServiceRevision { images: vec![image("a", None), image("b", None)], ..revision(1) };

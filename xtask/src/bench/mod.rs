@@ -12,6 +12,9 @@ mod hollow_idle;
 mod hollow_loss;
 mod launch;
 mod peers;
+mod placement;
+mod placement_fleet;
+mod placement_scan;
 mod restartable;
 mod scratch;
 mod server;
@@ -35,7 +38,7 @@ pub struct Arguments {
     /// How many measurements a row rests on
     #[arg(long, default_value_t = 50)]
     runs: usize,
-    /// Measure this row alone (`store` and `hollow`)
+    /// Measure this row alone (`hollow`, `placement` and `store`)
     #[arg(long, value_name = "ROW")]
     only: Option<String>,
     /// Be the process that so many hollow agents live in: COUNT@HOST:PORT
@@ -51,6 +54,8 @@ enum Name {
     Hollow,
     /// RunTask accepted to RUNNING seen, beside `docker run -d`
     Launch,
+    /// Where tasks go: placements a second on one core
+    Placement,
     /// Several servers: how long after one's death another runs the loops
     Peers,
     /// Durable changes, restart, kill -9
@@ -69,14 +74,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     warn_if_busy();
     let only = arguments.only.as_deref();
-    if only.is_some() && !matches!(arguments.name, Name::Hollow | Name::Store) {
-        return Err("--only is for `store` and `hollow`".into());
+    if only.is_some() && !matches!(arguments.name, Name::Hollow | Name::Placement | Name::Store) {
+        return Err("--only is for `hollow`, `placement` and `store`".into());
     }
     match arguments.name {
         Name::Api => api::run(),
         Name::Hollow => hollow::run(only, arguments.runs),
         Name::Launch => launch::run(arguments.runs),
         Name::Peers => peers::run(arguments.runs),
+        Name::Placement => placement::run(only, arguments.runs),
         Name::Store => store::run(only, arguments.runs),
         Name::Up => up::run(arguments.runs.min(20)),
     }

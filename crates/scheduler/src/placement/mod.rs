@@ -3,8 +3,15 @@
 //! The process that ECS documents: resources, attributes and constraints are binding, strategies are best effort and narrow
 //! the choice in order. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-placement.html>
 
+mod class;
 mod index;
+mod kinds;
+pub mod oracle;
+mod order;
 mod refusal;
+mod shape;
+mod shapes;
+mod slot;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

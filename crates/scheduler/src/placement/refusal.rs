@@ -25,6 +25,13 @@ pub enum Rule {
         /// MiB free.
         free: u32,
     },
+    /// Too few GPUs: wanted and free.
+    Gpu {
+        /// GPUs wanted.
+        wanted: u32,
+        /// GPUs free.
+        free: u32,
+    },
     /// This port of the machine is taken.
     Port(u16),
     /// It has a task of the group already.
@@ -43,6 +50,7 @@ impl Rule {
             Self::Attribute(_) => "ATTRIBUTE",
             Self::Cpu { .. } => "RESOURCE:CPU",
             Self::Memory { .. } => "RESOURCE:MEMORY",
+            Self::Gpu { .. } => "RESOURCE:GPU",
             Self::Port(_) => "RESOURCE:PORTS",
             Self::DistinctInstance => "DISTINCT_INSTANCE",
             Self::MemberOf(_) => "MemberOf placement constraint unsatisfied.",
@@ -58,6 +66,7 @@ impl Rule {
             Self::Attribute(name) => format!("is missing an attribute required by your task ({name})"),
             Self::Cpu { .. } => "has insufficient CPU units available".to_owned(),
             Self::Memory { .. } => "has insufficient memory available".to_owned(),
+            Self::Gpu { .. } => "has insufficient GPU resource available".to_owned(),
             Self::Port(port) => format!("is already using a port required by your task ({port})"),
             Self::DistinctInstance => "already runs a task of the group (distinctInstance)".to_owned(),
             Self::MemberOf(_) => format!("encountered error \"{}\"", self.reason()),
@@ -82,7 +91,7 @@ impl Refusal {
             Rule::Inactive => 0,
             Rule::Agent => 1,
             Rule::Attribute(_) => 2,
-            Rule::Cpu { .. } | Rule::Memory { .. } => 3,
+            Rule::Cpu { .. } | Rule::Memory { .. } | Rule::Gpu { .. } => 3,
             Rule::Port(_) => 4,
             Rule::DistinctInstance | Rule::MemberOf(_) => 5,
         }

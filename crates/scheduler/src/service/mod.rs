@@ -8,8 +8,11 @@
 mod absence;
 pub mod history;
 mod plan;
+mod surplus;
 pub mod task_set;
 mod throttle;
+
+use std::fmt;
 
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
@@ -17,8 +20,11 @@ use berth_model::service::{Deployment, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, HealthStatus, StopCode, Task, TaskStatus};
 use berth_model::time::UnixMillis;
 
+use crate::placement::Strategy;
+
 pub use absence::AbsenceRules;
 pub use plan::plan;
+pub use surplus::Machine;
 
 /// A task of the service as the planner sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +41,10 @@ pub struct TaskView {
     pub health: HealthStatus,
     /// An essential container has a health check.
     pub has_check: bool,
+    /// CPU units that it takes.
+    pub cpu: u32,
+    /// MiB that it takes.
+    pub memory: u32,
     /// Where it runs.
     pub instance: ContainerInstanceId,
     /// The zone of that instance.
@@ -72,6 +82,8 @@ impl TaskView {
             last: task.last_status,
             health,
             has_check,
+            cpu: task.demand.cpu,
+            memory: task.demand.memory,
             instance: task.container_instance,
             zone: task.availability_zone.as_deref().map(str::to_owned),
             created_at: task.created_at,
@@ -105,7 +117,7 @@ impl TaskView {
 }
 
 /// Everything a plan depends on.
-#[derive(Debug)]
+#[derive(Clone, Copy)]
 pub struct ServiceView<'a> {
     /// The service.
     pub service: &'a Service,
@@ -115,6 +127,16 @@ pub struct ServiceView<'a> {
     pub healthy_after_millis: i64,
     /// Nothing could be placed just now, so tasks of old deployments must make room as far as `minimumHealthyPercent` allows.
     pub blocked: bool,
+    /// How its tasks are placed, the default filled in: a scale-in is the mirror of it.
+    pub strategies: &'a [Strategy],
+    /// What is known of a container instance.
+    pub machine: &'a dyn Fn(ContainerInstanceId) -> Machine<'a>,
+}
+
+impl fmt::Debug for ServiceView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceView").field("service", &self.service).field("tasks", &self.tasks).finish_non_exhaustive()
+    }
 }
 
 /// A task to stop, and why.

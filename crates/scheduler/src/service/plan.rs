@@ -1,15 +1,12 @@
 //! The planner of REPLICA services with rolling updates.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
-
-use berth_model::ids::{ContainerInstanceId, DeploymentId};
+use berth_model::ids::DeploymentId;
 use berth_model::service::{DeploymentStatus, RolloutState, Service, ServiceStatus};
 use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
 use super::throttle::throttle;
-use super::{ServicePlan, ServiceView, Stop, TaskView};
+use super::{ServicePlan, ServiceView, Stop, TaskView, surplus};
 
 /// How many failed starts in a row make the service say that it cannot start tasks.
 const IMPAIRED_AFTER: u32 = 3;
@@ -65,7 +62,7 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     if new_count > desired {
         let is_healthy = |task: &TaskView| healthy(task, view.healthy_after_millis, now).0;
         let free: Vec<_> = new.iter().copied().filter(|task| !task.is_protected(now)).collect();
-        let surplus = pick_surplus(&free, &live, new_count - desired, is_healthy);
+        let surplus = surplus::pick(&free, &live, new_count - desired, (view.strategies, view.machine), is_healthy);
         if count(&free) < new_count - desired {
             plan.why.push("protected tasks hold up the scale-in".to_owned());
         }
@@ -208,41 +205,6 @@ fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
         code: StopCode::ServiceSchedulerInitiated,
         reason: format!("Scaling activity initiated by (deployment {})", task.deployment),
     }));
-}
-
-/// Which tasks a scale-in stops: first those that do not run yet, then those that do not count as healthy, then where the zone, then the
-/// instance has most.
-fn pick_surplus<'a>(
-    candidates: &[&'a TaskView],
-    live: &[&TaskView],
-    surplus: u32,
-    is_healthy: impl Fn(&TaskView) -> bool,
-) -> Vec<&'a TaskView> {
-    let mut by_zone: HashMap<Option<&str>, u32> = HashMap::new();
-    let mut by_instance: HashMap<ContainerInstanceId, u32> = HashMap::new();
-    for task in live {
-        *by_zone.entry(task.zone.as_deref()).or_default() += 1;
-        *by_instance.entry(task.instance).or_default() += 1;
-    }
-    let mut left: Vec<_> = candidates.to_vec();
-    let mut picked = Vec::new();
-    for _ in 0..surplus {
-        let next = left.iter().enumerate().min_by_key(|(_, task)| {
-            let zone = by_zone.get(&task.zone.as_deref()).copied().unwrap_or(0);
-            let instance = by_instance.get(&task.instance).copied().unwrap_or(0);
-            (task.last, is_healthy(task), Reverse(zone), Reverse(instance), Reverse(task.created_at), task.id)
-        });
-        let Some((at, _)) = next else { break };
-        let task = left.swap_remove(at);
-        if let Some(count) = by_zone.get_mut(&task.zone.as_deref()) {
-            *count -= 1;
-        }
-        if let Some(count) = by_instance.get_mut(&task.instance) {
-            *count -= 1;
-        }
-        picked.push(task);
-    }
-    picked
 }
 
 /// Nothing is to be waited for any more: it ended, or was told to end on a machine that is lost, where it ends should that come back.

@@ -6,7 +6,8 @@ use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Deploymen
 use berth_model::service::{Deployment, DeploymentStatus, Percentages, RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, HealthStatus, LaunchType, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
-use berth_scheduler::service::{ServicePlan, ServiceView, TaskView, plan};
+use berth_scheduler::placement::Strategy;
+use berth_scheduler::service::{Machine, ServicePlan, ServiceView, TaskView, plan};
 
 pub const HEALTHY_AFTER: i64 = 40_000;
 
@@ -100,7 +101,14 @@ impl World {
     }
 
     pub fn plan(&self, blocked: bool) -> ServicePlan {
-        let view = ServiceView { service: &self.service, tasks: &self.tasks, healthy_after_millis: HEALTHY_AFTER, blocked };
+        let view = ServiceView {
+            service: &self.service,
+            tasks: &self.tasks,
+            healthy_after_millis: HEALTHY_AFTER,
+            blocked,
+            strategies: &Strategy::service_default(),
+            machine: &|_| Machine::default(),
+        };
         plan(&view, self.now)
     }
 
@@ -120,6 +128,8 @@ impl World {
                 last: TaskStatus::Pending,
                 health: HealthStatus::Unknown,
                 has_check: false,
+                cpu: 1,
+                memory: 1,
                 instance: self.machine(),
                 zone: None,
                 created_at: self.now,

@@ -1,0 +1,481 @@
+//! Requests of one shape: what they ask is worked out once, and where the last search ended is remembered, so that the next alike goes
+//! on from there. A remembered place is never trusted: what changed since is looked at first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::class::{Class, index};
+use super::index::Fleet;
+use super::order::Entry;
+use super::slot::Wants;
+use super::{Constraint, PlaceRequest, SpreadField, Strategy};
+
+/// Most instances before a cursor's frontier that are remembered; with more it starts again.
+const MOST_EARLY: usize = 64;
+/// How many instances are drawn before all are looked at: where most of a fleet has room, one or two are enough.
+const DRAWS: u64 = 64;
+/// Most strategies of a request that count: ECS takes five.
+const LEVELS: usize = 5;
+
+/// By what the choice is narrowed, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    /// Tasks of the group on instances with the same value, of this field and of those spread over before it: a table of cells.
+    Cell(usize),
+    /// Tasks of the group on the instance.
+    Instance,
+    /// Free memory.
+    Memory,
+    /// Free CPU.
+    Cpu,
+}
+
+/// What decides between instances that the strategies leave alike, and the order in which a class is searched: packed, the fuller one;
+/// otherwise the one with more room; then the one with the lower or higher id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    MostMemory,
+    LeastMemory,
+    LeastCpu,
+}
+
+/// How the best of a class is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// It is the first that fits on the walk.
+    First,
+    /// It is the first that fits among those with the fewest tasks of the group.
+    FewestFirst,
+    /// All that fit are compared.
+    All,
+}
+
+/// Where the search in one class stands.
+#[derive(Debug, Clone, Default)]
+struct Cursor {
+    /// The class's changes that were looked at; `None` before the first search.
+    seen: Option<u64>,
+    /// Nothing before this fits but `early`: tasks of the group on the instance (0 unless that counts) and a place on the walk.
+    /// `None`: nothing else fits at all.
+    frontier: Option<(u32, Entry)>,
+    /// Instances before the frontier that changed since and may fit.
+    early: Vec<u32>,
+    best: Option<(u32, Entry)>,
+}
+
+/// A class whose instances will do, by their attributes.
+#[derive(Debug, Clone)]
+struct Match {
+    class: u32,
+    cursor: Cursor,
+}
+
+/// A request's shape.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    attributes: std::collections::BTreeSet<String>,
+    provider: Option<String>,
+    group_name: Arc<str>,
+    constraints: Vec<Constraint>,
+    strategies: Vec<Strategy>,
+    pub(super) wants: Wants,
+    /// Demand and group, interned; the shape holds one use.
+    pub(super) kind: u32,
+    group: u32,
+    filter: usize,
+    levels: Vec<Level>,
+    /// The fields of [`Level::Cell`]s, in order.
+    fields: Vec<usize>,
+    is_random: bool,
+    walk: Walk,
+    search: Search,
+    matches: Vec<Match>,
+    /// Classes that were looked at: all before this number.
+    met: usize,
+    /// By field, the cell of each class; and how many cells.
+    cells: Vec<Vec<u32>>,
+    cell_numbers: Vec<HashMap<Vec<u32>, u32>>,
+    counts: Vec<Vec<u32>>,
+    pub(super) last_used: u64,
+}
+
+/// What strategies say of an instance; less is better.
+type Rank = [u32; LEVELS];
+
+/// The levels that strategies make, up to `random`; and the attributes that are spread over.
+pub(super) fn levels(strategies: &[Strategy]) -> (Vec<Level>, Vec<&str>, bool) {
+    let (mut levels, mut fields, mut is_random) = (Vec::new(), Vec::new(), strategies.is_empty());
+    for strategy in strategies {
+        let level = match strategy {
+            Strategy::Random => {
+                is_random = true;
+                break;
+            }
+            Strategy::Spread(SpreadField::Instance) => Level::Instance,
+            Strategy::Spread(SpreadField::Attribute(name)) => {
+                if fields.contains(&name.as_str()) {
+                    continue;
+                }
+                fields.push(name.as_str());
+                Level::Cell(fields.len() - 1)
+            }
+            Strategy::BinpackCpu => Level::Cpu,
+            Strategy::BinpackMemory => Level::Memory,
+        };
+        if !levels.contains(&level) && levels.len() < LEVELS {
+            levels.push(level);
+        }
+    }
+    (levels, fields, is_random)
+}
+
+impl Shape {
+    pub(super) fn new(request: &PlaceRequest<'_>, names: (Arc<str>, u32, u32), filter: usize, fields: Vec<usize>, wants: Wants) -> Self {
+        let (group_name, kind, group) = names;
+        let (levels, _, is_random) = levels(request.strategies);
+        let own: Vec<_> = levels.iter().filter(|level| !matches!(level, Level::Cell(_))).collect();
+        let packed = own.iter().find(|level| matches!(level, Level::Memory | Level::Cpu));
+        let walk = match packed {
+            Some(Level::Memory) => Walk::LeastMemory,
+            Some(_) => Walk::LeastCpu,
+            None => Walk::MostMemory,
+        };
+        let search = match own.as_slice() {
+            [] | [Level::Memory] | [Level::Memory, Level::Cpu] | [Level::Cpu] | [Level::Cpu, Level::Memory] => Search::First,
+            [Level::Instance, rest @ ..] if !rest.contains(&&Level::Instance) => Search::FewestFirst,
+            _ => Search::All,
+        };
+        Self {
+            attributes: request.attributes.clone(),
+            provider: request.capacity_provider.map(str::to_owned),
+            group_name,
+            constraints: request.constraints.to_vec(),
+            strategies: request.strategies.to_vec(),
+            wants,
+            kind,
+            group,
+            filter,
+            cells: vec![Vec::new(); fields.len()],
+            cell_numbers: vec![HashMap::new(); fields.len()],
+            counts: vec![Vec::new(); fields.len()],
+            levels,
+            fields,
+            is_random,
+            walk,
+            search,
+            matches: Vec::new(),
+            met: 0,
+            last_used: 0,
+        }
+    }
+
+    /// It is the shape of this request.
+    pub(super) fn is_of(&self, request: &PlaceRequest<'_>) -> bool {
+        *self.group_name == *request.group
+            && self.wants.demand == *request.demand
+            && self.provider.as_deref() == request.capacity_provider
+            && self.strategies == request.strategies
+            && self.constraints == request.constraints
+            && self.attributes == *request.attributes
+    }
+
+    /// How many cursors it keeps.
+    pub(super) fn cursors(&self) -> usize {
+        self.matches.len()
+    }
+
+    /// The best instance for a task of this shape now.
+    pub(super) fn pick(&mut self, fleet: &Fleet<'_>, seed: u64) -> Option<u32> {
+        self.meet_classes(fleet);
+        self.count_cells(fleet);
+        let before = self.levels.iter().take_while(|level| matches!(level, Level::Cell(_))).count();
+        let mut floor: Option<Rank> = None;
+        // Classes are taken in the order of what the leading spreads say; the next ones only if these have no room.
+        loop {
+            let ranks = self.matches.iter().filter(|of| !fleet.class(of.class).members.is_empty());
+            let ranks = ranks.map(|of| self.rank_of_cells(of.class, before));
+            let least = ranks.filter(|rank| floor.is_none_or(|floor| *rank > floor)).min()?;
+            let picked = match (self.is_random, self.levels.len() > before) {
+                (true, false) => self.draw(fleet, &least, before, seed),
+                (true, true) => self.draw_among_best(fleet, &least, before, seed),
+                (false, _) => self.best(fleet, &least, before),
+            };
+            if picked.is_some() {
+                return picked;
+            }
+            floor = Some(least);
+        }
+    }
+
+    /// Takes in classes that are new since the last request.
+    fn meet_classes(&mut self, fleet: &Fleet<'_>) {
+        let all = &fleet.classes.all;
+        for (number, class) in all.iter().enumerate().skip(self.met) {
+            let mut values = Vec::new();
+            for (at, field) in self.fields.iter().enumerate() {
+                values.push(class.value(*field));
+                let next = index(self.cell_numbers[at].len());
+                let cell = *self.cell_numbers[at].entry(values.clone()).or_insert(next);
+                self.cells[at].push(cell);
+                if cell == next {
+                    self.counts[at].push(0);
+                }
+            }
+            if class.accepts(self.filter) {
+                self.matches.push(Match { class: index(number), cursor: Cursor::default() });
+            }
+        }
+        self.met = all.len();
+    }
+
+    /// Counts the group's tasks in each cell, on all instances whatever their state.
+    fn count_cells(&mut self, fleet: &Fleet<'_>) {
+        for (counts, cells) in self.counts.iter_mut().zip(&self.cells) {
+            counts.fill(0);
+            for (class, count) in fleet.counts_of(self.group) {
+                counts[cells[*class as usize] as usize] += count;
+            }
+        }
+    }
+
+    /// What the first levels, all of them cells, say of a class.
+    fn rank_of_cells(&self, class: u32, levels: usize) -> Rank {
+        let mut rank = [0; LEVELS];
+        for (at, level) in self.levels[..levels].iter().enumerate() {
+            if let Level::Cell(field) = level {
+                rank[at] = self.count_of(*field, class);
+            }
+        }
+        rank
+    }
+
+    fn count_of(&self, field: usize, class: u32) -> u32 {
+        self.counts[field][self.cells[field][class as usize] as usize]
+    }
+
+    /// What all levels say of an instance.
+    fn rank(&self, class: u32, (of_group, entry): &(u32, Entry)) -> Rank {
+        let by_cpu = self.walk == Walk::LeastCpu;
+        let mut rank = [0; LEVELS];
+        for (at, level) in self.levels.iter().enumerate() {
+            rank[at] = match level {
+                Level::Cell(field) => self.count_of(*field, class),
+                Level::Instance => *of_group,
+                Level::Memory if by_cpu => entry.second,
+                Level::Memory => entry.first,
+                Level::Cpu if by_cpu => entry.first,
+                Level::Cpu => entry.second,
+            };
+        }
+        rank
+    }
+
+    /// Of two places on the walk, the first comes before the second.
+    fn is_before(&self, one: &(u32, Entry), other: &(u32, Entry)) -> bool {
+        match (one.0.cmp(&other.0), self.walk) {
+            (std::cmp::Ordering::Equal, Walk::MostMemory) => one.1 > other.1,
+            (std::cmp::Ordering::Equal, _) => one.1 < other.1,
+            (order, _) => order.is_lt(),
+        }
+    }
+
+    fn best(&mut self, fleet: &Fleet<'_>, least: &Rank, before: usize) -> Option<u32> {
+        let mut best: Option<(Rank, (u32, Entry))> = None;
+        for at in 0..self.matches.len() {
+            let class = self.matches[at].class;
+            if fleet.class(class).members.is_empty() || self.rank_of_cells(class, before) != *least {
+                continue;
+            }
+            let of_class = if self.search == Search::All {
+                self.best_of_all(fleet, class)
+            } else {
+                let mut cursor = std::mem::take(&mut self.matches[at].cursor);
+                let found = self.search(fleet, class, &mut cursor);
+                self.matches[at].cursor = cursor;
+                found
+            };
+            let Some(found) = of_class else { continue };
+            let rank = self.rank(class, &found);
+            let is_better = best.as_ref().is_none_or(|(best, than)| {
+                rank < *best || rank == *best && self.is_before(&(0, found.1), &(0, than.1))
+            });
+            if is_better {
+                best = Some((rank, found));
+            }
+        }
+        best.map(|(_, (_, entry))| entry.slot)
+    }
+
+    /// The instance's tasks of the group, if they count in the order, and its place on the walk; `None` if it takes no such task.
+    fn candidate(&self, fleet: &Fleet<'_>, class: u32, slot: u32) -> Option<(u32, Entry)> {
+        let own = fleet.slot(slot);
+        (own.class == class && own.is_open() && fleet.fits(&self.wants, own)).then(|| self.key(fleet, slot))
+    }
+
+    fn key(&self, fleet: &Fleet<'_>, slot: u32) -> (u32, Entry) {
+        let own = fleet.slot(slot);
+        let entry = if self.walk == Walk::LeastCpu { own.by_cpu(slot) } else { own.by_memory(slot) };
+        let counts = self.levels.contains(&Level::Instance);
+        (if counts { own.of_group(self.group) } else { 0 }, entry)
+    }
+
+    /// The best instance of a class, from where the last search ended.
+    fn search(&self, fleet: &Fleet<'_>, number: u32, cursor: &mut Cursor) -> Option<(u32, Entry)> {
+        let class = fleet.class(number);
+        if cursor.seen == Some(class.changes()) {
+            return cursor.best;
+        }
+        let changed = cursor.seen.and_then(|seen| class.changed_since(seen));
+        match changed {
+            Some(changed) => {
+                for entry in changed.filter(|entry| entry.first >= self.wants.memory && entry.second >= self.wants.cpu) {
+                    if !cursor.early.contains(&entry.slot) {
+                        cursor.early.push(entry.slot);
+                    }
+                }
+            }
+            None => self.start_again(cursor),
+        }
+        if cursor.early.len() > MOST_EARLY {
+            self.start_again(cursor);
+        }
+        cursor.seen = Some(class.changes());
+        let mut best: Option<(u32, Entry)> = None;
+        let frontier = cursor.frontier;
+        cursor.early.retain(|slot| {
+            let Some(key) = self.candidate(fleet, number, *slot) else { return false };
+            let is_early = frontier.is_none_or(|frontier| self.is_before(&key, &frontier));
+            if is_early && best.is_none_or(|best| self.is_before(&key, &best)) {
+                best = Some(key);
+            }
+            is_early
+        });
+        if best.is_none() {
+            self.advance(fleet, number, cursor);
+            best = cursor.frontier;
+        }
+        cursor.best = best;
+        best
+    }
+
+    fn start_again(&self, cursor: &mut Cursor) {
+        cursor.early.clear();
+        cursor.frontier = Some((0, if self.walk == Walk::MostMemory { Entry::LAST } else { Entry::at_least(0) }));
+    }
+
+    /// Moves the frontier to the next instance that fits, itself if it still does.
+    fn advance(&self, fleet: &Fleet<'_>, number: u32, cursor: &mut Cursor) {
+        let Some((level, start)) = cursor.frontier else { return };
+        let class = fleet.class(number);
+        let next = self.next(class, start, |entry| {
+            let slot = fleet.slot(entry.slot);
+            fleet.fits(&self.wants, slot) && (self.search == Search::First || slot.of_group(self.group) == level)
+        });
+        cursor.frontier = match (next, self.search) {
+            (Some(entry), _) => Some((level, entry)),
+            (None, Search::First) => None,
+            // Nothing with so few tasks of the group: all with more are looked at once, for the fewest.
+            (None, _) => self.best_of(fleet, class, |key| key.0 > level),
+        };
+    }
+
+    /// The next on the walk from a place on, itself included, that has enough and is accepted.
+    fn next(&self, class: &Class, from: Entry, accept: impl FnMut(&Entry) -> bool) -> Option<Entry> {
+        let (cpu, memory) = (self.wants.cpu, self.wants.memory);
+        match self.walk {
+            Walk::MostMemory => class.by_memory.last(from, (memory, cpu), accept),
+            Walk::LeastMemory => class.by_memory.first(from.max(Entry::at_least(memory)), cpu, accept),
+            Walk::LeastCpu => class.by_cpu.first(from.max(Entry::at_least(cpu)), memory, accept),
+        }
+    }
+
+    /// The first, by tasks of the group and then on the walk, of those that fit and are wanted.
+    fn best_of(&self, fleet: &Fleet<'_>, class: &Class, wanted: impl Fn(&(u32, Entry)) -> bool) -> Option<(u32, Entry)> {
+        let mut best: Option<(u32, Entry)> = None;
+        self.each_fitting(fleet, class, |key| {
+            if wanted(&key) && best.is_none_or(|best| self.is_before(&key, &best)) {
+                best = Some(key);
+            }
+        });
+        best
+    }
+
+    /// The best by all levels of a class.
+    fn best_of_all(&self, fleet: &Fleet<'_>, number: u32) -> Option<(u32, Entry)> {
+        let mut best: Option<(Rank, (u32, Entry))> = None;
+        self.each_fitting(fleet, fleet.class(number), |key| {
+            let rank = self.rank(number, &key);
+            let is_better =
+                best.as_ref().is_none_or(|(best, than)| rank < *best || rank == *best && self.is_before(&(0, key.1), &(0, than.1)));
+            if is_better {
+                best = Some((rank, key));
+            }
+        });
+        best.map(|(_, key)| key)
+    }
+
+    fn each_fitting(&self, fleet: &Fleet<'_>, class: &Class, mut each: impl FnMut((u32, Entry))) {
+        let start = if self.walk == Walk::MostMemory { Entry::LAST } else { Entry::at_least(0) };
+        self.next(class, start, |entry| {
+            if fleet.fits(&self.wants, fleet.slot(entry.slot)) {
+                each(self.key(fleet, entry.slot));
+            }
+            false
+        });
+    }
+
+    /// Any that fits, each as likely as every other: draws until one does, and looks at all if none was hit.
+    fn draw(&self, fleet: &Fleet<'_>, least: &Rank, before: usize, seed: u64) -> Option<u32> {
+        let classes: Vec<_> = self.matches.iter().filter(|of| self.rank_of_cells(of.class, before) == *least).collect();
+        let total: usize = classes.iter().map(|of| fleet.class(of.class).members.len()).sum();
+        for draw in 0..DRAWS {
+            // Seeds of one request's tasks are neighbours: the draws of each must not be those of the next, one later.
+            let mut at = below(mix(mix(seed) ^ draw), total)?;
+            for of in &classes {
+                let members = &fleet.class(of.class).members;
+                if let Some(slot) = members.get(at) {
+                    if fleet.fits(&self.wants, fleet.slot(*slot)) {
+                        return Some(*slot);
+                    }
+                    break;
+                }
+                at -= members.len();
+            }
+        }
+        let mut fitting = Vec::new();
+        classes.iter().for_each(|of| self.each_fitting(fleet, fleet.class(of.class), |(_, entry)| fitting.push(entry.slot)));
+        below(mix(seed), fitting.len()).map(|at| fitting[at])
+    }
+
+    /// Any of those that all levels leave alike.
+    fn draw_among_best(&self, fleet: &Fleet<'_>, least: &Rank, before: usize, seed: u64) -> Option<u32> {
+        let mut best: Option<Rank> = None;
+        let mut alike = Vec::new();
+        for of in self.matches.iter().filter(|of| self.rank_of_cells(of.class, before) == *least) {
+            self.each_fitting(fleet, fleet.class(of.class), |key| {
+                let rank = self.rank(of.class, &key);
+                if best.is_none_or(|best| rank < best) {
+                    best = Some(rank);
+                    alike.clear();
+                }
+                if best == Some(rank) {
+                    alike.push(key.1.slot);
+                }
+            });
+        }
+        below(mix(seed), alike.len()).map(|at| alike[at])
+    }
+}
+
+fn below(random: u64, count: usize) -> Option<usize> {
+    let at = random.checked_rem(count as u64)?;
+    usize::try_from(at).ok()
+}
+
+/// Spreads neighbouring seeds over the whole range (the finaliser of SplitMix64).
+const fn mix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
