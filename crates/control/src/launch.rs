@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_model::capacity_provider::StrategyItem;
 use berth_model::ids::{CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, TaskId};
-use berth_model::needs::Demand;
+use berth_model::needs::{Demand, gpus_of};
 use berth_model::tags::Tags;
 use berth_model::task::{
     ClientToken, Container, ContainerStatus, DesiredStatus, HealthStatus, LaunchType, ServiceMembership, Task, TaskStatus,
@@ -24,6 +24,8 @@ pub struct Place {
     pub zone: Option<Arc<str>>,
     /// The capacity provider that a strategy gave the task to.
     pub capacity_provider: Option<CapacityProviderName>,
+    /// The ids of the GPUs that it gets there.
+    pub gpus: Vec<String>,
 }
 
 /// What tasks are made of: everything but their ids and places.
@@ -75,10 +77,18 @@ impl TaskTemplate {
         }
     }
 
+    /// How many GPUs one of its containers has.
+    fn gpus_of(&self, container: &ecs::ContainerDefinition) -> usize {
+        let overrides = self.overrides.iter().flat_map(|overrides| overrides.container_overrides.iter().flatten());
+        let own = overrides.into_iter().find(|own| own.name == container.name);
+        usize::try_from(gpus_of(container, own)).unwrap_or(usize::MAX)
+    }
+
     /// The record of a task that was placed, on an instance of a capacity provider if a strategy said so.
     #[must_use]
     pub fn task(&self, id: TaskId, place: Place, environment: &Environment) -> Task {
-        let Place { instance, zone, capacity_provider } = place;
+        let Place { instance, zone, capacity_provider, gpus } = place;
+        let mut gpus = gpus.into_iter();
         let containers = self.definition.document.container_definitions.iter().flatten().map(|container| Container {
             id: ContainerId(environment.entropy.bits()),
             name: container.name.as_deref().unwrap_or_default().into(),
@@ -89,7 +99,7 @@ impl TaskTemplate {
             runtime_id: None,
             image_digest: None,
             network_bindings: Vec::new(),
-            gpu_ids: Vec::new(),
+            gpu_ids: gpus.by_ref().take(self.gpus_of(container)).collect(),
             health_status: HealthStatus::Unknown,
         });
         Task {

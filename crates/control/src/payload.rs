@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use berth_acs::messages::{
-    self as acs, ContainerConfig, ContainerDependency, DesiredStatus, DockerConfig, HostConfig, HostVolume, LogConfig, MountPoint,
+    self as acs, Association, ContainerConfig, ContainerDependency, DesiredStatus, DockerConfig, HostConfig, HostVolume, LogConfig, MountPoint,
     PortMapping, Volume, VolumeFrom,
 };
 use berth_model::arn::Scope;
@@ -46,9 +46,20 @@ pub fn render(scope: &Scope, task: &Task, definition: &TaskDefinition) -> acs::T
         pid_mode: document.pid_mode.as_ref().map(|mode| mode.as_str().to_owned()).unwrap_or_default(),
         ipc_mode: document.ipc_mode.as_ref().map(|mode| mode.as_str().to_owned()).unwrap_or_default(),
         volumes: document.volumes.iter().flatten().map(volume).collect(),
+        associations: task.containers.iter().flat_map(gpus).collect(),
         containers: containers.collect(),
         ..Default::default()
     }
+}
+
+/// The GPUs that a container alone may use.
+fn gpus(container: &Container) -> impl Iterator<Item = Association> {
+    container.gpu_ids.iter().map(|id| Association {
+        name: id.clone(),
+        kind: "gpu".to_owned(),
+        containers: vec![container.name.to_string()],
+        content: None,
+    })
 }
 
 /// A task's desired status in the agent's words.

@@ -120,9 +120,9 @@ pub(crate) fn prepare(
     expect_active(state, transaction, template)?;
     expect_associated(state, template)?;
     let mut launched = Launched::default();
-    let mut put = |id: TaskId, instance: ContainerInstanceId, capacity_provider: Option<CapacityProviderName>| {
+    let mut put = |index: &Index, id: TaskId, instance: ContainerInstanceId, capacity_provider: Option<CapacityProviderName>| {
         let zone = state.instance(instance).and_then(|i| i.availability_zone().map(Arc::from));
-        let task = Arc::new(template.task(id, Place { instance, zone, capacity_provider }, environment));
+        let task = Arc::new(template.task(id, Place { instance, zone, capacity_provider, gpus: index.gpus_of(id).to_vec() }, environment));
         transaction.put(Record::Task(Arc::clone(&task)));
         launched.tasks.push(task);
     };
@@ -135,7 +135,7 @@ pub(crate) fn prepare(
             let request = template.place_request(&ids, environment.bits64());
             let placement = capacity::place(index, &request, &template.capacity_provider_strategy, &[]);
             for (id, instance, provider) in placement.placed {
-                put(id, instance, provider);
+                put(index, id, instance, provider);
             }
             let by_rule = placement.refusals.into_iter().map(Refused::ByRule);
             launched.refused = by_rule.chain(placement.empty.into_iter().map(Refused::EmptyProvider)).collect();
@@ -145,7 +145,7 @@ pub(crate) fn prepare(
             for instance in instances {
                 let ids = task_ids(1, environment);
                 match index.place_on(*instance, &template.place_request(&ids, 0)) {
-                    Ok(()) => put(ids[0], *instance, None),
+                    Ok(()) => put(index, ids[0], *instance, None),
                     Err(Some(rule)) => refused.push(Refused::ByRule(Refusal { instance: *instance, rule })),
                     Err(None) => refused.push(Refused::Missing(*instance)),
                 }

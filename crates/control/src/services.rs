@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use berth_model::capacity_provider::StrategyItem;
-use berth_model::ids::{DeploymentId, ServiceName, uuid};
+use berth_model::ids::{ContainerInstanceId, DeploymentId, ServiceName, uuid};
 use berth_model::lifecycle;
 use berth_model::record::{Key, Record};
 use berth_model::service::{DeploymentController, MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
@@ -14,8 +14,8 @@ use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
-use berth_scheduler::placement::{Constraint, SpreadField, Strategy};
-use berth_scheduler::service::{AbsenceRules, ServicePlan, ServiceView, TaskView, plan, task_set};
+use berth_scheduler::placement::{Constraint, Index, SpreadField, Strategy};
+use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, ServiceView, TaskView, plan, task_set};
 use berth_store::{CommitError, State, Transaction};
 
 use crate::launch::{Place, TaskTemplate, task_ids};
@@ -178,8 +178,13 @@ struct Step {
 /// Plans a part and places what it starts.
 fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis, transaction: &mut Transaction) -> Step {
     let healthy_after_millis = owner.rules.healthy_after;
-    let mut view = ServiceView { service: &part.service, tasks: &part.tasks, healthy_after_millis, blocked: false };
-    let mut steps = plan(&view, now);
+    let strategies = strategies(&part.service);
+    let plan_now = |index: &Index, blocked: bool| {
+        let machine = |id| machine(state, index, id);
+        let (service, tasks) = (&*part.service, part.tasks.as_slice());
+        plan(&ServiceView { service, tasks, healthy_after_millis, blocked, strategies: &strategies, machine: &machine }, now)
+    };
+    let mut steps = plan_now(&owner.index, false);
     let most = most_at_once(owner.store.max_changes()) / part.divisor;
     steps.stop.truncate(most);
     steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
@@ -195,15 +200,15 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
         placement = capacity::place(&mut owner.index, &request, strategy, &by_provider(state, &part.service, strategy));
         if placement.placed.is_empty() {
             owner.waiting_for_room.insert(part.service.name.clone());
-            view.blocked = true;
-            steps = ServicePlan { start: steps.start, ..plan(&view, now) };
+            steps = ServicePlan { start: steps.start, ..plan_now(&owner.index, true) };
             steps.stop.truncate(most);
             let retry = now.plus_millis(ROOM_RETRY_MILLIS);
             steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
         }
         for (id, instance, provider) in &placement.placed {
             let zone = state.instance(*instance).and_then(|i| i.availability_zone().map(Arc::from));
-            let place = Place { instance: *instance, zone, capacity_provider: provider.clone() };
+            let gpus = owner.index.gpus_of(*id).to_vec();
+            let place = Place { instance: *instance, zone, capacity_provider: provider.clone(), gpus };
             started.push(Arc::new(template.task(*id, place, &owner.environment)));
         }
         let homeless = ids.len().saturating_sub(started.len());
@@ -216,6 +221,18 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
 /// and its events. The commit wakes the planner again, and what is left comes next.
 fn most_at_once(max_changes: usize) -> usize {
     max_changes / 4
+}
+
+/// What a scale-in must know of an instance.
+pub(crate) fn machine<'a>(state: &'a State, index: &Index, id: ContainerInstanceId) -> Machine<'a> {
+    let (free_cpu, free_memory) = index.room(id).unwrap_or_default();
+    Machine { attributes: state.instance(id).map(|instance| &instance.attributes), free_cpu, free_memory }
+}
+
+/// How a service's tasks are placed.
+pub(crate) fn strategies(service: &Service) -> Vec<Strategy> {
+    let own: Vec<_> = service.settings.placement_strategy.iter().filter_map(parse_strategy).collect();
+    if own.is_empty() { Strategy::service_default() } else { own }
 }
 
 /// How many tasks of the PRIMARY deployment each item of its strategy has: those that run or are on their way.
@@ -274,7 +291,6 @@ pub(crate) fn template(state: &State, service: &Service) -> Option<TaskTemplate>
         tags.insert("aws:ecs:clusterName".to_owned(), service.cluster.to_string());
         tags.insert("aws:ecs:serviceName".to_owned(), service.name.to_string());
     }
-    let strategies: Vec<_> = settings.placement_strategy.iter().filter_map(parse_strategy).collect();
     Some(TaskTemplate {
         cluster: service.cluster.clone(),
         definition: Arc::clone(&definition.value),
@@ -289,7 +305,7 @@ pub(crate) fn template(state: &State, service: &Service) -> Option<TaskTemplate>
         enable_execute_command: settings.enable_execute_command,
         client_token: None,
         constraints: settings.placement_constraints.iter().filter_map(parse_constraint).collect(),
-        strategies: if strategies.is_empty() { Strategy::service_default() } else { strategies },
+        strategies: strategies(service),
     })
 }
 

@@ -241,7 +241,8 @@ fn container_attributes(container: &ecs::ContainerDefinition, need: &mut impl Fn
     if non_empty(container.credential_specs.as_ref().map(Vec::len)) {
         need("ecs.capability.gmsa");
     }
-    if non_empty(container.resource_requirements.as_ref().map(Vec::len)) {
+    // GPUs are a resource, not a capability.
+    if container.resource_requirements.iter().flatten().any(|one| one.r#type.as_ref().is_some_and(|kind| kind.as_str() != "GPU")) {
         need("ecs.capability.berth.resource-requirements");
     }
     for mapping in container.port_mappings.as_deref().unwrap_or_default() {

@@ -15,13 +15,15 @@ use super::scratch::{Folder, own_cpu, prepare};
 use super::store_tasks::definition;
 use super::{Selection, hollow_idle, hollow_loss, quantile, row};
 
-const ROWS: &[&str] = &["tasks-per-s", "bytes-task-1m", "idle-1000-mb", "idle-1000-cpu", "host-loss-s"];
+const ROWS: &[&str] = &["tasks-per-s", "run-task-10-p50-ms", "run-task-10-p99-ms", "bytes-task-1m", "idle-1000-mb", "idle-1000-cpu", "host-loss-s"];
 
 /// Agents wanted.
 const AGENTS: usize = 10_000;
 /// Connections that call RunTask, each for so many tasks at a time.
 const LAUNCHERS: usize = 16;
 const TASKS_PER_CALL: u64 = 10;
+/// Calls that are timed one by one.
+const CALLS: usize = 500;
 /// Tasks that may be on their way to RUNNING: enough to keep all parts busy, and no growing queue.
 const UNDER_WAY: u64 = 4_000;
 /// The rate is the median of this many windows.
@@ -36,8 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) fn run(only: Option<&str>, runs: usize) -> Result<(), Box<dyn Error>> {
     prepare()?;
     let rows = Selection::new("hollow", ROWS, only)?;
-    if rows.has("tasks-per-s") {
-        tasks_per_second()?;
+    if ["tasks-per-s", "run-task-10-p50-ms", "run-task-10-p99-ms"].iter().any(|row| rows.has(row)) {
+        with_many_agents(&rows)?;
     }
     if rows.has("bytes-task-1m") {
         hollow_idle::bytes_per_task()?;
@@ -51,7 +53,7 @@ pub(super) fn run(only: Option<&str>, runs: usize) -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-fn tasks_per_second() -> Result<(), Box<dyn Error>> {
+fn with_many_agents(rows: &Selection<'_>) -> Result<(), Box<dyn Error>> {
     let folder = Folder::make("tasks")?;
     let server = Server::start(folder.path())?;
     let mut client = server.client()?;
@@ -61,19 +63,57 @@ fn tasks_per_second() -> Result<(), Box<dyn Error>> {
         Some(reason) => eprintln!("ONLY {} of {AGENTS} agents joined: {reason}", fleet.size),
         None => eprintln!("{} agents have joined", fleet.size),
     }
-    let launchers = Launchers::start(&server.authority, &server.key);
-    launchers.wait(&mut fleet, WARM_UP)?;
-    let before = used(&server, &fleet)?;
+    let samples = run_task_ms(&mut client)?;
+    for (name, share) in [("run-task-10-p50-ms", 0.5), ("run-task-10-p99-ms", 0.99)] {
+        if rows.has(name) {
+            row(&format!("hollow/{name}"), quantile(&samples, share), "ms", None);
+        }
+    }
+    if rows.has("tasks-per-s") {
+        tasks_per_second(&server, &mut client, &mut fleet, samples.len() as u64 * TASKS_PER_CALL)?;
+    }
+    Ok(())
+}
+
+/// How long RunTask for ten tasks takes while all agents are connected and what it started before comes up: placed by zone and memory
+/// among the instances for which an expression holds, committed, answered.
+fn run_task_ms(client: &mut Client) -> Result<Vec<f64>, Box<dyn Error>> {
+    let zones = json!({"type": "spread", "field": "attribute:ecs.availability-zone"});
+    let body = json!({
+        "taskDefinition": "bench", "count": TASKS_PER_CALL,
+        "placementStrategy": [zones, {"type": "binpack", "field": "memory"}],
+        "placementConstraints": [{"type": "memberOf", "expression": "attribute:ecs.os-type == linux or runningTasksCount >= 0"}],
+    });
+    let mut samples = Vec::new();
+    for _ in 0..CALLS {
+        let request = client.signed("RunTask", &body);
+        let started = Instant::now();
+        let (status, answer) = client.send(&request)?;
+        let took = started.elapsed().as_secs_f64() * 1e3;
+        let answer = std::str::from_utf8(answer)?;
+        if status != 200 || answer.matches("\"taskArn\":\"").count() as u64 != 2 * TASKS_PER_CALL {
+            return Err(format!("RunTask answered {status}: {answer}").into());
+        }
+        samples.push(took);
+        std::thread::sleep(GLANCE);
+    }
+    Ok(samples)
+}
+
+fn tasks_per_second(server: &Server, client: &mut Client, fleet: &mut Fleet, accepted: u64) -> Result<(), Box<dyn Error>> {
+    let launchers = Launchers::start(&server.authority, &server.key, accepted);
+    launchers.wait(fleet, WARM_UP)?;
+    let before = used(server, fleet)?;
     let first = launchers.running.load(Ordering::Relaxed);
     let mut rates = Vec::new();
     for window in 0..WINDOWS {
         let (from, started) = (launchers.running.load(Ordering::Relaxed), Instant::now());
-        launchers.wait(&mut fleet, WINDOW)?;
+        launchers.wait(fleet, WINDOW)?;
         let rate = number(launchers.running.load(Ordering::Relaxed) - from) / started.elapsed().as_secs_f64();
         eprintln!("window {window}: {rate:.0} tasks/s");
         rates.push(rate);
     }
-    let after = used(&server, &fleet)?;
+    let after = used(server, fleet)?;
     let tasks = number(launchers.running.load(Ordering::Relaxed) - first);
     let micros = |at: usize| (after[at] - before[at]) * 1e6 / tasks;
     eprintln!(
@@ -83,7 +123,7 @@ fn tasks_per_second() -> Result<(), Box<dyn Error>> {
         micros(2),
         fleet.size
     );
-    launchers.finish(&mut fleet, &mut client)?;
+    launchers.finish(fleet, client)?;
     row("hollow/tasks-per-s", quantile(&rates, 0.5), "1/s", None);
     Ok(())
 }
@@ -108,8 +148,9 @@ struct Launchers {
 }
 
 impl Launchers {
-    fn start(authority: &str, key: &AccessKey) -> Self {
-        let (accepted, running, ends) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+    /// So many tasks were accepted before.
+    fn start(authority: &str, key: &AccessKey, before: u64) -> Self {
+        let (accepted, running, ends) = (Arc::new(AtomicU64::new(before)), Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
         let threads = (0..LAUNCHERS).map(|_| {
             let (accepted, running, ends) = (Arc::clone(&accepted), Arc::clone(&running), Arc::clone(&ends));
             let (authority, key) = (authority.to_owned(), key.clone());

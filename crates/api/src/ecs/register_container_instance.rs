@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::arn::parse_container_instance;
-use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, Resources};
+use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, MAX_GPUS, Resources};
 use berth_model::ids::ContainerInstanceId;
 use berth_model::record::Key;
 use berth_model::tags::parse_tags;
@@ -92,7 +92,12 @@ fn parse_resources(list: &[ecs::Resource]) -> Result<Resources, Failure> {
             |text: &String| text.parse::<u16>().map_err(|_| Failure::invalid(format!("totalResources: {name} holds no port: '{text}'")));
         texts.iter().map(parse).collect::<Result<BTreeSet<_>, _>>()
     };
-    Ok(Resources { cpu: amount("CPU")?, memory: amount("MEMORY")?, ports_tcp: ports("PORTS")?, ports_udp: ports("PORTS_UDP")? })
+    let gpus: BTreeSet<_> = find("GPU").and_then(|resource| resource.string_set_value.clone()).into_iter().flatten().collect();
+    if gpus.len() > MAX_GPUS || gpus.iter().any(|id| id.is_empty() || id.len() > 128) {
+        return Err(Failure::invalid(format!("totalResources: GPU holds at most {MAX_GPUS} ids of 1 to 128 characters.")));
+    }
+    let (cpu, memory) = (amount("CPU")?, amount("MEMORY")?);
+    Ok(Resources { cpu, memory, ports_tcp: ports("PORTS")?, ports_udp: ports("PORTS_UDP")?, gpus })
 }
 
 fn parse_attributes(list: &[ecs::Attribute]) -> Result<BTreeMap<String, Option<String>>, Failure> {

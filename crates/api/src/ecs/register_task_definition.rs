@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_model::container_instance::MAX_GPUS;
 use berth_model::ids::{DefinitionId, Family};
 use berth_model::needs::{self, TaskNeeds};
 use berth_model::record::Key;
@@ -215,6 +216,12 @@ pub(crate) fn check_container(container: &ecs::ContainerDefinition, has_task_mem
     for pair in container.environment.iter().flatten() {
         if pair.name.as_deref().unwrap_or_default().is_empty() {
             return Err(setting("Environment variable name must not be null or empty.".to_owned()));
+        }
+    }
+    for one in container.resource_requirements.iter().flatten().filter(|one| one.r#type.as_ref().is_some_and(|kind| kind.as_str() == "GPU")) {
+        let value = one.value.as_deref().unwrap_or_default();
+        if !value.parse::<usize>().is_ok_and(|count| (1..=MAX_GPUS).contains(&count)) {
+            return Err(setting(format!("'resourceRequirements': the value of a GPU must be a number from 1 to {MAX_GPUS}, not '{value}'.")));
         }
     }
     for limit in container.ulimits.iter().flatten() {

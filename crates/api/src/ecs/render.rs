@@ -226,6 +226,7 @@ fn container(scope: &Scope, task: &Task, container: &Container, definition: Opti
         exit_code: container.exit_code,
         reason: container.reason.clone(),
         network_bindings: Some(bindings.collect()),
+        gpu_ids: (!container.gpu_ids.is_empty()).then(|| container.gpu_ids.clone()),
         network_interfaces: Some(Vec::new()),
         health_status: Some(container.health_status.as_str().into()),
         cpu: Some(size(own.and_then(|o| o.cpu), defined.and_then(|d| d.cpu)).unwrap_or_else(|| "0".to_owned())),
@@ -349,12 +350,16 @@ pub(crate) fn container_instance(
 ) -> ecs::ContainerInstance {
     let instance = &*entry.value;
     let mut remaining = instance.registered.clone();
+    let has_gpus = !remaining.gpus.is_empty();
     let (mut running, mut pending) = (0, 0);
     for task in state.tasks_of_instance(&instance.cluster, instance.id).filter(|task| !task.is_stopped()) {
         remaining.cpu = remaining.cpu.saturating_sub(task.demand.cpu);
         remaining.memory = remaining.memory.saturating_sub(task.demand.memory);
         remaining.ports_tcp.extend(&task.demand.ports_tcp);
         remaining.ports_udp.extend(&task.demand.ports_udp);
+        for gpu in task.containers.iter().flat_map(|c| &c.gpu_ids) {
+            remaining.gpus.remove(gpu);
+        }
         for binding in task.containers.iter().flat_map(|c| &c.network_bindings) {
             let ports = if binding.protocol == "udp" { &mut remaining.ports_udp } else { &mut remaining.ports_tcp };
             ports.insert(binding.host_port);
@@ -374,8 +379,8 @@ pub(crate) fn container_instance(
             agent_hash: instance.agent.agent_hash.clone(),
             docker_version: instance.agent.docker_version.clone(),
         }),
-        remaining_resources: Some(resources(&remaining)),
-        registered_resources: Some(resources(&instance.registered)),
+        remaining_resources: Some(resources(&remaining, has_gpus)),
+        registered_resources: Some(resources(&instance.registered, has_gpus)),
         status: Some(instance.status.to_string()),
         status_reason: instance.status_reason.clone(),
         agent_connected: Some(instance.agent_connected),
@@ -396,7 +401,7 @@ pub(crate) fn container_instance(
     }
 }
 
-fn resources(resources: &Resources) -> Vec<ecs::Resource> {
+fn resources(resources: &Resources, has_gpus: bool) -> Vec<ecs::Resource> {
     let integer = |name: &str, value: u32| ecs::Resource {
         name: Some(name.to_owned()),
         r#type: Some("INTEGER".to_owned()),
@@ -405,18 +410,23 @@ fn resources(resources: &Resources) -> Vec<ecs::Resource> {
         integer_value: Some(number(value)),
         string_set_value: None,
     };
-    let ports = |name: &str, ports: &std::collections::BTreeSet<u16>| ecs::Resource {
+    let set = |name: &str, values: Vec<String>| ecs::Resource {
         name: Some(name.to_owned()),
         r#type: Some("STRINGSET".to_owned()),
         double_value: Some(0.0),
         long_value: Some(0),
         integer_value: Some(0),
-        string_set_value: Some(ports.iter().map(ToString::to_string).collect()),
+        string_set_value: Some(values),
     };
-    vec![
+    let ports = |ports: &std::collections::BTreeSet<u16>| ports.iter().map(ToString::to_string).collect();
+    let mut shown = vec![
         integer("CPU", resources.cpu),
         integer("MEMORY", resources.memory),
-        ports("PORTS", &resources.ports_tcp),
-        ports("PORTS_UDP", &resources.ports_udp),
-    ]
+        set("PORTS", ports(&resources.ports_tcp)),
+        set("PORTS_UDP", ports(&resources.ports_udp)),
+    ];
+    if has_gpus {
+        shown.push(set("GPU", resources.gpus.iter().cloned().collect()));
+    }
+    shown
 }

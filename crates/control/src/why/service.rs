@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::ids::ContainerInstanceId;
+use berth_model::ids::{ClusterName, ContainerInstanceId};
 use berth_model::service::{RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
 use berth_scheduler::capacity;
@@ -11,7 +11,7 @@ use berth_scheduler::service::{ServicePlan, ServiceView, plan};
 use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
-use crate::services::{by_provider, parts, template, views};
+use crate::services::{by_provider, machine, parts, strategies, template, views};
 
 /// Most starting tasks that are told of one by one.
 const MOST_STARTING: usize = 3;
@@ -92,7 +92,16 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
     let mut next = None;
     for part in parts(service, tasks) {
         let healthy_after_millis = sight.rules.healthy_after;
-        let view = ServiceView { service: &part.service, tasks: &part.tasks, healthy_after_millis, blocked: false };
+        let (strategies, index) = (strategies(&part.service), index(sight, &part.service.cluster));
+        let machine = |id| machine(sight.state, &index, id);
+        let view = ServiceView {
+            service: &part.service,
+            tasks: &part.tasks,
+            healthy_after_millis,
+            blocked: false,
+            strategies: &strategies,
+            machine: &machine,
+        };
         let ServicePlan { start, why, wake_at, .. } = plan(&view, sight.now);
         let placement = if start > 0 { placement(sight, &part.service, start) } else { Vec::new() };
         let waits = why.into_iter().map(|text| Reason::new("WAITS", text));
@@ -111,11 +120,7 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
 /// Where a task more would find no place, and by which rule; nothing if it would find one.
 fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
     let Some(template) = template(sight.state, service) else { return Vec::new() };
-    let mut index = Index::default();
-    for instance in sight.state.instances_of(&service.cluster) {
-        index.apply_instance(instance);
-        sight.state.tasks_of_instance(&service.cluster, instance.id).for_each(|task| index.apply_task(task));
-    }
+    let mut index = index(sight, &service.cluster);
     let strategy = &template.capacity_provider_strategy;
     if index.is_empty() && strategy.is_empty() {
         return vec![Reason::new("PLACEMENT", "no container instance is in the cluster")];
@@ -144,6 +149,16 @@ fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
         ..Reason::new("PLACEMENT", format!("capacity provider {provider} has no container instance"))
     });
     empty.chain(rules.into_iter().map(reason)).collect()
+}
+
+/// The cluster as placement sees it now.
+fn index(sight: &Sight<'_>, cluster: &ClusterName) -> Index {
+    let mut index = Index::default();
+    for instance in sight.state.instances_of(cluster) {
+        index.apply_instance(instance);
+        sight.state.tasks_of_instance(cluster, instance.id).for_each(|task| index.apply_task(task));
+    }
+    index
 }
 
 /// What instances say that refuse by the same rule.
