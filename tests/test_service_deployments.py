@@ -157,8 +157,8 @@ def test_a_rollback_brings_the_earlier_revision_back_and_makes_none(ecs, cluster
     after = until_steady(ecs, cluster, "web")
     assert (after["taskDefinition"], after["currentServiceDeployment"]) == (good, arn)
     assert [one["arn"] for one in after["currentServiceRevisions"]] == [before["currentServiceRevisions"][0]["arn"]]
-    assert (after["placementStrategy"], after["enableExecuteCommand"]) == ([], False)
-    assert after["healthCheckGracePeriodSeconds"] == 7, "what needs no deployment is not gone back on"
+    assert after["enableExecuteCommand"] is False
+    assert (after["healthCheckGracePeriodSeconds"], after["placementStrategy"]) == (7, [{"type": "random"}]), "what needs no deployment is not gone back on"
     assert any("rolling back to deployment ecs-svc/" in text for text in texts(after))
     assert all(describe(ecs, cluster, task)["taskDefinitionArn"] == good for task in tasks_of(ecs, cluster, serviceName="web"))
     assert len(briefs(ecs, cluster)) == 2, "the rollback is part of its deployment"

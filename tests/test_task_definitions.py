@@ -303,8 +303,3 @@ def test_required_attributes_follow_from_what_the_definition_uses(ecs):
     assert "com.amazonaws.ecs.capability.logging-driver.awslogs" in names
     plain = ecs.register_task_definition(family=unique("f"), containerDefinitions=[container()])["taskDefinition"]
     assert "ecs.capability.container-health-check" not in {a["name"] for a in plain.get("requiresAttributes", [])}
-
-
-def test_member_of_constraints_are_refused_honestly_until_they_are_served(ecs):
-    with refused("ClientException", "memberOf"):
-        register(ecs, placementConstraints=[{"type": "memberOf", "expression": "attribute:a == b"}])

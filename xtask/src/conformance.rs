@@ -72,10 +72,10 @@ const NOTES: &[(&str, &str)] = &[
         "the default strategy acts; FARGATE and FARGATE_SPOT can be a cluster's, but no task starts on them; no scaling policy is made",
     ),
     ("RegisterDaemonTaskDefinition", DAEMON_DEFINITIONS),
-    ("RegisterTaskDefinition", "memberOf constraints are refused; what no agent announces is a missing attribute at placement"),
+    ("RegisterTaskDefinition", "what no agent announces is a missing attribute at placement"),
     (
         "RunTask",
-        "launch types EC2 and EXTERNAL, capacity providers but FARGATE; networkConfiguration, volumeConfigurations, memberOf are refused",
+        "launch types EC2 and EXTERNAL, capacity providers but FARGATE; networkConfiguration, volumeConfigurations are refused",
     ),
     ("StartTask", "networkConfiguration and volumeConfigurations are refused"),
     ("StopServiceDeployment", "ROLLBACK acts; ABORT is refused, as AWS documents ROLLBACK alone"),

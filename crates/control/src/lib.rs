@@ -3,6 +3,7 @@
 //!
 //! It never parses users' requests.
 
+mod constraints;
 mod dispatch;
 mod environment;
 mod ingress;
@@ -37,6 +38,7 @@ use berth_store::{CommitError, Store};
 use parking_lot::Mutex;
 use tracing::Instrument;
 
+pub use constraints::{ConstraintError, Constraints};
 pub use environment::{Clock, Entropy, Environment};
 pub use ingress::settled;
 pub use launch::{Place, TaskTemplate};
@@ -44,7 +46,7 @@ pub use meter::Meter;
 pub use payload::render as render_payload;
 pub use placing::{LaunchError, Launched, Refused, Where};
 pub use service_history::{forgettable_history, tally_revision};
-pub use services::{parse_constraint, parse_strategy};
+pub use services::parse_strategy;
 pub use session::{AgentAway, Session};
 pub use sweep::forgettable;
 pub use telemetry_session::TelemetrySession;
@@ -80,6 +82,7 @@ struct Shared {
     store: Store,
     environment: Environment,
     rules: Rules,
+    constraints: Constraints,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     dispatch: Dispatch,
     loops: Loops,
@@ -121,6 +124,7 @@ impl Control {
                 store,
                 environment,
                 rules,
+                constraints: Constraints::default(),
                 owners: Mutex::default(),
                 dispatch,
                 loops,
@@ -155,6 +159,7 @@ impl Control {
                 self.shared.store.clone(),
                 self.shared.environment.clone(),
                 self.shared.rules,
+                self.shared.constraints.clone(),
                 &self.shared.loops,
                 &self.shared.meter,
             )
@@ -195,9 +200,15 @@ impl Control {
     /// Why something is as it is; `None` if it is not there. Reads only.
     #[must_use]
     pub fn why(&self, subject: &Subject) -> Option<Why> {
-        let Shared { store, environment, rules, .. } = &*self.shared;
-        let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, now: environment.now() };
+        let Shared { store, environment, rules, constraints, .. } = &*self.shared;
+        let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, constraints, now: environment.now() };
         sight.why(subject)
+    }
+
+    /// The placement constraints in use, compiled.
+    #[must_use]
+    pub fn constraints(&self) -> &Constraints {
+        &self.shared.constraints
     }
 
     /// What the loops count of themselves.

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::ControlConfig;
+use crate::constraints::Constraints;
 use crate::environment::Environment;
 use crate::lag::Lag;
 use crate::launch::TaskTemplate;
@@ -92,11 +93,19 @@ pub(crate) struct OwnerHandle {
 
 impl OwnerHandle {
     /// Starts the owner's task.
-    pub(crate) fn start(cluster: ClusterName, store: Store, environment: Environment, rules: Rules, loops: &Loops, meter: &Meter) -> Self {
+    pub(crate) fn start(
+        cluster: ClusterName,
+        store: Store,
+        environment: Environment,
+        rules: Rules,
+        constraints: Constraints,
+        loops: &Loops,
+        meter: &Meter,
+    ) -> Self {
         let meter = meter.clone();
         let (requests, inbox) = mpsc::channel(QUEUE);
         let run = loops.spawn(async move {
-            let mut owner = Owner::new(cluster, store, environment, rules, meter);
+            let mut owner = Owner::new(cluster, store, environment, rules, constraints, meter);
             owner.run(inbox).await;
         });
         Self { requests, run }
@@ -129,6 +138,7 @@ pub(crate) struct Owner {
     pub(crate) store: Store,
     pub(crate) environment: Environment,
     pub(crate) rules: Rules,
+    pub(crate) constraints: Constraints,
     pub(crate) index: Index,
     pub(crate) meter: Meter,
     lag: Lag,
@@ -142,7 +152,14 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    pub(crate) fn new(cluster: ClusterName, store: Store, environment: Environment, rules: Rules, meter: Meter) -> Self {
+    pub(crate) fn new(
+        cluster: ClusterName,
+        store: Store,
+        environment: Environment,
+        rules: Rules,
+        constraints: Constraints,
+        meter: Meter,
+    ) -> Self {
         let revision = store.state().revision;
         let watcher = store.watch(revision);
         let mut owner = Self {
@@ -150,6 +167,7 @@ impl Owner {
             store,
             environment,
             rules,
+            constraints,
             index: Index::default(),
             lag: Lag::new(meter.lag_of("owner")),
             meter,

@@ -14,10 +14,11 @@ use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
-use berth_scheduler::placement::{Constraint, Index, SpreadField, Strategy};
+use berth_scheduler::placement::{Index, SpreadField, Strategy};
 use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, ServiceView, TaskView, plan, task_set};
 use berth_store::{CommitError, State, Transaction};
 
+use crate::constraints::Constraints;
 use crate::launch::{Place, TaskTemplate, task_ids};
 use crate::meter::Wanted;
 use crate::owner::Owner;
@@ -191,7 +192,7 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
     let mut started = Vec::new();
     let mut placement = CapacityPlacement::default();
     if steps.start > 0
-        && let Some(template) = template(state, &part.service)
+        && let Some(template) = template(state, &part.service, &owner.constraints)
         && expect_active(state, transaction, &template).is_ok()
     {
         let ids = task_ids(steps.start, &owner.environment);
@@ -277,7 +278,9 @@ pub(crate) fn is_checked_essential(definition: &TaskDefinition, name: &str) -> b
 }
 
 /// What the PRIMARY deployment's tasks are made of.
-pub(crate) fn template(state: &State, service: &Service) -> Option<TaskTemplate> {
+///
+/// `None` also if a constraint cannot be read, which none is that a request brought: better no task than one in the wrong place.
+pub(crate) fn template(state: &State, service: &Service, known: &Constraints) -> Option<TaskTemplate> {
     let primary = service.primary()?;
     let definition = state.definition(&primary.definition)?;
     let settings = &service.settings;
@@ -290,6 +293,10 @@ pub(crate) fn template(state: &State, service: &Service) -> Option<TaskTemplate>
     if settings.enable_ecs_managed_tags {
         tags.insert("aws:ecs:clusterName".to_owned(), service.cluster.to_string());
         tags.insert("aws:ecs:serviceName".to_owned(), service.name.to_string());
+    }
+    let mut constraints = known.of_definition(&definition.document).ok()?;
+    for constraint in &settings.placement_constraints {
+        constraints.push(known.read(constraint).ok()?);
     }
     Some(TaskTemplate {
         cluster: service.cluster.clone(),
@@ -304,7 +311,7 @@ pub(crate) fn template(state: &State, service: &Service) -> Option<TaskTemplate>
         tags,
         enable_execute_command: settings.enable_execute_command,
         client_token: None,
-        constraints: settings.placement_constraints.iter().filter_map(parse_constraint).collect(),
+        constraints,
         strategies: strategies(service),
     })
 }
@@ -320,15 +327,13 @@ pub fn parse_strategy(strategy: &berth_shapes::ecs::PlacementStrategy) -> Option
         "spread" if field.eq_ignore_ascii_case("instanceId") || field.eq_ignore_ascii_case("host") => {
             Some(Strategy::Spread(SpreadField::Instance))
         }
-        "spread" => field.strip_prefix("attribute:").map(|name| Strategy::Spread(SpreadField::Attribute(name.to_owned()))),
+        "spread" => {
+            let name = field.strip_prefix("attribute:").filter(|name| (1..=128).contains(&name.len()))?;
+            let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./\\".contains(&byte));
+            is_name.then(|| Strategy::Spread(SpreadField::Attribute(name.to_owned())))
+        }
         _ => None,
     }
-}
-
-/// Reads a placement constraint; `None` if it is not served.
-#[must_use]
-pub fn parse_constraint(constraint: &berth_shapes::ecs::PlacementConstraint) -> Option<Constraint> {
-    (constraint.r#type.as_ref()?.as_str() == "distinctInstance").then_some(Constraint::DistinctInstance)
 }
 
 /// Collects what a plan changes.

@@ -6,6 +6,7 @@ use berth_model::service::{DeploymentController, Service, ServiceSettings, Servi
 use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 
+use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, placement, refuse_unserved};
 use super::{capacity, definitions, express_services, render, service_history};
 use crate::context::{Api, active, expect_cluster};
@@ -42,7 +43,10 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
         role: request.role.clone(),
         ..Default::default()
     };
-    placement(&mut settings, request.placement_constraints, request.placement_strategy)?;
+    placement(api.control.constraints(), &mut settings, request.placement_constraints, request.placement_strategy)?;
+    if let Some(definition) = &definition {
+        check_together(&settings.placement_constraints, definition)?;
+    }
     let client_token = request.client_token.filter(|token| !token.is_empty());
     let fresh = service_history::Fresh::draw(api);
     api.change(|state, transaction| {

@@ -7,6 +7,7 @@ use berth_model::task::ClientToken;
 use berth_model::task_set::{MAX_TASK_SETS, StabilityStatus, TaskSet, TaskSetStatus};
 use berth_shapes::ecs::{CreateTaskSetRequest, CreateTaskSetResponse};
 
+use super::placement::check_together;
 use super::run_task::{fingerprint, parse_launch_type};
 use super::service_settings::filled;
 use super::{definitions, task_sets};
@@ -47,6 +48,7 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
             return Ok(with(known, entry));
         }
         let definition = definitions::usable(api, state, request.task_definition.as_deref())?;
+        check_together(&entry.settings.placement_constraints, &definition)?;
         let count = entry.task_sets.len();
         if count >= MAX_TASK_SETS {
             let text =

@@ -11,6 +11,7 @@ use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinition
 use berth_shapes::ecs::{self, RegisterTaskDefinitionRequest, RegisterTaskDefinitionResponse};
 use berth_store::{State, Transaction};
 
+use super::placement;
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -20,8 +21,6 @@ pub(crate) const MAX_DOCUMENT: usize = 64 * 1024;
 pub(crate) const MAX_CONTAINERS: usize = 10;
 /// Docker's smallest memory limit, in MiB.
 const MIN_MEMORY: i32 = 6;
-/// Most placement constraints.
-const MAX_CONSTRAINTS: usize = 10;
 
 pub(crate) async fn run(api: &Api, request: RegisterTaskDefinitionRequest) -> Result<RegisterTaskDefinitionResponse, Failure> {
     let draft = Draft::checked(request)?;
@@ -136,12 +135,7 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
         return Err(Failure::client("Links are not supported when networkMode is not bridge."));
     }
     let constraints = request.placement_constraints.unwrap_or_default();
-    if constraints.len() > MAX_CONSTRAINTS {
-        return Err(Failure::client(format!("A task definition can have at most {MAX_CONSTRAINTS} placement constraints.")));
-    }
-    if !constraints.is_empty() {
-        return Err(Failure::client("Berth does not serve placement constraints of type memberOf yet: placementConstraints"));
-    }
+    placement::check_definition(&constraints)?;
     let is_fargate = request.requires_compatibilities.iter().flatten().any(|c| c.as_str() == "FARGATE");
     if is_fargate && mode != "awsvpc" {
         return Err(Failure::client("Fargate only supports network mode ‘awsvpc’."));

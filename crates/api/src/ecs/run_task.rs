@@ -8,10 +8,9 @@ use berth_model::needs;
 use berth_model::tags::{Tags, merge_tags, parse_tags};
 use berth_model::task::{ClientToken, LaunchType};
 use berth_model::task_definition::TaskDefinition;
-use berth_scheduler::placement::{Constraint, Strategy};
 use berth_shapes::ecs::{self, RunTaskRequest, RunTaskResponse};
 
-use super::{capacity, definitions, render};
+use super::{capacity, definitions, placement, render};
 use crate::context::{Api, active};
 use crate::failure::Failure;
 
@@ -43,6 +42,7 @@ pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskRes
         capacity::chosen(api, &state, &holder.value, request.launch_type.as_ref(), request.capacity_provider_strategy.as_deref())?
     };
     let mut template = template(
+        api,
         &cluster,
         definition,
         Wish {
@@ -58,8 +58,10 @@ pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskRes
     )?;
     template.capacity_provider_strategy = capacity_provider_strategy;
     template.client_token = client_token.map(|token| ClientToken { token, request: fingerprint });
-    template.constraints = constraints(request.placement_constraints.as_deref())?;
-    template.strategies = strategies(request.placement_strategy.as_deref())?;
+    let known = api.control.constraints();
+    template.constraints.extend(placement::constraints(known, request.placement_constraints.as_deref())?);
+    placement::check_together(request.placement_constraints.as_deref().unwrap_or_default(), &template.definition)?;
+    template.strategies = placement::strategies(request.placement_strategy.as_deref())?;
     let launched =
         api.control.launch(template, Where::Anywhere(count.unsigned_abs())).await.map_err(|error| token_arns(api, &cluster, error))?;
     let (tasks, failures) = answer(api, &cluster, &launched);
@@ -91,7 +93,9 @@ pub(crate) struct Wish {
     pub(crate) enable_execute_command: bool,
 }
 
-pub(crate) fn template(cluster: &ClusterName, definition: Arc<TaskDefinition>, wish: Wish) -> Result<TaskTemplate, Failure> {
+/// The tasks that are wished for, with the constraints of their definition.
+pub(crate) fn template(api: &Api, cluster: &ClusterName, definition: Arc<TaskDefinition>, wish: Wish) -> Result<TaskTemplate, Failure> {
+    let constraints = placement::of_definition(api.control.constraints(), &definition)?;
     let overrides = check_overrides(&definition, wish.overrides)?;
     let started_by = wish.started_by.filter(|text| !text.is_empty());
     if started_by.as_ref().is_some_and(|text| text.chars().count() > MAX_STARTED_BY) {
@@ -131,7 +135,7 @@ pub(crate) fn template(cluster: &ClusterName, definition: Arc<TaskDefinition>, w
         tags,
         enable_execute_command: wish.enable_execute_command,
         client_token: None,
-        constraints: Vec::new(),
+        constraints,
         strategies: Vec::new(),
     })
 }
@@ -167,41 +171,6 @@ pub(crate) fn parse_launch_type(launch_type: Option<&ecs::LaunchType>) -> Result
         Some("EXTERNAL") => Ok(LaunchType::External),
         Some(other) => Err(Failure::invalid(format!("Berth does not serve launch type {other} yet: launchType"))),
     }
-}
-
-/// Reads `placementConstraints`.
-pub(crate) fn constraints(list: Option<&[ecs::PlacementConstraint]>) -> Result<Vec<Constraint>, Failure> {
-    const MOST: usize = 10;
-    let list = list.unwrap_or_default();
-    if list.len() > MOST {
-        return Err(Failure::invalid(format!("placementConstraints can have at most {MOST} items.")));
-    }
-    list.iter()
-        .map(|constraint| {
-            berth_control::parse_constraint(constraint).ok_or_else(|| {
-                let kind = constraint.r#type.as_ref().map_or("", |kind| kind.as_str());
-                Failure::invalid(format!("Berth does not serve placement constraints of type {kind} yet: placementConstraints"))
-            })
-        })
-        .collect()
-}
-
-/// Reads `placementStrategy`.
-pub(crate) fn strategies(list: Option<&[ecs::PlacementStrategy]>) -> Result<Vec<Strategy>, Failure> {
-    const MOST: usize = 5;
-    let list = list.unwrap_or_default();
-    if list.len() > MOST {
-        return Err(Failure::invalid(format!("placementStrategy can have at most {MOST} items.")));
-    }
-    list.iter()
-        .map(|strategy| {
-            berth_control::parse_strategy(strategy).ok_or_else(|| {
-                let kind = strategy.r#type.as_ref().map_or("", |kind| kind.as_str());
-                let field = strategy.field.as_deref().unwrap_or_default();
-                Failure::invalid(format!("Invalid placement strategy: type '{kind}', field '{field}'"))
-            })
-        })
-        .collect()
 }
 
 /// FNV-1a over a request, which comes without its token: tells a retry from another request under the same token.

@@ -1,10 +1,11 @@
 //! What CreateService and UpdateService have in common: checking and merging a service's settings.
 
+use berth_control::Constraints;
 use berth_model::service::{Percentages, Service, ServiceSettings, ServiceStatus};
 use berth_shapes::ecs;
 use berth_store::{Entry, State};
 
-use super::run_task;
+use super::placement;
 use crate::failure::Failure;
 
 /// ECS's defaults of a REPLICA service.
@@ -64,16 +65,17 @@ pub(crate) fn deployment_configuration(
 
 /// Replaces placement constraints and strategies that the request gives; an empty list removes.
 pub(crate) fn placement(
+    known: &Constraints,
     settings: &mut ServiceSettings,
     constraints: Option<Vec<ecs::PlacementConstraint>>,
     strategies: Option<Vec<ecs::PlacementStrategy>>,
 ) -> Result<(), Failure> {
     if let Some(constraints) = constraints {
-        run_task::constraints(Some(&constraints))?;
+        placement::constraints(known, Some(&constraints))?;
         settings.placement_constraints = constraints;
     }
     if let Some(strategies) = strategies {
-        run_task::strategies(Some(&strategies))?;
+        placement::strategies(Some(&strategies))?;
         settings.placement_strategy = strategies;
     }
     Ok(())

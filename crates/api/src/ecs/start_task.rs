@@ -35,6 +35,7 @@ pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<StartTas
     }
     let definition = definitions::usable(api, &api.store.state(), request.task_definition.as_deref())?;
     let template = template(
+        api,
         &cluster,
         definition,
         Wish {

@@ -5,6 +5,7 @@ use berth_model::record::Key;
 use berth_model::service::{DeploymentController, Service};
 use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
 
+use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, placement, refuse_unserved};
 use super::{capacity, definitions, render, service_history};
 use crate::context::{Api, active, expect_cluster};
@@ -37,7 +38,12 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
             deployment_configuration(request.deployment_configuration.clone(), &service.settings.deployment_configuration)?;
         service.settings.deployment_configuration = configuration;
         service.percentages = percentages;
-        placement(&mut service.settings, request.placement_constraints.clone(), request.placement_strategy.clone())?;
+        let known = api.control.constraints();
+        placement(known, &mut service.settings, request.placement_constraints.clone(), request.placement_strategy.clone())?;
+        let of_task_sets = service.task_sets.iter().map(|set| &set.definition);
+        for used in definition.iter().chain(of_task_sets).filter_map(|id| state.definition(id)) {
+            check_together(&service.settings.placement_constraints, used)?;
+        }
         if let Some(seconds) = request.health_check_grace_period_seconds {
             service.settings.health_check_grace_period_seconds = Some(seconds);
         }
@@ -75,8 +81,6 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         let (old, new) = (&entry.settings, &service.settings);
         let is_deployment = request.force_new_deployment == Some(true)
             || definition.as_ref() != entry.definition()
-            || old.placement_constraints != new.placement_constraints
-            || old.placement_strategy != new.placement_strategy
             || old.propagate_tags != new.propagate_tags
             || old.enable_ecs_managed_tags != new.enable_ecs_managed_tags
             || old.enable_execute_command != new.enable_execute_command;

@@ -13,6 +13,7 @@ use berth_model::time::UnixMillis;
 use berth_store::State;
 use serde::Serialize;
 
+use crate::constraints::Constraints;
 use crate::owner::Rules;
 
 /// What is asked about.
@@ -79,6 +80,7 @@ pub const MOST_NAMED: usize = 10;
 /// What an answer is made of.
 pub(crate) struct Sight<'a> {
     pub(crate) state: &'a State,
+    pub(crate) constraints: &'a Constraints,
     pub(crate) scope: &'a Scope,
     pub(crate) rules: Rules,
     pub(crate) now: UnixMillis,

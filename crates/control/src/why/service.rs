@@ -119,7 +119,7 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
 
 /// Where a task more would find no place, and by which rule; nothing if it would find one.
 fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
-    let Some(template) = template(sight.state, service) else { return Vec::new() };
+    let Some(template) = template(sight.state, service, sight.constraints) else { return Vec::new() };
     let mut index = index(sight, &service.cluster);
     let strategy = &template.capacity_provider_strategy;
     if index.is_empty() && strategy.is_empty() {
@@ -132,15 +132,17 @@ fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
     if placed.refusals.is_empty() && placed.empty.is_empty() {
         return vec![Reason::new("STARTS", format!("{} about to be started", count(start as usize, "task")))];
     }
-    let mut by_rule: BTreeMap<&'static str, Vec<&Refusal>> = BTreeMap::new();
+    // Of several memberOf constraints each is a reason of its own.
+    let mut by_rule: BTreeMap<(&'static str, &str), Vec<&Refusal>> = BTreeMap::new();
     for refusal in &placed.refusals {
-        by_rule.entry(refusal.rule.reason()).or_default().push(refusal);
+        let expression = if let Rule::MemberOf(expression) = &refusal.rule { expression } else { "" };
+        by_rule.entry((refusal.rule.reason(), expression)).or_default().push(refusal);
     }
     let mut rules: Vec<_> = by_rule.into_iter().collect();
     // Those that came closest to taking it are what a user can do something about.
     rules.sort_by_key(|(_, refusals)| std::cmp::Reverse(refusals.iter().map(|refusal| refusal.closeness()).max()));
     let arn = |id: ContainerInstanceId| sight.scope.container_instance(&service.cluster, id);
-    let reason = |(name, refusals): (&'static str, Vec<&Refusal>)| Reason {
+    let reason = |((name, _), refusals): ((&'static str, &str), Vec<&Refusal>)| Reason {
         rule: Some(name),
         ..Reason::new("PLACEMENT", refused(&refusals)).about(refusals.iter().map(|refusal| arn(refusal.instance)))
     };
@@ -174,6 +176,7 @@ fn refused(refusals: &[&Refusal]) -> String {
             let most = most(&|rule| if let Rule::Memory { free, .. } = rule { Some(*free) } else { None });
             most.map(|(free, on)| format!("too little memory: a task needs {wanted} MiB, most free are {free} on {on}"))
         }
+        Rule::MemberOf(expression) => Some(format!("none of those that the memberOf constraint selects ({expression})")),
         rule => Some(rule.in_words()),
     };
     format!("{instances}: {}", text.unwrap_or_default())

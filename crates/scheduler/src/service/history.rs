@@ -163,6 +163,8 @@ fn restored(now: &ServiceSettings, then: &ServiceSettings) -> ServiceSettings {
         deployment_configuration: now.deployment_configuration.clone(),
         health_check_grace_period_seconds: now.health_check_grace_period_seconds,
         availability_zone_rebalancing: now.availability_zone_rebalancing.clone(),
+        placement_constraints: now.placement_constraints.clone(),
+        placement_strategy: now.placement_strategy.clone(),
         ..then.clone()
     }
 }
