@@ -6,7 +6,7 @@ use berth_model::service::{DeploymentController, Service, ServiceSettings, Servi
 use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 
-use super::service_settings::{deployment_configuration, desired_count, filled, placement, refuse_unserved};
+use super::service_settings::{deployment_configuration, desired_count, filled, is_monitored, placement, refuse_unserved};
 use super::{capacity, definitions, express_services, render, service_history};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
@@ -150,6 +150,7 @@ fn check_served(request: &CreateServiceRequest) -> Result<(), Failure> {
         ("volumeConfigurations", filled(request.volume_configurations.as_ref())),
         ("vpcLatticeConfigurations", filled(request.vpc_lattice_configurations.as_ref())),
         ("gatewayConnectors", filled(request.gateway_connectors.as_ref())),
+        ("monitoring", is_monitored(request.monitoring.as_ref())),
         ("platformVersion", request.platform_version.is_some()),
     ])
 }

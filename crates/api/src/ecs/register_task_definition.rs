@@ -141,6 +141,11 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
     if !constraints.is_empty() {
         return Err(Failure::client("Berth does not serve placement constraints of type memberOf yet: placementConstraints"));
     }
+    if request.trusted_execution_configuration.is_some() {
+        return Err(Failure::client(
+            "Berth does not serve trusted execution, which is of Managed Instances: trustedExecutionConfiguration",
+        ));
+    }
     let is_fargate = request.requires_compatibilities.iter().flatten().any(|c| c.as_str() == "FARGATE");
     if is_fargate && mode != "awsvpc" {
         return Err(Failure::client("Fargate only supports network mode ‘awsvpc’."));
