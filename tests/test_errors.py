@@ -25,8 +25,8 @@ class World:
     """A server of this file's own, with one of everything, and one of everything that has ended."""
 
     def __init__(self, berth):
-        self.berth, self.ecs = berth, berth.ecs
-        ecs, self.c = self.ecs, "c"
+        self.berth, self.ecs, self.exec = berth, berth.ecs, None
+        ecs = self.ecs
         ecs.create_cluster(clusterName="c")
         self.agent = FakeAgent(berth, "c").join()
         # No agent has ever connected from this one.
@@ -110,6 +110,12 @@ class World:
         (task,) = run(self.ecs, "c", self.definition, enableExecuteCommand=True)
         until("the task to run", lambda: self.ecs.describe_tasks(cluster="c", tasks=[task])["tasks"][0]["lastStatus"] == "RUNNING")
         return {"cluster": "c", "task": task, "command": "sh", "interactive": True}
+
+    def exec_request(self):
+        """The same for a task that is made once."""
+        if self.exec is None:
+            self.exec = self.task_with_exec()
+        return self.exec
 
     def token_used(self):
         token = unique("t")
