@@ -261,6 +261,7 @@ VALUES = {
     "restartAttemptPeriod": 60,
     "securityGroups": ["sg-1"],
     "settings.value": "enabled",
+    "sharingStrategy": {"nvidiaMps": {"memory": 1}},
     "sourceContainer": "two",
     "sourceVolume": "one",
     "subnets": ["subnet-1"],

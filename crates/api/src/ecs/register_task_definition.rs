@@ -222,12 +222,21 @@ pub(crate) fn check_container(container: &ecs::ContainerDefinition, has_task_mem
             return Err(setting("Environment variable name must not be null or empty.".to_owned()));
         }
     }
+    if shares_nothing(container.resource_requirements.as_deref()) {
+        return Err(setting("'sharingStrategy' of a resource requirement must have exactly one member.".to_owned()));
+    }
     for limit in container.ulimits.iter().flatten() {
         if limit.soft_limit > limit.hard_limit {
             return Err(setting("'softLimit' of a ulimit must not be greater than its 'hardLimit'.".to_owned()));
         }
     }
     Ok(())
+}
+
+/// Whether a `sharingStrategy` is empty: it is a union, and no SDK could read it back.
+pub(crate) fn shares_nothing(requirements: Option<&[ecs::ResourceRequirement]>) -> bool {
+    let strategies = requirements.unwrap_or_default().iter().filter_map(|requirement| requirement.sharing_strategy.as_ref());
+    strategies.into_iter().any(|strategy| strategy.nvidia_mps.is_none())
 }
 
 fn check_ports(container: &ecs::ContainerDefinition, mode: &str) -> Result<(), Failure> {
