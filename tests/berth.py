@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import boto3
 from botocore.config import Config
+
+import seen
 
 ROOT = Path(__file__).resolve().parent.parent
 # Every run keeps its data directories below its own folder here, so that a later run can clear up after a killed one.
@@ -172,6 +175,7 @@ class Berth:
                 aws_secret_access_key=secret,
                 config=Config(**config),
             )
+            self._clients[name].meta.events.register(f"after-call.{service}", seen.note_parsed)
         return self._clients[name]
 
     @property
@@ -202,6 +206,10 @@ class Berth:
         done = subprocess.run(
             [aws_binary(), *arguments], env=self.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
         )
+        if arguments[0] == "ecs":
+            error = re.search(r"An error occurred \((\w+)\) when calling", done.stderr)
+            if error or done.returncode == 0:
+                seen.note("".join(word.capitalize() for word in arguments[1].split("-")), error and error[1])
         if not check:
             return done
         assert done.returncode == 0, f"aws {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"

@@ -8,13 +8,38 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from berth import ROOT, Berth, clear_up_after_killed_runs, remove_run_folder, unique  # noqa: E402
+import seen  # noqa: E402
+from berth import ROOT, Berth, clear_up_after_killed_runs, remove_run_folder, run_folder, unique  # noqa: E402
 
 
 def pytest_configure(config):
     # With xdist the workers would each clear up what the others use; only the first process does.
     if not hasattr(config, "workerinput"):
         clear_up_after_killed_runs()
+        seen.begin(run_folder())
+        config.pluginmanager.register(Witness(config), "witness")
+
+
+class Witness:
+    """Holds seen.json against what this run saw."""
+
+    def __init__(self, config):
+        self.run, self.told = seen.Run(config), []
+
+    def pytest_runtest_logreport(self, report):
+        self.run.report(report)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session, exitstatus):
+        self.told, failed = self.run.finish()
+        if failed and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.told:
+            terminalreporter.section("what the suite saw")
+            for line in self.told:
+                terminalreporter.line(line)
 
 
 def pytest_unconfigure():

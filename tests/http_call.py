@@ -1,11 +1,14 @@
 """Raw signed HTTP, for what an SDK would never send."""
 
+import contextlib
 import hashlib
 import hmac
 import http.client
 import json
 from datetime import datetime, timedelta, timezone
 from urllib.parse import quote, urlsplit
+
+import seen
 
 TARGET = "AmazonEC2ContainerServiceV20141113"
 
@@ -79,7 +82,12 @@ def call(berth, action, body=b"{}", target=None, key=None, offset=0, sign_body=N
     headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={access}/{scope}, SignedHeaders={signed}, Signature={made}"
     if change:
         change(headers)
-    return exchange(berth.endpoint, headers=headers, body=body)
+    answer = exchange(berth.endpoint, headers=headers, body=body)
+    if target is None and service == "ecs":
+        # A body that is no JSON at all is no answer of an action.
+        with contextlib.suppress(ValueError, KeyError):
+            seen.note(action, None if answer.status == 200 else answer.code)
+    return answer
 
 
 def presigned_path(berth, expires=60, offset=0, body=b"{}", key=None):

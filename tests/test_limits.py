@@ -43,7 +43,7 @@ def test_fifty_tags(ecs):
     assert ecs.describe_clusters(clusters=[name])["failures"][0]["reason"] == "MISSING"
     arn = ecs.create_cluster(clusterName=name, tags=tags(50))["cluster"]["clusterArn"]
     assert len(ecs.list_tags_for_resource(resourceArn=arn)["tags"]) == 50
-    with refused("InvalidParameterException"):
+    with refused("LimitExceededException", "resourceArn"):
         ecs.tag_resource(resourceArn=arn, tags=[{"key": "one-more", "value": ""}])
     assert len(ecs.list_tags_for_resource(resourceArn=arn)["tags"]) == 50
     ecs.tag_resource(resourceArn=arn, tags=[{"key": "key-0", "value": "other"}])

@@ -3,11 +3,15 @@
 import re
 
 import pytest
+from botocore import xform_name
+from botocore.session import get_session
 
 from berth import Berth, http_text, unique
-from ecs_calls import container, register, run
+from ecs_calls import container, refused, register, run
 from http_call import call
 from model_requests import MODEL, OPERATIONS, broken, errors_of, fullest, smallest
+
+ROLE = "arn:aws:iam::000000000000:role/ecs"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,12 @@ def test_every_paginator_shows_everything_once_one_at_a_time(server, cluster, ag
     ecs.put_attributes(cluster=cluster, attributes=[{"name": "paged", "targetId": agent.arn} for agent in joined])
     ecs.put_account_setting(name="awsvpcTrunking", value="disabled", principalArn=account_user(ecs))
     ecs.put_account_setting(name="fargateFIPSMode", value="disabled", principalArn=account_user(ecs))
+    gateways = [unique("paged") for _ in range(3)]
+    for name in gateways:
+        ecs.create_gateway(name=name, infrastructureRoleArn=ROLE, configuration={"hostSharedAlb": {}}, deletionProtection=False)
+        ecs.associate_gateway_with_cluster(gateway=name, cluster=cluster)
+    # Nothing is ever in these two.
+    empty = {"list_gateway_routes": {}, "list_services_by_namespace": {"namespace": "none"}}
     try:
         lists = {
             "list_account_settings": ({"principalArn": account_user(ecs)}, 2),
@@ -89,7 +99,14 @@ def test_every_paginator_shows_everything_once_one_at_a_time(server, cluster, ag
             "list_task_definition_families": ({"familyPrefix": family}, 2),
             "list_task_definitions": ({"familyPrefix": f"{family}-a"}, 2),
             "list_tasks": ({"cluster": cluster}, len(tasks)),
+            "list_gateways": ({}, 3),
+            "list_gateway_cluster_associations": ({"cluster": cluster}, 3),
         }
+        every = get_session().get_paginator_model("ecs")._paginator_config  # noqa: SLF001 - it has no list of names
+        assert set(lists) | set(empty) == {xform_name(name) for name in every}, "a paginator that nobody walks"
+        assert [page["gatewayRoutes"] for page in ecs.get_paginator("list_gateway_routes").paginate()] == [[]]
+        with refused("NamespaceNotFoundException"):
+            list(ecs.get_paginator("list_services_by_namespace").paginate(**empty["list_services_by_namespace"]))
         for method, (arguments, least) in lists.items():
             paginator = ecs.get_paginator(method)
             key = paginator.result_keys[0].expression
@@ -104,6 +121,8 @@ def test_every_paginator_shows_everything_once_one_at_a_time(server, cluster, ag
             assert len(set(one_by_one)) == len(one_by_one), f"{method} shows something twice"
             assert one_by_one == whole, method
     finally:
+        for name in gateways:
+            ecs.disassociate_gateway_from_cluster(gateway=name, cluster=cluster)
         for name in ("awsvpcTrunking", "fargateFIPSMode"):
             ecs.delete_account_setting(name=name, principalArn=account_user(ecs))
 

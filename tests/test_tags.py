@@ -48,7 +48,7 @@ def test_tags_are_added_replaced_and_removed(ecs, resource):
 
 def test_fifty_tags_are_the_most(ecs, resource):
     ecs.tag_resource(resourceArn=resource, tags=[{"key": f"k{n}", "value": "v"} for n in range(49)])
-    with refused("InvalidParameterException", "50"):
+    with refused("LimitExceededException", "50"):
         ecs.tag_resource(resourceArn=resource, tags=[{"key": "one-more", "value": "v"}])
     assert len(tags_of(ecs, resource)) == 50
     ecs.tag_resource(resourceArn=resource, tags=[{"key": "k1", "value": "other"}])

@@ -282,7 +282,7 @@ def test_a_task_sets_tags_are_its_own(ecs, cluster):
         ecs.tag_resource(resourceArn=nobody, tags=[{"key": "a", "value": "1"}])
     with refused("InvalidParameterException"):
         ecs.list_tags_for_resource(resourceArn=nobody)
-    with refused("InvalidParameterException", "50"):
+    with refused("LimitExceededException", "50"):
         ecs.tag_resource(resourceArn=blue, tags=[{"key": f"k{n}", "value": ""} for n in range(50)])
 
 

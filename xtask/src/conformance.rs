@@ -73,10 +73,7 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("RegisterDaemonTaskDefinition", DAEMON_DEFINITIONS),
     ("RegisterTaskDefinition", "what no agent announces is a missing attribute at placement"),
-    (
-        "RunTask",
-        "launch types EC2 and EXTERNAL, capacity providers but FARGATE; networkConfiguration, volumeConfigurations are refused",
-    ),
+    ("RunTask", "launch types EC2 and EXTERNAL, capacity providers but FARGATE; networkConfiguration, volumeConfigurations are refused"),
     ("StartTask", "networkConfiguration and volumeConfigurations are refused"),
     ("StopServiceDeployment", "ROLLBACK acts; ABORT is refused, as AWS documents ROLLBACK alone"),
     ("SubmitAttachmentStateChanges", "acknowledged; no task has attachments yet"),

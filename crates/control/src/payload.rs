@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use berth_acs::messages::{
-    self as acs, Association, ContainerConfig, ContainerDependency, DesiredStatus, DockerConfig, HostConfig, HostVolume, LogConfig, MountPoint,
-    PortMapping, Volume, VolumeFrom,
+    self as acs, Association, ContainerConfig, ContainerDependency, DesiredStatus, DockerConfig, HostConfig, HostVolume, LogConfig,
+    MountPoint, PortMapping, Volume, VolumeFrom,
 };
 use berth_model::arn::Scope;
 use berth_model::needs;

@@ -18,14 +18,7 @@ fn index(instances: &[ContainerInstance]) -> Index {
     index
 }
 
-fn place(
-    index: &mut Index,
-    first: u128,
-    count: u128,
-    demand: &Demand,
-    constraints: &[Constraint],
-    strategies: &[Strategy],
-) -> Placement {
+fn place(index: &mut Index, first: u128, count: u128, demand: &Demand, constraints: &[Constraint], strategies: &[Strategy]) -> Placement {
     let tasks: Vec<_> = (first..first + count).map(TaskId).collect();
     let attributes = BTreeSet::from(["cap".to_owned()]);
     index.place(&PlaceRequest {

@@ -44,9 +44,16 @@ impl Shape {
 #[derive(Debug, Clone)]
 enum Step {
     /// Tasks of a shape are wanted.
-    Place { shape: prop::sample::Index, count: usize, seed: u64 },
+    Place {
+        shape: prop::sample::Index,
+        count: usize,
+        seed: u64,
+    },
     /// One is wanted on an instance.
-    PlaceOn { shape: prop::sample::Index, instance: u128 },
+    PlaceOn {
+        shape: prop::sample::Index,
+        instance: u128,
+    },
     /// A task ends.
     Release(prop::sample::Index),
     /// An instance is new, or another than before.
@@ -113,32 +120,30 @@ fn shapes() -> impl Generator<Value = Shape> {
 
 fn instances() -> impl Generator<Value = ContainerInstance> {
     let sizes = || prop::sample::select(vec![0, 100, 200, 500, 1_000]);
-    (1_u128..25, sizes(), sizes(), prop::sample::select(vec!["a", "b", "c"]), 0_u32..1_000).prop_map(
-        |(id, cpu, memory, zone, dice)| {
-            let mut one = instance(id, cpu, memory, zone);
-            let mut set = |name: &str, value: Option<&str>| one.attributes.insert(name.to_owned(), value.map(str::to_owned));
-            set("name", Some(&format!("i{id}")));
-            match dice % 5 {
-                0 => drop(set("rack", Some("r1"))),
-                1 => drop(set("rack", Some("r2"))),
-                2 => drop(set("rack", None)),
-                _ => {}
-            }
-            if dice % 3 == 0 {
-                set(CAPACITY_PROVIDER, Some("p0"));
-            }
-            set("ecs.instance-type", Some(if dice % 2 == 0 { "t2.large" } else { "m5.large" }));
-            if dice % 17 == 0 {
-                one.attributes.remove("cap");
-            }
-            one.agent.agent_version = [None, Some("1.9.3"), Some("1.105.1")][dice as usize % 3].map(str::to_owned);
-            one.agent_connected = dice % 11 != 0;
-            one.status = if dice % 13 == 0 { ContainerInstanceStatus::Draining } else { ContainerInstanceStatus::Active };
-            one.registered.gpus = (0..dice % 4).map(|gpu| format!("GPU-{id}-{gpu}")).collect();
-            one.registered_at = UnixMillis(i64::from(dice));
-            one
-        },
-    )
+    (1_u128..25, sizes(), sizes(), prop::sample::select(vec!["a", "b", "c"]), 0_u32..1_000).prop_map(|(id, cpu, memory, zone, dice)| {
+        let mut one = instance(id, cpu, memory, zone);
+        let mut set = |name: &str, value: Option<&str>| one.attributes.insert(name.to_owned(), value.map(str::to_owned));
+        set("name", Some(&format!("i{id}")));
+        match dice % 5 {
+            0 => drop(set("rack", Some("r1"))),
+            1 => drop(set("rack", Some("r2"))),
+            2 => drop(set("rack", None)),
+            _ => {}
+        }
+        if dice % 3 == 0 {
+            set(CAPACITY_PROVIDER, Some("p0"));
+        }
+        set("ecs.instance-type", Some(if dice % 2 == 0 { "t2.large" } else { "m5.large" }));
+        if dice % 17 == 0 {
+            one.attributes.remove("cap");
+        }
+        one.agent.agent_version = [None, Some("1.9.3"), Some("1.105.1")][dice as usize % 3].map(str::to_owned);
+        one.agent_connected = dice % 11 != 0;
+        one.status = if dice % 13 == 0 { ContainerInstanceStatus::Draining } else { ContainerInstanceStatus::Active };
+        one.registered.gpus = (0..dice % 4).map(|gpu| format!("GPU-{id}-{gpu}")).collect();
+        one.registered_at = UnixMillis(i64::from(dice));
+        one
+    })
 }
 
 fn steps() -> impl Generator<Value = Step> {

@@ -15,7 +15,8 @@ use super::scratch::{Folder, own_cpu, prepare};
 use super::store_tasks::definition;
 use super::{Selection, hollow_idle, hollow_loss, quantile, row};
 
-const ROWS: &[&str] = &["tasks-per-s", "run-task-10-p50-ms", "run-task-10-p99-ms", "bytes-task-1m", "idle-1000-mb", "idle-1000-cpu", "host-loss-s"];
+const ROWS: &[&str] =
+    &["tasks-per-s", "run-task-10-p50-ms", "run-task-10-p99-ms", "bytes-task-1m", "idle-1000-mb", "idle-1000-cpu", "host-loss-s"];
 
 /// Agents wanted.
 const AGENTS: usize = 10_000;

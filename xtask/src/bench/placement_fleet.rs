@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::container_instance::ContainerInstance;
+use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::task::Task;
 use berth_scheduler::placement::{Constraint, PlaceRequest, Strategy};
@@ -17,8 +17,12 @@ pub(super) const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
 /// Attribute values that tell machines apart: eight combinations.
 const TYPES: [&str; 4] = ["m5.8xlarge", "m5.16xlarge", "c5.18xlarge", "t3.2xlarge"];
 const STACKS: [&str; 2] = ["prod", "test"];
-const EXPRESSIONS: [&str; 4] =
-    ["attribute:stack == prod", "attribute:ecs.instance-type =~ m5.*", "attribute:ecs.instance-type != t3.2xlarge", "attribute:stack exists"];
+const EXPRESSIONS: [&str; 4] = [
+    "attribute:stack == prod",
+    "attribute:ecs.instance-type =~ m5.*",
+    "attribute:ecs.instance-type != t3.2xlarge",
+    "attribute:stack exists",
+];
 const SERVICES: usize = 40;
 
 /// Numbers that look random and are the same in each run (SplitMix64).

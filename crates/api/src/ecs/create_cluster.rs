@@ -7,7 +7,7 @@ use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{self, CreateClusterRequest, CreateClusterResponse};
 
 use super::capacity_providers::association;
-use super::{account_settings, capacity, render};
+use super::{account_settings, capacity, render, update_cluster};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -19,6 +19,8 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
     let strategy = capacity::parse(api, request.default_capacity_provider_strategy.as_deref().unwrap_or_default())?;
     let tags = parse_tags(request.tags.as_deref())?;
     let settings = request.settings.unwrap_or_default();
+    update_cluster::check_settings(&settings)?;
+    update_cluster::check_namespace(request.service_connect_defaults.as_ref())?;
     api.change(|state, transaction| {
         let known = state.cluster(&name).filter(|cluster| cluster.status == ClusterStatus::Active);
         if let Some(known) = known {

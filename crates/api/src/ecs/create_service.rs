@@ -7,7 +7,7 @@ use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 
 use super::placement::check_together;
-use super::service_settings::{deployment_configuration, desired_count, filled, placement, refuse_unserved};
+use super::service_settings::{deployment_configuration, desired_count, filled, is_monitored, placement, refuse_unserved};
 use super::{capacity, definitions, express_services, render, service_history};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
@@ -154,6 +154,7 @@ fn check_served(request: &CreateServiceRequest) -> Result<(), Failure> {
         ("volumeConfigurations", filled(request.volume_configurations.as_ref())),
         ("vpcLatticeConfigurations", filled(request.vpc_lattice_configurations.as_ref())),
         ("gatewayConnectors", filled(request.gateway_connectors.as_ref())),
+        ("monitoring", is_monitored(request.monitoring.as_ref())),
         ("platformVersion", request.platform_version.is_some()),
     ])
 }

@@ -5,7 +5,7 @@ use berth_model::service::ServiceStatus;
 use berth_shapes::ecs::{DescribeServiceDeploymentsRequest, DescribeServiceDeploymentsResponse};
 
 use super::{render, service_history};
-use crate::context::Api;
+use crate::context::{Api, active};
 use crate::failure::Failure;
 
 /// Most that can be named at once.
@@ -24,6 +24,7 @@ pub(crate) async fn run(api: &Api, request: DescribeServiceDeploymentsRequest) -
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for arn in named {
         let (cluster, name, id) = parse_service_deployment(api.scope(), &arn)?;
+        active(&state, &cluster)?;
         let service = state.service(&cluster, &name).filter(|service| service.status != ServiceStatus::Inactive);
         match service.zip(state.service_deployment(&cluster, &name, id)) {
             Some((service, one)) => found.push(service_history::render_deployment(&state, api.scope(), service, one)),

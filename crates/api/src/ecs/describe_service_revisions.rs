@@ -5,7 +5,7 @@ use berth_model::service::ServiceStatus;
 use berth_shapes::ecs::{DescribeServiceRevisionsRequest, DescribeServiceRevisionsResponse};
 
 use super::{render, service_history};
-use crate::context::Api;
+use crate::context::{Api, active};
 use crate::failure::Failure;
 
 /// Most that can be named at once.
@@ -24,6 +24,7 @@ pub(crate) async fn run(api: &Api, request: DescribeServiceRevisionsRequest) -> 
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for arn in named {
         let (cluster, name, id) = parse_service_revision(api.scope(), &arn)?;
+        active(&state, &cluster)?;
         let is_there = state.service(&cluster, &name).is_some_and(|service| service.status != ServiceStatus::Inactive);
         match state.service_revision(&cluster, &name, id).filter(|_| is_there) {
             Some(revision) => found.push(service_history::render_revision(api.scope(), revision)),

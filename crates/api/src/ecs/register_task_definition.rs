@@ -136,6 +136,11 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
     }
     let constraints = request.placement_constraints.unwrap_or_default();
     placement::check_definition(&constraints)?;
+    if request.trusted_execution_configuration.is_some() {
+        return Err(Failure::client(
+            "Berth does not serve trusted execution, which is of Managed Instances: trustedExecutionConfiguration",
+        ));
+    }
     let is_fargate = request.requires_compatibilities.iter().flatten().any(|c| c.as_str() == "FARGATE");
     if is_fargate && mode != "awsvpc" {
         return Err(Failure::client("Fargate only supports network mode ‘awsvpc’."));
@@ -212,11 +217,17 @@ pub(crate) fn check_container(container: &ecs::ContainerDefinition, has_task_mem
             return Err(setting("Environment variable name must not be null or empty.".to_owned()));
         }
     }
-    for one in container.resource_requirements.iter().flatten().filter(|one| one.r#type.as_ref().is_some_and(|kind| kind.as_str() == "GPU")) {
+    for one in container.resource_requirements.iter().flatten().filter(|one| one.r#type.as_ref().is_some_and(|kind| kind.as_str() == "GPU"))
+    {
         let value = one.value.as_deref().unwrap_or_default();
         if !value.parse::<usize>().is_ok_and(|count| (1..=MAX_GPUS).contains(&count)) {
-            return Err(setting(format!("'resourceRequirements': the value of a GPU must be a number from 1 to {MAX_GPUS}, not '{value}'.")));
+            return Err(setting(format!(
+                "'resourceRequirements': the value of a GPU must be a number from 1 to {MAX_GPUS}, not '{value}'."
+            )));
         }
+    }
+    if shares_nothing(container.resource_requirements.as_deref()) {
+        return Err(setting("'sharingStrategy' of a resource requirement must have exactly one member.".to_owned()));
     }
     for limit in container.ulimits.iter().flatten() {
         if limit.soft_limit > limit.hard_limit {
@@ -224,6 +235,12 @@ pub(crate) fn check_container(container: &ecs::ContainerDefinition, has_task_mem
         }
     }
     Ok(())
+}
+
+/// Whether a `sharingStrategy` is empty: it is a union, and no SDK could read it back.
+pub(crate) fn shares_nothing(requirements: Option<&[ecs::ResourceRequirement]>) -> bool {
+    let strategies = requirements.unwrap_or_default().iter().filter_map(|requirement| requirement.sharing_strategy.as_ref());
+    strategies.into_iter().any(|strategy| strategy.nvidia_mps.is_none())
 }
 
 fn check_ports(container: &ecs::ContainerDefinition, mode: &str) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use berth_model::task::{ClientToken, LaunchType};
 use berth_model::task_definition::TaskDefinition;
 use berth_shapes::ecs::{self, RunTaskRequest, RunTaskResponse};
 
+use super::register_task_definition::shares_nothing;
 use super::{capacity, definitions, placement, render};
 use crate::context::{Api, active};
 use crate::failure::Failure;
@@ -151,6 +152,11 @@ fn check_overrides(definition: &TaskDefinition, overrides: Option<ecs::TaskOverr
         let name = own.name.as_deref().unwrap_or_default();
         if !containers.iter().any(|container| container.name.as_deref() == Some(name)) {
             return Err(Failure::invalid(format!("Override for container named {name} is not a container in the TaskDefinition.")));
+        }
+        if shares_nothing(own.resource_requirements.as_deref()) {
+            return Err(Failure::invalid(format!(
+                "Invalid override for container named {name}: 'sharingStrategy' of a resource requirement must have exactly one member."
+            )));
         }
     }
     for (member, text, parse) in

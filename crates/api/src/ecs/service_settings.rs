@@ -40,6 +40,11 @@ pub(crate) fn deployment_configuration(
     if given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()) || given.early_success_criteria.is_some() {
         return Err(Failure::unsupported("Berth does not serve deploymentConfiguration's lifecycleHooks and earlySuccessCriteria yet."));
     }
+    if given.linear_configuration.is_some() || given.canary_configuration.is_some() {
+        return Err(Failure::unsupported(
+            "Berth does not serve deploymentConfiguration's linearConfiguration and canaryConfiguration yet.",
+        ));
+    }
     let maximum = given.maximum_percent.or(before.maximum_percent).unwrap_or(DEFAULT_MAXIMUM);
     let minimum = given.minimum_healthy_percent.or(before.minimum_healthy_percent).unwrap_or(DEFAULT_MINIMUM);
     if !(100..=200).contains(&maximum) {
@@ -87,6 +92,11 @@ pub(crate) fn refuse_unserved(given: &[(&str, bool)]) -> Result<(), Failure> {
         Some((member, _)) => Err(Failure::unsupported(format!("Berth does not serve {member} of a service yet."))),
         None => Ok(()),
     }
+}
+
+/// A `monitoring` that asks for metrics.
+pub(crate) fn is_monitored(monitoring: Option<&ecs::MonitoringConfiguration>) -> bool {
+    monitoring.is_some_and(|monitoring| filled(monitoring.metric_configurations.as_ref()))
 }
 
 /// A list that holds something.

@@ -22,8 +22,12 @@ pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<StartTas
     if named.len() > MAX_INSTANCES {
         return Err(Failure::invalid(format!("containerInstances can have at most {MAX_INSTANCES} items.")));
     }
-    if request.network_configuration.is_some() || request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty()) {
-        return Err(Failure::invalid("Berth does not serve networkConfiguration and volumeConfigurations of StartTask yet."));
+    let unserved = [
+        ("networkConfiguration", request.network_configuration.is_some()),
+        ("volumeConfigurations", request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty())),
+    ];
+    if let Some((member, _)) = unserved.iter().find(|(_, given)| *given) {
+        return Err(Failure::unsupported(format!("Berth does not serve {member} of StartTask yet.")));
     }
     let mut instances = Vec::new();
     let mut failures = Vec::new();

@@ -6,7 +6,7 @@ use berth_model::service::{DeploymentController, Service};
 use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
 
 use super::placement::check_together;
-use super::service_settings::{deployment_configuration, desired_count, filled, find_active, placement, refuse_unserved};
+use super::service_settings::{deployment_configuration, desired_count, filled, find_active, is_monitored, placement, refuse_unserved};
 use super::{capacity, definitions, render, service_history};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
@@ -22,6 +22,7 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         ("volumeConfigurations", filled(request.volume_configurations.as_ref())),
         ("vpcLatticeConfigurations", filled(request.vpc_lattice_configurations.as_ref())),
         ("gatewayConnectors", filled(request.gateway_connectors.as_ref())),
+        ("monitoring", is_monitored(request.monitoring.as_ref())),
         ("platformVersion", request.platform_version.is_some()),
     ])?;
     let desired = request.desired_count.map(desired_count).transpose()?;

@@ -105,7 +105,8 @@ impl Index {
         self.close(at);
         let slot = &self.slots[number];
         let registered = &instance.registered;
-        let ports = registered.ports_tcp.iter().map(|port| slot::tcp(*port)).chain(registered.ports_udp.iter().map(|port| slot::udp(*port)));
+        let ports =
+            registered.ports_tcp.iter().map(|port| slot::tcp(*port)).chain(registered.ports_udp.iter().map(|port| slot::udp(*port)));
         let agent_version = instance.agent.agent_version.clone();
         let gpus = registered.gpus.iter().take(MAX_GPUS).cloned().collect();
         let profile = Profile { attributes: instance.attributes.clone(), ports: ports.collect(), gpus, agent_version };

@@ -1,8 +1,8 @@
 //! Placement, written to be obviously right: it looks at every instance for every task. What [`super::Index`] answers is compared with
 //! it; nothing else may use it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ContainerInstanceId, TaskId};

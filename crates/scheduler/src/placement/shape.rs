@@ -296,9 +296,8 @@ impl Shape {
             };
             let Some(found) = of_class else { continue };
             let rank = self.rank(class, &found);
-            let is_better = best.as_ref().is_none_or(|(best, than)| {
-                rank < *best || rank == *best && self.is_before(&(0, found.1), &(0, than.1))
-            });
+            let is_better =
+                best.as_ref().is_none_or(|(best, than)| rank < *best || rank == *best && self.is_before(&(0, found.1), &(0, than.1)));
             if is_better {
                 best = Some((rank, found));
             }

@@ -273,11 +273,7 @@ pub(super) fn refuse<'n>(slot: &Slot, profile: &Profile, asked: &Asked<'_>, name
         return Some(Rule::Port(port as u16));
     }
     asked.constraints.iter().find_map(|constraint| match constraint {
-        Constraint::DistinctInstance => {
-            asked.group.is_some_and(|group| slot.of_group(group) > 0).then_some(Rule::DistinctInstance)
-        }
-        Constraint::MemberOf(expression) => {
-            (!slot.holds(expression, profile, name)).then(|| Rule::MemberOf(expression.to_string()))
-        }
+        Constraint::DistinctInstance => asked.group.is_some_and(|group| slot.of_group(group) > 0).then_some(Rule::DistinctInstance),
+        Constraint::MemberOf(expression) => (!slot.holds(expression, profile, name)).then(|| Rule::MemberOf(expression.to_string())),
     })
 }
