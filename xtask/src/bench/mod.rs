@@ -2,6 +2,8 @@
 //! `unit`, and where there is a peer `peer`, `peer_value`, `ratio`. Everything else goes to stderr.
 
 mod api;
+mod api_load;
+mod api_turns;
 mod client;
 mod floor;
 mod hollow;
@@ -35,7 +37,7 @@ pub struct Arguments {
     /// How many measurements a row rests on
     #[arg(long, default_value_t = 50)]
     runs: usize,
-    /// Measure this row alone (`store` and `hollow`)
+    /// Measure this row alone (`api`, `store` and `hollow`)
     #[arg(long, value_name = "ROW")]
     only: Option<String>,
     /// Be the process that so many hollow agents live in: COUNT@HOST:PORT
@@ -45,7 +47,7 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
-    /// Calls a second: signed DescribeTasks, durable RunTask
+    /// Signed calls a second, read and durable, with few tasks and with many
     Api,
     /// The whole control plane under agents that run nothing: tasks a second, memory, loss of a machine
     Hollow,
@@ -69,11 +71,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     warn_if_busy();
     let only = arguments.only.as_deref();
-    if only.is_some() && !matches!(arguments.name, Name::Hollow | Name::Store) {
-        return Err("--only is for `store` and `hollow`".into());
+    if only.is_some() && !matches!(arguments.name, Name::Api | Name::Hollow | Name::Store) {
+        return Err("--only is for `api`, `store` and `hollow`".into());
     }
     match arguments.name {
-        Name::Api => api::run(),
+        Name::Api => api::run(only),
         Name::Hollow => hollow::run(only, arguments.runs),
         Name::Launch => launch::run(arguments.runs),
         Name::Peers => peers::run(arguments.runs),
