@@ -31,6 +31,11 @@ impl Page {
         Ok(Self { after, size })
     }
 
+    /// The key after which the page begins: lists that are long start there, and not with their first item.
+    pub(crate) fn after(&self) -> Option<&str> {
+        self.after.as_deref()
+    }
+
     /// Takes the page out of an ordered list; `key` must be unique and grow (or shrink, with `descending`) along it.
     pub(crate) fn take<T>(
         &self,

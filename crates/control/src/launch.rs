@@ -5,6 +5,7 @@ use std::sync::Arc;
 use berth_model::capacity_provider::StrategyItem;
 use berth_model::ids::{CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, TaskId};
 use berth_model::needs::{Demand, gpus_of};
+use berth_model::shared_text;
 use berth_model::tags::Tags;
 use berth_model::task::{
     ClientToken, Container, ContainerStatus, DesiredStatus, HealthStatus, LaunchType, ServiceMembership, Task, TaskStatus,
@@ -89,10 +90,11 @@ impl TaskTemplate {
     pub fn task(&self, id: TaskId, place: Place, environment: &Environment) -> Task {
         let Place { instance, zone, capacity_provider, gpus } = place;
         let mut gpus = gpus.into_iter();
-        let containers = self.definition.document.container_definitions.iter().flatten().map(|container| Container {
+        let defined = self.definition.document.container_definitions.as_deref().unwrap_or_default();
+        let containers = defined.iter().map(|container| Container {
             id: ContainerId(environment.entropy.bits()),
-            name: container.name.as_deref().unwrap_or_default().into(),
-            image: container.image.as_deref().unwrap_or_default().into(),
+            name: shared_text::recent(container.name.as_deref().unwrap_or_default()),
+            image: shared_text::recent(container.image.as_deref().unwrap_or_default()),
             last_status: ContainerStatus::Pending,
             exit_code: None,
             reason: None,
@@ -104,10 +106,10 @@ impl TaskTemplate {
         });
         Task {
             id,
-            cluster: self.cluster.clone(),
+            cluster: ClusterName(shared_text::recent(&self.cluster.0)),
             definition: self.definition.id.clone(),
             container_instance: instance,
-            group: Arc::clone(&self.group),
+            group: shared_text::recent(&self.group),
             started_by: self.started_by.clone(),
             service: self.service.clone(),
             launch_type: self.launch_type,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use berth_model::ids::{CapacityProviderName, ContainerInstanceId, TaskId};
 use berth_model::record::{Key, Record};
+use berth_model::shared_text;
 use berth_model::task::Task;
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity;
@@ -121,7 +122,7 @@ pub(crate) fn prepare(
     expect_associated(state, template)?;
     let mut launched = Launched::default();
     let mut put = |index: &Index, id: TaskId, instance: ContainerInstanceId, capacity_provider: Option<CapacityProviderName>| {
-        let zone = state.instance(instance).and_then(|i| i.availability_zone().map(Arc::from));
+        let zone = state.instance(instance).and_then(|i| i.availability_zone().map(shared_text::recent));
         let task = Arc::new(template.task(id, Place { instance, zone, capacity_provider, gpus: index.gpus_of(id).to_vec() }, environment));
         transaction.put(Record::Task(Arc::clone(&task)));
         launched.tasks.push(task);

@@ -14,8 +14,12 @@ use berth_store::{Entry, State, Transaction};
 /// How many tasks a service's revision has now.
 #[must_use]
 pub fn tally_revision(state: &State, service: &Service, revision: ServiceRevisionId) -> RevisionTally {
-    let tasks = state.tasks_of_service(&service.cluster, &service.name).map(|task| &*task.value);
-    history::tally(service, tasks, revision)
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let count = |deployment| {
+        let tally = state.tally(&service.cluster, &service.name, deployment);
+        (number(tally.running), number(tally.pending))
+    };
+    history::tally(service, count, revision)
 }
 
 /// What of a service's history may go: finished deployments after 90 days, the oldest ones beyond [`MAX_SERVICE_DEPLOYMENTS`] when room

@@ -16,6 +16,59 @@ pub struct IdError {
     pub text: String,
 }
 
+/// 128 bits as 32 hexadecimal digits. Every answer is full of ids, and so is every record: formatting a `u128` takes five times as long.
+struct HexDigits([u8; 32]);
+
+impl HexDigits {
+    fn of(bits: u128) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
+/// Exactly 32 hexadecimal digits.
+fn parse_hex(text: &[u8]) -> Option<u128> {
+    const fn digit(byte: u8) -> Option<u64> {
+        match byte {
+            b'0'..=b'9' => Some((byte - b'0') as u64),
+            b'a'..=b'f' => Some((byte - b'a' + 10) as u64),
+            b'A'..=b'F' => Some((byte - b'A' + 10) as u64),
+            _ => None,
+        }
+    }
+    // In halves: the processor has no registers of 128 bits.
+    let half = |text: &[u8]| text.iter().try_fold(0_u64, |bits, byte| Some(bits << 4 | digit(*byte)?));
+    let (high, low) = text.split_at_checked(16).filter(|(_, low)| low.len() == 16)?;
+    Some(u128::from(half(high)?) << 64 | u128::from(half(low)?))
+}
+
+/// Reads an id out of a text wherever that lies; asking serde for a string would copy it first.
+struct FromText<T> {
+    kind: &'static str,
+    parse: fn(&str) -> Result<T, IdError>,
+}
+
+impl<T> de::Visitor<'_> for FromText<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.kind)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.parse)(text).map_err(E::custom)
+    }
+}
+
 macro_rules! hex_id {
     ($(#[$meta:meta])* $name:ident, $kind:literal) => {
         $(#[$meta])*
@@ -24,7 +77,7 @@ macro_rules! hex_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:032x}", self.0)
+                f.write_str(HexDigits::of(self.0).as_str())
             }
         }
 
@@ -41,25 +94,23 @@ macro_rules! hex_id {
             fn from_str(text: &str) -> Result<Self, IdError> {
                 let error = || IdError { kind: $kind, text: text.chars().take(64).collect() };
                 let plain = match text.len() {
-                    32 => u128::from_str_radix(text, 16),
-                    36 if [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-') => u128::from_str_radix(&text.replace('-', ""), 16),
-                    _ => return Err(error()),
+                    32 => parse_hex(text.as_bytes()),
+                    36 if [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-') => parse_hex(text.replace('-', "").as_bytes()),
+                    _ => None,
                 };
-                if text.starts_with('+') { return Err(error()); }
-                plain.map($name).map_err(|_| error())
+                plain.map($name).ok_or_else(error)
             }
         }
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                serializer.serialize_str(HexDigits::of(self.0).as_str())
             }
         }
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
+                deserializer.deserialize_str(FromText { kind: $kind, parse: Self::from_str })
             }
         }
     };
@@ -103,8 +154,16 @@ impl ContainerId {
 /// 128 bits as a UUID's text.
 #[must_use]
 pub fn uuid(bits: u128) -> String {
-    let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let digits = HexDigits::of(bits);
+    let hex = digits.as_str();
+    let mut text = String::with_capacity(36);
+    for (at, part) in [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].into_iter().enumerate() {
+        if at > 0 {
+            text.push('-');
+        }
+        text.push_str(part);
+    }
+    text
 }
 
 /// A deployment's id: `ecs-svc/<19 digits>`.
@@ -132,7 +191,7 @@ macro_rules! name {
         $(#[$meta])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(pub Arc<str>);
+        pub struct $name(#[serde(deserialize_with = "crate::shared_text::deserialize")] pub Arc<str>);
 
         impl $name {
             /// The name as text.

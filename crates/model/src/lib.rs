@@ -21,6 +21,7 @@ pub mod needs;
 pub mod record;
 pub mod service;
 pub mod service_deployment;
+pub mod shared_text;
 pub mod tags;
 pub mod task;
 pub mod task_definition;

@@ -1,6 +1,7 @@
 //! A task's life: how observations and wishes change it. Three facts with three writers: the definition (users), the
 //! desired status (users and services), the last status (agents). The last status never goes back.
 
+use crate::shared_text;
 use crate::task::{ContainerStatus, DesiredStatus, HealthStatus, NetworkBinding, StopCode, Task, TaskStatus};
 use crate::time::UnixMillis;
 
@@ -108,7 +109,7 @@ fn apply_container(task: &mut Task, seen: &ContainerObservation) {
     set_once(&mut container.exit_code, seen.exit_code);
     set_once(&mut container.reason, seen.reason.clone().filter(|reason| !reason.is_empty()));
     set_once(&mut container.runtime_id, seen.runtime_id.clone());
-    set_once(&mut container.image_digest, seen.image_digest.clone());
+    set_once(&mut container.image_digest, seen.image_digest.as_deref().map(shared_text::recent));
     if let Some(bindings) = seen.network_bindings.as_ref().filter(|bindings| !bindings.is_empty()) {
         container.network_bindings.clone_from(bindings);
     }

@@ -1,12 +1,16 @@
 //! Tasks and their containers.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use berth_shapes::ecs;
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::ids::{CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DefinitionId, DeploymentId, ServiceName, TaskId};
 use crate::needs::Demand;
+use crate::shared_text;
 use crate::tags::Tags;
 use crate::time::UnixMillis;
 
@@ -117,8 +121,10 @@ pub struct Container {
     /// Its id, which ends its ARN.
     pub id: ContainerId,
     /// Its name in the definition.
+    #[serde(deserialize_with = "shared_text::deserialize")]
     pub name: Arc<str>,
     /// Its image as the definition has it.
+    #[serde(deserialize_with = "shared_text::deserialize")]
     pub image: Arc<str>,
     /// What was last seen.
     pub last_status: ContainerStatus,
@@ -132,10 +138,10 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_id: Option<String>,
     /// Digest of the image that runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image_digest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shared_text::deserialize_optional")]
+    pub image_digest: Option<Arc<str>>,
     /// Its bound ports.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
     pub network_bindings: Vec<NetworkBinding>,
     /// The GPUs that are its alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -174,6 +180,7 @@ pub struct Task {
     /// Where it is placed.
     pub container_instance: ContainerInstanceId,
     /// Its task group: `service:NAME`, `family:NAME` or the user's.
+    #[serde(deserialize_with = "shared_text::deserialize")]
     pub group: Arc<str>,
     /// The user's `startedBy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -187,7 +194,7 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity_provider: Option<CapacityProviderName>,
     /// Its machine's availability zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "shared_text::deserialize_optional")]
     pub availability_zone: Option<Arc<str>>,
     /// What it takes on its machine.
     pub demand: Demand,
@@ -196,6 +203,7 @@ pub struct Task {
     /// What was last seen. Written from agents' reports.
     pub last_status: TaskStatus,
     /// Its containers, in the definition's order.
+    #[serde(deserialize_with = "few")]
     pub containers: Vec<Container>,
     /// `overrides` of its RunTask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -241,6 +249,28 @@ pub struct Task {
     /// Why it stopped, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_reason: Option<String>,
+}
+
+/// A list without room for more: most tasks have one container, and a list that grows by itself makes room for four at once.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                list.reserve_exact(1);
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(Few(PhantomData))
 }
 
 impl Task {

@@ -5,7 +5,6 @@
 //! has become long; then the log's rows go. What is there is the records with the log's writes on top.
 
 mod load;
-mod strings;
 
 use std::collections::HashMap;
 use std::fmt;

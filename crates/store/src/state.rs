@@ -5,6 +5,8 @@ mod history;
 mod ingress;
 mod loading;
 mod records;
+mod starter;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Deref;
@@ -27,6 +29,8 @@ use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 
 pub(crate) use self::loading::Loading;
+pub use self::starter::Starter;
+pub use self::tally::Tally;
 use crate::backend::{Stored, Write};
 use crate::transaction::Revision;
 
@@ -66,6 +70,8 @@ pub struct ClusterIndex {
     pub by_family: HashMap<Family, BTreeSet<TaskId>>,
     /// Tasks by RunTask's `clientToken`.
     pub by_client_token: HashMap<String, BTreeSet<TaskId>>,
+    /// Tasks by what started them.
+    pub by_starter: HashMap<Starter, BTreeSet<TaskId>>,
     /// Container instances, INACTIVE ones too.
     pub instances: BTreeSet<ContainerInstanceId>,
     /// Tasks whose last status is RUNNING.
@@ -74,6 +80,7 @@ pub struct ClusterIndex {
     pub pending_tasks: usize,
     /// Tasks whose last status comes after RUNNING.
     pub other_tasks: usize,
+    tallies: tally::Tallies,
 }
 
 /// Everything, as of one revision.
@@ -250,8 +257,8 @@ impl State {
                 {
                     // By far the most frequent write: a status.
                     if let Some(index) = self.by_cluster.get_mut(&value.cluster) {
-                        *index.counter(known.last_status) -= 1;
-                        *index.counter(value.last_status) += 1;
+                        index.uncount(&known.value);
+                        index.count(&value);
                     }
                     *known = Entry { value, created, modified, version };
                     return;
@@ -402,7 +409,10 @@ impl State {
         if let Some(token) = &task.client_token {
             index.by_client_token.entry(token.token.clone()).or_default().insert(task.id);
         }
-        *index.counter(task.last_status) += 1;
+        if let Some(starter) = Starter::of(task) {
+            index.by_starter.entry(starter).or_default().insert(task.id);
+        }
+        index.count(task);
     }
 
     fn remove_task(&mut self, id: TaskId) {
@@ -426,7 +436,10 @@ impl State {
         if let Some(token) = &task.client_token {
             remove(&mut index.by_client_token, &token.token, id);
         }
-        *index.counter(task.last_status) -= 1;
+        if let Some(starter) = Starter::of(&task) {
+            remove(&mut index.by_starter, &starter, id);
+        }
+        index.uncount(&task);
     }
 }
 
@@ -436,7 +449,8 @@ fn indexed_alike(one: &Task, other: &Task) -> bool {
         && one.desired_status == other.desired_status
         && one.container_instance == other.container_instance
         && one.definition.family == other.definition.family
-        && one.service.as_ref().map(|s| &s.service) == other.service.as_ref().map(|s| &s.service)
+        && one.service == other.service
+        && one.started_by == other.started_by
         && one.client_token.as_ref().map(|t| &t.token) == other.client_token.as_ref().map(|t| &t.token)
 }
 

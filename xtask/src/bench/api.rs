@@ -1,116 +1,107 @@
-//! `bench api`: signed DescribeTasks and durable RunTask a second, with 1,200 tasks, at 1 and 16 connections. Tasks run on a
-//! hollow agent: it takes what it is told and starts nothing. Beside it the least that any server could do on this machine:
-//! an echo, and for RunTask an echo after one sync.
+//! `bench api`: signed calls a second and their p99, at 1 and 16 connections, with 1,200 tasks and with 100,000. Tasks were brought
+//! to RUNNING by hollow agents, which start nothing and while calls are counted report nothing. Beside it the least that any server
+//! could do on this machine: an echo, and for calls that write an echo after one sync.
 
 use std::error::Error;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
-use berth_identity::AccessKey;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::Client;
+use super::api_load::Loaded;
+use super::api_turns::{Measured, take_turns};
+use super::client::signed;
 use super::floor::Floor;
-use super::hollow_agent::HollowAgent;
-use super::server::{Berth, text};
-use super::{Peer, quantile, row};
+use super::scratch::{Folder, prepare};
+use super::{Peer, Selection, row};
 
 /// Tasks that exist while calls are counted.
-const TASKS: usize = 1_200;
-/// Rates are medians of this many windows.
-const WINDOWS: usize = 24;
-const WINDOW: Duration = Duration::from_millis(250);
-/// What of a window is not counted: threads wake up, caches fill.
-const WARM_UP: Duration = Duration::from_millis(20);
+const FEW: usize = 1_200;
+const MANY: usize = 100_000;
+const CONNECTIONS: [usize; 2] = [1, 16];
+const MEMORY: &str = "100k/bytes-task";
 
-pub(super) fn run() -> Result<(), Box<dyn Error>> {
-    let berth = Berth::start("server", &[])?;
-    let mut client = Client::connect(&berth.authority, &berth.key)?;
-    let resources = json!([
-        {"name": "CPU", "type": "INTEGER", "integerValue": 1_000_000_000},
-        {"name": "MEMORY", "type": "INTEGER", "integerValue": 2_000_000_000},
-    ]);
-    let attributes = json!([{"name": "com.amazonaws.ecs.capability.docker-remote-api.1.18"}]);
-    let instance = client.call("RegisterContainerInstance", &json!({"totalResources": resources, "attributes": attributes}))?;
-    let arn = text(&instance, "/containerInstance/containerInstanceArn")?;
-    let agent = HollowAgent::start(&berth.authority, &berth.key, &arn)?;
-    let containers = json!([{"name": "app", "image": "hello", "cpu": 1, "memory": 6}]);
-    client.call("RegisterTaskDefinition", &json!({"family": "bench", "containerDefinitions": containers}))?;
-    let mut arns = Vec::new();
-    while arns.len() < TASKS {
-        let answer = client.call("RunTask", &json!({"taskDefinition": "bench", "count": 10}))?;
-        let tasks = answer["tasks"].as_array().ok_or("RunTask gave no tasks")?;
-        arns.extend(tasks.iter().filter_map(|task| task["taskArn"].as_str().map(str::to_owned)));
+/// A call that is sent over and over.
+struct Call {
+    /// The row's name, before `-cCONNECTIONS`.
+    name: &'static str,
+    operation: &'static str,
+    /// It is answered when something is on disk.
+    durable: bool,
+    body: fn(&Loaded) -> Value,
+}
+
+/// Those that make tasks come last: the others find as many as were made for them.
+const CALLS: &[Call] = &[
+    Call { name: "describe-tasks", operation: "DescribeTasks", durable: false, body: |loaded| json!({"tasks": loaded.arns(1)}) },
+    Call { name: "describe-tasks-100", operation: "DescribeTasks", durable: false, body: |loaded| json!({"tasks": loaded.arns(100)}) },
+    Call { name: "list-tasks", operation: "ListTasks", durable: false, body: |_| json!({}) },
+    Call { name: "describe-services", operation: "DescribeServices", durable: false, body: |_| json!({"services": [Loaded::SERVICE]}) },
+    Call { name: "register-task-definition", operation: "RegisterTaskDefinition", durable: true, body: |_| Loaded::another_definition() },
+    Call { name: "run-task", operation: "RunTask", durable: true, body: |_| json!({"taskDefinition": "bench"}) },
+];
+
+pub(super) fn run(only: Option<&str>) -> Result<(), Box<dyn Error>> {
+    prepare()?;
+    let names = row_names();
+    let rows = Selection::new("api", &names.iter().map(String::as_str).collect::<Vec<_>>(), only)?;
+    let wants_many = names.iter().any(|name| name.starts_with("100k/") && rows.has(name));
+    let few = Loaded::start("few", FEW)?;
+    let many = wants_many.then(|| Loaded::start("many", MANY)).transpose()?;
+    if let Some(many) = many.as_ref().filter(|_| rows.has(MEMORY)) {
+        row(&format!("api/{MEMORY}"), many.bytes_a_task, "B", None);
     }
-    let describe = json!({"tasks": [arns[TASKS / 2]]});
-    let launch = json!({"taskDefinition": "bench"});
-    let synced = berth.dir.with_extension("floor");
-    let rows = [
-        ("describe-tasks", "DescribeTasks", &describe, "echo", None),
-        ("run-task", "RunTask", &launch, "echo after fdatasync", Some(&synced)),
-    ];
-    for (row_name, operation, body, peer, durable) in rows {
-        let request = client.signed(operation, body);
-        let answer = client.send(&request)?.1.len();
-        let floor = Floor::start(answer, durable.map(std::path::PathBuf::as_path))?;
-        for connections in [1, 16] {
-            let [ours, theirs] = rates([&berth.authority, &floor.authority], connections, &request)?;
-            let peer = Peer { name: peer, value: theirs };
-            row(&format!("api/{row_name}-c{connections}"), ours, "1/s", Some(&peer));
+    for call in CALLS {
+        for connections in CONNECTIONS {
+            measure(call, connections, &few, many.as_ref(), &rows)?;
         }
     }
-    agent.stop();
-    // The tasks are nobody's; nothing has to be stopped, so the server just ends.
-    super::server::signal(berth.pid(), "TERM");
     Ok(())
 }
 
-/// The median rate of each server over its windows, all connections together. The servers take turns, window by window.
-fn rates<const N: usize>(authorities: [&str; N], connections: usize, request: &[u8]) -> Result<[f64; N], Box<dyn Error>> {
-    const NOBODY: usize = usize::MAX;
-    let turn = Arc::new(AtomicUsize::new(NOBODY));
-    let stop = Arc::new(AtomicBool::new(false));
-    let counts: Vec<_> = (0..N).map(|_| Arc::new(AtomicUsize::new(0))).collect();
-    let mut threads = Vec::new();
-    for (server, authority) in authorities.into_iter().enumerate() {
-        for _ in 0..connections {
-            let mut client = Client::connect(authority, &AccessKey::long_term("", "", ""))?;
-            let request = request.to_vec();
-            let (turn, stop, count) = (Arc::clone(&turn), Arc::clone(&stop), Arc::clone(&counts[server]));
-            threads.push(std::thread::spawn(move || -> Result<(), String> {
-                while !stop.load(Ordering::Relaxed) {
-                    if turn.load(Ordering::Relaxed) != server {
-                        std::thread::park();
-                        continue;
-                    }
-                    let (status, answer) = client.send(&request).map_err(|error| error.to_string())?;
-                    if status != 200 {
-                        return Err(format!("{status}: {}", String::from_utf8_lossy(answer)));
-                    }
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(())
-            }));
+fn row_names() -> Vec<String> {
+    let mut names = vec![MEMORY.to_owned()];
+    for call in CALLS {
+        for connections in CONNECTIONS {
+            for name in [format!("{}-c{connections}", call.name), format!("100k/{}-c{connections}", call.name)] {
+                names.extend([format!("{name}-p99-us"), name]);
+            }
         }
     }
-    let wake = || threads.iter().for_each(|thread| thread.thread().unpark());
-    let mut rates = [const { Vec::new() }; N];
-    for window in 0..WINDOWS * N {
-        let server = window % N;
-        turn.store(server, Ordering::Relaxed);
-        wake();
-        std::thread::sleep(WARM_UP);
-        let (before, started) = (counts[server].load(Ordering::Relaxed), Instant::now());
-        std::thread::sleep(WINDOW);
-        let done = counts[server].load(Ordering::Relaxed) - before;
-        #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
-        rates[server].push(done as f64 / started.elapsed().as_secs_f64());
+    names
+}
+
+/// The servers and the floor take turns, so that what the machine does besides falls on all of them.
+fn measure(call: &Call, connections: usize, few: &Loaded, many: Option<&Loaded>, rows: &Selection) -> Result<(), Box<dyn Error>> {
+    let name = format!("{}-c{connections}", call.name);
+    let asked = |name: &str| rows.has(name) || rows.has(&format!("{name}-p99-us"));
+    let many = many.filter(|_| asked(&format!("100k/{name}")));
+    if !asked(&name) && many.is_none() {
+        return Ok(());
     }
-    stop.store(true, Ordering::Relaxed);
-    wake();
-    for thread in threads {
-        thread.join().map_err(|_| "a connection's thread panicked")??;
+    let request = |loaded: &Loaded| {
+        let (server, body) = (&loaded.server, (call.body)(loaded).to_string());
+        (server.authority.clone(), signed(&server.authority, &server.key, call.operation, &body))
+    };
+    let answer = few.server.client()?.call(call.operation, &(call.body)(few))?.to_string().len();
+    let folder = Folder::make("floor")?;
+    let synced = folder.path().join("synced");
+    let floor = Floor::start(answer, call.durable.then_some(synced.as_path()))?;
+    let mut sides = vec![request(few), (floor.authority.clone(), request(few).1)];
+    sides.extend(many.map(request));
+    let measured = take_turns(sides, connections)?;
+    let print = |name: &str, ours: &Measured, peer: &'static str, theirs: &Measured| {
+        let rate = Peer { name: peer, value: theirs.rate };
+        let p99 = Peer { name: peer, value: theirs.p99_us };
+        if rows.has(name) {
+            row(&format!("api/{name}"), ours.rate, "1/s", Some(&rate));
+        }
+        if rows.has(&format!("{name}-p99-us")) {
+            row(&format!("api/{name}-p99-us"), ours.p99_us, "us", Some(&p99));
+        }
+    };
+    let floor = if call.durable { "echo after fdatasync" } else { "echo" };
+    print(&name, &measured[0], floor, &measured[1]);
+    if let Some(many) = measured.get(2) {
+        print(&format!("100k/{name}"), many, "1,200 tasks", &measured[0]);
     }
-    Ok(rates.map(|rates| quantile(&rates, 0.5)))
+    Ok(())
 }

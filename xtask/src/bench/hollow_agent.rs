@@ -1,47 +1,11 @@
-//! An agent that takes what it is told and runs nothing: the real protocol's connection, without containers.
+//! What an agent that runs nothing needs of the real protocol: its connection, and what it answers at once.
 
-use std::error::Error;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use berth_acs::messages::{AckRequest, HeartbeatAckRequest};
 use berth_acs::{AcsQuery, AgentConnection, AgentFrame, DialOptions, ServerFrame};
 use berth_identity::AccessKey;
 use berth_identity::sigv4::sign_headers;
-
-/// An agent that acknowledges everything and runs nothing.
-pub(super) struct HollowAgent {
-    stop: tokio::sync::oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl HollowAgent {
-    pub(super) fn start(authority: &str, key: &AccessKey, arn: &str) -> Result<Self, Box<dyn Error>> {
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let (endpoint, key, arn) = (format!("http://{authority}"), key.clone(), arn.to_owned());
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-            runtime.block_on(async {
-                let mut connection = match connect(&endpoint, &key, &arn, false).await {
-                    Ok(connection) => connection,
-                    Err(error) => return drop(ready.send(Err(error))),
-                };
-                let _ = ready.send(Ok(()));
-                tokio::select! {
-                    () = acknowledge(&mut connection, &arn) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        is_ready.recv()??;
-        Ok(Self { stop, thread })
-    }
-
-    pub(super) fn stop(self) {
-        let _ = self.stop.send(());
-        let _ = self.thread.join();
-    }
-}
 
 /// Opens an instance's connection. `brisk`: with a heartbeat every second, as Berth's own agent wants it.
 pub(super) async fn connect(endpoint: &str, key: &AccessKey, arn: &str, brisk: bool) -> Result<AgentConnection, String> {
@@ -62,16 +26,6 @@ pub(super) async fn connect(endpoint: &str, key: &AccessKey, arn: &str, brisk: b
         signed.pairs().filter_map(|(name, value)| Some((name.parse().ok()?, value.parse().ok()?))).collect()
     };
     AgentConnection::connect(endpoint, &query.render(), sign, &DialOptions::default()).await.map_err(|error| error.to_string())
-}
-
-async fn acknowledge(connection: &mut AgentConnection, arn: &str) {
-    while let Some(Ok(frame)) = connection.next().await {
-        if let Some(answer) = acknowledgement(&frame, arn)
-            && connection.send(&answer).await.is_err()
-        {
-            return;
-        }
-    }
 }
 
 /// What an agent answers a frame with at once.

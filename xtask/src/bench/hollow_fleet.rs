@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -76,6 +76,11 @@ impl Fleet {
         self.ask(&format!("wake {agent}")).map(drop)
     }
 
+    /// Lets no agent report anything any more: they acknowledge, and that is all.
+    pub(super) fn mute(&mut self) -> Result<(), Box<dyn Error>> {
+        self.ask("mute").map(drop)
+    }
+
     fn ask(&mut self, order: &str) -> Result<String, Box<dyn Error>> {
         writeln!(self.orders, "{order}")?;
         self.orders.flush()?;
@@ -105,6 +110,7 @@ struct Shared {
     known: Mutex<Vec<Known>>,
     running: AtomicU64,
     refused: AtomicU64,
+    mute: AtomicBool,
 }
 
 /// The fleet's process: says how many agents have joined, answers orders until stdin ends.
@@ -122,6 +128,7 @@ pub(super) fn serve(fleet: &str) -> Result<(), Box<dyn Error>> {
             known: Mutex::default(),
             running: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            mute: AtomicBool::new(false),
         });
         let held_back = join(&shared, count).await;
         println!("{} {}", lock(&shared).len(), held_back.unwrap_or_default().replace('\n', " "));
@@ -171,6 +178,10 @@ fn obey(shared: &Shared) {
         let agent = number.parse::<usize>().ok().and_then(|number| known.get(number));
         match (word, agent) {
             ("running", _) => println!("{} {}", shared.running.load(Ordering::Relaxed), shared.refused.load(Ordering::Relaxed)),
+            ("mute", _) => {
+                shared.mute.store(true, Ordering::Relaxed);
+                println!("done");
+            }
             ("arn", Some(agent)) => println!("{}", agent.arn),
             ("silence" | "wake", Some(agent)) => {
                 agent.silent.send_replace(word == "silence");
@@ -243,6 +254,9 @@ impl Agent {
 
     /// Reports what a real agent would once the containers are as they should be.
     fn obey(&mut self, task: &Task) {
+        if self.shared.mute.load(Ordering::Relaxed) {
+            return;
+        }
         let is_stop = task.desired_status == DesiredStatus::Stopped;
         let is_news = if is_stop { self.running.remove(&task.arn) } else { self.running.insert(task.arn.clone()) };
         if !is_news {

@@ -2,6 +2,8 @@
 //! `unit`, and where there is a peer `peer`, `peer_value`, `ratio`. Everything else goes to stderr.
 
 mod api;
+mod api_load;
+mod api_turns;
 mod client;
 mod floor;
 mod hollow;
@@ -38,7 +40,7 @@ pub struct Arguments {
     /// How many measurements a row rests on
     #[arg(long, default_value_t = 50)]
     runs: usize,
-    /// Measure this row alone (`hollow`, `placement` and `store`)
+    /// Measure this row alone (`api`, `hollow`, `placement` and `store`)
     #[arg(long, value_name = "ROW")]
     only: Option<String>,
     /// Be the process that so many hollow agents live in: COUNT@HOST:PORT
@@ -48,7 +50,7 @@ pub struct Arguments {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
-    /// Calls a second: signed DescribeTasks, durable RunTask
+    /// Signed calls a second, read and durable, with few tasks and with many
     Api,
     /// The whole control plane under agents that run nothing: tasks a second, memory, loss of a machine
     Hollow,
@@ -74,11 +76,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     warn_if_busy();
     let only = arguments.only.as_deref();
-    if only.is_some() && !matches!(arguments.name, Name::Hollow | Name::Placement | Name::Store) {
-        return Err("--only is for `hollow`, `placement` and `store`".into());
+    if only.is_some() && !matches!(arguments.name, Name::Api | Name::Hollow | Name::Placement | Name::Store) {
+        return Err("--only is for `api`, `hollow`, `placement` and `store`".into());
     }
     match arguments.name {
-        Name::Api => api::run(),
+        Name::Api => api::run(only),
         Name::Hollow => hollow::run(only, arguments.runs),
         Name::Launch => launch::run(arguments.runs),
         Name::Peers => peers::run(arguments.runs),

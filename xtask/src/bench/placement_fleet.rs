@@ -81,6 +81,12 @@ pub(super) fn kinds() -> Vec<Kind> {
     (0..SERVICES).map(&mut kind).collect()
 }
 
+/// A service of average size that may go anywhere.
+pub(super) fn one_kind() -> Kind {
+    let kind = kinds().swap_remove(3);
+    Kind { demand: Demand { cpu: 256, memory: 512, ..Demand::default() }, group: "service:large".into(), ..kind }
+}
+
 /// Whether the expression of that number holds for an instance.
 pub(super) fn accepts(expression: usize, instance: &ContainerInstance) -> bool {
     let is = |name: &str, value: &str| instance.attributes.get(name).is_some_and(|own| own.as_deref() == Some(value));

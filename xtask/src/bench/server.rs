@@ -70,11 +70,6 @@ impl Berth {
         stream.write_all(request.as_bytes()).is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
     }
 
-    /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Resident memory of the process, in MiB.
     pub(super) fn resident_mib(&self) -> Result<f64, Box<dyn Error>> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;

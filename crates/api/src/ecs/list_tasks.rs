@@ -1,11 +1,13 @@
 //! `ListTasks`: ARNs by filters, in the order of task ids.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use berth_model::arn::{parse_container_instance, parse_service};
 use berth_model::ids::{DaemonName, Family, TaskId};
 use berth_model::task::DesiredStatus;
 use berth_shapes::ecs::{ListTasksRequest, ListTasksResponse};
+use berth_store::Starter;
 
 use super::render::started_by;
 use crate::context::{Api, active};
@@ -50,17 +52,22 @@ pub(crate) async fn run(api: &Api, request: ListTasksRequest) -> Result<ListTask
         return Ok(ListTasksResponse { task_arns: Some(Vec::new()), next_token: None });
     };
     let nothing = BTreeSet::new();
-    // The narrowest index first; the rest filters.
-    let ids = match (&service, instance, &request.family) {
-        (Some(service), _, _) => index.by_service.get(service).unwrap_or(&nothing),
-        (None, Some(instance), _) => index.by_instance.get(&instance).unwrap_or(&nothing),
-        (None, None, Some(family)) => index.by_family.get(&Family(family.as_str().into())).unwrap_or(&nothing),
-        (None, None, None) => match desired {
-            Some(DesiredStatus::Running) => &index.desired_running,
-            Some(DesiredStatus::Stopped) => &index.desired_stopped,
-            None => &nothing,
-        },
+    let by_desired = match desired {
+        Some(DesiredStatus::Running) => &index.desired_running,
+        Some(DesiredStatus::Stopped) => &index.desired_stopped,
+        None => &nothing,
     };
+    let filtered = [
+        service.as_ref().map(|service| index.by_service.get(service)),
+        instance.map(|instance| index.by_instance.get(&instance)),
+        request.family.as_deref().map(|family| index.by_family.get(&Family(family.into()))),
+        request.started_by.as_deref().map(|by| index.by_starter.get(&Starter::parse(by))),
+    ];
+    // The least of all sets that hold what is wanted; the rest filters.
+    let sets = filtered.into_iter().flatten().map(|set| set.unwrap_or(&nothing)).chain([by_desired]);
+    let ids = sets.min_by_key(|set| set.len()).unwrap_or(&nothing);
+    let after = page.after().and_then(|id| id.parse::<TaskId>().ok()).map_or(Bound::Unbounded, Bound::Excluded);
+    let ids = ids.range((after, Bound::Unbounded));
     let launch_type = request.launch_type.as_ref().map(|launch_type| launch_type.as_str());
     let matches = |id: &TaskId| {
         state.task(*id).is_some_and(|task| {
@@ -68,9 +75,10 @@ pub(crate) async fn run(api: &Api, request: ListTasksRequest) -> Result<ListTask
                 && instance.is_none_or(|instance| task.container_instance == instance)
                 && request.family.as_deref().is_none_or(|family| task.definition.family.as_str() == family)
                 && launch_type.is_none_or(|launch_type| task.launch_type.as_str() == launch_type)
+                && service.as_ref().is_none_or(|service| task.service.as_ref().is_some_and(|membership| membership.service == *service))
                 && request.started_by.as_ref().is_none_or(|by| started_by(&task.value).as_ref() == Some(by))
         })
     };
-    let (ids, next_token) = page.take("ListTasks", ids.iter().copied().filter(matches), ToString::to_string, false);
+    let (ids, next_token) = page.take("ListTasks", ids.copied().filter(matches), ToString::to_string, false);
     Ok(ListTasksResponse { task_arns: Some(ids.iter().map(|id| api.scope().task(&cluster, *id)).collect()), next_token })
 }

@@ -3,7 +3,7 @@
 use berth_model::arn::Scope;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::{ContainerInstance, Resources};
-use berth_model::ids::ClusterName;
+use berth_model::ids::{ClusterName, DeploymentId};
 use berth_model::lifecycle;
 use berth_model::needs;
 use berth_model::service::{Deployment, DeploymentController, Service};
@@ -12,7 +12,7 @@ use berth_model::task::{Container, Task, TaskStatus};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::time::UnixMillis;
 use berth_shapes::ecs;
-use berth_store::{Entry, State};
+use berth_store::{Entry, State, Tally};
 
 use super::{capacity, capacity_providers, service_history, task_sets};
 
@@ -220,7 +220,7 @@ fn container(scope: &Scope, task: &Task, container: &Container, definition: Opti
         task_arn: Some(scope.task(&task.cluster, task.id)),
         name: Some(container.name.to_string()),
         image: Some(container.image.to_string()),
-        image_digest: container.image_digest.clone(),
+        image_digest: container.image_digest.as_deref().map(str::to_owned),
         runtime_id: container.runtime_id.clone(),
         last_status: Some(container.last_status.to_string()),
         exit_code: container.exit_code,
@@ -239,26 +239,13 @@ fn container(scope: &Scope, task: &Task, container: &Container, definition: Opti
 /// A service.
 pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags: bool) -> ecs::Service {
     let settings = &service.settings;
-    let tally = |of: Option<berth_model::ids::DeploymentId>| {
-        let mut running = 0;
-        let mut pending = 0;
-        let mut failed = 0;
-        for task in state.tasks_of_service(&service.cluster, &service.name) {
-            if of.is_some_and(|id| task.service.as_ref().is_none_or(|m| m.deployment != id)) {
-                continue;
-            }
-            let wanted = task.desired_status == berth_model::task::DesiredStatus::Running;
-            match task.last_status {
-                TaskStatus::Running if wanted => running += 1,
-                status if wanted && status < TaskStatus::Running => pending += 1,
-                TaskStatus::Stopped if task.stop_code == Some(berth_model::task::StopCode::TaskFailedToStart) => failed += 1,
-                _ => {}
-            }
-        }
-        (running, pending, failed)
-    };
-    let (running, pending, _) = tally(None);
-    let deployments = service.deployments.iter().map(|d| deployment(scope, service, d, tally(Some(d.id))));
+    let (mut running, mut pending) = (0, 0);
+    for (_, tally) in state.tallies(&service.cluster, &service.name) {
+        running += tally.running;
+        pending += tally.pending;
+    }
+    let tally = |of: DeploymentId| state.tally(&service.cluster, &service.name, of);
+    let deployments = service.deployments.iter().map(|d| deployment(scope, service, d, tally(d.id)));
     let events = state.events_of(&service.cluster, &service.name).rev().take(100).map(|event| ecs::ServiceEvent {
         id: Some(event.id.clone()),
         created_at: Some(event.created_at.to_wire()),
@@ -316,12 +303,7 @@ fn strategy(deployment: &Deployment) -> Option<Vec<ecs::CapacityProviderStrategy
     (!deployment.capacity_provider_strategy.is_empty()).then(|| capacity::render(&deployment.capacity_provider_strategy))
 }
 
-fn deployment(
-    scope: &Scope,
-    service: &Service,
-    deployment: &Deployment,
-    (running, pending, failed): (usize, usize, usize),
-) -> ecs::Deployment {
+fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, Tally { running, pending, failed }: Tally) -> ecs::Deployment {
     let is_primary = deployment.status == berth_model::service::DeploymentStatus::Primary;
     ecs::Deployment {
         id: Some(deployment.id.to_string()),

@@ -4,10 +4,9 @@ use berth_model::arn::{Scope, parse_task_set};
 use berth_model::ids::ClusterName;
 use berth_model::service::{DeploymentController, Service};
 use berth_model::tags::render_tags;
-use berth_model::task::{DesiredStatus, TaskStatus};
 use berth_model::task_set::{Scale, TaskSet};
 use berth_shapes::ecs::{self, ErrorCode};
-use berth_store::{Entry, State};
+use berth_store::{Entry, State, Tally};
 
 use super::{render, service_settings};
 use crate::context::Api;
@@ -39,16 +38,7 @@ pub(crate) fn scale(given: Option<&ecs::Scale>) -> Result<Scale, Failure> {
 
 /// A task set.
 pub(crate) fn render(state: &State, scope: &Scope, service: &Service, set: &TaskSet, with_tags: bool) -> ecs::TaskSet {
-    let (mut running, mut pending) = (0, 0);
-    for task in state.tasks_of_service(&service.cluster, &service.name) {
-        let is_its = task.service.as_ref().is_some_and(|member| member.deployment == set.id);
-        match task.last_status {
-            _ if !is_its || task.desired_status != DesiredStatus::Running => {}
-            TaskStatus::Running => running += 1,
-            status if status < TaskStatus::Running => pending += 1,
-            _ => {}
-        }
-    }
+    let Tally { running, pending, .. } = state.tally(&service.cluster, &service.name, set.id);
     ecs::TaskSet {
         id: Some(set.id.to_string()),
         task_set_arn: Some(scope.task_set(&service.cluster, &service.name, set.id)),

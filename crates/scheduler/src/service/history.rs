@@ -8,7 +8,7 @@ use berth_model::service_deployment::{
     RevisionImage, RevisionTally, Rollback, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision,
     ServiceRevisionId,
 };
-use berth_model::task::{Container, DesiredStatus, Task, TaskStatus};
+use berth_model::task::Container;
 use berth_model::time::UnixMillis;
 
 /// Why a rollback without an earlier revision fails, in ECS's words.
@@ -16,21 +16,15 @@ pub const NO_CANDIDATE: &str = "No rollback candidate was found to run the rollb
 /// Why a service deployment stopped.
 const REPLACED: &str = "A newer service deployment replaced this one.";
 
-/// How many tasks a revision has now: those of every deployment that brings it out.
+/// How many tasks a revision has now: those of every deployment that brings it out. `count` gives a deployment's running and pending
+/// tasks that should run.
 #[must_use]
-pub fn tally<'a>(service: &Service, tasks: impl IntoIterator<Item = &'a Task>, revision: ServiceRevisionId) -> RevisionTally {
+pub fn tally(service: &Service, count: impl Fn(DeploymentId) -> (u32, u32), revision: ServiceRevisionId) -> RevisionTally {
     let of: Vec<_> = service.deployments.iter().filter(|deployment| deployment.revision == Some(revision)).collect();
     let mut tally = RevisionTally::none(revision);
-    for task in tasks {
-        let is_its = task.service.as_ref().is_some_and(|member| of.iter().any(|deployment| deployment.id == member.deployment));
-        if !is_its || task.desired_status != DesiredStatus::Running {
-            continue;
-        }
-        match task.last_status {
-            TaskStatus::Running => tally.running += 1,
-            status if status < TaskStatus::Running => tally.pending += 1,
-            _ => {}
-        }
+    for (running, pending) in of.iter().map(|deployment| count(deployment.id)) {
+        tally.running += running;
+        tally.pending += pending;
     }
     let is_primary = of.iter().any(|deployment| deployment.status == DeploymentStatus::Primary);
     tally.requested = if is_primary { service.desired_count } else { tally.running + tally.pending };
@@ -180,7 +174,7 @@ pub fn with_digests<'a>(revision: &ServiceRevision, containers: impl IntoIterato
     for container in containers {
         let Some(digest) = &container.image_digest else { continue };
         for image in next.images.iter_mut().filter(|image| is_open(image) && image.container == *container.name) {
-            image.digest = Some(digest.clone());
+            image.digest = Some(digest.to_string());
         }
     }
     (next != *revision).then_some(next)

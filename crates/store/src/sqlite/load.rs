@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use berth_model::record::Record;
+use berth_model::shared_text::Sharing;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row};
 
-use super::strings::Strings;
 use super::{Found, WRONG_SUM};
 use crate::backend::{BackendError, Stored, Write};
 use crate::transaction::Revision;
@@ -89,9 +89,9 @@ pub(super) fn load(connection: &mut Connection, sink: &mut dyn FnMut(Parsed)) ->
 }
 
 fn parse_all(rows: &Receiver<Rows>, done: &SyncSender<Outcome>) {
-    let mut strings = Strings::default();
+    let _sharing = Sharing::begin();
     for rows in rows {
-        if done.send(rows.parse(&mut strings)).is_err() {
+        if done.send(rows.parse()).is_err() {
             return;
         }
     }
@@ -164,7 +164,7 @@ impl<T> Chunk<T> {
 }
 
 impl Rows {
-    fn parse(&self, strings: &mut Strings) -> Outcome {
+    fn parse(&self) -> Outcome {
         fn damaged(at: &impl ToString, reason: &impl ToString) -> BackendError {
             BackendError::Damaged { at: at.to_string(), reason: reason.to_string() }
         }
@@ -174,8 +174,7 @@ impl Rows {
                     let at = || String::from_utf8_lossy(key);
                     let text = std::str::from_utf8(body.map_err(|reason| damaged(&at(), &reason))?);
                     let text = text.map_err(|error| damaged(&at(), &error))?;
-                    let mut record: Record = serde_json::from_str(text).map_err(|error| damaged(&at(), &error))?;
-                    strings.share(&mut record);
+                    let record: Record = serde_json::from_str(text).map_err(|error| damaged(&at(), &error))?;
                     let Counters { created, modified, version } = *counters;
                     Ok(Write::Put(Stored { record, created, modified, version }))
                 };
@@ -188,11 +187,7 @@ impl Rows {
                     let body = body.map_err(|reason| damaged(&at, &reason))?;
                     let found: Vec<Found> = serde_json::from_slice(body).map_err(|error| damaged(&at, &error))?;
                     for write in found {
-                        let mut write = write.write().map_err(|error| damaged(&at, &error))?;
-                        if let Write::Put(stored) = &mut write {
-                            strings.share(&mut stored.record);
-                        }
-                        writes.push(write);
+                        writes.push(write.write().map_err(|error| damaged(&at, &error))?);
                     }
                 }
                 Ok(Parsed::Log { writes, bytes: chunk.bytes.len() })

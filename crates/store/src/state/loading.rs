@@ -9,7 +9,7 @@ use berth_model::ids::{ClusterName, ContainerInstanceId, Family, ServiceName, Ta
 use berth_model::record::Record;
 use berth_model::task::{DesiredStatus, Task};
 
-use super::{ClusterIndex, Entry, State};
+use super::{ClusterIndex, Entry, Starter, State};
 use crate::backend::{Stored, Write};
 
 /// A [`State`] that fills up.
@@ -29,6 +29,7 @@ struct Gathered {
     by_service: HashMap<ServiceName, Vec<TaskId>>,
     by_family: HashMap<Family, Vec<TaskId>>,
     by_client_token: HashMap<String, Vec<TaskId>>,
+    by_starter: HashMap<Starter, Vec<TaskId>>,
 }
 
 impl Loading {
@@ -45,7 +46,7 @@ impl Loading {
                     let of_cluster = found(gathered, &value.cluster);
                     of_cluster.add(&value);
                     let index = found(&mut self.state.by_cluster, &value.cluster);
-                    *index.counter(value.last_status) += 1;
+                    index.count(&value);
                     place.insert(Entry { value, created, modified, version });
                 }
                 Place::Occupied(_) => {
@@ -88,6 +89,9 @@ impl Gathered {
         if let Some(token) = &task.client_token {
             found(&mut self.by_client_token, &token.token).push(task.id);
         }
+        if let Some(starter) = Starter::of(task) {
+            found(&mut self.by_starter, &starter).push(task.id);
+        }
     }
 
     /// Into an index that has no tasks yet.
@@ -98,6 +102,7 @@ impl Gathered {
         index.by_service = sets(self.by_service);
         index.by_family = sets(self.by_family);
         index.by_client_token = sets(self.by_client_token);
+        index.by_starter = sets(self.by_starter);
     }
 }
 
@@ -141,8 +146,14 @@ mod tests {
                     "desired_status": if status == 0 { "STOPPED" } else { "RUNNING" },
                     "last_status": last_status,
                 });
+                if service == 0 && family > 0 {
+                    task["started_by"] = format!("w{family}").into();
+                }
+                if status == 0 && instance == 0 {
+                    task["stop_code"] = "TaskFailedToStart".into();
+                }
                 if service > 0 {
-                    task["service"] = serde_json::json!({"service": format!("s{service}"), "deployment": 1});
+                    task["service"] = serde_json::json!({"service": format!("s{service}"), "deployment": 1 + family});
                     task["client_token"] = serde_json::json!({"token": format!("t{service}"), "request": 1});
                 }
                 let task: Task = serde_json::from_value(task).unwrap();
@@ -160,6 +171,8 @@ mod tests {
             shown.extend(index.by_instance.iter().map(|found| format!("{cluster} {found:?}")));
             shown.extend(index.by_service.iter().map(|found| format!("{cluster} {found:?}")));
             shown.extend(index.by_family.iter().map(|found| format!("{cluster} {found:?}")));
+            shown.extend(index.tallies.iter().map(|found| format!("{cluster} {found:?}")));
+            shown.extend(index.by_starter.iter().map(|found| format!("{cluster} {found:?}")));
             shown.extend(index.by_client_token.iter().map(|found| format!("{cluster} {found:?}")));
             shown
         });

@@ -1,0 +1,87 @@
+//! How many tasks of each service are where: kept up with every write, so that DescribeServices need not look at each task.
+
+use std::collections::{BTreeMap, HashMap};
+
+use berth_model::ids::{ClusterName, DeploymentId, ServiceName};
+use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
+
+use super::{ClusterIndex, State};
+
+/// How many tasks of a service's deployment, or task set, are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// They should run and do.
+    pub running: usize,
+    /// They should run and do not yet.
+    pub pending: usize,
+    /// They stopped before they ran.
+    pub failed: usize,
+}
+
+impl Tally {
+    /// Where a task counts, if anywhere.
+    fn place(&mut self, task: &Task) -> Option<&mut usize> {
+        let is_wanted = task.desired_status == DesiredStatus::Running;
+        match task.last_status {
+            TaskStatus::Running if is_wanted => Some(&mut self.running),
+            status if is_wanted && status < TaskStatus::Running => Some(&mut self.pending),
+            TaskStatus::Stopped if task.stop_code == Some(StopCode::TaskFailedToStart) => Some(&mut self.failed),
+            _ => None,
+        }
+    }
+}
+
+/// The tallies of a cluster's services. Those of nothing but zeros are not kept.
+pub(super) type Tallies = HashMap<ServiceName, BTreeMap<DeploymentId, Tally>>;
+
+impl State {
+    /// The tallies of a service's deployments and task sets that have tasks to count.
+    pub fn tallies(&self, cluster: &ClusterName, service: &ServiceName) -> impl Iterator<Item = (DeploymentId, Tally)> {
+        let tallies = self.by_cluster.get(cluster).and_then(|index| index.tallies.get(service));
+        tallies.into_iter().flatten().map(|(deployment, tally)| (*deployment, *tally))
+    }
+
+    /// The tally of one of a service's deployments or task sets.
+    #[must_use]
+    pub fn tally(&self, cluster: &ClusterName, service: &ServiceName, deployment: DeploymentId) -> Tally {
+        let tallies = self.by_cluster.get(cluster).and_then(|index| index.tallies.get(service));
+        tallies.and_then(|tallies| tallies.get(&deployment)).copied().unwrap_or_default()
+    }
+}
+
+impl ClusterIndex {
+    /// Counts a task in.
+    pub(super) fn count(&mut self, task: &Task) {
+        *self.counter(task.last_status) += 1;
+        let Some(membership) = &task.service else { return };
+        // Most tasks that have ended count nowhere.
+        if Tally::default().place(task).is_none() {
+            return;
+        }
+        if !self.tallies.contains_key(&membership.service) {
+            self.tallies.insert(membership.service.clone(), BTreeMap::new());
+        }
+        let Some(tallies) = self.tallies.get_mut(&membership.service) else { return };
+        let known = tallies.entry(membership.deployment).or_default();
+        if let Some(place) = known.place(task) {
+            *place += 1;
+        }
+    }
+
+    /// Counts a task out that was counted in as it is here.
+    pub(super) fn uncount(&mut self, task: &Task) {
+        *self.counter(task.last_status) -= 1;
+        let Some(membership) = &task.service else { return };
+        let Some(tallies) = self.tallies.get_mut(&membership.service) else { return };
+        let Some(tally) = tallies.get_mut(&membership.deployment) else { return };
+        if let Some(place) = tally.place(task) {
+            *place -= 1;
+        }
+        if *tally == Tally::default() {
+            tallies.remove(&membership.deployment);
+            if tallies.is_empty() {
+                self.tallies.remove(&membership.service);
+            }
+        }
+    }
+}
