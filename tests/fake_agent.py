@@ -41,7 +41,7 @@ def signed_headers(berth, method, url, body=b"", key=None):
 
 
 class FakeAgent:
-    def __init__(self, berth, cluster, cpu=8192, memory=16384, ports=("22", "51678"), attributes=(), runs=True, stops=True, acks=True):
+    def __init__(self, berth, cluster, cpu=8192, memory=16384, ports=("22", "51678"), attributes=(), runs=True, stops=True, acks=True, gpus=()):
         self.berth, self.cluster = berth, cluster
         self.resources = [
             {"name": "CPU", "type": "INTEGER", "integerValue": cpu},
@@ -49,6 +49,8 @@ class FakeAgent:
             {"name": "PORTS", "type": "STRINGSET", "stringSetValue": list(ports)},
             {"name": "PORTS_UDP", "type": "STRINGSET", "stringSetValue": []},
         ]
+        if gpus:
+            self.resources.append({"name": "GPU", "type": "STRINGSET", "stringSetValue": list(gpus)})
         self.attributes = [{"name": name} for name in ATTRIBUTES]
         self.attributes += [{"name": "ecs.os-type", "value": "linux"}, {"name": "ecs.cpu-architecture", "value": "x86_64"}, *attributes]
         self.runs, self.stops, self.acks = runs, stops, acks
