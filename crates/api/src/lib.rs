@@ -13,6 +13,7 @@ mod limits;
 mod meter;
 mod page;
 pub mod page_token;
+mod plan;
 mod sockets;
 mod throttle;
 mod trace;

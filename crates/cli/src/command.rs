@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::console::{Colours, Console};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::{Backup, Down, Env, Image, Logs, Ps, Version, Why};
+use crate::{Backup, Down, Env, Image, Logs, Plan, Ps, Version, Why};
 
 /// The operator's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -40,6 +40,11 @@ pub enum Command {
     /// What a deployment waits for, which rule refused which container instance, why a task is still pending, why it stopped and what it wrote
     /// last: the reasons as the server's own plans give them, out of its state as it is now.
     Why(Why),
+    /// Say what would come of a request, and change nothing
+    ///
+    /// Where tasks would go, what would not fit and why, in which steps a deployment would go on: as the server's own placement and planner
+    /// answer it now, perhaps with container instances more or fewer than there are.
+    Plan(Plan),
     /// Stop the Berth of this machine and all its tasks
     ///
     /// Tasks get their stop signal, and SIGKILL after their stopTimeout, as with StopTask. To stop the server and leave tasks running, send it
@@ -91,6 +96,7 @@ async fn dispatch(command: Command, environment: &Environment, console: &mut Con
         Command::Ps(ps) => ps.run(environment, console).await,
         Command::Logs(logs) => logs.run(environment, console).await,
         Command::Why(why) => why.run(environment, console).await,
+        Command::Plan(plan) => plan.run(environment, console).await,
         Command::Down(down) => down.run(environment, console).await,
         Command::Version(version) => version.run(console),
     }
@@ -158,6 +164,9 @@ mod tests {
             "berth logs web --tail=0 --follow",
             "berth why web",
             "berth why 3f1c --cluster blue --output json",
+            "berth plan run-task --task-definition web --count 3 --placement-strategy type=random type=spread,field=host",
+            "berth plan update-service --service web --desired-count 3 --add-instances 2=8a2e --add-instances 1 --remove 77aa",
+            "berth plan update-service --cli-input-json {} --output json",
             "berth down --timeout 5",
             "berth version --output json",
         ] {
@@ -172,6 +181,8 @@ mod tests {
             ("berth logs", "<TASK>"),
             ("berth why", "<WHAT>"),
             ("berth logs web --tail many", "--tail"),
+            ("berth plan run-task --add-instances many", "--add-instances"),
+            ("berth plan run-task --placement-constraints near", "--placement-constraints"),
             ("berth down --timeout -1", "-1"),
             ("berth down --timeout 0", "--timeout"),
             ("berth image load", "<FILE>"),

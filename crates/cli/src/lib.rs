@@ -1,5 +1,5 @@
 //! The operator's commands. They speak the public AWS API, signed like any other client's calls, and read files of their own machine. What
-//! AWS has no call for (`/backup`, `/why`) is signed the same way and documented; they must never use anything else.
+//! AWS has no call for (`/backup`, `/why`, `/plan`) is signed the same way and documented; they must never use anything else.
 
 mod backup;
 pub mod client;
@@ -14,6 +14,7 @@ mod failure;
 pub mod image;
 mod image_load;
 mod logs;
+mod plan;
 mod process;
 mod ps;
 mod tasks;
@@ -28,6 +29,7 @@ pub use down::Down;
 pub use env::Env;
 pub use image_load::{Image, ImageAction, ImageLoad};
 pub use logs::Logs;
+pub use plan::{Plan, PlanAction, PlanRunTask, PlanUpdateService};
 pub use ps::Ps;
 pub use version::Version;
 pub use why::Why;

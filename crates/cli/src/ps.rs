@@ -14,7 +14,7 @@ use crate::tasks;
 
 mod age;
 mod row;
-mod table;
+pub(crate) mod table;
 
 /// List tasks.
 #[derive(Debug, clap::Args)]

@@ -16,6 +16,7 @@ mod owner;
 mod payload;
 mod peers;
 mod placing;
+mod plan;
 mod service_history;
 mod services;
 mod session;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use berth_model::cluster::ClusterStatus;
 use berth_model::ids::{ClusterName, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
-use berth_model::service::ServiceStatus;
+use berth_model::service::{Service, ServiceStatus};
 use berth_model::task::{StopCode, Task};
 use berth_store::{CommitError, Store};
 use parking_lot::Mutex;
@@ -45,6 +46,7 @@ pub use launch::{Place, TaskTemplate};
 pub use meter::Meter;
 pub use payload::render as render_payload;
 pub use placing::{LaunchError, Launched, Refused, Where};
+pub use plan::{FleetChange, Forecast, InstanceForecast, MOST_INSTANCES, Step, Use};
 pub use service_history::{forgettable_history, tally_revision};
 pub use services::parse_strategy;
 pub use session::{AgentAway, Session};
@@ -203,6 +205,24 @@ impl Control {
         let Shared { store, environment, rules, constraints, .. } = &*self.shared;
         let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, constraints, now: environment.now() };
         sight.why(subject)
+    }
+
+    /// What would come of a RunTask; reads only.
+    ///
+    /// # Errors
+    /// [`LaunchError`], where it would fail as a whole.
+    pub fn plan_launch(&self, template: &TaskTemplate, count: u32, change: &FleetChange) -> Result<Forecast, LaunchError> {
+        let Shared { store, environment, rules, constraints, .. } = &*self.shared;
+        let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, constraints, now: environment.now() };
+        plan::launch(&sight, environment, template, count, change)
+    }
+
+    /// How a service would go on that is set as this one; reads only. Its definition must be there, its controller ECS.
+    #[must_use]
+    pub fn plan_service(&self, service: &Service, change: &FleetChange) -> Forecast {
+        let Shared { store, environment, rules, constraints, .. } = &*self.shared;
+        let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, constraints, now: environment.now() };
+        plan::service(&sight, service, change, services::most_at_once(store.max_changes()))
     }
 
     /// The placement constraints in use, compiled.

@@ -220,7 +220,7 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
 
 /// Most tasks started, and most stopped, in one commit, so that it holds them, the instances they are placed on, the service
 /// and its events. The commit wakes the planner again, and what is left comes next.
-fn most_at_once(max_changes: usize) -> usize {
+pub(crate) fn most_at_once(max_changes: usize) -> usize {
     max_changes / 4
 }
 

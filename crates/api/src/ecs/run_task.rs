@@ -25,10 +25,19 @@ const MAX_TOKEN: usize = 64;
 const MAX_GROUP: usize = 255;
 
 pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskResponse, Failure> {
+    let (template, count) = wanted(api, request, MAX_COUNT)?;
+    let cluster = template.cluster.clone();
+    let launched = api.control.launch(template, Where::Anywhere(count)).await.map_err(|error| token_arns(api, &cluster, error))?;
+    let (tasks, failures) = answer(api, &cluster, &launched);
+    Ok(RunTaskResponse { tasks: Some(tasks), failures: Some(failures) })
+}
+
+/// What a request asks for: tasks of which kind, and how many, which are not more than `most`.
+pub(crate) fn wanted(api: &Api, request: RunTaskRequest, most: i32) -> Result<(TaskTemplate, u32), Failure> {
     let cluster = api.active_cluster(request.cluster.as_deref())?;
     let count = request.count.unwrap_or(1);
-    if !(1..=MAX_COUNT).contains(&count) {
-        return Err(Failure::invalid(format!("count must be between 1 and {MAX_COUNT}.")));
+    if !(1..=most).contains(&count) {
+        return Err(Failure::invalid(format!("count must be between 1 and {most}.")));
     }
     refuse_unserved(&request)?;
     let definition = definitions::usable(api, &api.store.state(), request.task_definition.as_deref())?;
@@ -63,10 +72,7 @@ pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskRes
     template.constraints.extend(placement::constraints(known, request.placement_constraints.as_deref())?);
     placement::check_together(request.placement_constraints.as_deref().unwrap_or_default(), &template.definition)?;
     template.strategies = placement::strategies(request.placement_strategy.as_deref())?;
-    let launched =
-        api.control.launch(template, Where::Anywhere(count.unsigned_abs())).await.map_err(|error| token_arns(api, &cluster, error))?;
-    let (tasks, failures) = answer(api, &cluster, &launched);
-    Ok(RunTaskResponse { tasks: Some(tasks), failures: Some(failures) })
+    Ok((template, count.unsigned_abs()))
 }
 
 /// Members that Berth cannot honour are refused, never ignored.

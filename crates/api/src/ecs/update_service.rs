@@ -1,9 +1,10 @@
-//! `UpdateService`: absent members stay as they are. A new task definition, placement or `forceNewDeployment` makes a new PRIMARY
-//! deployment in the same commit; a new desired count alone makes none.
+//! `UpdateService`: absent members stay as they are. A new task definition or `forceNewDeployment` makes a new PRIMARY deployment
+//! in the same commit; a new desired count or placement alone makes none.
 
 use berth_model::record::Key;
 use berth_model::service::{DeploymentController, Service};
 use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
+use berth_store::{State, Transaction};
 
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, is_monitored, placement, refuse_unserved};
@@ -12,6 +13,15 @@ use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
 pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<UpdateServiceResponse, Failure> {
+    let decide = decision(api, request)?;
+    api.change(decide).await
+}
+
+/// What a request makes of a state: changes for a transaction, and the answer if they are committed.
+pub(crate) fn decision(
+    api: &Api,
+    request: UpdateServiceRequest,
+) -> Result<impl FnMut(&State, &mut Transaction) -> Result<UpdateServiceResponse, Failure>, Failure> {
     let cluster = api.active_cluster(request.cluster.as_deref())?;
     let text = request.service.clone().unwrap_or_default();
     refuse_unserved(&[
@@ -27,7 +37,7 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
     ])?;
     let desired = request.desired_count.map(desired_count).transpose()?;
     let fresh = service_history::Fresh::draw(api);
-    api.change(|state, transaction| {
+    Ok(move |state: &State, transaction: &mut Transaction| {
         let entry = find_active(api, state, &cluster, &text)?;
         check_controller(&request, entry)?;
         let definition = match request.task_definition.as_deref().filter(|text| !text.is_empty()) {
@@ -103,7 +113,6 @@ pub(crate) async fn run(api: &Api, request: UpdateServiceRequest) -> Result<Upda
         transaction.put(service);
         Ok(UpdateServiceResponse { service: Some(shown) })
     })
-    .await
 }
 
 /// Refuses what belongs to an EXTERNAL controller's task sets, and another controller.

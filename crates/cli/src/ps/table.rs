@@ -4,7 +4,7 @@ use crate::console::{Colours, Style};
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cell {
+pub(crate) struct Cell {
     pub text: String,
     pub style: Style,
 }
@@ -20,7 +20,7 @@ impl Cell {
 }
 
 /// Headings and rows, each line ended and without blanks at its end. A column with nothing in it is not shown.
-pub(super) fn render<const N: usize>(headings: &[&str; N], rows: &[[Cell; N]], colours: Colours) -> String {
+pub(crate) fn render<const N: usize>(headings: &[&str; N], rows: &[[Cell; N]], colours: Colours) -> String {
     let width = |column: usize| {
         let widest = rows.iter().map(|row| row[column].text.chars().count()).max().unwrap_or(0);
         if widest == 0 { 0 } else { widest.max(headings[column].len()) }

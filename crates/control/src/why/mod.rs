@@ -5,6 +5,8 @@ mod instance;
 mod service;
 mod task;
 
+pub(crate) use service::refused;
+
 use berth_model::arn::Scope;
 use berth_model::container_instance::{ContainerInstance, Parting};
 use berth_model::ids::{ClusterName, ContainerInstanceId, ServiceName, TaskId};
@@ -121,7 +123,7 @@ impl Sight<'_> {
 }
 
 impl Reason {
-    fn new(code: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &'static str, text: impl Into<String>) -> Self {
         Self { code, text: text.into(), rule: None, arns: Vec::new() }
     }
 
@@ -143,7 +145,7 @@ fn duration(millis: i64) -> String {
 }
 
 /// `1 task`, `2 tasks`.
-fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 

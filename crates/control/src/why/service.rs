@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::ids::{ClusterName, ContainerInstanceId};
+use berth_model::ids::{CapacityProviderName, ContainerInstanceId};
 use berth_model::service::{RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
 use berth_scheduler::capacity;
-use berth_scheduler::placement::{Index, Refusal, Rule};
+use berth_scheduler::placement::{Refusal, Rule};
 use berth_scheduler::service::{ServicePlan, ServiceView, plan};
 use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
+use crate::plan::index_of;
 use crate::services::{by_provider, machine, parts, strategies, template, views};
 
 /// Most starting tasks that are told of one by one.
@@ -92,7 +93,7 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
     let mut next = None;
     for part in parts(service, tasks) {
         let healthy_after_millis = sight.rules.healthy_after;
-        let (strategies, index) = (strategies(&part.service), index(sight, &part.service.cluster));
+        let (strategies, index) = (strategies(&part.service), index_of(sight.state, &part.service.cluster));
         let machine = |id| machine(sight.state, &index, id);
         let view = ServiceView {
             service: &part.service,
@@ -120,7 +121,7 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
 /// Where a task more would find no place, and by which rule; nothing if it would find one.
 fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
     let Some(template) = template(sight.state, service, sight.constraints) else { return Vec::new() };
-    let mut index = index(sight, &service.cluster);
+    let mut index = index_of(sight.state, &service.cluster);
     let strategy = &template.capacity_provider_strategy;
     if index.is_empty() && strategy.is_empty() {
         return vec![Reason::new("PLACEMENT", "no container instance is in the cluster")];
@@ -132,41 +133,45 @@ fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
     if placed.refusals.is_empty() && placed.empty.is_empty() {
         return vec![Reason::new("STARTS", format!("{} about to be started", count(start as usize, "task")))];
     }
+    let arn = |id: ContainerInstanceId| sight.scope.container_instance(&service.cluster, id);
+    refused(&placed.refusals, &placed.empty, &|id| id.to_string(), &arn)
+}
+
+/// Why tasks find no place: the providers without instances, then each rule with the instances that refuse by it. `name` and `arn` say how
+/// a container instance is called in texts and lists.
+pub(crate) fn refused(
+    refusals: &[Refusal],
+    empty: &[CapacityProviderName],
+    name: &dyn Fn(ContainerInstanceId) -> String,
+    arn: &dyn Fn(ContainerInstanceId) -> String,
+) -> Vec<Reason> {
     // Of several memberOf constraints each is a reason of its own.
     let mut by_rule: BTreeMap<(&'static str, &str), Vec<&Refusal>> = BTreeMap::new();
-    for refusal in &placed.refusals {
+    for refusal in refusals {
         let expression = if let Rule::MemberOf(expression) = &refusal.rule { expression } else { "" };
         by_rule.entry((refusal.rule.reason(), expression)).or_default().push(refusal);
     }
     let mut rules: Vec<_> = by_rule.into_iter().collect();
     // Those that came closest to taking it are what a user can do something about.
     rules.sort_by_key(|(_, refusals)| std::cmp::Reverse(refusals.iter().map(|refusal| refusal.closeness()).max()));
-    let arn = |id: ContainerInstanceId| sight.scope.container_instance(&service.cluster, id);
-    let reason = |((name, _), refusals): ((&'static str, &str), Vec<&Refusal>)| Reason {
-        rule: Some(name),
-        ..Reason::new("PLACEMENT", refused(&refusals)).about(refusals.iter().map(|refusal| arn(refusal.instance)))
+    let reason = |((rule, _), refusals): ((&'static str, &str), Vec<&Refusal>)| Reason {
+        rule: Some(rule),
+        ..Reason::new("PLACEMENT", in_words(&refusals, name)).about(refusals.iter().map(|refusal| arn(refusal.instance)))
     };
-    let empty = placed.empty.iter().map(|provider| Reason {
+    let empty = empty.iter().map(|provider| Reason {
         rule: Some("EMPTY CAPACITY PROVIDER"),
         ..Reason::new("PLACEMENT", format!("capacity provider {provider} has no container instance"))
     });
     empty.chain(rules.into_iter().map(reason)).collect()
 }
 
-/// The cluster as placement sees it now.
-fn index(sight: &Sight<'_>, cluster: &ClusterName) -> Index {
-    let mut index = Index::default();
-    for instance in sight.state.instances_of(cluster) {
-        index.apply_instance(instance);
-        sight.state.tasks_of_instance(cluster, instance.id).for_each(|task| index.apply_task(task));
-    }
-    index
-}
-
 /// What instances say that refuse by the same rule.
-fn refused(refusals: &[&Refusal]) -> String {
+fn in_words(refusals: &[&Refusal], name: &dyn Fn(ContainerInstanceId) -> String) -> String {
     let instances = count(refusals.len(), "container instance");
-    let most = |free: &dyn Fn(&Rule) -> Option<u32>| refusals.iter().filter_map(|r| Some((free(&r.rule)?, r.instance))).max();
+    let most = |free: &dyn Fn(&Rule) -> Option<u32>| {
+        let most = refusals.iter().filter_map(|r| Some((free(&r.rule)?, r.instance))).max();
+        most.map(|(free, on)| (free, name(on)))
+    };
     let text = match &refusals[0].rule {
         Rule::Cpu { wanted, .. } => {
             let most = most(&|rule| if let Rule::Cpu { free, .. } = rule { Some(*free) } else { None });

@@ -1,0 +1,134 @@
+//! A scratch copy of a cluster's container instances, with those added and taken away that are only thought of.
+
+use std::collections::BTreeMap;
+
+use berth_model::arn::Scope;
+use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
+use berth_model::ids::{ClusterName, ContainerInstanceId};
+use berth_model::needs::Demand;
+use berth_model::time::UnixMillis;
+use berth_scheduler::placement::Index;
+use berth_store::State;
+
+use super::{FleetChange, InstanceForecast, MOST_INSTANCES, Use};
+
+/// What placement is asked with, and what it then finds taken.
+pub(super) struct Fleet {
+    /// The copy of the owner's index.
+    pub(super) index: Index,
+    machines: BTreeMap<ContainerInstanceId, InstanceForecast>,
+}
+
+/// The index of a cluster's instances and tasks as the state has them.
+pub(crate) fn index_of(state: &State, cluster: &ClusterName) -> Index {
+    let mut index = Index::default();
+    for instance in state.instances_of(cluster) {
+        index.apply_instance(instance);
+        state.tasks_of_instance(cluster, instance.id).for_each(|task| index.apply_task(task));
+    }
+    index
+}
+
+impl Fleet {
+    /// The cluster as it is, changed.
+    pub(super) fn new(state: &State, scope: &Scope, cluster: &ClusterName, change: &FleetChange, now: UnixMillis) -> Self {
+        let mut index = index_of(state, cluster);
+        let mut machines = BTreeMap::new();
+        for instance in state.instances_of(cluster).filter(|instance| instance.status != ContainerInstanceStatus::Inactive) {
+            let mut one = of(instance, instance.id.to_string(), Some(scope.container_instance(cluster, instance.id)));
+            for task in state.tasks_of_instance(cluster, instance.id).filter(|task| !task.is_stopped()) {
+                take(&mut one.before, &task.demand);
+            }
+            one.after = one.before;
+            if change.remove.contains(&instance.id) {
+                one.removed = true;
+                one.stop = one.before.tasks;
+                one.after = Use::default();
+                index.remove_instance(instance.id);
+            }
+            machines.insert(instance.id, one);
+        }
+        let mut number = 0;
+        for (count, like) in &change.add {
+            let Some(like) = state.instance(*like) else { continue };
+            for _ in 0..*count {
+                number += 1;
+                // From the end of all ids: of equals the first takes a task, and that is one that is there.
+                let mut added = (*like.value).clone();
+                added.id = ContainerInstanceId(u128::MAX - number);
+                added.ec2_instance_id = None;
+                added.status = ContainerInstanceStatus::Active;
+                added.agent_connected = true;
+                added.away = None;
+                added.registered_at = now;
+                index.apply_instance(&added);
+                let one = InstanceForecast { added: true, ..of(&added, format!("added {number}"), None) };
+                machines.insert(added.id, InstanceForecast { after: one.before, ..one });
+            }
+        }
+        Self { index, machines }
+    }
+
+    /// What an instance is called.
+    pub(super) fn name(&self, id: ContainerInstanceId) -> String {
+        self.machines.get(&id).map_or_else(|| id.to_string(), |one| one.name.clone())
+    }
+
+    /// Its ARN, or its name if it is only thought of.
+    pub(super) fn arn(&self, id: ContainerInstanceId) -> String {
+        self.machines.get(&id).and_then(|one| one.arn.clone()).unwrap_or_else(|| self.name(id))
+    }
+
+    /// Its availability zone.
+    pub(super) fn zone(&self, id: ContainerInstanceId) -> Option<String> {
+        self.machines.get(&id)?.availability_zone.clone()
+    }
+
+    /// Notes a task that placement has put there.
+    pub(super) fn started(&mut self, id: ContainerInstanceId, demand: &Demand) {
+        if let Some(one) = self.machines.get_mut(&id) {
+            one.start += 1;
+            take(&mut one.after, demand);
+        }
+    }
+
+    /// Notes a task that ended there.
+    pub(super) fn stopped(&mut self, id: ContainerInstanceId, demand: &Demand) {
+        if let Some(one) = self.machines.get_mut(&id) {
+            one.stop += 1;
+            one.after.tasks = one.after.tasks.saturating_sub(1);
+            one.after.free_cpu = one.after.free_cpu.saturating_add(demand.cpu);
+            one.after.free_memory = one.after.free_memory.saturating_add(demand.memory);
+        }
+    }
+
+    /// The instances that something happens to, and how many others there are.
+    pub(super) fn report(self) -> (Vec<InstanceForecast>, usize) {
+        let all = self.machines.len();
+        let touched = |one: &InstanceForecast| one.added || one.removed || one.start > 0 || one.stop > 0;
+        let touched: Vec<_> = self.machines.into_values().filter(touched).take(MOST_INSTANCES).collect();
+        let others = all - touched.len();
+        (touched, others)
+    }
+}
+
+/// Empty.
+fn of(instance: &ContainerInstance, name: String, arn: Option<String>) -> InstanceForecast {
+    InstanceForecast {
+        name,
+        arn,
+        availability_zone: instance.availability_zone().map(str::to_owned),
+        added: false,
+        removed: false,
+        start: 0,
+        stop: 0,
+        before: Use { tasks: 0, free_cpu: instance.registered.cpu, free_memory: instance.registered.memory },
+        after: Use::default(),
+    }
+}
+
+const fn take(of: &mut Use, demand: &Demand) {
+    of.tasks += 1;
+    of.free_cpu = of.free_cpu.saturating_sub(demand.cpu);
+    of.free_memory = of.free_memory.saturating_sub(demand.memory);
+}

@@ -1,0 +1,248 @@
+//! How a service would go on from its state, or from what an UpdateService would make of it: plan after plan, each carried out on a scratch
+//! copy, until it is steady or nothing more can happen. Tasks are assumed to come up and to be healthy as soon as they may count as such.
+
+use std::collections::HashMap;
+
+use berth_model::ids::{CapacityProviderName, ContainerInstanceId, TaskId};
+use berth_model::needs::Demand;
+use berth_model::service::Service;
+use berth_model::task::{DesiredStatus, HealthStatus, TaskStatus};
+use berth_model::time::UnixMillis;
+use berth_scheduler::capacity::{self, CapacityPlacement};
+use berth_scheduler::placement::Index;
+use berth_scheduler::service::{ServicePlan, ServiceView, TaskView, plan};
+
+use super::fleet::Fleet;
+use super::{FleetChange, Forecast, Step};
+use crate::launch::TaskTemplate;
+use crate::services::{by_provider, is_checked_essential, machine, strategies, template, views};
+use crate::why::{Reason, Sight, count, refused};
+
+/// Most plans that are made for one answer. A deployment that takes more is told of as far as that.
+const MOST_PLANS: usize = 300;
+
+/// What is thought to have happened so far.
+struct Rehearsal {
+    fleet: Fleet,
+    service: Service,
+    tasks: Vec<TaskView>,
+    demands: HashMap<TaskId, Demand>,
+    /// The providers of the tasks that were started here.
+    providers: Vec<CapacityProviderName>,
+    template: Option<TaskTemplate>,
+    now: UnixMillis,
+    healthy_after: i64,
+    has_check: bool,
+    next_id: u128,
+}
+
+/// Plays a service through. `most`: tasks started, and stopped, at once.
+pub(crate) fn service(sight: &Sight<'_>, service: &Service, change: &FleetChange, most: usize) -> Forecast {
+    let mut rehearsal = Rehearsal::new(sight, service, change);
+    let mut steps = Vec::new();
+    let mut last = None;
+    let mut is_over = false;
+    for _ in 0..MOST_PLANS {
+        let (plan, placement, started) = rehearsal.act(sight, most);
+        let (start, stop) = (u32::try_from(started).unwrap_or(u32::MAX), u32::try_from(plan.stop.len()).unwrap_or(u32::MAX));
+        if start + stop > 0 {
+            let after_seconds = rehearsal.now.since(sight.now) / 1_000;
+            steps.push(Step { after_seconds, start, stop, tasks: rehearsal.live() });
+        }
+        let wake_at = plan.wake_at.filter(|at| *at > rehearsal.now);
+        let is_steady = plan.steady;
+        last = Some((plan, placement));
+        let moved = rehearsal.come_true();
+        if is_steady || (start + stop == 0 && !moved && wake_at.is_none()) {
+            is_over = true;
+            break;
+        }
+        if start + stop == 0 && !moved {
+            rehearsal.now = wake_at.unwrap_or(rehearsal.now);
+        }
+    }
+    rehearsal.tell(sight, change, steps, last, is_over)
+}
+
+impl Rehearsal {
+    fn new(sight: &Sight<'_>, service: &Service, change: &FleetChange) -> Self {
+        let is_gone = |id: &ContainerInstanceId| change.remove.contains(id);
+        let tasks: Vec<_> = views(sight.state, service, &sight.rules.absence).into_iter().filter(|task| !is_gone(&task.instance)).collect();
+        let demand = |task: &TaskView| Some((task.id, sight.state.task(task.id)?.demand.clone()));
+        let template = template(sight.state, service, sight.constraints);
+        let has_check = template.as_ref().is_some_and(|template| {
+            let names = template.definition.document.container_definitions.iter().flatten().filter_map(|c| c.name.as_deref());
+            names.into_iter().any(|name| is_checked_essential(&template.definition, name))
+        });
+        Self {
+            fleet: Fleet::new(sight.state, sight.scope, &service.cluster, change, sight.now),
+            demands: tasks.iter().filter_map(demand).collect(),
+            service: service.clone(),
+            tasks,
+            providers: Vec::new(),
+            template,
+            now: sight.now,
+            healthy_after: sight.rules.healthy_after,
+            has_check,
+            next_id: u128::MAX,
+        }
+    }
+
+    /// Makes the next plan as the services loop does, places what it starts, and notes what it stops.
+    fn act(&mut self, sight: &Sight<'_>, most: usize) -> (ServicePlan, CapacityPlacement, usize) {
+        let strategies = strategies(&self.service);
+        let (service, tasks, now, healthy_after_millis) = (&self.service, self.tasks.as_slice(), self.now, self.healthy_after);
+        let plan_now = |index: &Index, blocked| {
+            let machine = |id| machine(sight.state, index, id);
+            plan(&ServiceView { service, tasks, healthy_after_millis, blocked, strategies: &strategies, machine: &machine }, now)
+        };
+        let mut steps = plan_now(&self.fleet.index, false);
+        let limit = |steps: &mut ServicePlan| {
+            steps.stop.truncate(most);
+            steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
+        };
+        limit(&mut steps);
+        let mut placement = CapacityPlacement::default();
+        if let Some(template) = self.template.as_ref().filter(|_| steps.start > 0) {
+            // From the end of all ids, where no task is.
+            let ids: Vec<_> = (0..u128::from(steps.start)).map(|number| TaskId(self.next_id - number)).collect();
+            self.next_id -= u128::from(steps.start);
+            let strategy = &template.capacity_provider_strategy;
+            let mut current = by_provider(sight.state, &self.service, strategy);
+            for (item, has) in strategy.iter().zip(&mut current) {
+                *has += u32::try_from(self.providers.iter().filter(|own| **own == item.provider).count()).unwrap_or(u32::MAX);
+            }
+            let seed = u64::try_from(self.tasks.len()).unwrap_or(u64::MAX);
+            placement = capacity::place(&mut self.fleet.index, &template.place_request(&ids, seed), strategy, &current);
+            if placement.placed.is_empty() {
+                steps = ServicePlan { start: steps.start, ..plan_now(&self.fleet.index, true) };
+                limit(&mut steps);
+            }
+        }
+        for stop in &steps.stop {
+            if let Some(task) = self.tasks.iter_mut().find(|task| task.id == stop.task) {
+                task.desired = DesiredStatus::Stopped;
+                task.stop_code = Some(stop.code);
+            }
+        }
+        self.start(&placement);
+        self.service.deployments.clone_from(&steps.deployments);
+        self.service.status = steps.status;
+        self.service.announced_steady = steps.steady;
+        let started = placement.placed.len();
+        (steps, placement, started)
+    }
+
+    fn start(&mut self, placement: &CapacityPlacement) {
+        let (Some(template), Some(primary)) = (&self.template, self.service.primary().map(|primary| primary.id)) else { return };
+        for (id, instance, provider) in &placement.placed {
+            self.providers.extend(provider.clone());
+            self.demands.insert(*id, template.demand.clone());
+            self.fleet.started(*instance, &template.demand);
+            self.tasks.push(TaskView {
+                id: *id,
+                deployment: primary,
+                desired: DesiredStatus::Running,
+                last: TaskStatus::Pending,
+                health: HealthStatus::Unknown,
+                has_check: self.has_check,
+                cpu: template.demand.cpu,
+                memory: template.demand.memory,
+                instance: *instance,
+                zone: self.fleet.zone(*instance),
+                created_at: self.now,
+                started_at: None,
+                stopped_at: None,
+                stop_code: None,
+                lost_at: None,
+                draining: false,
+                protected_until: None,
+            });
+        }
+    }
+
+    /// What starts comes up, what stops ends; where the agent is away neither. `false`: nothing was on its way.
+    fn come_true(&mut self) -> bool {
+        let mut moved = false;
+        for task in self.tasks.iter_mut().filter(|task| task.last != TaskStatus::Stopped && task.lost_at.is_none()) {
+            match task.desired {
+                DesiredStatus::Stopped => {
+                    task.last = TaskStatus::Stopped;
+                    task.stopped_at = Some(self.now);
+                    self.fleet.index.release(task.id);
+                    if let Some(demand) = self.demands.get(&task.id) {
+                        self.fleet.stopped(task.instance, demand);
+                    }
+                }
+                DesiredStatus::Running if task.last == TaskStatus::Running && (!task.has_check || task.health == HealthStatus::Healthy) => {
+                    continue;
+                }
+                DesiredStatus::Running => {
+                    task.last = TaskStatus::Running;
+                    task.started_at.get_or_insert(self.now);
+                    if task.has_check {
+                        task.health = HealthStatus::Healthy;
+                    }
+                }
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Tasks that run or are on their way.
+    fn live(&self) -> u32 {
+        let is_live = |task: &&TaskView| task.desired == DesiredStatus::Running && task.last != TaskStatus::Stopped;
+        u32::try_from(self.tasks.iter().filter(is_live).count()).unwrap_or(u32::MAX)
+    }
+
+    fn tell(
+        self,
+        sight: &Sight<'_>,
+        change: &FleetChange,
+        steps: Vec<Step>,
+        last: Option<(ServicePlan, CapacityPlacement)>,
+        is_over: bool,
+    ) -> Forecast {
+        let mut reasons = Vec::new();
+        let mut fits = false;
+        if let Some((plan, placement)) = &last {
+            fits = is_over && plan.steady;
+            reasons.extend(refused(&placement.refusals, &placement.empty, &|id| self.fleet.name(id), &|id| self.fleet.arn(id)));
+            if plan.start > 0 && placement == &CapacityPlacement::default() {
+                reasons.push(Reason::new("PLACEMENT", "no container instance is in the cluster"));
+            }
+            if !fits {
+                let unable = plan.announcements.iter().filter(|text| text.starts_with("is unable"));
+                reasons.extend(plan.why.iter().chain(unable).map(|text| Reason::new("WAITS", text.clone())));
+            }
+        }
+        if !is_over {
+            reasons.push(Reason::new("MORE", format!("it goes on after this: no more than {MOST_PLANS} plans are made for an answer")));
+        }
+        reasons.extend(others(sight, &self.service, change));
+        let (desired, live) = (self.service.desired_count, self.live());
+        let definition = self.service.definition().map(|definition| format!(" of {definition}")).unwrap_or_default();
+        let summary = match (fits, steps.len()) {
+            (true, 0) => format!("nothing would change: {} run{definition}", count(live as usize, "task")),
+            (true, number) => {
+                let seconds = steps.last().map_or(0, |step| step.after_seconds);
+                format!("{} in {seconds} s at least, then {}{definition} run", count(number, "step"), count(live as usize, "task"))
+            }
+            (false, _) => format!("it would not come to rest: {live} of {}{definition}", count(desired as usize, "task")),
+        };
+        let (instances, other_instances) = self.fleet.report();
+        Forecast { action: "UpdateService", summary, fits, steps, instances, other_instances, reasons }
+    }
+}
+
+/// Tasks that go with the machines and are not this service's: nobody has asked what becomes of them.
+fn others(sight: &Sight<'_>, service: &Service, change: &FleetChange) -> Option<Reason> {
+    let gone = change.remove.iter().flat_map(|id| sight.state.tasks_of_instance(&service.cluster, *id));
+    let of_others =
+        |task: &berth_model::task::Task| !task.is_stopped() && task.service.as_ref().is_none_or(|own| own.service != service.name);
+    let number = gone.filter(|task| of_others(task)).count();
+    let text =
+        || format!("{} of others would go with the removed container instances; where theirs would go is left out", count(number, "task"));
+    (number > 0).then(|| Reason::new("OTHERS", text()))
+}
