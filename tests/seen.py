@@ -68,7 +68,7 @@ class Run:
     def __init__(self, config):
         option = config.getoption
         chosen = any("::" in str(argument) for argument in config.args)
-        self.is_part = chosen or any(option(name, None) for name in ("keyword", "markexpr", "deselect", "lf", "maxfail", "collectonly"))
+        self.is_part = chosen or any(option(name, None) for name in ("keyword", "markexpr", "deselect", "lf", "collectonly"))
         self.outcomes = {}
 
     def report(self, report):

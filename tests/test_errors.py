@@ -13,7 +13,7 @@ from http_call import call
 from model_requests import MODEL, OPERATIONS, broken, smallest
 from test_capacity_providers import instances, item, managed
 from test_daemons import define, sidecar
-from test_express_services import own_definition, request as express
+from test_express_services import request as express
 
 PREFIX = "arn:aws:ecs:us-east-1:000000000000:"
 ROLE = "arn:aws:iam::000000000000:role/ecs"

@@ -1,11 +1,14 @@
 //! `cargo xtask conformance`: writes CONFORMANCE.md out of what is there: the model's operations, the list of served actions at the
-//! edge, and the tests that call each.
+//! edge, and what the black-box tests have shown of each.
 
-use std::collections::BTreeMap;
+mod evidence;
+
 use std::error::Error;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
+
+use evidence::Evidence;
 
 /// Arguments of `cargo xtask conformance`.
 #[derive(clap::Args)]
@@ -24,6 +27,7 @@ const DAEMON_DEFINITIONS: &str = "a record only: nothing runs it";
 /// What is only half there, in words, by operation.
 const NOTES: &[(&str, &str)] = &[
     ("CreateCapacityProvider", CAPACITY),
+    ("CreateCluster", "serviceConnectDefaults names a namespace, of which there are none yet"),
     ("CreateDaemon", DAEMONS),
     (
         "CreateService",
@@ -72,7 +76,7 @@ const NOTES: &[(&str, &str)] = &[
         "the default strategy acts; FARGATE and FARGATE_SPOT can be a cluster's, but no task starts on them; no scaling policy is made",
     ),
     ("RegisterDaemonTaskDefinition", DAEMON_DEFINITIONS),
-    ("RegisterTaskDefinition", "what no agent announces is a missing attribute at placement"),
+    ("RegisterTaskDefinition", "trusted execution is refused; what no agent announces is a missing attribute at placement"),
     ("RunTask", "launch types EC2 and EXTERNAL, capacity providers but FARGATE; networkConfiguration, volumeConfigurations are refused"),
     ("StartTask", "networkConfiguration and volumeConfigurations are refused"),
     ("StopServiceDeployment", "ROLLBACK acts; ABORT is refused, as AWS documents ROLLBACK alone"),
@@ -110,34 +114,33 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 fn render(root: &Path) -> Result<String, Box<dyn Error>> {
     let operations = operations(&fs::read_to_string(root.join("crates/shapes/src/ecs/operation.rs"))?);
     let edge = fs::read_to_string(root.join("crates/api/src/aws_json.rs"))?;
-    let tests = tests(&root.join("tests"))?;
+    let evidence = Evidence::read(&root.join("tests"), &operations)?;
     let served = |operation: &str| edge.contains(&format!("    {operation} => "));
     let count = operations.iter().filter(|operation| served(operation)).count();
     let mut text = String::from("<!-- Written by `cargo xtask conformance`; do not edit. -->\n# Conformance\n\n");
     writeln!(
         text,
-        "Amazon ECS has {} actions; Berth serves {count}. What of an action acts and what is only a record is said beside it. Members that Berth does \
-         not honour yet are refused by name, never ignored. `tests/test_model.py` gets every action of the model wrong in every way it allows.\n",
+        "Amazon ECS has {} actions; Berth serves {count}. What of an action acts and what is only a record is said beside it. Every error that \
+         AWS documents for an action is provoked by a test, or cannot happen for a reason that is given below. Members that Berth does not honour \
+         yet are refused by name, never ignored; which these are is measured: `tests/test_members.py` sends every member of every request. \
+         `tests/test_model.py` gets every action of the model wrong in every way it allows. Which action is called and which error is seen in \
+         which file is what a whole run of the tests showed.\n",
         operations.len()
     )?;
-    text.push_str("| action | state | tests |\n| --- | --- | --- |\n");
+    text.push_str("| action | state | provoked | tests |\n| --- | --- | --- | --- |\n");
     for operation in &operations {
         let state = match (served(operation), NOTES.iter().find(|(name, _)| name == operation)) {
             (true, Some((_, note))) => format!("served; {note}"),
             (true, None) => "served".to_owned(),
             (false, _) => "not served yet".to_owned(),
         };
-        let method = snake(operation);
-        let dashed = method.replace('_', "-");
-        let calls = |source: &&(String, String)| {
-            let (_, code) = source;
-            code.contains(&format!(".{method}("))
-                || code.contains(&format!("\"{dashed}\""))
-                || code.contains(&format!("\"{operation}\""))
-                || code.contains(&format!("\"{method}\""))
-        };
-        let files: Vec<_> = tests.iter().filter(calls).map(|(name, _)| format!("`{name}`")).collect();
-        writeln!(text, "| {operation} | {state} | {} |", files.join(", "))?;
+        writeln!(text, "| {operation} | {state} | {} | {} |", evidence.errors(operation), evidence.tests(operation))?;
+    }
+    text.push_str("\n## Errors that cannot happen\nOf any action that documents them:\n\n");
+    text.push_str(&evidence.general()?);
+    text.push_str("\n## Action by action\nMembers that are neither refused nor only stored are honoured.\n\n");
+    for operation in &operations {
+        text.push_str(&evidence.section(operation)?);
     }
     Ok(text)
 }
@@ -150,29 +153,4 @@ fn operations(source: &str) -> Vec<String> {
         .filter(|line| line.ends_with(',') && !line.starts_with("//"))
         .map(|line| line.trim_end_matches(',').to_owned())
         .collect()
-}
-
-/// Test files with their text.
-fn tests(dir: &Path) -> Result<Vec<(String, String)>, Box<dyn Error>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with("test_") && name.ends_with(".py") {
-            found.insert(format!("tests/{name}"), fs::read_to_string(&path)?);
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
-/// `RunTask` as boto3 has it: `run_task`.
-fn snake(operation: &str) -> String {
-    let mut name = String::new();
-    for letter in operation.chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_lowercase());
-    }
-    name
 }
