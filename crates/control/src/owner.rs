@@ -258,9 +258,9 @@ impl Owner {
             self.index.apply_instance(&instance.value);
         }
         if let Some(index) = state.index(&self.cluster) {
-            for task in index.desired_running.iter().chain(&index.desired_stopped).filter_map(|id| state.task(*id)) {
-                self.index.apply_task(&task.value);
-            }
+            let tasks = index.desired_running.iter().chain(&index.desired_stopped).filter_map(|id| state.task(*id));
+            let expected = index.desired_running.len() + index.desired_stopped.len();
+            self.index.apply_tasks(expected, tasks.map(|task| &*task.value));
         }
         self.dirty = state.services_of(&self.cluster).map(|service| service.name.clone()).collect();
         self.watcher.resume_from(state.revision);

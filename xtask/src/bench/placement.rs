@@ -12,7 +12,17 @@ use super::placement_fleet::{Dice, Fleet, Kind, kinds, one_kind};
 use super::placement_scan::Scan;
 use super::{Peer, Selection, quantile, row};
 
-const ROWS: [&str; 7] = ["mixed-10k", "mixed-10k-p99-us", "one-shape-10k", "mixed-1m", "build-ms", "bytes-instance", "bytes-task"];
+const ROWS: [&str; 9] = [
+    "mixed-10k",
+    "mixed-10k-p99-us",
+    "one-shape-10k",
+    "one-shape-10k-churn",
+    "mixed-1m-p99-us",
+    "mixed-1m",
+    "build-ms",
+    "bytes-instance",
+    "bytes-task",
+];
 /// Instances and tasks on each, as the promises say; of a million instances each has a few tasks, since only what is free counts.
 const MANY: usize = 10_000;
 const TASKS_EACH: usize = 100;
@@ -21,13 +31,19 @@ const FEW_TASKS_EACH: usize = 4;
 /// Placements in one round.
 const ROUND: usize = 20_000;
 const SCAN_ROUND: usize = 2_000;
+/// Tasks of the service that is placed at once, and of one plan.
+const SERVICE: usize = 100_000;
+const PLAN: usize = 1_000;
 
 pub(super) fn run(only: Option<&str>, runs: usize) -> Result<(), Box<dyn Error>> {
     let rows = Selection::new("placement", &ROWS, only)?;
-    if ["build-ms", "bytes-instance", "bytes-task", "mixed-10k", "mixed-10k-p99-us", "one-shape-10k"].iter().any(|row| rows.has(row)) {
+    if ["build-ms", "bytes-instance", "bytes-task", "mixed-10k", "mixed-10k-p99-us", "one-shape-10k", "one-shape-10k-churn"]
+        .iter()
+        .any(|row| rows.has(row))
+    {
         many(&rows, runs)?;
     }
-    if rows.has("mixed-1m") {
+    if rows.has("mixed-1m") || rows.has("mixed-1m-p99-us") {
         very_many(runs)?;
     }
     Ok(())
@@ -72,8 +88,12 @@ fn many(rows: &Selection<'_>, runs: usize) -> Result<(), Box<dyn Error>> {
         row("placement/mixed-10k-p99-us", quantile(&load.each_us(&mixed, ROUND), 0.99), "us", None);
     }
     if rows.has("one-shape-10k") {
-        let samples: Vec<_> = (0..runs.max(20)).map(|_| load.round(&one, ROUND)).collect();
+        let samples: Vec<_> = (0..runs.clamp(20, 30)).map(|_| load.service(&one[0])).collect();
         row("placement/one-shape-10k", quantile(&samples, 0.5), "placements/s", None);
+    }
+    if rows.has("one-shape-10k-churn") {
+        let samples: Vec<_> = (0..runs.max(20)).map(|_| load.round(&one, ROUND)).collect();
+        row("placement/one-shape-10k-churn", quantile(&samples, 0.5), "placements/s", None);
     }
     Ok(())
 }
@@ -102,7 +122,7 @@ fn build_ms(fleet: &Fleet, tasks: &[Arc<berth_model::task::Task>]) -> f64 {
     let start = Instant::now();
     let mut index = Index::default();
     fleet.instances.iter().for_each(|instance| index.apply_instance(instance));
-    tasks.iter().for_each(|task| index.apply_task(task));
+    index.apply_tasks(tasks.len(), tasks.iter().map(|task| &**task));
     start.elapsed().as_secs_f64() * 1e3
 }
 
@@ -122,6 +142,21 @@ impl Load {
             self.one(&kinds[at % kinds.len()]);
         }
         count as f64 / start.elapsed().as_secs_f64()
+    }
+
+    /// Placements a second while a service starts all its tasks, as many at once as one plan starts; others made room before.
+    fn service(&mut self, kind: &Kind) -> f64 {
+        (0..SERVICE).for_each(|_| self.free_one());
+        let mut took = 0.0;
+        for _ in 0..SERVICE / PLAN {
+            let tasks: Vec<_> = (0..PLAN).map(|_| self.fresh_id()).collect();
+            let start = Instant::now();
+            let placed = self.index.place(&kind.request(&tasks)).placed.len();
+            took += start.elapsed().as_secs_f64();
+            assert_eq!(placed, PLAN, "there is room for all");
+            self.live.extend(tasks);
+        }
+        SERVICE as f64 / took
     }
 
     /// What each placement took, without the release before it.
@@ -146,9 +181,13 @@ impl Load {
         self.index.release(gone);
     }
 
-    fn place(&mut self, kind: &Kind) {
-        let task = [TaskId(self.next.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))];
+    fn fresh_id(&mut self) -> TaskId {
         self.next += 1;
+        TaskId(self.next.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+
+    fn place(&mut self, kind: &Kind) {
+        let task = [self.fresh_id()];
         let placement = self.index.place(&kind.request(&task));
         assert!(!placement.placed.is_empty(), "the fleet has room for what was just freed many times over");
         self.live.push(task[0]);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use berth_model::container_instance::CAPACITY_PROVIDER;
+use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance};
 use berth_model::time::UnixMillis;
 use foldhash::fast::RandomState;
 
@@ -98,9 +98,12 @@ impl Class {
         self.log.end += 1;
     }
 
-    fn enter(&mut self, at: u32, slot: &mut Slot, by_cpu: bool) {
+    fn enter(&mut self, at: u32, slot: &mut Slot, (is_sorted, by_cpu): (bool, bool)) {
         slot.place = index(self.members.len());
         self.members.push(at);
+        if !is_sorted {
+            return;
+        }
         self.by_memory.insert(slot.by_memory(at));
         if by_cpu {
             self.by_cpu.insert(slot.by_cpu(at));
@@ -112,6 +115,7 @@ impl Class {
 #[derive(Debug, Clone)]
 struct Known {
     profile: Arc<Profile>,
+    hash: u64,
     class: u32,
     uses: u32,
 }
@@ -125,11 +129,14 @@ pub(super) struct Classes {
     numbers: Vec<HashMap<String, u32>>,
     profiles: Vec<Known>,
     free_profiles: Vec<u32>,
-    by_profile: HashMap<Arc<Profile>, u32, RandomState>,
+    /// Profiles by hash.
+    by_hash: HashMap<u64, Vec<u32>, RandomState>,
     pub(super) all: Vec<Class>,
     by_features: HashMap<(Vec<bool>, Vec<u32>), u32>,
+    /// Orders and logs are kept: not before the first search, so that a fleet that is being read costs no sorting.
+    is_sorted: bool,
     /// Somebody packs by CPU: the second order is kept as well.
-    pub(super) by_cpu: bool,
+    by_cpu: bool,
 }
 
 /// What came of asking for a filter or a field.
@@ -144,15 +151,17 @@ impl Classes {
         &self.profiles[number as usize].profile
     }
 
-    /// The number of a profile and its class; counts one use more.
-    pub(super) fn use_profile(&mut self, profile: Profile) -> u32 {
-        if let Some(number) = self.by_profile.get(&profile) {
-            self.profiles[*number as usize].uses += 1;
-            return *number;
+    /// The number of an instance's profile; counts one use more.
+    pub(super) fn use_profile(&mut self, instance: &ContainerInstance) -> u32 {
+        let hash = Profile::hash_of(instance);
+        let alike = self.by_hash.get(&hash).into_iter().flatten();
+        if let Some(number) = alike.copied().find(|number| self.profile(*number).is_of(instance)) {
+            self.profiles[number as usize].uses += 1;
+            return number;
         }
-        let profile = Arc::new(profile);
+        let profile = Arc::new(Profile::of(instance));
         let class = self.class_of(&profile);
-        let known = Known { profile: Arc::clone(&profile), class, uses: 1 };
+        let known = Known { profile, hash, class, uses: 1 };
         let number = if let Some(number) = self.free_profiles.pop() {
             self.profiles[number as usize] = known;
             number
@@ -160,7 +169,7 @@ impl Classes {
             self.profiles.push(known);
             index(self.profiles.len() - 1)
         };
-        self.by_profile.insert(profile, number);
+        self.by_hash.entry(hash).or_default().push(number);
         number
     }
 
@@ -169,8 +178,13 @@ impl Classes {
         let known = &mut self.profiles[number as usize];
         known.uses -= 1;
         if known.uses == 0 {
-            self.by_profile.remove(&known.profile);
             known.profile = Arc::default();
+            if let Some(alike) = self.by_hash.get_mut(&known.hash) {
+                alike.retain(|other| *other != number);
+                if alike.is_empty() {
+                    self.by_hash.remove(&known.hash);
+                }
+            }
             self.free_profiles.push(number);
         }
     }
@@ -194,30 +208,32 @@ impl Classes {
     /// An instance may take tasks from now on.
     pub(super) fn enter(&mut self, at: u32, slot: &mut Slot) {
         if let Some(class) = self.all.get_mut(slot.class as usize) {
-            class.enter(at, slot, self.by_cpu);
+            class.enter(at, slot, (self.is_sorted, self.by_cpu));
         }
     }
 
     /// An instance may take no tasks any more. The slot that takes its place among the members is told by number.
     pub(super) fn leave(&mut self, at: u32, slot: &Slot) -> Option<u32> {
         let class = self.all.get_mut(slot.class as usize)?;
-        class.by_memory.remove(&slot.by_memory(at));
-        if self.by_cpu {
-            class.by_cpu.remove(&slot.by_cpu(at));
+        if self.is_sorted {
+            class.by_memory.remove(&slot.by_memory(at));
+            if self.by_cpu {
+                class.by_cpu.remove(&slot.by_cpu(at));
+            }
+            class.note(slot.by_memory(at));
         }
         class.members.swap_remove(slot.place as usize);
-        class.note(slot.by_memory(at));
         class.members.get(slot.place as usize).copied()
     }
 
-    /// Something of an open instance changed; these were its places in the orders before.
-    pub(super) fn changed(&mut self, at: u32, slot: &Slot, before: (Entry, Entry)) {
-        let Some(class) = self.all.get_mut(slot.class as usize) else { return };
+    /// Something of an open instance changed; this was its place in the order by memory before.
+    pub(super) fn changed(&mut self, at: u32, slot: &Slot, before: &Entry) {
+        let Some(class) = self.all.get_mut(slot.class as usize).filter(|_| self.is_sorted) else { return };
         let after = slot.by_memory(at);
-        if before.0 != after {
-            class.by_memory.replace(&before.0, after);
+        if *before != after {
+            class.by_memory.replace(before, after);
             if self.by_cpu {
-                class.by_cpu.replace(&before.1, slot.by_cpu(at));
+                class.by_cpu.replace(&before.turned(), after.turned());
             }
         }
         class.note(after);
@@ -263,6 +279,16 @@ impl Classes {
         Asked { number: self.fields.len() - 1, is_new_partition: true }
     }
 
+    /// From now on orders and logs are kept.
+    pub(super) fn sort(&mut self, slots: &[Slot]) {
+        if !self.is_sorted {
+            self.is_sorted = true;
+            for class in &mut self.all {
+                class.by_memory = Order::of(class.members.iter().map(|at| slots[*at as usize].by_memory(*at)).collect());
+            }
+        }
+    }
+
     /// From now on the order by CPU is kept, too.
     pub(super) fn ask_by_cpu(&mut self, slots: &[Slot]) {
         if !self.by_cpu {
@@ -295,7 +321,7 @@ impl Classes {
 
     /// Most classes are of machines that are gone.
     pub(super) fn is_wasteful(&self) -> bool {
-        self.all.len() > 64 + 2 * self.by_profile.len()
+        self.all.len() > 64 + 2 * (self.profiles.len() - self.free_profiles.len())
     }
 
     /// Makes all classes anew: everything that names one must be made anew.
@@ -319,6 +345,9 @@ impl Classes {
                 let class = &mut self.all[slot.class as usize];
                 slot.place = index(class.members.len());
                 class.members.push(index(at));
+                if !self.is_sorted {
+                    continue;
+                }
                 entries[slot.class as usize].0.push(slot.by_memory(index(at)));
                 if self.by_cpu {
                     entries[slot.class as usize].1.push(slot.by_cpu(index(at)));

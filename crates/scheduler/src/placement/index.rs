@@ -5,17 +5,17 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus, MAX_GPUS};
+use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::task::{Task, TaskStatus};
 use foldhash::fast::RandomState;
 
 use super::class::{Class, Classes, Filter, index};
-use super::kinds::Kinds;
+use super::kinds::{Kind, Kinds};
 use super::shape::{Shape, levels};
 use super::shapes::Shapes;
-use super::slot::{self, Asked, NO_CLASS, Profile, Slot, Wants};
+use super::slot::{self, Asked, NO_CLASS, Slot, Wants};
 use super::{Constraint, PlaceRequest, Placement, Refusal, Rule, Strategy};
 
 /// A task's id; as bytes it packs without gaps.
@@ -105,15 +105,10 @@ impl Index {
         self.close(at);
         let slot = &self.slots[number];
         let registered = &instance.registered;
-        let ports =
-            registered.ports_tcp.iter().map(|port| slot::tcp(*port)).chain(registered.ports_udp.iter().map(|port| slot::udp(*port)));
-        let agent_version = instance.agent.agent_version.clone();
-        let gpus = registered.gpus.iter().take(MAX_GPUS).cloned().collect();
-        let profile = Profile { attributes: instance.attributes.clone(), ports: ports.collect(), gpus, agent_version };
         let was_registered = slot.registered;
-        if !was_registered || *self.classes.profile(slot.profile) != profile {
+        if !was_registered || !self.classes.profile(slot.profile).is_of(instance) {
             let old = was_registered.then_some(slot.profile);
-            let profile = self.classes.use_profile(profile);
+            let profile = self.classes.use_profile(instance);
             let class = self.classes.class_of_profile(profile);
             self.count_groups(at, -1);
             let slot = &mut self.slots[number];
@@ -220,7 +215,7 @@ impl Index {
     fn count_groups(&mut self, at: u32, sign: i64) {
         let slot = &self.slots[at as usize];
         if slot.class != NO_CLASS {
-            for (group, count) in &slot.groups {
+            for (group, count) in slot.groups.iter().zip(&slot.counts) {
                 self.kinds.count(*group, slot.class, sign * i64::from(*count));
             }
         }
@@ -244,25 +239,50 @@ impl Index {
         if !self.reservations.contains_key(&TaskKey::from(task.id)) {
             let at = self.slot(task.container_instance);
             let kind = self.kinds.take(&task.group, &task.demand);
-            let gpus = task.containers.iter().flat_map(|container| &container.gpu_ids).cloned().collect();
+            let gpus = if task.demand.gpus == 0 { Vec::new() } else { task.containers.iter().flat_map(|c| &c.gpu_ids).cloned().collect() };
             self.reserve(task.id, at, kind, gpus);
+        }
+    }
+
+    /// Folds in many tasks. The same as one by one; it looks some tasks ahead, so that a large snapshot does not wait for each of them to
+    /// come from memory, and makes room for as many as are expected.
+    pub fn apply_tasks<'t>(&mut self, expected: usize, tasks: impl Iterator<Item = &'t Task>) {
+        const AHEAD: usize = 32;
+        self.reservations.reserve(expected);
+        let mut next = Vec::with_capacity(AHEAD);
+        let mut tasks = tasks.fuse();
+        loop {
+            next.extend(tasks.by_ref().take(AHEAD));
+            if next.is_empty() {
+                return;
+            }
+            let mut read = 0;
+            for task in &next {
+                read ^= u64::from(task.demand.cpu) ^ task.group.len() as u64 ^ u64::from(task.last_status == TaskStatus::Stopped);
+                read ^= u64::from(self.reservations.contains_key(&TaskKey::from(task.id)));
+            }
+            std::hint::black_box(read);
+            next.drain(..).for_each(|task| self.apply_task(task));
         }
     }
 
     /// Gives back what a task held: it ended, or its placement was not committed.
     pub fn release(&mut self, id: TaskId) {
         let Some(Reservation { slot: at, kind }) = self.reservations.remove(&TaskKey::from(id)) else { return };
-        let (group, demand) = (self.kinds.kind(kind).group, Arc::clone(&self.kinds.kind(kind).demand));
-        let gpus = self.gpu_numbers(at, &demand, id);
-        if demand.gpus > 0 {
+        let Kind { group, cpu, memory, takes_more, ref demand, .. } = *self.kinds.kind(kind);
+        let demand = takes_more.then(|| Arc::clone(demand));
+        let gpus = demand.as_ref().map_or(0, |demand| self.gpu_numbers(at, demand, id));
+        if demand.as_ref().is_some_and(|demand| demand.gpus > 0) {
             self.gpus.remove(&TaskKey::from(id));
         }
         self.change(at, |slot| {
-            slot.gpus &= !gpus;
-            slot.used_gpus -= demand.gpus;
-            slot.used_cpu -= u64::from(demand.cpu);
-            slot.used_memory -= u64::from(demand.memory);
-            slot.give_back_ports(&demand);
+            slot.used_cpu -= u64::from(cpu);
+            slot.used_memory -= u64::from(memory);
+            if let Some(demand) = demand {
+                slot.gpus &= !gpus;
+                slot.used_gpus -= demand.gpus;
+                slot.give_back_ports(&demand);
+            }
             slot.count_out(group);
             slot.tasks -= 1;
         });
@@ -276,17 +296,21 @@ impl Index {
 
     /// A task holds what its kind takes, and these GPUs; the use of the kind was counted.
     fn reserve(&mut self, id: TaskId, at: u32, kind: u32, gpus: Vec<String>) {
-        let (group, demand) = (self.kinds.kind(kind).group, Arc::clone(&self.kinds.kind(kind).demand));
-        if demand.gpus > 0 {
+        self.reservations.insert(TaskKey::from(id), Reservation { slot: at, kind });
+        if !gpus.is_empty() {
             self.gpus.insert(TaskKey::from(id), gpus);
         }
-        let gpus = self.gpu_numbers(at, &demand, id);
+        let Kind { group, cpu, memory, takes_more, ref demand, .. } = *self.kinds.kind(kind);
+        let demand = takes_more.then(|| Arc::clone(demand));
+        let gpus = demand.as_ref().map_or(0, |demand| self.gpu_numbers(at, demand, id));
         self.change(at, |slot| {
-            slot.gpus |= gpus;
-            slot.used_gpus += demand.gpus;
-            slot.used_cpu += u64::from(demand.cpu);
-            slot.used_memory += u64::from(demand.memory);
-            slot.take_ports(&demand);
+            slot.used_cpu += u64::from(cpu);
+            slot.used_memory += u64::from(memory);
+            if let Some(demand) = demand {
+                slot.gpus |= gpus;
+                slot.used_gpus += demand.gpus;
+                slot.take_ports(&demand);
+            }
             slot.count_in(group);
             slot.tasks += 1;
         });
@@ -294,7 +318,6 @@ impl Index {
         if class != NO_CLASS {
             self.kinds.count(group, class, 1);
         }
-        self.reservations.insert(TaskKey::from(id), Reservation { slot: at, kind });
     }
 
     /// Changes what is taken on an instance.
@@ -304,9 +327,9 @@ impl Index {
             change(slot);
             return;
         }
-        let before = (slot.by_memory(at), slot.by_cpu(at));
+        let before = slot.by_memory(at);
         change(slot);
-        self.classes.changed(at, slot, before);
+        self.classes.changed(at, slot, &before);
     }
 
     /// Places tasks and reserves what they take. A task that finds no place ends the placement: those after it are alike.
@@ -353,6 +376,7 @@ impl Index {
             // The one asked for last may have made the first be forgotten.
             fields = names.iter().map(|name| self.ask(|classes, slots| classes.ask_field(name, slots))).collect();
         }
+        self.classes.sort(&self.slots);
         if request.strategies.contains(&Strategy::BinpackCpu) {
             self.classes.ask_by_cpu(&self.slots);
         }

@@ -11,6 +11,10 @@ use super::class::index;
 #[derive(Debug, Clone)]
 pub(super) struct Kind {
     pub(super) demand: Arc<Demand>,
+    pub(super) cpu: u32,
+    pub(super) memory: u32,
+    /// It takes ports or GPUs as well.
+    pub(super) takes_more: bool,
     pub(super) group: u32,
     uses: u32,
 }
@@ -20,7 +24,8 @@ struct Group {
     name: Arc<str>,
     /// Its tasks by class, in the order of classes.
     counts: Vec<(u32, u32)>,
-    uses: u32,
+    /// Its kinds, by what they take; the group lives as long as it has some.
+    kinds: HashMap<Arc<Demand>, u32, RandomState>,
 }
 
 /// All kinds of tasks and their groups. A kind lives as long as it is used.
@@ -28,7 +33,6 @@ struct Group {
 pub(super) struct Kinds {
     kinds: Vec<Kind>,
     free_kinds: Vec<u32>,
-    by_content: HashMap<(u32, Arc<Demand>), u32, RandomState>,
     groups: Vec<Group>,
     free_groups: Vec<u32>,
     by_name: HashMap<Arc<str>, u32, RandomState>,
@@ -60,16 +64,18 @@ impl Kinds {
     pub(super) fn take(&mut self, group: &str, demand: &Demand) -> u32 {
         let group = self.by_name.get(group).copied().unwrap_or_else(|| {
             let name: Arc<str> = group.into();
-            let new = Group { name: Arc::clone(&name), counts: Vec::new(), uses: 0 };
+            let new = Group { name: Arc::clone(&name), counts: Vec::new(), kinds: HashMap::default() };
             let number = put(&mut self.groups, &mut self.free_groups, new);
             self.by_name.insert(name, number);
             number
         });
-        let demand = Arc::new(demand.clone());
-        let kind = self.by_content.get(&(group, Arc::clone(&demand))).copied().unwrap_or_else(|| {
-            self.groups[group as usize].uses += 1;
-            let number = put(&mut self.kinds, &mut self.free_kinds, Kind { demand: Arc::clone(&demand), group, uses: 0 });
-            self.by_content.insert((group, demand), number);
+        let kinds = &mut self.groups[group as usize].kinds;
+        let kind = kinds.get(demand).copied().unwrap_or_else(|| {
+            let demand = Arc::new(demand.clone());
+            let takes_more = demand.gpus > 0 || !demand.ports_tcp.is_empty() || !demand.ports_udp.is_empty();
+            let new = Kind { cpu: demand.cpu, memory: demand.memory, takes_more, demand: Arc::clone(&demand), group, uses: 0 };
+            let number = put(&mut self.kinds, &mut self.free_kinds, new);
+            kinds.insert(demand, number);
             number
         });
         self.kinds[kind as usize].uses += 1;
@@ -89,12 +95,11 @@ impl Kinds {
             return;
         }
         let group_number = kind.group;
-        self.by_content.remove(&(group_number, Arc::clone(&kind.demand)));
-        kind.demand = Arc::default();
+        let demand = std::mem::take(&mut kind.demand);
         self.free_kinds.push(number);
         let group = &mut self.groups[group_number as usize];
-        group.uses -= 1;
-        if group.uses == 0 {
+        group.kinds.remove(&demand);
+        if group.kinds.is_empty() {
             self.by_name.remove(&group.name);
             group.counts = Vec::new();
             self.free_groups.push(group_number);

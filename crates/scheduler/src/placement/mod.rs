@@ -25,12 +25,23 @@ pub use index::Index;
 pub use refusal::{Refusal, Rule};
 
 /// A binding condition beyond resources and attributes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Eq)]
 pub enum Constraint {
     /// No two tasks of the group on one container instance.
     DistinctInstance,
     /// Only instances for which the expression holds, when the task is placed.
     MemberOf(Arc<Expression>),
+}
+
+impl PartialEq for Constraint {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::DistinctInstance, Self::DistinctInstance) => true,
+            // Mostly they were read once and are shared.
+            (Self::MemberOf(one), Self::MemberOf(other)) => Arc::ptr_eq(one, other) || one == other,
+            _ => false,
+        }
+    }
 }
 
 /// A best-effort preference.

@@ -11,24 +11,42 @@ const MOST: usize = 128;
 /// One instance in an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
-    /// What the order is by.
-    pub(super) first: u32,
-    /// The other quantity.
-    pub(super) second: u32,
+    /// What the order is by, above the other quantity: one comparison for both.
+    room: u64,
     /// Between equals; smaller for a higher id, so that the lowest id is the last of equals.
-    pub(super) tie: u64,
+    tie: u64,
     /// The instance's slot.
     pub(super) slot: u32,
 }
 
 impl Entry {
+    pub(super) const fn new(first: u32, second: u32, tie: u64, slot: u32) -> Self {
+        Self { room: (first as u64) << 32 | second as u64, tie, slot }
+    }
+
+    /// What the order is by.
+    pub(super) const fn first(&self) -> u32 {
+        (self.room >> 32) as u32
+    }
+
+    /// The other quantity.
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    pub(super) const fn second(&self) -> u32 {
+        self.room as u32
+    }
+
+    /// The same instance in the order by the other quantity.
+    pub(super) const fn turned(&self) -> Self {
+        Self { room: self.room.rotate_left(32), ..*self }
+    }
+
     /// Before every entry that has at least this much of the first quantity.
     pub(super) const fn at_least(first: u32) -> Self {
-        Self { first, second: 0, tie: 0, slot: 0 }
+        Self::new(first, 0, 0, 0)
     }
 
     /// After every entry.
-    pub(super) const LAST: Self = Self { first: u32::MAX, second: u32::MAX, tie: u64::MAX, slot: u32::MAX };
+    pub(super) const LAST: Self = Self { room: u64::MAX, tie: u64::MAX, slot: u32::MAX };
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +79,7 @@ impl Order {
     pub(super) fn insert(&mut self, entry: Entry) {
         if self.blocks.is_empty() {
             self.blocks.push(vec![entry]);
-            self.heads.push(Head { last: entry, most_second: entry.second });
+            self.heads.push(Head { last: entry, most_second: entry.second() });
             return;
         }
         let at = self.block_of(&entry).min(self.blocks.len() - 1);
@@ -76,7 +94,7 @@ impl Order {
         } else {
             let head = &mut self.heads[at];
             head.last = head.last.max(entry);
-            head.most_second = head.most_second.max(entry.second);
+            head.most_second = head.most_second.max(entry.second());
         }
     }
 
@@ -90,7 +108,7 @@ impl Order {
             self.heads.remove(at);
             return;
         }
-        if place == block.len() || entry.second == self.heads[at].most_second {
+        if place == block.len() || entry.second() == self.heads[at].most_second {
             self.heads[at] = head(block);
         }
         let small = block.len() < MOST / 8;
@@ -122,9 +140,9 @@ impl Order {
                 }
             }
             let most = self.heads[at].most_second;
-            if new.second >= most {
-                self.heads[at].most_second = new.second;
-            } else if old.second == most {
+            if new.second() >= most {
+                self.heads[at].most_second = new.second();
+            } else if old.second() == most {
                 self.heads[at] = head(block);
             }
             if *old == self.heads[at].last {
@@ -145,7 +163,7 @@ impl Order {
             }
             let block = &self.blocks[at];
             let skipped = if at == from { block.partition_point(|entry| *entry < start) } else { 0 };
-            if let Some(entry) = block[skipped..].iter().find(|entry| entry.second >= least_second && accept(entry)) {
+            if let Some(entry) = block[skipped..].iter().find(|entry| entry.second() >= least_second && accept(entry)) {
                 return Some(*entry);
             }
         }
@@ -162,7 +180,7 @@ impl Order {
         let from = self.block_of(&end).min(self.blocks.len().checked_sub(1)?);
         for at in (0..=from).rev() {
             let head = &self.heads[at];
-            if head.last.first < least_first {
+            if head.last.first() < least_first {
                 return None;
             }
             if head.most_second < least_second {
@@ -170,7 +188,7 @@ impl Order {
             }
             let block = &self.blocks[at];
             let kept = if at == from { block.partition_point(|entry| *entry <= end) } else { block.len() };
-            let enough = |entry: &&Entry| entry.first >= least_first && entry.second >= least_second && accept(entry);
+            let enough = |entry: &&Entry| entry.first() >= least_first && entry.second() >= least_second && accept(entry);
             if let Some(entry) = block[..kept].iter().rev().find(enough) {
                 return Some(*entry);
             }
@@ -180,7 +198,7 @@ impl Order {
 }
 
 fn head(block: &[Entry]) -> Head {
-    let most_second = block.iter().map(|entry| entry.second).max().unwrap_or(0);
+    let most_second = block.iter().map(|entry| entry.second()).max().unwrap_or(0);
     Head { last: block.last().copied().unwrap_or(Entry::at_least(0)), most_second }
 }
 
@@ -193,7 +211,7 @@ mod tests {
     use super::*;
 
     fn entries() -> impl Strategy<Value = Entry> {
-        (0_u32..40, 0_u32..40, 0_u32..200).prop_map(|(first, second, slot)| Entry { first, second, tie: u64::from(slot % 7), slot })
+        (0_u32..40, 0_u32..40, 0_u32..200).prop_map(|(first, second, slot)| Entry::new(first, second, u64::from(slot % 7), slot))
     }
 
     #[derive(Debug, Clone)]
@@ -232,7 +250,7 @@ mod tests {
                     }
                     Step::Replace(at, first, second) if !naive.is_empty() => {
                         let old = *naive.iter().nth(at % naive.len()).expect("within");
-                        let new = Entry { first, second, ..old };
+                        let new = Entry::new(first, second, old.tie, old.slot);
                         if old == new || !naive.contains(&new) {
                             naive.remove(&old);
                             naive.insert(new);
@@ -241,19 +259,19 @@ mod tests {
                     }
                     Step::First(start, least) => {
                         let accept = |entry: &Entry| entry.slot % 3 != 0;
-                        let wanted = naive.range(start..).find(|entry| entry.second >= least && accept(entry)).copied();
+                        let wanted = naive.range(start..).find(|entry| entry.second() >= least && accept(entry)).copied();
                         prop_assert_eq!(order.first(start, least, accept), wanted);
                     }
                     Step::Last(end, first, second) => {
                         let accept = |entry: &Entry| entry.slot % 3 != 0;
-                        let enough = |entry: &&Entry| entry.first >= first && entry.second >= second && accept(entry);
+                        let enough = |entry: &&Entry| entry.first() >= first && entry.second() >= second && accept(entry);
                         prop_assert_eq!(order.last(end, (first, second), accept), naive.range(..=end).rev().find(enough).copied());
                     }
                     Step::Remove(_) | Step::Replace(..) => {}
                 }
                 for (head, block) in order.heads.iter().zip(&order.blocks) {
                     prop_assert_eq!(head.last, *block.last().expect("no empty block"));
-                    prop_assert_eq!(head.most_second, block.iter().map(|entry| entry.second).max().expect("no empty block"));
+                    prop_assert_eq!(head.most_second, block.iter().map(|entry| entry.second()).max().expect("no empty block"));
                     prop_assert!(block.len() <= MOST);
                 }
                 prop_assert!(order.blocks.iter().flatten().eq(naive.iter()));

@@ -58,16 +58,20 @@ struct Cursor {
     /// Nothing before this fits but `early`: tasks of the group on the instance (0 unless that counts) and a place on the walk.
     /// `None`: nothing else fits at all.
     frontier: Option<(u32, Entry)>,
-    /// Instances before the frontier that changed since and may fit.
-    early: Vec<u32>,
+    /// An instance that fits is at the frontier.
+    is_hit: bool,
+    /// Instances before the frontier that changed since, and fit.
+    early: Vec<(u32, Entry)>,
     best: Option<(u32, Entry)>,
 }
 
-/// A class whose instances will do, by their attributes.
+/// Classes whose instances will do, by their attributes, and that the leading spreads do not tell apart.
 #[derive(Debug, Clone)]
-struct Match {
-    class: u32,
-    cursor: Cursor,
+struct Part {
+    /// By leading field, its cell.
+    cells: Vec<u32>,
+    /// Classes, each with the number of its cursor.
+    classes: Vec<(u32, u32)>,
 }
 
 /// A request's shape.
@@ -89,7 +93,10 @@ pub(super) struct Shape {
     is_random: bool,
     walk: Walk,
     search: Search,
-    matches: Vec<Match>,
+    /// How many of the levels, from the first on, are cells.
+    leading: usize,
+    parts: Vec<Part>,
+    cursors: Vec<Cursor>,
     /// Classes that were looked at: all before this number.
     met: usize,
     /// By field, the cell of each class; and how many cells.
@@ -158,13 +165,15 @@ impl Shape {
             cells: vec![Vec::new(); fields.len()],
             cell_numbers: vec![HashMap::new(); fields.len()],
             counts: vec![Vec::new(); fields.len()],
-            levels,
             fields,
             is_random,
             walk,
             search,
-            matches: Vec::new(),
+            leading: levels.iter().take_while(|level| matches!(level, Level::Cell(_))).count(),
+            parts: Vec::new(),
+            cursors: Vec::new(),
             met: 0,
+            levels,
             last_used: 0,
         }
     }
@@ -181,24 +190,30 @@ impl Shape {
 
     /// How many cursors it keeps.
     pub(super) fn cursors(&self) -> usize {
-        self.matches.len()
+        self.cursors.len()
     }
 
     /// The best instance for a task of this shape now.
     pub(super) fn pick(&mut self, fleet: &Fleet<'_>, seed: u64) -> Option<u32> {
         self.meet_classes(fleet);
         self.count_cells(fleet);
-        let before = self.levels.iter().take_while(|level| matches!(level, Level::Cell(_))).count();
+        // The cursors are changed while the rest is read.
+        let mut cursors = std::mem::take(&mut self.cursors);
+        let picked = self.pick_with(fleet, seed, &mut cursors);
+        self.cursors = cursors;
+        picked
+    }
+
+    fn pick_with(&self, fleet: &Fleet<'_>, seed: u64, cursors: &mut [Cursor]) -> Option<u32> {
         let mut floor: Option<Rank> = None;
-        // Classes are taken in the order of what the leading spreads say; the next ones only if these have no room.
+        // Parts are taken in the order of what the leading spreads say; the next ones only if these have no room.
         loop {
-            let ranks = self.matches.iter().filter(|of| !fleet.class(of.class).members.is_empty());
-            let ranks = ranks.map(|of| self.rank_of_cells(of.class, before));
+            let ranks = self.parts.iter().map(|part| self.rank_of(part));
             let least = ranks.filter(|rank| floor.is_none_or(|floor| *rank > floor)).min()?;
-            let picked = match (self.is_random, self.levels.len() > before) {
-                (true, false) => self.draw(fleet, &least, before, seed),
-                (true, true) => self.draw_among_best(fleet, &least, before, seed),
-                (false, _) => self.best(fleet, &least, before),
+            let picked = match (self.is_random, self.levels.len() > self.leading) {
+                (true, false) => self.draw(fleet, &least, seed),
+                (true, true) => self.draw_among_best(fleet, &least, seed),
+                (false, _) => self.best(fleet, &least, cursors),
             };
             if picked.is_some() {
                 return picked;
@@ -211,18 +226,25 @@ impl Shape {
     fn meet_classes(&mut self, fleet: &Fleet<'_>) {
         let all = &fleet.classes.all;
         for (number, class) in all.iter().enumerate().skip(self.met) {
-            let mut values = Vec::new();
+            let (mut values, mut cells) = (Vec::new(), Vec::new());
             for (at, field) in self.fields.iter().enumerate() {
                 values.push(class.value(*field));
                 let next = index(self.cell_numbers[at].len());
                 let cell = *self.cell_numbers[at].entry(values.clone()).or_insert(next);
                 self.cells[at].push(cell);
+                cells.push(cell);
                 if cell == next {
                     self.counts[at].push(0);
                 }
             }
             if class.accepts(self.filter) {
-                self.matches.push(Match { class: index(number), cursor: Cursor::default() });
+                cells.truncate(self.leading);
+                let class = (index(number), index(self.cursors.len()));
+                self.cursors.push(Cursor::default());
+                match self.parts.iter_mut().find(|part| part.cells == cells) {
+                    Some(part) => part.classes.push(class),
+                    None => self.parts.push(Part { cells, classes: vec![class] }),
+                }
             }
         }
         self.met = all.len();
@@ -238,15 +260,19 @@ impl Shape {
         }
     }
 
-    /// What the first levels, all of them cells, say of a class.
-    fn rank_of_cells(&self, class: u32, levels: usize) -> Rank {
+    /// What the leading levels say of a part.
+    fn rank_of(&self, part: &Part) -> Rank {
         let mut rank = [0; LEVELS];
-        for (at, level) in self.levels[..levels].iter().enumerate() {
-            if let Level::Cell(field) = level {
-                rank[at] = self.count_of(*field, class);
-            }
+        // They are all cells, so the fields are numbered as the levels are.
+        for (field, cell) in part.cells.iter().enumerate() {
+            rank[field] = self.counts[field][*cell as usize];
         }
         rank
+    }
+
+    /// The classes of which the leading levels say this, each with the number of its cursor.
+    fn classes_of(&self, least: &Rank) -> impl Iterator<Item = (u32, u32)> {
+        self.parts.iter().filter(|part| self.rank_of(part) == *least).flat_map(|part| part.classes.iter().copied())
     }
 
     fn count_of(&self, field: usize, class: u32) -> u32 {
@@ -261,10 +287,10 @@ impl Shape {
             rank[at] = match level {
                 Level::Cell(field) => self.count_of(*field, class),
                 Level::Instance => *of_group,
-                Level::Memory if by_cpu => entry.second,
-                Level::Memory => entry.first,
-                Level::Cpu if by_cpu => entry.first,
-                Level::Cpu => entry.second,
+                Level::Memory if by_cpu => entry.second(),
+                Level::Memory => entry.first(),
+                Level::Cpu if by_cpu => entry.first(),
+                Level::Cpu => entry.second(),
             };
         }
         rank
@@ -279,20 +305,12 @@ impl Shape {
         }
     }
 
-    fn best(&mut self, fleet: &Fleet<'_>, least: &Rank, before: usize) -> Option<u32> {
+    fn best(&self, fleet: &Fleet<'_>, least: &Rank, cursors: &mut [Cursor]) -> Option<u32> {
         let mut best: Option<(Rank, (u32, Entry))> = None;
-        for at in 0..self.matches.len() {
-            let class = self.matches[at].class;
-            if fleet.class(class).members.is_empty() || self.rank_of_cells(class, before) != *least {
-                continue;
-            }
-            let of_class = if self.search == Search::All {
-                self.best_of_all(fleet, class)
-            } else {
-                let mut cursor = std::mem::take(&mut self.matches[at].cursor);
-                let found = self.search(fleet, class, &mut cursor);
-                self.matches[at].cursor = cursor;
-                found
+        for (class, cursor) in self.classes_of(least) {
+            let of_class = match self.search {
+                Search::All => self.best_of_all(fleet, class),
+                _ => self.search(fleet, class, &mut cursors[cursor as usize]),
             };
             let Some(found) = of_class else { continue };
             let rank = self.rank(class, &found);
@@ -324,41 +342,50 @@ impl Shape {
         if cursor.seen == Some(class.changes()) {
             return cursor.best;
         }
-        let changed = cursor.seen.and_then(|seen| class.changed_since(seen));
-        match changed {
-            Some(changed) => {
-                for entry in changed.filter(|entry| entry.first >= self.wants.memory && entry.second >= self.wants.cpu) {
-                    if !cursor.early.contains(&entry.slot) {
-                        cursor.early.push(entry.slot);
-                    }
-                }
-            }
+        match cursor.seen.and_then(|seen| class.changed_since(seen)) {
+            Some(changed) => changed.for_each(|entry| self.meet_change(fleet, number, cursor, entry)),
             None => self.start_again(cursor),
         }
         if cursor.early.len() > MOST_EARLY {
             self.start_again(cursor);
         }
         cursor.seen = Some(class.changes());
-        let mut best: Option<(u32, Entry)> = None;
-        let frontier = cursor.frontier;
-        cursor.early.retain(|slot| {
-            let Some(key) = self.candidate(fleet, number, *slot) else { return false };
-            let is_early = frontier.is_none_or(|frontier| self.is_before(&key, &frontier));
-            if is_early && best.is_none_or(|best| self.is_before(&key, &best)) {
-                best = Some(key);
-            }
-            is_early
-        });
-        if best.is_none() {
+        let early = cursor.early.iter().copied().reduce(|best, key| if self.is_before(&key, &best) { key } else { best });
+        if early.is_none() && !cursor.is_hit {
             self.advance(fleet, number, cursor);
-            best = cursor.frontier;
         }
-        cursor.best = best;
-        best
+        cursor.best = early.or(cursor.frontier);
+        cursor.best
+    }
+
+    /// Takes in that an instance of the class changed: what was known of it is forgotten.
+    fn meet_change(&self, fleet: &Fleet<'_>, class: u32, cursor: &mut Cursor, entry: &Entry) {
+        if let Some(at) = cursor.early.iter().position(|(_, own)| own.slot == entry.slot) {
+            cursor.early.swap_remove(at);
+        }
+        if cursor.frontier.is_some_and(|(_, own)| own.slot == entry.slot) {
+            cursor.is_hit = false;
+        }
+        if entry.first() < self.wants.memory || entry.second() < self.wants.cpu {
+            return;
+        }
+        // What went behind the frontier is found when the search comes there.
+        let place = if self.walk == Walk::LeastCpu { entry.turned() } else { *entry };
+        let may_be_early = |key: &(u32, Entry)| cursor.frontier.is_none_or(|frontier| self.is_before(key, &frontier));
+        if self.search == Search::First && !may_be_early(&(0, place)) {
+            return;
+        }
+        if let Some(key) = self.candidate(fleet, class, entry.slot).filter(may_be_early) {
+            // It may have changed more than once.
+            if !cursor.early.contains(&key) {
+                cursor.early.push(key);
+            }
+        }
     }
 
     fn start_again(&self, cursor: &mut Cursor) {
         cursor.early.clear();
+        cursor.is_hit = false;
         cursor.frontier = Some((0, if self.walk == Walk::MostMemory { Entry::LAST } else { Entry::at_least(0) }));
     }
 
@@ -376,6 +403,7 @@ impl Shape {
             // Nothing with so few tasks of the group: all with more are looked at once, for the fewest.
             (None, _) => self.best_of(fleet, class, |key| key.0 > level),
         };
+        cursor.is_hit = cursor.frontier.is_some();
     }
 
     /// The next on the walk from a place on, itself included, that has enough and is accepted.
@@ -424,35 +452,34 @@ impl Shape {
     }
 
     /// Any that fits, each as likely as every other: draws until one does, and looks at all if none was hit.
-    fn draw(&self, fleet: &Fleet<'_>, least: &Rank, before: usize, seed: u64) -> Option<u32> {
-        let classes: Vec<_> = self.matches.iter().filter(|of| self.rank_of_cells(of.class, before) == *least).collect();
-        let total: usize = classes.iter().map(|of| fleet.class(of.class).members.len()).sum();
+    fn draw(&self, fleet: &Fleet<'_>, least: &Rank, seed: u64) -> Option<u32> {
+        let classes: Vec<_> = self.classes_of(least).map(|(class, _)| fleet.class(class)).collect();
+        let total: usize = classes.iter().map(|class| class.members.len()).sum();
         for draw in 0..DRAWS {
             // Seeds of one request's tasks are neighbours: the draws of each must not be those of the next, one later.
             let mut at = below(mix(mix(seed) ^ draw), total)?;
-            for of in &classes {
-                let members = &fleet.class(of.class).members;
-                if let Some(slot) = members.get(at) {
+            for class in &classes {
+                if let Some(slot) = class.members.get(at) {
                     if fleet.fits(&self.wants, fleet.slot(*slot)) {
                         return Some(*slot);
                     }
                     break;
                 }
-                at -= members.len();
+                at -= class.members.len();
             }
         }
         let mut fitting = Vec::new();
-        classes.iter().for_each(|of| self.each_fitting(fleet, fleet.class(of.class), |(_, entry)| fitting.push(entry.slot)));
+        classes.iter().for_each(|class| self.each_fitting(fleet, class, |(_, entry)| fitting.push(entry.slot)));
         below(mix(seed), fitting.len()).map(|at| fitting[at])
     }
 
     /// Any of those that all levels leave alike.
-    fn draw_among_best(&self, fleet: &Fleet<'_>, least: &Rank, before: usize, seed: u64) -> Option<u32> {
+    fn draw_among_best(&self, fleet: &Fleet<'_>, least: &Rank, seed: u64) -> Option<u32> {
         let mut best: Option<Rank> = None;
         let mut alike = Vec::new();
-        for of in self.matches.iter().filter(|of| self.rank_of_cells(of.class, before) == *least) {
-            self.each_fitting(fleet, fleet.class(of.class), |key| {
-                let rank = self.rank(of.class, &key);
+        for (class, _) in self.classes_of(least) {
+            self.each_fitting(fleet, fleet.class(class), |key| {
+                let rank = self.rank(class, &key);
                 if best.is_none_or(|best| rank < best) {
                     best = Some(rank);
                     alike.clear();
