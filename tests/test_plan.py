@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from berth import http_text, until
+from berth import http_text, unique, until
 from ecs_calls import container, register, run, service, tasks_of, until_steady
 from fake_agent import signed_headers
 from http_call import exchange
@@ -75,8 +75,10 @@ def test_what_does_not_fit_is_named_with_its_constraint(server, ecs, cluster, ag
     [one] = [one for one in said["instances"] if one["arn"] == prod.arn]
     assert (one["before"], one["after"]["tasks"], one["after"]["freeMemory"]) == ({"tasks": 0, "freeCpu": 8192, "freeMemory": 250}, 2, 50)
     assert said["otherInstances"] == 1
-    shown = server.run("plan", "run-task", "--cluster", cluster, "--task-definition", definition, "--count", "4").stdout
-    assert "INSTANCE" in shown and "FREE MIB" in shown and prod.arn.rsplit("/", 1)[1][:12] in shown or "4 of 4" in shown
+    text = ("plan", "run-task", "--cluster", cluster, "--task-definition", definition, "--count", "4", "--placement-constraints", constraint)
+    shown = server.run(*text).stdout
+    assert "INSTANCE" in shown and "0 -> 2" in shown and "250 -> 50" in shown and prod.arn.rsplit("/", 1)[1][:12] in shown
+    assert "too little memory" in shown and "1 other container instance: as now" in shown
 
 
 def test_machines_more_and_fewer(server, ecs, cluster, agents):
@@ -85,6 +87,8 @@ def test_machines_more_and_fewer(server, ecs, cluster, agents):
     arguments = ["run-task", "--cluster", cluster, "--task-definition", definition, "--count", "10", "--placement-strategy", "type=binpack,field=memory"]
     base = plan(server, *arguments)
     assert base["fits"] and starts(base) == {small.arn: 2, large.arn: 8}
+    many = plan(server, *[{"10": "25"}.get(word, word) for word in arguments])
+    assert many["summary"].startswith("12 of 25 tasks") and starts(many) == {small.arn: 2, large.arn: 10}, "more than one RunTask may ask for"
     without = plan(server, *arguments, "--remove", large.arn)
     assert not without["fits"] and starts(without) == {small.arn: 2}
     assert [one["arn"] for one in without["instances"] if one["removed"]] == [large.arn]
@@ -141,6 +145,26 @@ def test_a_scaled_service_goes_where_its_plan_says(server, ecs, cluster, agents)
     lots = plan(server, "update-service", "--cluster", cluster, "--service", "web", "--desired-count", "4000")
     assert not lots["fits"] and lots["summary"].startswith("it would not come to rest: ")
     assert {"RESOURCE:CPU", "RESOURCE:MEMORY"} & {reason.get("rule") for reason in lots["reasons"]}
+
+
+def test_capacity_providers_count(server, ecs, cluster, agents):
+    names = [unique("p"), unique("p")]
+    for name in names:
+        ecs.create_capacity_provider(name=name, autoScalingGroupProvider={"autoScalingGroupArn": unique("asg")})
+    ecs.put_cluster_capacity_providers(cluster=cluster, capacityProviders=names, defaultCapacityProviderStrategy=[])
+    [first] = [agents(cluster, memory=250, attributes=[{"name": "berth.capacity-provider", "value": names[0]}])]
+    strategy = [{"capacityProvider": name, "weight": weight} for name, weight in zip(names, (3, 1))]
+    definition = register(ecs, containers=[container(memory=100)])
+    request = json.dumps({"cluster": cluster, "taskDefinition": definition, "count": 8, "capacityProviderStrategy": strategy})
+    said = plan(server, "run-task", "--cli-input-json", request)
+    done = ecs.run_task(**json.loads(request))
+    assert starts(said) == Counter(task["containerInstanceArn"] for task in done["tasks"]) == {first.arn: 2}
+    assert sorted(reason["rule"] for reason in said["reasons"]) == sorted({failure["reason"] for failure in done["failures"]})
+    assert "EMPTY CAPACITY PROVIDER" in {reason["rule"] for reason in said["reasons"]}
+    name = "web"
+    ecs.create_service(cluster=cluster, serviceName=name, taskDefinition=definition, desiredCount=0, capacityProviderStrategy=strategy[:1])
+    enough = plan(server, "update-service", "--cluster", cluster, "--service", name, "--desired-count", "4", "--add-instances", "2")
+    assert enough["fits"] and starts(enough) == {"added 1": 2, "added 2": 2}
 
 
 def where(ecs, cluster, name):

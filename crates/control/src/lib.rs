@@ -212,17 +212,18 @@ impl Control {
     /// # Errors
     /// [`LaunchError`], where it would fail as a whole.
     pub fn plan_launch(&self, template: &TaskTemplate, count: u32, change: &FleetChange) -> Result<Forecast, LaunchError> {
-        let Shared { store, environment, rules, constraints, .. } = &*self.shared;
-        let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, constraints, now: environment.now() };
-        plan::launch(&sight, environment, template, count, change)
+        plan::launch(&self.shared.store, &self.shared.environment, template, count, change)
     }
 
     /// How a service would go on that is set as this one; reads only. Its definition must be there, its controller ECS.
     #[must_use]
     pub fn plan_service(&self, service: &Service, change: &FleetChange) -> Forecast {
         let Shared { store, environment, rules, constraints, .. } = &*self.shared;
-        let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, constraints, now: environment.now() };
-        plan::service(&sight, service, change, services::most_at_once(store.max_changes()))
+        let rehearsal = {
+            let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, constraints, now: environment.now() };
+            plan::Rehearsal::new(&sight, service, change, services::most_at_once(store.max_changes()))
+        };
+        plan::service(rehearsal)
     }
 
     /// The placement constraints in use, compiled.

@@ -181,7 +181,7 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
     let healthy_after_millis = owner.rules.healthy_after;
     let strategies = strategies(&part.service);
     let plan_now = |index: &Index, blocked: bool| {
-        let machine = |id| machine(state, index, id);
+        let machine = |id| machine(index, id);
         let (service, tasks) = (&*part.service, part.tasks.as_slice());
         plan(&ServiceView { service, tasks, healthy_after_millis, blocked, strategies: &strategies, machine: &machine }, now)
     };
@@ -225,9 +225,9 @@ pub(crate) fn most_at_once(max_changes: usize) -> usize {
 }
 
 /// What a scale-in must know of an instance.
-pub(crate) fn machine<'a>(state: &'a State, index: &Index, id: ContainerInstanceId) -> Machine<'a> {
+pub(crate) fn machine(index: &Index, id: ContainerInstanceId) -> Machine<'_> {
     let (free_cpu, free_memory) = index.room(id).unwrap_or_default();
-    Machine { attributes: state.instance(id).map(|instance| &instance.attributes), free_cpu, free_memory }
+    Machine { attributes: index.attributes(id), free_cpu, free_memory }
 }
 
 /// How a service's tasks are placed.

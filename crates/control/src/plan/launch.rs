@@ -1,41 +1,60 @@
 //! What would come of RunTask.
 
-use berth_store::Transaction;
+use berth_model::arn::Scope;
+use berth_store::{Store, Transaction};
 
 use super::fleet::Fleet;
 use super::{FleetChange, Forecast, Step};
 use crate::environment::Environment;
 use crate::launch::TaskTemplate;
-use crate::placing::{LaunchError, Launched, Means, Refused, Where, prepare};
-use crate::why::{Sight, count as counted, refused};
+use crate::placing::{LaunchError, Means, Refused, Where, prepare};
+use crate::why::{count as counted, refused};
 
-/// Prepares the launch as the cluster's owner would, and commits nothing.
+/// Tasks that are prepared while the state is held, on which commits wait: as many as one RunTask takes.
+const AT_ONCE: u32 = 10;
+
+/// Prepares launches as the cluster's owner would, one RunTask after the other, and commits nothing.
 ///
 /// # Errors
 /// [`LaunchError`], where the launch would fail as a whole.
 pub(crate) fn launch(
-    sight: &Sight<'_>,
+    store: &Store,
     environment: &Environment,
     template: &TaskTemplate,
     count: u32,
     change: &FleetChange,
 ) -> Result<Forecast, LaunchError> {
-    let mut fleet = Fleet::new(sight.state, sight.scope, &template.cluster, change, sight.now);
-    let means = Means { index: &mut fleet.index, state: sight.state, environment, has_peers: false };
-    let Launched { tasks, refused: refusals } = prepare(means, template, &Where::Anywhere(count), &mut Transaction::new())?;
-    for task in &tasks {
-        fleet.started(task.container_instance, &template.demand);
-    }
+    let scope: &Scope = &environment.scope;
+    let mut fleet = Fleet::new(&store.state(), scope, &template.cluster, change, environment.now());
+    let mut placed = 0;
     let (mut by_rule, mut empty) = (Vec::new(), Vec::new());
-    for one in refusals {
-        match one {
-            Refused::ByRule(refusal) => by_rule.push(refusal),
-            Refused::EmptyProvider(provider) => empty.push(provider),
-            Refused::Missing(_) => {}
+    let mut left = count;
+    while left > 0 {
+        let number = left.min(AT_ONCE);
+        left -= number;
+        let launched = {
+            let state = store.state();
+            let means = Means { index: &mut fleet.index, state: &state, environment, has_peers: false };
+            prepare(means, template, &Where::Anywhere(number), &mut Transaction::new())?
+        };
+        for task in &launched.tasks {
+            fleet.started(task.container_instance, &template.demand);
+        }
+        placed += u32::try_from(launched.tasks.len()).unwrap_or(u32::MAX);
+        if launched.tasks.len() < number as usize {
+            by_rule = launched.refused.iter().filter_map(Refused::rule).cloned().collect();
+            empty = launched
+                .refused
+                .iter()
+                .filter_map(|one| if let Refused::EmptyProvider(name) = one { Some(name.clone()) } else { None })
+                .collect();
+            // Tasks that are alike all find no place then; those of another provider still may.
+            if template.capacity_provider_strategy.is_empty() || launched.tasks.is_empty() {
+                break;
+            }
         }
     }
     let reasons = refused(&by_rule, &empty, &|id| fleet.name(id), &|id| fleet.arn(id));
-    let placed = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
     let steps = if placed > 0 { vec![Step { after_seconds: 0, start: placed, stop: 0, tasks: placed }] } else { Vec::new() };
     let (instances, other_instances) = fleet.report();
     Ok(Forecast {

@@ -12,7 +12,7 @@ use crate::why::Reason;
 
 pub(crate) use fleet::index_of;
 pub(crate) use launch::launch;
-pub(crate) use service::service;
+pub(crate) use service::{Rehearsal, service};
 
 /// Container instances that are thought to be there, or gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

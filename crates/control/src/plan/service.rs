@@ -21,8 +21,8 @@ use crate::why::{Reason, Sight, count, refused};
 /// Most plans that are made for one answer. A deployment that takes more is told of as far as that.
 const MOST_PLANS: usize = 300;
 
-/// What is thought to have happened so far.
-struct Rehearsal {
+/// What is thought to have happened so far. Nothing in it is the state's: commits wait for whoever holds that.
+pub(crate) struct Rehearsal {
     fleet: Fleet,
     service: Service,
     tasks: Vec<TaskView>,
@@ -34,19 +34,24 @@ struct Rehearsal {
     healthy_after: i64,
     has_check: bool,
     next_id: u128,
+    /// Tasks that each item of the capacity provider strategy had before.
+    by_provider: Vec<u32>,
+    /// Tasks started, and stopped, at once.
+    most: usize,
+    others: Option<Reason>,
 }
 
-/// Plays a service through. `most`: tasks started, and stopped, at once.
-pub(crate) fn service(sight: &Sight<'_>, service: &Service, change: &FleetChange, most: usize) -> Forecast {
-    let mut rehearsal = Rehearsal::new(sight, service, change);
+/// Plays a service through.
+pub(crate) fn service(mut rehearsal: Rehearsal) -> Forecast {
+    let begin = rehearsal.now;
     let mut steps = Vec::new();
     let mut last = None;
     let mut is_over = false;
     for _ in 0..MOST_PLANS {
-        let (plan, placement, started) = rehearsal.act(sight, most);
+        let (plan, placement, started) = rehearsal.act();
         let (start, stop) = (u32::try_from(started).unwrap_or(u32::MAX), u32::try_from(plan.stop.len()).unwrap_or(u32::MAX));
         if start + stop > 0 {
-            let after_seconds = rehearsal.now.since(sight.now) / 1_000;
+            let after_seconds = rehearsal.now.since(begin) / 1_000;
             steps.push(Step { after_seconds, start, stop, tasks: rehearsal.live() });
         }
         let wake_at = plan.wake_at.filter(|at| *at > rehearsal.now);
@@ -61,11 +66,12 @@ pub(crate) fn service(sight: &Sight<'_>, service: &Service, change: &FleetChange
             rehearsal.now = wake_at.unwrap_or(rehearsal.now);
         }
     }
-    rehearsal.tell(sight, change, steps, last, is_over)
+    rehearsal.tell(steps, last, is_over)
 }
 
 impl Rehearsal {
-    fn new(sight: &Sight<'_>, service: &Service, change: &FleetChange) -> Self {
+    /// Takes from the state what it takes. `most`: tasks started, and stopped, at once.
+    pub(crate) fn new(sight: &Sight<'_>, service: &Service, change: &FleetChange, most: usize) -> Self {
         let is_gone = |id: &ContainerInstanceId| change.remove.contains(id);
         let tasks: Vec<_> = views(sight.state, service, &sight.rules.absence).into_iter().filter(|task| !is_gone(&task.instance)).collect();
         let demand = |task: &TaskView| Some((task.id, sight.state.task(task.id)?.demand.clone()));
@@ -80,20 +86,26 @@ impl Rehearsal {
             service: service.clone(),
             tasks,
             providers: Vec::new(),
-            template,
             now: sight.now,
             healthy_after: sight.rules.healthy_after,
             has_check,
             next_id: u128::MAX,
+            by_provider: template
+                .as_ref()
+                .map_or_else(Vec::new, |made| by_provider(sight.state, service, &made.capacity_provider_strategy)),
+            most,
+            others: others(sight, service, change),
+            template,
         }
     }
 
     /// Makes the next plan as the services loop does, places what it starts, and notes what it stops.
-    fn act(&mut self, sight: &Sight<'_>, most: usize) -> (ServicePlan, CapacityPlacement, usize) {
+    fn act(&mut self) -> (ServicePlan, CapacityPlacement, usize) {
+        let most = self.most;
         let strategies = strategies(&self.service);
         let (service, tasks, now, healthy_after_millis) = (&self.service, self.tasks.as_slice(), self.now, self.healthy_after);
         let plan_now = |index: &Index, blocked| {
-            let machine = |id| machine(sight.state, index, id);
+            let machine = |id| machine(index, id);
             plan(&ServiceView { service, tasks, healthy_after_millis, blocked, strategies: &strategies, machine: &machine }, now)
         };
         let mut steps = plan_now(&self.fleet.index, false);
@@ -108,7 +120,7 @@ impl Rehearsal {
             let ids: Vec<_> = (0..u128::from(steps.start)).map(|number| TaskId(self.next_id - number)).collect();
             self.next_id -= u128::from(steps.start);
             let strategy = &template.capacity_provider_strategy;
-            let mut current = by_provider(sight.state, &self.service, strategy);
+            let mut current = self.by_provider.clone();
             for (item, has) in strategy.iter().zip(&mut current) {
                 *has += u32::try_from(self.providers.iter().filter(|own| **own == item.provider).count()).unwrap_or(u32::MAX);
             }
@@ -196,14 +208,7 @@ impl Rehearsal {
         u32::try_from(self.tasks.iter().filter(is_live).count()).unwrap_or(u32::MAX)
     }
 
-    fn tell(
-        self,
-        sight: &Sight<'_>,
-        change: &FleetChange,
-        steps: Vec<Step>,
-        last: Option<(ServicePlan, CapacityPlacement)>,
-        is_over: bool,
-    ) -> Forecast {
+    fn tell(self, steps: Vec<Step>, last: Option<(ServicePlan, CapacityPlacement)>, is_over: bool) -> Forecast {
         let mut reasons = Vec::new();
         let mut fits = false;
         if let Some((plan, placement)) = &last {
@@ -220,7 +225,7 @@ impl Rehearsal {
         if !is_over {
             reasons.push(Reason::new("MORE", format!("it goes on after this: no more than {MOST_PLANS} plans are made for an answer")));
         }
-        reasons.extend(others(sight, &self.service, change));
+        reasons.extend(self.others.clone());
         let (desired, live) = (self.service.desired_count, self.live());
         let definition = self.service.definition().map(|definition| format!(" of {definition}")).unwrap_or_default();
         let summary = match (fits, steps.len()) {

@@ -94,7 +94,7 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
     for part in parts(service, tasks) {
         let healthy_after_millis = sight.rules.healthy_after;
         let (strategies, index) = (strategies(&part.service), index_of(sight.state, &part.service.cluster));
-        let machine = |id| machine(sight.state, &index, id);
+        let machine = |id| machine(&index, id);
         let view = ServiceView {
             service: &part.service,
             tasks: &part.tasks,

@@ -1,7 +1,7 @@
 //! What placement must know of a cluster, kept up by changes. A placement costs what its answer needs, not the size of the fleet; and
 //! what it answers is exact: [`super::oracle`] looks at every instance and says the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -159,6 +159,13 @@ impl Index {
     pub fn room(&self, instance: ContainerInstanceId) -> Option<(u32, u32)> {
         let slot = &self.slots[*self.by_id.get(&instance)? as usize];
         Some((slot.free_cpu(), slot.free_memory()))
+    }
+
+    /// The attributes of an instance that is registered.
+    #[must_use]
+    pub fn attributes(&self, instance: ContainerInstanceId) -> Option<&BTreeMap<String, Option<String>>> {
+        let slot = &self.slots[*self.by_id.get(&instance)? as usize];
+        slot.registered.then(|| &self.classes.profile(slot.profile).attributes)
     }
 
     /// Forgets an instance; its tasks hold what they have until they are released.
