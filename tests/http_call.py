@@ -83,7 +83,8 @@ def call(berth, action, body=b"{}", target=None, key=None, offset=0, sign_body=N
     if change:
         change(headers)
     answer = exchange(berth.endpoint, headers=headers, body=body)
-    if target is None and service == "ecs":
+    # test_overload.py keeps requests instead of sending them.
+    if isinstance(answer, Answer) and target is None and service == "ecs":
         # A body that is no JSON at all is no answer of an action.
         with contextlib.suppress(ValueError, KeyError):
             seen.note(action, None if answer.status == 200 else answer.code)

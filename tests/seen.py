@@ -17,7 +17,7 @@ FOLDER = "BERTH_TESTS_SEEN"
 GOOD = "ok"
 # Here the answers depend on when something was killed, full or overloaded: nothing that a next run would have to show again.
 BY_CHANCE = {
-    "test_crash.py", "test_crash_rounds.py", "test_disk_full.py", "test_host_loss.py", "test_overload.py", "test_peers.py",
+    "test_backup.py", "test_crash.py", "test_crash_rounds.py", "test_disk_full.py", "test_host_loss.py", "test_overload.py", "test_peers.py",
     "test_etcd_secured.py",
 }
 
