@@ -44,10 +44,10 @@ impl Loaded {
     /// The service's name.
     pub(super) const SERVICE: &'static str = "web";
 
-    /// A task definition that no task is of.
-    pub(super) fn another_definition() -> Value {
+    /// A task definition that no task is of; of another family for each number, since a family's revisions are made one at a time.
+    pub(super) fn another_definition(number: usize) -> Value {
         let mut definition = definition();
-        definition["family"] = "registered".into();
+        definition["family"] = format!("registered{number}").into();
         definition
     }
 
