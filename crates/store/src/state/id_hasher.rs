@@ -10,8 +10,8 @@ pub(super) type ById = BuildHasherDefault<IdHasher>;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct IdHasher(u64);
 
-/// Odd, half of its bits set: carries a difference anywhere in a word up into the bits that a table looks at first.
-const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Bits without a pattern: the first of pi behind the point.
+const PI: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
@@ -20,16 +20,17 @@ impl Hasher for IdHasher {
 
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(ODD);
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(PI[0]);
         }
     }
 
     fn write_u128(&mut self, id: u128) {
         #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
-        let (high, low) = ((id >> 64) as u64, id as u64);
-        // The table also looks at the lowest bits, where a product has only what was low before.
-        let product = (high ^ low.rotate_left(32)).wrapping_mul(ODD);
-        self.0 = product ^ (product >> 32);
+        let halves = |wide: u128| ((wide >> 64) as u64, wide as u64);
+        let (high, low) = halves(id);
+        // Each bit of one half meets each of the other, and both ends of the product have some of all.
+        let (high, low) = halves(u128::from(high ^ PI[0]) * u128::from(low ^ PI[1]));
+        self.0 = high ^ low;
     }
 }
 
