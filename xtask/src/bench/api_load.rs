@@ -31,6 +31,8 @@ const BETWEEN: Duration = Duration::from_millis(50);
 
 /// A server with its tasks.
 pub(super) struct Loaded {
+    /// Ends before the server does: agents without a server would try to come back.
+    _fleet: Fleet,
     pub(super) server: Server,
     /// What a task adds to the server's resident memory, in bytes; its instances are not counted.
     pub(super) bytes_a_task: f64,
@@ -70,7 +72,7 @@ impl Loaded {
         let bytes_a_task = (resident(&server)? - before) / count as f64;
         // From here on only calls are to be seen, not what agents make of them.
         fleet.mute()?;
-        Ok(Self { server, bytes_a_task, arns, _fleet: fleet, _folder: folder })
+        Ok(Self { _fleet: fleet, server, bytes_a_task, arns, _folder: folder })
     }
 
     /// Some tasks' ARNs, from all over the cluster.
