@@ -37,8 +37,6 @@ pub(super) struct Loaded {
     /// What a task adds to the server's resident memory, in bytes; its instances are not counted.
     pub(super) bytes_a_task: f64,
     arns: Vec<String>,
-    /// Dropped before the folder, as the server is: both write to it, or to a socket that goes with it.
-    _fleet: Fleet,
     _folder: Folder,
 }
 
