@@ -184,7 +184,7 @@ fn digests_are_filled_in_once() {
         exit_code: None,
         reason: None,
         runtime_id: None,
-        image_digest: digest.map(str::to_owned),
+        image_digest: digest.map(Into::into),
         network_bindings: Vec::new(),
         gpu_ids: Vec::new(),
         health_status: HealthStatus::Unknown,

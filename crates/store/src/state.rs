@@ -2,6 +2,7 @@
 
 mod capacity;
 mod history;
+mod id_hasher;
 mod ingress;
 mod loading;
 mod records;
@@ -9,6 +10,7 @@ mod starter;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hash};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, Se
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 
+use self::id_hasher::ById;
 pub(crate) use self::loading::Loading;
 pub use self::starter::Starter;
 pub use self::tally::Tally;
@@ -63,7 +66,7 @@ pub struct ClusterIndex {
     /// Tasks that should be, or are, stopped.
     pub desired_stopped: BTreeSet<TaskId>,
     /// Tasks by container instance.
-    pub by_instance: HashMap<ContainerInstanceId, BTreeSet<TaskId>>,
+    pub by_instance: HashMap<ContainerInstanceId, BTreeSet<TaskId>, ById>,
     /// Tasks by service.
     pub by_service: HashMap<ServiceName, BTreeSet<TaskId>>,
     /// Tasks by family.
@@ -91,12 +94,12 @@ pub struct State {
     clusters: BTreeMap<ClusterName, Entry<Cluster>>,
     families: BTreeMap<Family, Entry<FamilyCounter>>,
     definitions: BTreeMap<DefinitionId, Entry<TaskDefinition>>,
-    tasks: HashMap<TaskId, Entry<Task>>,
+    tasks: HashMap<TaskId, Entry<Task>, ById>,
     services: BTreeMap<(ClusterName, ServiceName), Entry<Service>>,
     events: BTreeMap<(ClusterName, ServiceName, u64), Entry<ServiceEvent>>,
     service_revisions: BTreeMap<(ClusterName, ServiceName, ServiceRevisionId), Entry<ServiceRevision>>,
     service_deployments: BTreeMap<(ClusterName, ServiceName, ServiceDeploymentId), Entry<ServiceDeployment>>,
-    instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>>,
+    instances: HashMap<ContainerInstanceId, Entry<ContainerInstance>, ById>,
     providers: BTreeMap<CapacityProviderName, Entry<CapacityProvider>>,
     daemons: BTreeMap<(ClusterName, DaemonName), Entry<Daemon>>,
     daemon_families: BTreeMap<Family, Entry<FamilyCounter>>,
@@ -416,7 +419,7 @@ impl State {
     }
 
     fn remove_task(&mut self, id: TaskId) {
-        fn remove<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<TaskId>>, key: &K, id: TaskId) {
+        fn remove<K: Hash + Eq, S: BuildHasher>(map: &mut HashMap<K, BTreeSet<TaskId>, S>, key: &K, id: TaskId) {
             if let Some(set) = map.get_mut(key) {
                 set.remove(&id);
                 if set.is_empty() {

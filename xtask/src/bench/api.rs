@@ -7,7 +7,7 @@ use std::error::Error;
 use serde_json::{Value, json};
 
 use super::api_load::Loaded;
-use super::api_turns::{Measured, take_turns};
+use super::api_turns::{Measured, Side, take_turns};
 use super::client::signed;
 use super::floor::Floor;
 use super::scratch::{Folder, prepare};
@@ -26,17 +26,23 @@ struct Call {
     operation: &'static str,
     /// It is answered when something is on disk.
     durable: bool,
-    body: fn(&Loaded) -> Value,
+    /// Of a connection's calls, by its number.
+    body: fn(&Loaded, usize) -> Value,
 }
 
 /// Those that make tasks come last: the others find as many as were made for them.
 const CALLS: &[Call] = &[
-    Call { name: "describe-tasks", operation: "DescribeTasks", durable: false, body: |loaded| json!({"tasks": loaded.arns(1)}) },
-    Call { name: "describe-tasks-100", operation: "DescribeTasks", durable: false, body: |loaded| json!({"tasks": loaded.arns(100)}) },
-    Call { name: "list-tasks", operation: "ListTasks", durable: false, body: |_| json!({}) },
-    Call { name: "describe-services", operation: "DescribeServices", durable: false, body: |_| json!({"services": [Loaded::SERVICE]}) },
-    Call { name: "register-task-definition", operation: "RegisterTaskDefinition", durable: true, body: |_| Loaded::another_definition() },
-    Call { name: "run-task", operation: "RunTask", durable: true, body: |_| json!({"taskDefinition": "bench"}) },
+    Call { name: "describe-tasks", operation: "DescribeTasks", durable: false, body: |loaded, _| json!({"tasks": loaded.arns(1)}) },
+    Call { name: "describe-tasks-100", operation: "DescribeTasks", durable: false, body: |loaded, _| json!({"tasks": loaded.arns(100)}) },
+    Call { name: "list-tasks", operation: "ListTasks", durable: false, body: |_, _| json!({}) },
+    Call { name: "describe-services", operation: "DescribeServices", durable: false, body: |_, _| json!({"services": [Loaded::SERVICE]}) },
+    Call {
+        name: "register-task-definition",
+        operation: "RegisterTaskDefinition",
+        durable: true,
+        body: |_, connection| Loaded::another_definition(connection),
+    },
+    Call { name: "run-task", operation: "RunTask", durable: true, body: |_, _| json!({"taskDefinition": "bench"}) },
 ];
 
 pub(super) fn run(only: Option<&str>) -> Result<(), Box<dyn Error>> {
@@ -77,17 +83,19 @@ fn measure(call: &Call, connections: usize, few: &Loaded, many: Option<&Loaded>,
     if !asked(&name) && many.is_none() {
         return Ok(());
     }
-    let request = |loaded: &Loaded| {
-        let (server, body) = (&loaded.server, (call.body)(loaded).to_string());
-        (server.authority.clone(), signed(&server.authority, &server.key, call.operation, &body))
+    let side = |loaded: &Loaded| {
+        let server = &loaded.server;
+        let body = |connection| (call.body)(loaded, connection).to_string();
+        let requests = (0..connections).map(|connection| signed(&server.authority, &server.key, call.operation, &body(connection)));
+        Side { authority: server.authority.clone(), requests: requests.collect() }
     };
-    let answer = few.server.client()?.call(call.operation, &(call.body)(few))?.to_string().len();
+    let answer = few.server.client()?.call(call.operation, &(call.body)(few, 0))?.to_string().len();
     let folder = Folder::make("floor")?;
     let synced = folder.path().join("synced");
     let floor = Floor::start(answer, call.durable.then_some(synced.as_path()))?;
-    let mut sides = vec![request(few), (floor.authority.clone(), request(few).1)];
-    sides.extend(many.map(request));
-    let measured = take_turns(sides, connections)?;
+    let mut sides = vec![side(few), Side { authority: floor.authority.clone(), ..side(few) }];
+    sides.extend(many.map(side));
+    let measured = take_turns(sides)?;
     let print = |name: &str, ours: &Measured, peer: &'static str, theirs: &Measured| {
         let rate = Peer { name: peer, value: theirs.rate };
         let p99 = Peer { name: peer, value: theirs.p99_us };

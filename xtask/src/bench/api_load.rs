@@ -31,12 +31,12 @@ const BETWEEN: Duration = Duration::from_millis(50);
 
 /// A server with its tasks.
 pub(super) struct Loaded {
+    /// Ends before the server does: agents without a server would try to come back.
+    _fleet: Fleet,
     pub(super) server: Server,
     /// What a task adds to the server's resident memory, in bytes; its instances are not counted.
     pub(super) bytes_a_task: f64,
     arns: Vec<String>,
-    /// Dropped before the folder, as the server is: both write to it, or to a socket that goes with it.
-    _fleet: Fleet,
     _folder: Folder,
 }
 
@@ -44,10 +44,10 @@ impl Loaded {
     /// The service's name.
     pub(super) const SERVICE: &'static str = "web";
 
-    /// A task definition that no task is of.
-    pub(super) fn another_definition() -> Value {
+    /// A task definition that no task is of; of another family for each number, since a family's revisions are made one at a time.
+    pub(super) fn another_definition(number: usize) -> Value {
         let mut definition = definition();
-        definition["family"] = "registered".into();
+        definition["family"] = format!("registered{number}").into();
         definition
     }
 
@@ -70,7 +70,7 @@ impl Loaded {
         let bytes_a_task = (resident(&server)? - before) / count as f64;
         // From here on only calls are to be seen, not what agents make of them.
         fleet.mute()?;
-        Ok(Self { server, bytes_a_task, arns, _fleet: fleet, _folder: folder })
+        Ok(Self { _fleet: fleet, server, bytes_a_task, arns, _folder: folder })
     }
 
     /// Some tasks' ARNs, from all over the cluster.

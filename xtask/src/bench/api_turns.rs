@@ -43,8 +43,15 @@ struct Caller {
     turn: Arc<Turn>,
 }
 
-/// Calls each side, an address and a request's bytes, over so many connections.
-pub(super) fn take_turns(sides: Vec<(String, Vec<u8>)>, connections: usize) -> Result<Vec<Measured>, Box<dyn Error>> {
+/// A server and what it is asked.
+pub(super) struct Side {
+    pub(super) authority: String,
+    /// A request for each connection.
+    pub(super) requests: Vec<Vec<u8>>,
+}
+
+/// Calls each side over as many connections as there are requests for it.
+pub(super) fn take_turns(sides: Vec<Side>) -> Result<Vec<Measured>, Box<dyn Error>> {
     let servers = sides.len();
     let turn = Arc::new(Turn {
         server: AtomicUsize::new(NOBODY),
@@ -53,10 +60,10 @@ pub(super) fn take_turns(sides: Vec<(String, Vec<u8>)>, connections: usize) -> R
         done: sides.iter().map(|_| AtomicUsize::new(0)).collect(),
     });
     let mut threads = Vec::new();
-    for (server, (authority, request)) in sides.into_iter().enumerate() {
-        for _ in 0..connections {
+    for (server, Side { authority, requests }) in sides.into_iter().enumerate() {
+        for request in requests {
             let client = Client::connect(&authority, &AccessKey::long_term("", "", ""))?;
-            let caller = Caller { server, client, request: request.clone(), turn: Arc::clone(&turn) };
+            let caller = Caller { server, client, request, turn: Arc::clone(&turn) };
             threads.push((server, std::thread::spawn(move || caller.run().map_err(|error| error.to_string()))));
         }
     }

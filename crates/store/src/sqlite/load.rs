@@ -14,8 +14,8 @@ use super::{Found, WRONG_SUM};
 use crate::backend::{BackendError, Stored, Write};
 use crate::transaction::Revision;
 
-/// Bytes of rows handed over at once: worth the handing over, and little beside the state.
-const CHUNK: usize = 64 * 1024;
+/// Bytes of rows handed over at once: worth the handing over, which wakes a thread, and little beside the state.
+const CHUNK: usize = 256 * 1024;
 /// Chunks that wait for each thread, and parsed ones for the caller.
 const AHEAD: usize = 4;
 /// Most threads that parse; more than these one reader cannot feed.

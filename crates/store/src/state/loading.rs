@@ -3,12 +3,13 @@
 
 use std::collections::hash_map::Entry as Place;
 use std::collections::{BTreeSet, HashMap};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
 use berth_model::ids::{ClusterName, ContainerInstanceId, Family, ServiceName, TaskId};
 use berth_model::record::Record;
 use berth_model::task::{DesiredStatus, Task};
 
+use super::id_hasher::ById;
 use super::{ClusterIndex, Entry, Starter, State};
 use crate::backend::{Stored, Write};
 
@@ -25,7 +26,7 @@ pub(crate) struct Loading {
 struct Gathered {
     desired_running: Vec<TaskId>,
     desired_stopped: Vec<TaskId>,
-    by_instance: HashMap<ContainerInstanceId, Vec<TaskId>>,
+    by_instance: HashMap<ContainerInstanceId, Vec<TaskId>, ById>,
     by_service: HashMap<ServiceName, Vec<TaskId>>,
     by_family: HashMap<Family, Vec<TaskId>>,
     by_client_token: HashMap<String, Vec<TaskId>>,
@@ -107,7 +108,7 @@ impl Gathered {
 }
 
 /// Collecting sorts, and ids mostly come sorted.
-fn sets<K: Hash + Eq>(gathered: HashMap<K, Vec<TaskId>>) -> HashMap<K, BTreeSet<TaskId>> {
+fn sets<K: Hash + Eq, S: BuildHasher + Default>(gathered: HashMap<K, Vec<TaskId>, S>) -> HashMap<K, BTreeSet<TaskId>, S> {
     gathered.into_iter().map(|(key, ids)| (key, ids.into_iter().collect())).collect()
 }
 
@@ -181,6 +182,45 @@ mod tests {
         shown
     }
 
+    /// Running, pending, failed and all that it started: of every deployment and word.
+    type Counts = std::collections::BTreeMap<String, [usize; 4]>;
+
+    /// As the indexes have it.
+    fn counted(state: &State) -> Counts {
+        let mut counts = Counts::new();
+        for (cluster, index) in &state.by_cluster {
+            for (service, tallies) in &index.tallies {
+                for (deployment, tally) in tallies {
+                    let count = counts.entry(format!("{cluster} {service} {deployment}")).or_default();
+                    [count[0], count[1], count[2]] = [tally.running, tally.pending, tally.failed];
+                }
+            }
+            for (starter, tasks) in &index.by_starter {
+                counts.entry(format!("{cluster} {starter:?}")).or_default()[3] = tasks.len();
+            }
+        }
+        counts
+    }
+
+    /// As the tasks have it.
+    fn looked_at(state: &State) -> Counts {
+        let mut counts = Counts::new();
+        for task in state.tasks.values().map(|entry| &entry.value) {
+            if let Some(starter) = Starter::of(task) {
+                counts.entry(format!("{} {starter:?}", task.cluster)).or_default()[3] += 1;
+            }
+            let Some(membership) = &task.service else { continue };
+            let place = match (task.desired_status, task.last_status.as_str(), task.stop_code) {
+                (DesiredStatus::Running, "RUNNING", _) => 0,
+                (DesiredStatus::Running, "PENDING", _) => 1,
+                (_, "STOPPED", Some(_)) => 2,
+                _ => continue,
+            };
+            counts.entry(format!("{} {} {}", task.cluster, membership.service, membership.deployment)).or_default()[place] += 1;
+        }
+        counts
+    }
+
     proptest! {
         #[test]
         fn it_ends_up_as_if_every_write_had_been_applied_in_turn(
@@ -195,6 +235,7 @@ mod tests {
                 loading.take(write.clone());
                 state.apply(write);
             }
+            prop_assert_eq!(counted(&state), looked_at(&state));
             prop_assert_eq!(shown(&loading.finish()), shown(&state));
         }
     }
