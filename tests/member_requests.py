@@ -223,6 +223,7 @@ VALUES = {
     "DescribeTaskSets:taskSets": ["ecs-svc/1"],
     "ExecuteCommand:container": "app",
     "ListAccountSettings:value": "enabled",
+    "ListContainerInstances:filter": "attribute:ecs.os-type == linux",
     "ListGatewayRoutes:gateway": "g",
     "ListTasks:containerInstance": "0" * 32,
     "ListTasks:serviceName": "web",
@@ -234,6 +235,8 @@ VALUES = {
     "capacityProviderStrategy.capacityProvider": "m",
     "clientToken": lambda: unique("t"),
     "configuration.hostSharedAlb.port": 443,
+    "placementConstraints.type": "memberOf",
+    "resourceRequirements.value": "1",
     "configuration.hostSharedAlb.protocol": "HTTPS",
     "containerDefinitions.cpu": 10,
     "containerOverrides.cpu": 1,
@@ -271,13 +274,13 @@ VALUES = {
 }
 # What a structure must have beside what the model requires, in the same way.
 BESIDE = {
-    "RegisterTaskDefinition:placementConstraints": {"type": "memberOf", "expression": "attribute:ecs.os-type == linux"},
     "containers": {"containerName": "app", "status": "RUNNING"},
     "dependsOn": {"containerName": "two", "condition": "START"},
     "environment": {"name": "A", "value": "1"},
     "managedScaling": {"status": "ENABLED"},
     "mountPoints": {"sourceVolume": "one", "containerPath": "/a"},
-    "placementConstraints": {"type": "distinctInstance"},
+    "placementConstraints": {"type": "memberOf", "expression": "attribute:ecs.os-type == linux"},
+    "resourceRequirements": {"type": "GPU", "value": "1"},
     "placementStrategy": {"type": "spread", "field": "instanceId"},
     "settings": {"name": "containerInsights", "value": "enabled"},
     "tags": {"key": "stack", "value": "one"},

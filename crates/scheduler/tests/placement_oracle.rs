@@ -57,7 +57,7 @@ enum Step {
     /// A task ends.
     Release(prop::sample::Index),
     /// An instance is new, or another than before.
-    Instance(ContainerInstance),
+    Instance(Box<ContainerInstance>),
     Remove(u128),
 }
 
@@ -152,7 +152,7 @@ fn steps() -> impl Generator<Value = Step> {
         8 => (any_index(), 1_usize..6, any::<u64>()).prop_map(|(shape, count, seed)| Step::Place { shape, count, seed }),
         1 => (any_index(), 1_u128..25).prop_map(|(shape, instance)| Step::PlaceOn { shape, instance }),
         6 => any_index().prop_map(Step::Release),
-        2 => instances().prop_map(Step::Instance),
+        2 => instances().prop_map(|one| Step::Instance(Box::new(one))),
         1 => (1_u128..25).prop_map(Step::Remove),
     ]
 }

@@ -57,11 +57,11 @@ impl Scan {
     fn pick(&self, kind: &Kind) -> Option<usize> {
         let accepted = &self.accepted[kind.expression];
         let mut best = [(u32::MAX, usize::MAX); 3];
-        for at in 0..self.zone.len() {
-            let zone = usize::from(self.zone[at]);
-            let fits = accepted[at] && self.cpu[at] >= kind.demand.cpu && self.memory[at] >= kind.demand.memory;
-            if fits && self.memory[at] < best[zone].0 {
-                best[zone] = (self.memory[at], at);
+        let rows = accepted.iter().zip(&self.zone).zip(self.cpu.iter().zip(&self.memory)).enumerate();
+        for (at, ((accepted, zone), (cpu, memory))) in rows {
+            let best = &mut best[usize::from(*zone)];
+            if *accepted && *cpu >= kind.demand.cpu && *memory >= kind.demand.memory && *memory < best.0 {
+                *best = (*memory, at);
             }
         }
         let counts = self.counts.get(&*kind.group).copied().unwrap_or_default();

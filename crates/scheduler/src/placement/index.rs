@@ -13,7 +13,8 @@ use foldhash::fast::RandomState;
 
 use super::class::{Class, Classes, Filter, index};
 use super::kinds::{Kind, Kinds};
-use super::shape::{Shape, levels};
+use super::level::levels;
+use super::shape::Shape;
 use super::shapes::Shapes;
 use super::slot::{self, Asked, NO_CLASS, Slot, Wants};
 use super::{Constraint, PlaceRequest, Placement, Refusal, Rule, Strategy};

@@ -6,6 +6,7 @@
 mod class;
 mod index;
 mod kinds;
+mod level;
 pub mod oracle;
 mod order;
 mod refusal;

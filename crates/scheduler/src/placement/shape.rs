@@ -6,50 +6,15 @@ use std::sync::Arc;
 
 use super::class::{Class, index};
 use super::index::Fleet;
+use super::level::{LEVELS, Level, Rank, Search, Walk, levels, search_of};
 use super::order::Entry;
 use super::slot::Wants;
-use super::{Constraint, PlaceRequest, SpreadField, Strategy};
+use super::{Constraint, PlaceRequest, Strategy};
 
 /// Most instances before a cursor's frontier that are remembered; with more it starts again.
 const MOST_EARLY: usize = 64;
 /// How many instances are drawn before all are looked at: where most of a fleet has room, one or two are enough.
 const DRAWS: u64 = 64;
-/// Most strategies of a request that count: ECS takes five.
-const LEVELS: usize = 5;
-
-/// By what the choice is narrowed, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Level {
-    /// Tasks of the group on instances with the same value, of this field and of those spread over before it: a table of cells.
-    Cell(usize),
-    /// Tasks of the group on the instance.
-    Instance,
-    /// Free memory.
-    Memory,
-    /// Free CPU.
-    Cpu,
-}
-
-/// What decides between instances that the strategies leave alike, and the order in which a class is searched: packed, the fuller one;
-/// otherwise the one with more room; then the one with the lower or higher id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Walk {
-    MostMemory,
-    LeastMemory,
-    LeastCpu,
-}
-
-/// How the best of a class is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Search {
-    /// It is the first that fits on the walk.
-    First,
-    /// It is the first that fits among those with the fewest tasks of the group.
-    FewestFirst,
-    /// All that fit are compared.
-    All,
-}
-
 /// Where the search in one class stands.
 #[derive(Debug, Clone, Default)]
 struct Cursor {
@@ -106,52 +71,11 @@ pub(super) struct Shape {
     pub(super) last_used: u64,
 }
 
-/// What strategies say of an instance; less is better.
-type Rank = [u32; LEVELS];
-
-/// The levels that strategies make, up to `random`; and the attributes that are spread over.
-pub(super) fn levels(strategies: &[Strategy]) -> (Vec<Level>, Vec<&str>, bool) {
-    let (mut levels, mut fields, mut is_random) = (Vec::new(), Vec::new(), strategies.is_empty());
-    for strategy in strategies {
-        let level = match strategy {
-            Strategy::Random => {
-                is_random = true;
-                break;
-            }
-            Strategy::Spread(SpreadField::Instance) => Level::Instance,
-            Strategy::Spread(SpreadField::Attribute(name)) => {
-                if fields.contains(&name.as_str()) {
-                    continue;
-                }
-                fields.push(name.as_str());
-                Level::Cell(fields.len() - 1)
-            }
-            Strategy::BinpackCpu => Level::Cpu,
-            Strategy::BinpackMemory => Level::Memory,
-        };
-        if !levels.contains(&level) && levels.len() < LEVELS {
-            levels.push(level);
-        }
-    }
-    (levels, fields, is_random)
-}
-
 impl Shape {
     pub(super) fn new(request: &PlaceRequest<'_>, names: (Arc<str>, u32, u32), filter: usize, fields: Vec<usize>, wants: Wants) -> Self {
         let (group_name, kind, group) = names;
         let (levels, _, is_random) = levels(request.strategies);
-        let own: Vec<_> = levels.iter().filter(|level| !matches!(level, Level::Cell(_))).collect();
-        let packed = own.iter().find(|level| matches!(level, Level::Memory | Level::Cpu));
-        let walk = match packed {
-            Some(Level::Memory) => Walk::LeastMemory,
-            Some(_) => Walk::LeastCpu,
-            None => Walk::MostMemory,
-        };
-        let search = match own.as_slice() {
-            [] | [Level::Memory] | [Level::Memory, Level::Cpu] | [Level::Cpu] | [Level::Cpu, Level::Memory] => Search::First,
-            [Level::Instance, rest @ ..] if !rest.contains(&&Level::Instance) => Search::FewestFirst,
-            _ => Search::All,
-        };
+        let (walk, search) = search_of(&levels);
         Self {
             attributes: request.attributes.clone(),
             provider: request.capacity_provider.map(str::to_owned),

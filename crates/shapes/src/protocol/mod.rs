@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub mod cbor;
-mod form;
+pub mod form;
 pub mod json;
 pub mod query;
 pub mod rest_json;
