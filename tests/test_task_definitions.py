@@ -6,6 +6,7 @@ import pytest
 
 from berth import unique
 from ecs_calls import container, refused, register
+from http_call import call
 
 ARN = "arn:aws:ecs:us-east-1:000000000000:task-definition"
 
@@ -235,6 +236,14 @@ def test_registering_at_once_from_many_threads_gives_each_its_own_revision(ecs):
     with ThreadPoolExecutor(16) as pool:
         arns = list(pool.map(lambda _: register(ecs, family), range(40)))
     assert sorted(int(arn.rsplit(":", 1)[1]) for arn in arns) == list(range(1, 41))
+
+
+def test_nobody_who_registers_in_a_family_that_others_register_in_is_turned_away(server):
+    """The clients above would try again where the server gives up; these do not."""
+    family = unique("f")
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda _: call(server, "RegisterTaskDefinition", {"family": family, "containerDefinitions": [container()]}), range(600)))
+    assert [answer for answer in answers if answer.status != 200] == []
 
 
 def test_a_deregistered_definition_is_inactive_and_revision_numbers_are_never_reused(ecs):

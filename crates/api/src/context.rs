@@ -64,10 +64,15 @@ pub struct Api {
     pub(crate) limits: Limits,
     pub(crate) buckets: Buckets,
     pub(crate) meter: Meter,
+    /// Whose changes others came between: they go on one at a time.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// How often a change is tried again when another one came between.
 const TRIES: usize = 16;
+/// How often it is tried beside others. Where many change the same record at once (revisions of one family) one of them gets through each
+/// time; who waits for its turn meets newcomers only.
+const TRIES_BESIDE_OTHERS: usize = 3;
 
 impl Api {
     /// Puts the parts together. Not ready yet.
@@ -76,7 +81,8 @@ impl Api {
         let ApiParts { store, control, environment, keys, registry, config, metrics } = parts;
         let (limits, buckets, meter) = (Limits::default(), Buckets::new(&config.throttles), Meter::new(metrics));
         let (ready, verifier) = (AtomicBool::new(false), Verifier::new(VerifierOptions::default()));
-        Self { store, control, environment, keys, registry, config, ready, verifier, limits, buckets, meter }
+        let turn = tokio::sync::Mutex::default();
+        Self { store, control, environment, keys, registry, config, ready, verifier, limits, buckets, meter, turn }
     }
 
     /// Runs an action for a caller who was let in already: the request's JSON in, the answer's out. What the edge does after it
@@ -99,7 +105,11 @@ impl Api {
     /// Reads the state, lets `decide` add changes, commits; again from the start if another commit came between.
     /// Without changes nothing is written, but conditions are checked.
     pub(crate) async fn change<T>(&self, mut decide: impl FnMut(&State, &mut Transaction) -> Result<T, Failure>) -> Result<T, Failure> {
-        for _ in 0..TRIES {
+        let mut turn = None;
+        for tried in 0..TRIES {
+            if tried == TRIES_BESIDE_OTHERS {
+                turn = Some(self.turn.lock().await);
+            }
             let mut transaction = Transaction::new();
             let answer = decide(&self.store.state(), &mut transaction)?;
             // Conditions alone are put to the store as well: what a peer sees may be behind, and "nothing to change" wrong by then.
@@ -112,6 +122,7 @@ impl Api {
                 Err(error) => return Err(error.into()),
             }
         }
+        drop(turn);
         Err(CommitError::Overloaded.into())
     }
 
