@@ -292,7 +292,8 @@ def test_a_service_with_a_constraint_waits_says_why_and_goes_on(server, ecs, clu
     assert UNSATISFIED in why and "attribute:stack == prod" in why
     assert "memberOf" in server.run("why", "web", "--cluster", cluster).stdout
     ecs.put_attributes(cluster=cluster, attributes=[{**stack("prod"), "targetId": agent.arn}])
-    until("two tasks", lambda: len(tasks_of(ecs, cluster, serviceName="web")) == 2)
+    # Once it is steady, the same words are news again.
+    until_steady(ecs, cluster, "web")
     # A constraint counts when a task is placed: what runs stays where it is.
     before = set(tasks_of(ecs, cluster, serviceName="web"))
     ecs.delete_attributes(cluster=cluster, attributes=[{"name": "stack", "targetId": agent.arn}])
