@@ -54,6 +54,8 @@ class FakeAgent:
         self.attributes = [{"name": name} for name in ATTRIBUTES]
         self.attributes += [{"name": "ecs.os-type", "value": "linux"}, {"name": "ecs.cpu-architecture", "value": "x86_64"}, *attributes]
         self.runs, self.stops, self.acks = runs, stops, acks
+        # What it refuses to run: given a task as the payload has it, the reason, or None.
+        self.refuses = lambda task: None
         self.arn = None
         self.registered = None
         self.socket = None
@@ -166,7 +168,9 @@ class FakeAgent:
             for task in message["tasks"]:
                 self.known.setdefault(task["arn"], {c["name"]: self._bindings(c) for c in task.get("containers", [])})
                 wanted = task["desiredStatus"]
-                if (wanted == "RUNNING" and self.runs) or (wanted == "STOPPED" and self.stops):
+                if wanted == "RUNNING" and (reason := self.refuses(task)):
+                    self._work.put((task["arn"], reason))
+                elif (wanted == "RUNNING" and self.runs) or (wanted == "STOPPED" and self.stops):
                     self._work.put((task["arn"], wanted))
 
     def _bindings(self, container):
@@ -183,6 +187,11 @@ class FakeAgent:
         while (work := self._work.get()) is not None:
             task, wanted = work
             try:
+                if wanted not in ("RUNNING", "STOPPED"):
+                    names = self.known[task]
+                    stopped = [{"containerName": name, "status": "STOPPED", "reason": wanted} for name in names]
+                    self.report(task, "STOPPED", reason=wanted, containers=stopped)
+                    continue
                 self.report(task, wanted, exit_code=137 if wanted == "STOPPED" else None)
             except Exception as error:  # noqa: BLE001 - the server may be restarting; a real agent tries again, too
                 if not self.berth.alive:

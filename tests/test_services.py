@@ -261,6 +261,12 @@ def test_bad_service_names_are_refused(ecs, cluster, name):
         ({"deploymentConfiguration": {"minimumHealthyPercent": 101}}, "minimumHealthyPercent"),
         ({"deploymentConfiguration": {"minimumHealthyPercent": -1}}, "minimumHealthyPercent"),
         ({"placementStrategy": [{"type": "random"}] * 6}, "placementStrategy"),
+        ({"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True, "rollback": True, "thresholdConfiguration": {"type": "COUNT", "value": 0}}}}, "thresholdConfiguration.value"),
+        ({"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True, "rollback": True, "thresholdConfiguration": {"type": "BOUNDED_PERCENT", "value": 101}}}}, "thresholdConfiguration.value"),
+        ({"deploymentConfiguration": {"earlySuccessCriteria": {"enable": True, "healthyPercent": 99, "sourceServiceRevisionCleanup": "BLOCKING"}}}, "healthyPercent"),
+        ({"deploymentConfiguration": {"earlySuccessCriteria": {"enable": True, "sourceServiceRevisionCleanup": "BLOCKING"}}}, "healthyPercent"),
+        ({"deploymentConfiguration": {"earlySuccessCriteria": {"enable": True, "healthyPercent": 100}}}, "sourceServiceRevisionCleanup"),
+        ({"deploymentConfiguration": {"bakeTimeInMinutes": 1441}}, "bakeTimeInMinutes"),
     ],
 )
 def test_bad_settings_are_refused_at_creation_and_at_update(ecs, cluster, members, word):
@@ -290,7 +296,7 @@ def test_creating_needs_a_definition_and_a_count(ecs, cluster):
         ({"deploymentController": {"type": "CODE_DEPLOY"}}, "deploymentController"),
         ({"loadBalancers": [{"targetGroupArn": "a", "containerName": "app", "containerPort": 80}]}, "loadBalancers"),
         ({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"]}}}, "networkConfiguration"),
-        ({"deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True, "rollback": True}}}, "deploymentCircuitBreaker"),
+        ({"deploymentConfiguration": {"alarms": {"enable": True, "rollback": True, "alarmNames": ["a"]}}}, "alarms"),
     ],
 )
 def test_what_berth_cannot_honour_yet_is_refused_not_ignored(ecs, cluster, members, word):

@@ -31,7 +31,7 @@ const NOTES: &[(&str, &str)] = &[
     ("CreateDaemon", DAEMONS),
     (
         "CreateService",
-        "REPLICA services with rolling updates, or with task sets (EXTERNAL); load balancers, registries, FARGATE, circuit breaker, DAEMON, \
+        "REPLICA services with rolling updates, or with task sets (EXTERNAL); load balancers, registries, FARGATE, deployment alarms, DAEMON, \
          CODE_DEPLOY are refused",
     ),
     ("DeleteCapacityProvider", "complete at once"),
@@ -50,7 +50,7 @@ const NOTES: &[(&str, &str)] = &[
     ("DeleteTaskSet", "acts; without force refuses the PRIMARY task set and one that is scaled above 0"),
     (
         "DescribeServiceDeployments",
-        "records for 90 days, the newest 100 of a service; circuit breaker and alarms are DISABLED, no lifecycleStage for rolling updates",
+        "records for 90 days, the newest 100 of a service; alarms are DISABLED, no lifecycleStage for rolling updates",
     ),
     ("DescribeServiceRevisions", "records; kept as long as a service deployment names them"),
     ("ExecuteCommand", "checks everything; no task has a listening agent yet, so it ends with TargetNotConnectedException"),

@@ -62,8 +62,15 @@ pub(crate) fn begin_rollback(
     Some(back)
 }
 
-/// Notes what the plan, after which the service is `after`, makes of its history.
-pub(crate) fn follow(state: &State, before: &Service, after: &mut Service, now: UnixMillis, transaction: &mut Transaction) {
+/// Notes what the plan, after which the service is `after`, makes of its history. `rollback`: its circuit breaker wants it to go back.
+pub(crate) fn follow(
+    state: &State,
+    before: &Service,
+    after: &mut Service,
+    rollback: Option<&str>,
+    now: UnixMillis,
+    transaction: &mut Transaction,
+) {
     let (cluster, name) = (&before.cluster, &before.name);
     if let Some(primary) = after.primary().filter(|primary| primary.rollout_state == RolloutState::Completed) {
         after.completed_revision = primary.revision.or(after.completed_revision);
@@ -73,14 +80,14 @@ pub(crate) fn follow(state: &State, before: &Service, after: &mut Service, now: 
     ids.dedup();
     for record in ids.into_iter().filter_map(|id| state.service_deployment(cluster, name, id)) {
         let tally = |revision| tally_revision(state, after, revision);
-        if let Some(next) = history::advance(record, after, tally, now) {
+        if let Some(next) = history::advance(record, after, rollback, tally, now) {
             transaction.expect(Key::ServiceDeployment(cluster.clone(), name.clone(), record.id), record.modified);
             transaction.put(next);
         }
     }
-    let Some((primary, revision)) = before.primary().and_then(|primary| Some((primary.id, primary.revision?))) else { return };
+    let Some((primary, revision)) = before.primary().and_then(|primary| Some((primary, primary.revision?))) else { return };
     let Some(revision) = state.service_revision(cluster, name, revision) else { return };
-    let tasks = state.tasks_of_service(cluster, name).filter(|task| task.service.as_ref().is_some_and(|m| m.deployment == primary));
+    let tasks = state.tasks_of_service(cluster, name).filter(|task| task.service.as_ref().is_some_and(|m| primary.owns(m.deployment)));
     if let Some(next) = history::with_digests(revision, tasks.flat_map(|task| &task.containers)) {
         transaction.expect(Key::ServiceRevision(cluster.clone(), name.clone(), revision.id), revision.modified);
         transaction.put(next);
@@ -139,6 +146,7 @@ mod tests {
             candidate: number.checked_sub(1).map(ServiceRevisionId),
             configuration: Default::default(),
             rollback: None,
+            breaker: None,
             created_at: at,
             started_at: Some(at),
             finished_at: Some(at),
@@ -181,6 +189,7 @@ mod tests {
                 capacity_provider_strategy: Vec::new(),
                 revision: Some(ServiceRevisionId(current)),
                 service_deployment: Some(id(current.into())),
+                progress: Default::default(),
             }],
             settings: Default::default(),
             tags: Default::default(),

@@ -8,7 +8,7 @@ use berth_model::capacity_provider::StrategyItem;
 use berth_model::ids::{ContainerInstanceId, DeploymentId, ServiceName, uuid};
 use berth_model::lifecycle;
 use berth_model::record::{Key, Record};
-use berth_model::service::{DeploymentController, MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
+use berth_model::service::{DeploymentController, DeploymentStatus, MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
 use berth_model::task::{DesiredStatus, ServiceMembership, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
@@ -80,7 +80,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
         } else {
             let tasks = views(&state, service, &owner.rules.absence);
             let mut task_sets = Vec::new();
-            let mut wake_at = None;
+            let (mut wake_at, mut rollback) = (None, None);
             for part in parts(&service.value, tasks) {
                 writer.task_set = part.task_set.map(|set| set.id);
                 let mut step = step_part(owner, &state, &part, now, writer.transaction);
@@ -94,6 +94,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                 spans.extend(trace::started_by(&owner.environment.scope, &service.value, &step.started));
                 write_plan(&state, &mut writer, &step);
                 wake_at = [wake_at, step.steps.wake_at].into_iter().flatten().min();
+                rollback = rollback.or(step.steps.rollback);
                 started.extend(step.started);
             }
             // Once for all of them: two parts may have placed tasks on one instance.
@@ -110,7 +111,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                     wake_at = Some(now);
                 }
             } else {
-                service_history::follow(&state, service, &mut writer.service, now, writer.transaction);
+                service_history::follow(&state, service, &mut writer.service, rollback, now, writer.transaction);
             }
             if let Some(at) = wake_at {
                 owner.wake_at.insert(name.clone(), at);
@@ -172,6 +173,8 @@ pub(crate) fn parts(service: &Service, tasks: Vec<TaskView>) -> Vec<Part<'_>> {
 /// A part's plan, and where its new tasks found a place.
 struct Step {
     steps: ServicePlan,
+    /// How many tasks it wanted to start.
+    tried: usize,
     started: Vec<Arc<Task>>,
     placement: CapacityPlacement,
 }
@@ -187,35 +190,38 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
     };
     let mut steps = plan_now(&owner.index, false);
     let most = most_at_once(owner.store.max_changes()) / part.divisor;
-    steps.stop.truncate(most);
-    steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
+    steps.limit(most);
     let mut started = Vec::new();
     let mut placement = CapacityPlacement::default();
-    if steps.start > 0
-        && let Some(template) = template(state, &part.service, &owner.constraints)
-        && expect_active(state, transaction, &template).is_ok()
-    {
-        let ids = task_ids(steps.start, &owner.environment);
+    let mut tried = 0;
+    for (deployment, count) in steps.starts(&part.service) {
+        let Some(template) = template(state, &part.service, deployment, &owner.constraints) else { continue };
+        if expect_active(state, transaction, &template).is_err() {
+            continue;
+        }
+        let ids = task_ids(count, &owner.environment);
         let request = template.place_request(&ids, owner.environment.bits64());
         let strategy = &template.capacity_provider_strategy;
-        placement = capacity::place(&mut owner.index, &request, strategy, &by_provider(state, &part.service, strategy));
-        if placement.placed.is_empty() {
-            owner.waiting_for_room.insert(part.service.name.clone());
-            steps = ServicePlan { start: steps.start, ..plan_now(&owner.index, true) };
-            steps.stop.truncate(most);
-            let retry = now.plus_millis(ROOM_RETRY_MILLIS);
-            steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
-        }
-        for (id, instance, provider) in &placement.placed {
+        let found = capacity::place(&mut owner.index, &request, strategy, &by_provider(state, &part.service, deployment, strategy));
+        for (id, instance, provider) in &found.placed {
             let zone = state.instance(*instance).and_then(|i| i.availability_zone().map(Arc::from));
             let gpus = owner.index.gpus_of(*id).to_vec();
             let place = Place { instance: *instance, zone, capacity_provider: provider.clone(), gpus };
             started.push(Arc::new(template.task(*id, place, &owner.environment)));
         }
-        let homeless = ids.len().saturating_sub(started.len());
-        owner.meter.refused(homeless, placement.refusals.iter());
+        owner.meter.refused(ids.len().saturating_sub(found.placed.len()), found.refusals.iter());
+        placement.absorb(found);
+        tried += ids.len();
     }
-    Step { steps, started, placement }
+    if tried > 0 && started.is_empty() {
+        owner.waiting_for_room.insert(part.service.name.clone());
+        let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
+        steps = ServicePlan { start, restore, ..plan_now(&owner.index, true) };
+        steps.stop.truncate(most);
+        let retry = now.plus_millis(ROOM_RETRY_MILLIS);
+        steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
+    }
+    Step { steps, tried, started, placement }
 }
 
 /// Most tasks started, and most stopped, in one commit, so that it holds them, the instances they are placed on, the service
@@ -236,15 +242,15 @@ pub(crate) fn strategies(service: &Service) -> Vec<Strategy> {
     if own.is_empty() { Strategy::service_default() } else { own }
 }
 
-/// How many tasks of the PRIMARY deployment each item of its strategy has: those that run or are on their way.
-pub(crate) fn by_provider(state: &State, service: &Service, strategy: &[StrategyItem]) -> Vec<u32> {
+/// How many tasks of a deployment each item of its strategy has: those that run or are on their way.
+pub(crate) fn by_provider(state: &State, service: &Service, deployment: DeploymentId, strategy: &[StrategyItem]) -> Vec<u32> {
     let mut counts = vec![0; strategy.len()];
     if !strategy.is_empty() {
-        let primary = service.primary().map(|primary| primary.id);
+        let own = service.deployments.iter().find(|own| own.id == deployment);
         for task in state.tasks_of_service(&service.cluster, &service.name) {
             let counts_now = task.desired_status == DesiredStatus::Running
                 && !task.is_stopped()
-                && task.service.as_ref().is_some_and(|membership| Some(membership.deployment) == primary);
+                && task.service.as_ref().is_some_and(|membership| own.is_some_and(|own| own.owns(membership.deployment)));
             if let Some(at) = strategy.iter().position(|item| counts_now && Some(&item.provider) == task.capacity_provider.as_ref()) {
                 counts[at] += 1;
             }
@@ -277,13 +283,15 @@ pub(crate) fn is_checked_essential(definition: &TaskDefinition, name: &str) -> b
         .any(|c| c.name.as_deref() == Some(name) && c.essential != Some(false) && c.health_check.is_some())
 }
 
-/// What the PRIMARY deployment's tasks are made of.
+/// What a deployment's tasks are made of: the PRIMARY one's as the service is set now, an older one's as its revision was.
 ///
 /// `None` also if a constraint cannot be read, which none is that a request brought: better no task than one in the wrong place.
-pub(crate) fn template(state: &State, service: &Service, known: &Constraints) -> Option<TaskTemplate> {
-    let primary = service.primary()?;
-    let definition = state.definition(&primary.definition)?;
-    let settings = &service.settings;
+pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentId, known: &Constraints) -> Option<TaskTemplate> {
+    let deployment = service.deployments.iter().find(|own| own.id == deployment)?;
+    let definition = state.definition(&deployment.definition)?;
+    let revision = deployment.revision.filter(|_| deployment.status != DeploymentStatus::Primary);
+    let revision = revision.and_then(|revision| state.service_revision(&service.cluster, &service.name, revision));
+    let settings = revision.map_or(&service.settings, |revision| &revision.settings);
     let tags = match settings.propagate_tags.as_deref() {
         Some("SERVICE") => service.tags.clone(),
         Some("TASK_DEFINITION") => definition.tags.clone(),
@@ -295,7 +303,8 @@ pub(crate) fn template(state: &State, service: &Service, known: &Constraints) ->
         tags.insert("aws:ecs:serviceName".to_owned(), service.name.to_string());
     }
     let mut constraints = known.of_definition(&definition.document).ok()?;
-    for constraint in &settings.placement_constraints {
+    // Where tasks go is the service's, not a revision's.
+    for constraint in &service.settings.placement_constraints {
         constraints.push(known.read(constraint).ok()?);
     }
     Some(TaskTemplate {
@@ -304,9 +313,9 @@ pub(crate) fn template(state: &State, service: &Service, known: &Constraints) ->
         demand: definition.needs.demand.clone(),
         group: format!("service:{}", service.name).into(),
         started_by: None,
-        service: Some(ServiceMembership { service: service.name.clone(), deployment: primary.id }),
-        launch_type: service.launch_type,
-        capacity_provider_strategy: primary.capacity_provider_strategy.clone(),
+        service: Some(ServiceMembership { service: service.name.clone(), deployment: deployment.id }),
+        launch_type: revision.map_or(service.launch_type, |revision| revision.launch_type),
+        capacity_provider_strategy: deployment.capacity_provider_strategy.clone(),
         overrides: None,
         tags,
         enable_execute_command: settings.enable_execute_command,
@@ -378,6 +387,11 @@ impl Writer<'_> {
         self.service.task_sets = task_sets;
     }
 
+    /// The failure announced last was that nothing could be placed.
+    fn says_no_room(&self) -> bool {
+        self.service.announced_failure.as_ref().is_some_and(|(text, _)| text.starts_with("was unable to place"))
+    }
+
     /// Appends an event that repeats itself while its cause lasts: only when the text changes or after six hours.
     fn announce_failure(&mut self, text: &str) {
         let known = self.service.announced_failure.as_ref();
@@ -389,7 +403,7 @@ impl Writer<'_> {
     }
 }
 
-fn write_plan(state: &State, writer: &mut Writer<'_>, Step { steps, started, placement }: &Step) {
+fn write_plan(state: &State, writer: &mut Writer<'_>, Step { steps, tried, started, placement }: &Step) {
     for task in started {
         writer.transaction.put(Record::Task(Arc::clone(task)));
     }
@@ -423,13 +437,13 @@ fn write_plan(state: &State, writer: &mut Writer<'_>, Step { steps, started, pla
              were found in your capacity provider ({provider}). For more information, see the Troubleshooting section of the Amazon \
              ECS Developer Guide.",
         ));
-    } else if steps.start > 0 && started.is_empty() {
+    } else if *tried > 0 && started.is_empty() {
         writer.announce_failure(
             "was unable to place a task because no container instance met all of its requirements. Reason: No Container Instances \
              were found in your cluster. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.",
         );
-    } else if steps.steady && writer.task_set.is_none() {
-        // Where one task set is steady, another may still fail.
+    } else if writer.task_set.is_none() && (steps.steady || (*tried > 0 && writer.says_no_room())) {
+        // Where one task set is steady, another may still fail. What found a place is news again when the next does not.
         writer.service.announced_failure = None;
     }
     for text in &steps.announcements {

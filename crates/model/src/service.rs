@@ -90,6 +90,51 @@ pub struct Deployment {
     /// The service deployment that it is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_deployment: Option<ServiceDeploymentId>,
+    /// What its planner must not forget between two plans.
+    #[serde(default, skip_serializing_if = "Progress::is_none")]
+    pub progress: Progress,
+}
+
+impl Deployment {
+    /// Does a task that was started in deployment `id` belong to this one?
+    #[must_use]
+    pub fn owns(&self, id: DeploymentId) -> bool {
+        self.id == id || self.progress.adopted.contains(&id)
+    }
+
+    /// The deployments whose tasks are its own.
+    pub fn ids(&self) -> impl Iterator<Item = DeploymentId> {
+        std::iter::once(self.id).chain(self.progress.adopted.iter().copied())
+    }
+}
+
+/// What a deployment's planner must not forget between two plans.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// How many tasks a deployment that is being replaced still keeps: one that is lost meanwhile is replaced from its own revision.
+    /// `None`: as many as it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps: Option<u32>,
+    /// Earlier deployments of the same revision, whose tasks a rollback took over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<DeploymentId>,
+    /// Since when it only waits for `bakeTimeInMinutes` to pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bakes_since: Option<UnixMillis>,
+    /// How many failures its circuit breaker counts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+}
+
+impl Progress {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// `deploymentConfiguration`'s percentages.
@@ -183,6 +228,30 @@ pub struct ServiceSettings {
 }
 
 impl Service {
+    /// How many tasks it keeps from now on. While a deployment goes on, a larger number applies to the revision that is being replaced
+    /// as well: the new one may yet fail.
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html>
+    pub fn set_desired_count(&mut self, count: u32) {
+        let more = count.saturating_sub(self.desired_count);
+        self.desired_count = count;
+        let replaced = self.deployments.iter_mut().filter(|deployment| deployment.status == DeploymentStatus::Active);
+        if let Some(keeps) = replaced.filter_map(|deployment| deployment.progress.keeps.as_mut()).next() {
+            *keeps = keeps.saturating_add(more);
+        }
+    }
+
+    /// The PRIMARY deployment becomes one that is replaced, and keeps its tasks until then.
+    pub fn demote_primary(&mut self, now: UnixMillis) {
+        let desired = self.desired_count;
+        for deployment in self.deployments.iter_mut().filter(|deployment| deployment.status == DeploymentStatus::Primary) {
+            deployment.status = DeploymentStatus::Active;
+            deployment.updated_at = now;
+            // One that never came out whole has nothing to keep that is worth replacing.
+            let was_whole = deployment.rollout_state == RolloutState::Completed;
+            deployment.progress.keeps = was_whole.then_some(desired);
+        }
+    }
+
     /// The deployment that the service is to become; `None` only under an EXTERNAL controller.
     #[must_use]
     pub fn primary(&self) -> Option<&Deployment> {

@@ -191,6 +191,17 @@ impl RevisionTally {
     }
 }
 
+/// What a deployment's circuit breaker counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerCount {
+    /// `failureCount`.
+    pub failures: u32,
+    /// `threshold`, of the latest desired count.
+    pub threshold: u32,
+    /// It ended the deployment.
+    pub triggered: bool,
+}
+
 /// That a service deployment went back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollback {
@@ -229,6 +240,9 @@ pub struct ServiceDeployment {
     /// Its rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
+    /// What its circuit breaker counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<BreakerCount>,
     /// When it was made.
     pub created_at: UnixMillis,
     /// When it began.

@@ -19,6 +19,15 @@ pub struct CapacityPlacement {
     pub empty: Vec<CapacityProviderName>,
 }
 
+impl CapacityPlacement {
+    /// Takes in what came of another request.
+    pub fn absorb(&mut self, other: Self) {
+        self.placed.extend(other.placed);
+        self.refusals.extend(other.refusals);
+        self.empty.extend(other.empty);
+    }
+}
+
 /// Which item of the strategy each of some new tasks belongs to; `current` is how many tasks each item has already.
 ///
 /// The base is filled first. Beyond it the item furthest behind its share gets the next task; the first of equals. A single item

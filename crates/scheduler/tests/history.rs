@@ -47,6 +47,7 @@ fn record(number: u64, candidate: Option<u64>) -> ServiceDeployment {
         candidate: candidate.map(ServiceRevisionId),
         configuration: Default::default(),
         rollback: None,
+        breaker: None,
         created_at: UnixMillis(0),
         started_at: None,
         finished_at: None,
@@ -76,7 +77,7 @@ fn two(revision: ServiceRevisionId) -> RevisionTally {
 }
 
 fn follow(record: &mut ServiceDeployment, service: &Service, now: UnixMillis) -> bool {
-    let next = advance(record, service, two, now);
+    let next = advance(record, service, None, two, now);
     let changes = next.is_some();
     if let Some(next) = next {
         *record = next;

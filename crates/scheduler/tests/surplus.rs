@@ -32,6 +32,7 @@ fn tasks(on: &[usize]) -> Vec<TaskView> {
         started_at: Some(UnixMillis(0)),
         stopped_at: None,
         stop_code: None,
+        failed_check: false,
         lost_at: None,
         draining: false,
         protected_until: None,

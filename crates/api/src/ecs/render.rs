@@ -245,7 +245,7 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         pending += tally.pending;
     }
     let tally = |of: DeploymentId| state.tally(&service.cluster, &service.name, of);
-    let deployments = service.deployments.iter().map(|d| deployment(scope, service, d, tally(d.id)));
+    let deployments = service.deployments.iter().map(|d| deployment(scope, service, d, d.ids().map(tally).sum()));
     let events = state.events_of(&service.cluster, &service.name).rev().take(100).map(|event| ecs::ServiceEvent {
         id: Some(event.id.clone()),
         created_at: Some(event.created_at.to_wire()),
@@ -303,16 +303,17 @@ fn strategy(deployment: &Deployment) -> Option<Vec<ecs::CapacityProviderStrategy
     (!deployment.capacity_provider_strategy.is_empty()).then(|| capacity::render(&deployment.capacity_provider_strategy))
 }
 
-fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, Tally { running, pending, failed }: Tally) -> ecs::Deployment {
+fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, Tally { running, pending, .. }: Tally) -> ecs::Deployment {
     let is_primary = deployment.status == berth_model::service::DeploymentStatus::Primary;
+    let kept = deployment.progress.keeps.map_or(running + pending, |keeps| usize::try_from(keeps).unwrap_or(usize::MAX));
     ecs::Deployment {
         id: Some(deployment.id.to_string()),
         status: Some(deployment.status.to_string()),
         task_definition: Some(scope.task_definition(&deployment.definition)),
-        desired_count: if is_primary { Some(number(service.desired_count)) } else { count(running + pending) },
+        desired_count: if is_primary { Some(number(service.desired_count)) } else { count(kept) },
         pending_count: count(pending),
         running_count: count(running),
-        failed_tasks: count(failed),
+        failed_tasks: Some(number(deployment.progress.failures)),
         created_at: Some(deployment.created_at.to_wire()),
         updated_at: Some(deployment.updated_at.to_wire()),
         launch_type: launch_type(service, deployment),

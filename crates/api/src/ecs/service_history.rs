@@ -5,13 +5,14 @@ use berth_model::arn::Scope;
 use berth_model::capacity_provider::StrategyItem;
 use berth_model::ids::DeploymentId;
 use berth_model::record::Key;
-use berth_model::service::{DeploymentStatus, Service};
+use berth_model::service::{Service, ServiceSettings};
 use berth_model::service_deployment::{
-    RevisionImage, RevisionTally, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision, ServiceRevisionId,
+    BreakerCount, RevisionImage, RevisionTally, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision,
+    ServiceRevisionId,
 };
 use berth_model::task_definition::TaskDefinition;
 use berth_model::time::UnixMillis;
-use berth_scheduler::service::history;
+use berth_scheduler::service::{BreakerRules, history};
 use berth_shapes::ecs;
 use berth_store::{State, Transaction};
 
@@ -84,16 +85,14 @@ pub(crate) fn begin(
         candidate: service.completed_revision,
         configuration: service.settings.deployment_configuration.clone(),
         rollback: None,
+        breaker: None,
         created_at: now,
         started_at: None,
         finished_at: None,
         stopped_at: None,
         updated_at: now,
     });
-    for deployment in service.deployments.iter_mut().filter(|deployment| deployment.status == DeploymentStatus::Primary) {
-        deployment.status = DeploymentStatus::Active;
-        deployment.updated_at = now;
-    }
+    service.demote_primary(now);
     service.deployments.insert(0, history::deployment(fresh.deployment, &revision, fresh.service_deployment, now));
     transaction.expect_absent(Key::ServiceRevision(cluster, name, fresh.revision));
     transaction.put(revision);
@@ -171,18 +170,32 @@ pub(crate) fn render_deployment(state: &State, scope: &Scope, service: &Service,
             started_at: Some(rollback.started_at.to_wire()),
             service_revision_arn: rollback.revision.map(|revision| scope.service_revision(&one.cluster, &one.service, revision)),
         }),
-        // Neither watches a deployment: a service that asks for one is refused.
-        deployment_circuit_breaker: Some(ecs::ServiceDeploymentCircuitBreaker {
-            status: Some("DISABLED".into()),
-            failure_count: Some(0),
-            threshold: Some(0),
-        }),
+        deployment_circuit_breaker: Some(circuit_breaker(one)),
+        // Nothing watches alarms: a service that asks for it is refused.
         alarms: Some(ecs::ServiceDeploymentAlarms {
             status: Some("DISABLED".into()),
             alarm_names: Some(Vec::new()),
             triggered_alarm_names: Some(Vec::new()),
         }),
         ..Default::default()
+    }
+}
+
+/// `deploymentCircuitBreaker` of a service deployment.
+fn circuit_breaker(one: &ServiceDeployment) -> ecs::ServiceDeploymentCircuitBreaker {
+    let rules = BreakerRules::of(&ServiceSettings { deployment_configuration: one.configuration.clone(), ..Default::default() });
+    let count = one.breaker.unwrap_or(BreakerCount { failures: 0, threshold: rules.threshold(one.target.requested), triggered: false });
+    let status = match () {
+        () if !rules.is_on => "DISABLED",
+        () if count.triggered => "TRIGGERED",
+        () if one.status.is_finished() => "MONITORING_COMPLETE",
+        () => "MONITORING",
+    };
+    let shown = |value: u32| if rules.is_on { number(value) } else { Some(0) };
+    ecs::ServiceDeploymentCircuitBreaker {
+        status: Some(status.into()),
+        failure_count: shown(count.failures),
+        threshold: shown(count.threshold),
     }
 }
 

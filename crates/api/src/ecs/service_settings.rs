@@ -5,6 +5,7 @@ use berth_model::service::{Percentages, Service, ServiceSettings, ServiceStatus}
 use berth_shapes::ecs;
 use berth_store::{Entry, State};
 
+use super::deployment_outcome::{circuit_breaker, early_success};
 use super::placement;
 use crate::failure::Failure;
 
@@ -13,6 +14,9 @@ const DEFAULT_MINIMUM: i32 = 100;
 const DEFAULT_MAXIMUM: i32 = 200;
 /// Most tasks of a service. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>
 const MAX_DESIRED: i32 = 5_000;
+
+/// Longest bake time: a day.
+const MAX_BAKE_MINUTES: i32 = 1_440;
 
 /// Reads `desiredCount`.
 pub(crate) fn desired_count(count: i32) -> Result<u32, Failure> {
@@ -31,14 +35,11 @@ pub(crate) fn deployment_configuration(
     if given.strategy.as_ref().is_some_and(|strategy| strategy.as_str() != "ROLLING") {
         return Err(Failure::unsupported("Berth serves deploymentConfiguration.strategy ROLLING only, for now."));
     }
-    if given.deployment_circuit_breaker.as_ref().is_some_and(|breaker| breaker.enable == Some(true)) {
-        return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.deploymentCircuitBreaker yet."));
-    }
     if given.alarms.as_ref().is_some_and(|alarms| alarms.enable == Some(true)) {
         return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.alarms yet."));
     }
-    if given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()) || given.early_success_criteria.is_some() {
-        return Err(Failure::unsupported("Berth does not serve deploymentConfiguration's lifecycleHooks and earlySuccessCriteria yet."));
+    if given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()) {
+        return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.lifecycleHooks yet."));
     }
     if given.linear_configuration.is_some() || given.canary_configuration.is_some() {
         return Err(Failure::unsupported(
@@ -53,16 +54,20 @@ pub(crate) fn deployment_configuration(
     if !(0..=100).contains(&minimum) {
         return Err(Failure::invalid("minimumHealthyPercent must be between 0 and 100: deploymentConfiguration.minimumHealthyPercent"));
     }
+    let minutes = given.bake_time_in_minutes.or(before.bake_time_in_minutes).unwrap_or(0);
+    if !(0..=MAX_BAKE_MINUTES).contains(&minutes) {
+        return Err(Failure::invalid(format!(
+            "bakeTimeInMinutes must be between 0 and {MAX_BAKE_MINUTES}: deploymentConfiguration.bakeTimeInMinutes"
+        )));
+    }
+    let breaker = circuit_breaker(given.deployment_circuit_breaker, before.deployment_circuit_breaker.as_ref())?;
     let configuration = ecs::DeploymentConfiguration {
-        deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
-            enable: Some(false),
-            rollback: Some(false),
-            ..Default::default()
-        }),
+        deployment_circuit_breaker: Some(breaker),
+        early_success_criteria: early_success(given.early_success_criteria, before.early_success_criteria.as_ref(), minimum)?,
         maximum_percent: Some(maximum),
         minimum_healthy_percent: Some(minimum),
         strategy: Some("ROLLING".into()),
-        bake_time_in_minutes: Some(given.bake_time_in_minutes.or(before.bake_time_in_minutes).unwrap_or(0)),
+        bake_time_in_minutes: Some(minutes),
         ..Default::default()
     };
     Ok((configuration, Percentages { minimum_healthy: minimum.unsigned_abs(), maximum: maximum.unsigned_abs() }))

@@ -88,7 +88,7 @@ pub(crate) fn decision(
                  provider strategy on a service that is already using one, you must force a new deployment: forceNewDeployment",
             ));
         }
-        service.desired_count = desired.unwrap_or(service.desired_count);
+        service.set_desired_count(desired.unwrap_or(service.desired_count));
         let (old, new) = (&entry.settings, &service.settings);
         let is_deployment = request.force_new_deployment == Some(true)
             || definition.as_ref() != entry.definition()

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use berth_model::ids::{CapacityProviderName, ContainerInstanceId, TaskId};
+use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::service::Service;
 use berth_model::task::{DesiredStatus, HealthStatus, TaskStatus};
@@ -27,18 +27,21 @@ pub(crate) struct Rehearsal {
     service: Service,
     tasks: Vec<TaskView>,
     demands: HashMap<TaskId, Demand>,
-    /// The providers of the tasks that were started here.
-    providers: Vec<CapacityProviderName>,
-    template: Option<TaskTemplate>,
+    /// What the tasks of each deployment are made of.
+    templates: Vec<Template>,
     now: UnixMillis,
     healthy_after: i64,
-    has_check: bool,
     next_id: u128,
-    /// Tasks that each item of the capacity provider strategy had before.
-    by_provider: Vec<u32>,
     /// Tasks started, and stopped, at once.
     most: usize,
     others: Option<Reason>,
+}
+
+struct Template {
+    deployment: DeploymentId,
+    made: TaskTemplate,
+    /// Tasks that each item of the capacity provider strategy has.
+    by_provider: Vec<u32>,
 }
 
 /// Plays a service through.
@@ -75,27 +78,22 @@ impl Rehearsal {
         let is_gone = |id: &ContainerInstanceId| change.remove.contains(id);
         let tasks: Vec<_> = views(sight.state, service, &sight.rules.absence).into_iter().filter(|task| !is_gone(&task.instance)).collect();
         let demand = |task: &TaskView| Some((task.id, sight.state.task(task.id)?.demand.clone()));
-        let template = template(sight.state, service, sight.constraints);
-        let has_check = template.as_ref().is_some_and(|template| {
-            let names = template.definition.document.container_definitions.iter().flatten().filter_map(|c| c.name.as_deref());
-            names.into_iter().any(|name| is_checked_essential(&template.definition, name))
-        });
+        let template = |id: DeploymentId| {
+            let made = template(sight.state, service, id, sight.constraints)?;
+            let by_provider = by_provider(sight.state, service, id, &made.capacity_provider_strategy);
+            Some(Template { deployment: id, made, by_provider })
+        };
         Self {
             fleet: Fleet::new(sight.state, sight.scope, &service.cluster, change, sight.now),
             demands: tasks.iter().filter_map(demand).collect(),
             service: service.clone(),
             tasks,
-            providers: Vec::new(),
             now: sight.now,
             healthy_after: sight.rules.healthy_after,
-            has_check,
             next_id: u128::MAX,
-            by_provider: template
-                .as_ref()
-                .map_or_else(Vec::new, |made| by_provider(sight.state, service, &made.capacity_provider_strategy)),
+            templates: service.deployments.iter().filter_map(|own| template(own.id)).collect(),
             most,
             others: others(sight, service, change),
-            template,
         }
     }
 
@@ -109,27 +107,31 @@ impl Rehearsal {
             plan(&ServiceView { service, tasks, healthy_after_millis, blocked, strategies: &strategies, machine: &machine }, now)
         };
         let mut steps = plan_now(&self.fleet.index, false);
-        let limit = |steps: &mut ServicePlan| {
-            steps.stop.truncate(most);
-            steps.start = steps.start.min(u32::try_from(most).unwrap_or(u32::MAX));
-        };
-        limit(&mut steps);
+        steps.limit(most);
         let mut placement = CapacityPlacement::default();
-        if let Some(template) = self.template.as_ref().filter(|_| steps.start > 0) {
+        let mut placed = Vec::new();
+        let mut tried = 0;
+        for (deployment, count) in steps.starts(&self.service) {
+            let Some(at) = self.templates.iter().position(|own| own.deployment == deployment) else { continue };
+            let Template { made, by_provider, .. } = &mut self.templates[at];
             // From the end of all ids, where no task is.
-            let ids: Vec<_> = (0..u128::from(steps.start)).map(|number| TaskId(self.next_id - number)).collect();
-            self.next_id -= u128::from(steps.start);
-            let strategy = &template.capacity_provider_strategy;
-            let mut current = self.by_provider.clone();
-            for (item, has) in strategy.iter().zip(&mut current) {
-                *has += u32::try_from(self.providers.iter().filter(|own| **own == item.provider).count()).unwrap_or(u32::MAX);
-            }
+            let ids: Vec<_> = (0..u128::from(count)).map(|number| TaskId(self.next_id - number)).collect();
+            self.next_id -= u128::from(count);
+            tried += ids.len();
+            let strategy = &made.capacity_provider_strategy;
             let seed = u64::try_from(self.tasks.len()).unwrap_or(u64::MAX);
-            placement = capacity::place(&mut self.fleet.index, &template.place_request(&ids, seed), strategy, &current);
-            if placement.placed.is_empty() {
-                steps = ServicePlan { start: steps.start, ..plan_now(&self.fleet.index, true) };
-                limit(&mut steps);
+            let found = capacity::place(&mut self.fleet.index, &made.place_request(&ids, seed), strategy, by_provider);
+            for (item, has) in strategy.iter().zip(by_provider) {
+                let more = found.placed.iter().filter(|(_, _, provider)| provider.as_ref() == Some(&item.provider)).count();
+                *has += u32::try_from(more).unwrap_or(u32::MAX);
             }
+            placed.extend(found.placed.iter().map(|(id, instance, _)| (at, *id, *instance)));
+            placement.absorb(found);
+        }
+        if tried > 0 && placed.is_empty() {
+            let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
+            steps = ServicePlan { start, restore, ..plan_now(&self.fleet.index, true) };
+            steps.stop.truncate(most);
         }
         for stop in &steps.stop {
             if let Some(task) = self.tasks.iter_mut().find(|task| task.id == stop.task) {
@@ -137,40 +139,40 @@ impl Rehearsal {
                 task.stop_code = Some(stop.code);
             }
         }
-        self.start(&placement);
+        for (at, id, instance) in &placed {
+            self.start(*at, *id, *instance);
+        }
         self.service.deployments.clone_from(&steps.deployments);
         self.service.status = steps.status;
         self.service.announced_steady = steps.steady;
-        let started = placement.placed.len();
-        (steps, placement, started)
+        (steps, placement, placed.len())
     }
 
-    fn start(&mut self, placement: &CapacityPlacement) {
-        let (Some(template), Some(primary)) = (&self.template, self.service.primary().map(|primary| primary.id)) else { return };
-        for (id, instance, provider) in &placement.placed {
-            self.providers.extend(provider.clone());
-            self.demands.insert(*id, template.demand.clone());
-            self.fleet.started(*instance, &template.demand);
-            self.tasks.push(TaskView {
-                id: *id,
-                deployment: primary,
-                desired: DesiredStatus::Running,
-                last: TaskStatus::Pending,
-                health: HealthStatus::Unknown,
-                has_check: self.has_check,
-                cpu: template.demand.cpu,
-                memory: template.demand.memory,
-                instance: *instance,
-                zone: self.fleet.zone(*instance),
-                created_at: self.now,
-                started_at: None,
-                stopped_at: None,
-                stop_code: None,
-                lost_at: None,
-                draining: false,
-                protected_until: None,
-            });
-        }
+    fn start(&mut self, template: usize, id: TaskId, instance: ContainerInstanceId) {
+        let Template { deployment, made, .. } = &self.templates[template];
+        let names = made.definition.document.container_definitions.iter().flatten().filter_map(|c| c.name.as_deref());
+        self.demands.insert(id, made.demand.clone());
+        self.fleet.started(instance, &made.demand);
+        self.tasks.push(TaskView {
+            id,
+            deployment: *deployment,
+            desired: DesiredStatus::Running,
+            last: TaskStatus::Pending,
+            health: HealthStatus::Unknown,
+            has_check: names.into_iter().any(|name| is_checked_essential(&made.definition, name)),
+            cpu: made.demand.cpu,
+            memory: made.demand.memory,
+            instance,
+            zone: self.fleet.zone(instance),
+            created_at: self.now,
+            started_at: None,
+            stopped_at: None,
+            stop_code: None,
+            failed_check: false,
+            lost_at: None,
+            draining: false,
+            protected_until: None,
+        });
     }
 
     /// What starts comes up, what stops ends; where the agent is away neither. `false`: nothing was on its way.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::ids::{CapacityProviderName, ContainerInstanceId};
-use berth_model::service::{RolloutState, Service, ServiceStatus};
+use berth_model::ids::{CapacityProviderName, ContainerInstanceId, DeploymentId};
+use berth_model::service::{Deployment, RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
 use berth_scheduler::capacity;
 use berth_scheduler::placement::{Refusal, Rule};
@@ -70,11 +70,11 @@ fn deployments(service: &Service, live: &[&Task]) -> Vec<Reason> {
     if primary.rollout_state == RolloutState::Completed {
         return Vec::new();
     }
-    let of = |id| live.iter().filter(move |task| task.service.as_ref().is_some_and(|of| of.deployment == id));
+    let of = |own: &Deployment| live.iter().filter(|task| task.service.as_ref().is_some_and(|of| own.owns(of.deployment))).count();
     let old: Vec<_> = service.deployments.iter().filter(|deployment| deployment.id != primary.id).collect();
-    let old_tasks: usize = old.iter().map(|deployment| of(deployment.id).count()).sum();
+    let old_tasks: usize = old.iter().map(|deployment| of(deployment)).sum();
     let (lower, upper) = (service.percentages.lower(service.desired_count), service.percentages.upper(service.desired_count));
-    let mut text = format!("deployment of {}: {} of {} there", primary.definition, of(primary.id).count(), service.desired_count);
+    let mut text = format!("deployment of {}: {} of {} there", primary.definition, of(primary), service.desired_count);
     if !old.is_empty() {
         let names: Vec<_> = old.iter().map(|deployment| deployment.definition.to_string()).collect();
         text.push_str(&format!(", {} of {} still to go", count(old_tasks, "task"), names.join(", ")));
@@ -103,8 +103,10 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
             strategies: &strategies,
             machine: &machine,
         };
-        let ServicePlan { start, why, wake_at, .. } = plan(&view, sight.now);
-        let placement = if start > 0 { placement(sight, &part.service, start) } else { Vec::new() };
+        let steps = plan(&view, sight.now);
+        let starts = steps.starts(&part.service);
+        let placement: Vec<_> = starts.iter().flat_map(|(id, start)| placement(sight, &part.service, *id, *start)).collect();
+        let ServicePlan { why, wake_at, .. } = steps;
         let waits = why.into_iter().map(|text| Reason::new("WAITS", text));
         reasons.extend(placement.into_iter().chain(waits).map(|reason| match part.task_set {
             Some(set) => Reason { text: format!("task set {}: {}", set.id, reason.text), ..reason },
@@ -119,8 +121,8 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
 }
 
 /// Where a task more would find no place, and by which rule; nothing if it would find one.
-fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
-    let Some(template) = template(sight.state, service, sight.constraints) else { return Vec::new() };
+fn placement(sight: &Sight<'_>, service: &Service, deployment: DeploymentId, start: u32) -> Vec<Reason> {
+    let Some(template) = template(sight.state, service, deployment, sight.constraints) else { return Vec::new() };
     let mut index = index_of(sight.state, &service.cluster);
     let strategy = &template.capacity_provider_strategy;
     if index.is_empty() && strategy.is_empty() {
@@ -129,7 +131,8 @@ fn placement(sight: &Sight<'_>, service: &Service, start: u32) -> Vec<Reason> {
     // Alike without a strategy; with one each may belong to another provider.
     let tasks = if strategy.is_empty() { 1 } else { start.min(MOST_TRIED) };
     let ids: Vec<_> = (0..tasks).map(|id| berth_model::ids::TaskId(u128::from(id))).collect();
-    let placed = capacity::place(&mut index, &template.place_request(&ids, 0), strategy, &by_provider(sight.state, service, strategy));
+    let current = by_provider(sight.state, service, deployment, strategy);
+    let placed = capacity::place(&mut index, &template.place_request(&ids, 0), strategy, &current);
     if placed.refusals.is_empty() && placed.empty.is_empty() {
         return vec![Reason::new("STARTS", format!("{} about to be started", count(start as usize, "task")))];
     }

@@ -5,11 +5,13 @@
 use berth_model::ids::DeploymentId;
 use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceSettings};
 use berth_model::service_deployment::{
-    RevisionImage, RevisionTally, Rollback, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision,
+    BreakerCount, RevisionImage, RevisionTally, Rollback, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision,
     ServiceRevisionId,
 };
 use berth_model::task::Container;
 use berth_model::time::UnixMillis;
+
+use super::BreakerRules;
 
 /// Why a rollback without an earlier revision fails, in ECS's words.
 pub const NO_CANDIDATE: &str = "No rollback candidate was found to run the rollback.";
@@ -22,7 +24,7 @@ const REPLACED: &str = "A newer service deployment replaced this one.";
 pub fn tally(service: &Service, count: impl Fn(DeploymentId) -> (u32, u32), revision: ServiceRevisionId) -> RevisionTally {
     let of: Vec<_> = service.deployments.iter().filter(|deployment| deployment.revision == Some(revision)).collect();
     let mut tally = RevisionTally::none(revision);
-    for (running, pending) in of.iter().map(|deployment| count(deployment.id)) {
+    for (running, pending) in of.iter().flat_map(|deployment| deployment.ids()).map(&count) {
         tally.running += running;
         tally.pending += pending;
     }
@@ -32,11 +34,12 @@ pub fn tally(service: &Service, count: impl Fn(DeploymentId) -> (u32, u32), revi
 }
 
 /// What a service deployment becomes, given what the service becomes; `None`: it stays as it is. `tally` counts a revision's tasks,
-/// which is kept when the deployment ends.
+/// which is kept when the deployment ends. `rollback`: its circuit breaker wants it to go back, and says why.
 #[must_use]
 pub fn advance(
     record: &ServiceDeployment,
     service: &Service,
+    rollback: Option<&str>,
     tally: impl Fn(ServiceRevisionId) -> RevisionTally,
     now: UnixMillis,
 ) -> Option<ServiceDeployment> {
@@ -51,6 +54,9 @@ pub fn advance(
         next.status = Status::InProgress;
         next.started_at = Some(now);
     }
+    if let Some(primary) = own.filter(|_| matches!(next.status, Status::InProgress)) {
+        next.breaker = counted(service, primary);
+    }
     match (own, next.status) {
         (None, Status::RollbackRequested | Status::RollbackInProgress) => {
             next.status = Status::RollbackFailed;
@@ -62,7 +68,23 @@ pub fn advance(
             next.stopped_at = Some(now);
         }
         (Some(_), Status::InProgress) if is_completed => next.status = Status::Successful,
+        (Some(primary), Status::InProgress) if primary.rollout_state == RolloutState::Failed => match rollback {
+            Some(reason) => {
+                next.status = Status::RollbackRequested;
+                next.status_reason = Some(reason.to_owned());
+            }
+            None => {
+                next.status = Status::Stopped;
+                next.status_reason = Some(primary.rollout_state_reason.clone());
+                next.stopped_at = Some(now);
+            }
+        },
         (Some(_), Status::RollbackInProgress) if is_completed => next.status = Status::RollbackSuccessful,
+        (Some(primary), Status::RollbackInProgress) if primary.rollout_state == RolloutState::Failed => {
+            next.status = Status::RollbackFailed;
+            next.status_reason = Some(primary.rollout_state_reason.clone());
+            next.stopped_at = Some(now);
+        }
         (Some(_), _) => {}
     }
     if next == *record {
@@ -70,6 +92,16 @@ pub fn advance(
     }
     finish(&mut next, tally, now);
     Some(next)
+}
+
+/// What the circuit breaker counts; `None` while it is off.
+fn counted(service: &Service, primary: &Deployment) -> Option<BreakerCount> {
+    let rules = BreakerRules::of(&service.settings);
+    rules.is_on.then(|| BreakerCount {
+        failures: primary.progress.failures,
+        threshold: rules.threshold(service.desired_count),
+        triggered: primary.rollout_state == RolloutState::Failed,
+    })
 }
 
 fn finish(record: &mut ServiceDeployment, tally: impl Fn(ServiceRevisionId) -> RevisionTally, now: UnixMillis) {
@@ -110,7 +142,10 @@ pub fn roll_back(
     let reason = record.status_reason.clone().unwrap_or_default();
     record.rollback = Some(Rollback { reason, started_at: now, revision: to.map(|revision| revision.id) });
     record.updated_at = now;
-    for deployment in after.deployments.iter_mut().filter(|deployment| deployment.id == old) {
+    // One that its circuit breaker ended has said so.
+    let is_asked = |deployment: &&mut Deployment| deployment.id == old && deployment.rollout_state != RolloutState::Failed;
+    let by_breaker = primary.rollout_state == RolloutState::Failed;
+    for deployment in after.deployments.iter_mut().filter(is_asked) {
         deployment.rollout_state = RolloutState::Failed;
         deployment.rollout_state_reason = format!("ECS deployment {old} was stopped.");
         deployment.updated_at = now;
@@ -126,7 +161,16 @@ pub fn roll_back(
     for deployment in &mut after.deployments {
         deployment.status = DeploymentStatus::Active;
     }
-    after.deployments.insert(0, deployment(fresh, revision, record.id, now));
+    let mut back = deployment(fresh, revision, record.id, now);
+    if by_breaker {
+        back.rollout_state_reason = format!("ECS deployment circuit breaker: rolling back to deploymentId {fresh}.");
+    }
+    // What is left of the revision stays as it is: going back starts only what is missing.
+    let (same, others) = after.deployments.into_iter().partition(|deployment: &Deployment| deployment.revision == Some(revision.id));
+    let same: Vec<Deployment> = same;
+    back.progress.adopted = same.iter().flat_map(Deployment::ids).collect();
+    after.deployments = others;
+    after.deployments.insert(0, back);
     after.settings = restored(&service.settings, &revision.settings);
     after.launch_type = revision.launch_type;
     after.announced_steady = false;
@@ -148,6 +192,7 @@ pub fn deployment(id: DeploymentId, revision: &ServiceRevision, service_deployme
         revision: Some(revision.id),
         capacity_provider_strategy: revision.capacity_provider_strategy.clone(),
         service_deployment: Some(service_deployment),
+        progress: Default::default(),
     }
 }
 

@@ -6,7 +6,9 @@
 //! for a while (ECS: 40 seconds).
 
 mod absence;
+mod breaker;
 pub mod history;
+mod outcome;
 mod plan;
 mod surplus;
 pub mod task_set;
@@ -23,7 +25,9 @@ use berth_model::time::UnixMillis;
 use crate::placement::Strategy;
 
 pub use absence::AbsenceRules;
-pub use plan::plan;
+pub use breaker::BreakerRules;
+pub use outcome::BREAKER_TRIGGERED;
+pub use plan::{FAILED_CHECK, plan};
 pub use surplus::Machine;
 
 /// A task of the service as the planner sees it.
@@ -57,6 +61,8 @@ pub struct TaskView {
     pub stopped_at: Option<UnixMillis>,
     /// Why it stopped.
     pub stop_code: Option<StopCode>,
+    /// It was stopped since it failed a health check.
+    pub failed_check: bool,
     /// When its machine, whose agent is away, counts as lost: what was last seen of the task means nothing from then on.
     pub lost_at: Option<UnixMillis>,
     /// Its machine is DRAINING: another task is to take its place.
@@ -90,6 +96,7 @@ impl TaskView {
             started_at: task.started_at,
             stopped_at: task.stopped_at,
             stop_code: task.stop_code,
+            failed_check: task.stopped_reason.as_deref().is_some_and(|reason| reason == FAILED_CHECK),
             lost_at: instance.and_then(|instance| absence.lost_at(instance)),
             protected_until: task.protected_until,
             draining: instance.is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining),
@@ -155,6 +162,8 @@ pub struct Stop {
 pub struct ServicePlan {
     /// How many tasks to start in the PRIMARY deployment.
     pub start: u32,
+    /// How many tasks to start in older deployments, in place of those that these lost.
+    pub restore: Vec<(DeploymentId, u32)>,
     /// Tasks to stop.
     pub stop: Vec<Stop>,
     /// What its deployments become.
@@ -169,13 +178,49 @@ pub struct ServicePlan {
     pub wake_at: Option<UnixMillis>,
     /// What it waits for, in words; empty in the steady state.
     pub why: Vec<String>,
+    /// The deployment failed, and the service is to go back: why.
+    pub rollback: Option<&'static str>,
 }
 
 impl ServicePlan {
+    /// Leaves a service as it is.
+    #[must_use]
+    pub fn nothing(service: &Service) -> Self {
+        Self {
+            start: 0,
+            restore: Vec::new(),
+            stop: Vec::new(),
+            deployments: service.deployments.clone(),
+            status: service.status,
+            steady: false,
+            announcements: Vec::new(),
+            wake_at: None,
+            why: Vec::new(),
+            rollback: None,
+        }
+    }
+
+    /// The tasks it starts: in which deployment, how many. Those in place of lost ones come first.
+    pub fn starts(&self, service: &Service) -> Vec<(DeploymentId, u32)> {
+        let primary = service.primary().map(|primary| (primary.id, self.start));
+        self.restore.iter().copied().chain(primary).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Starts and stops no more than `most` tasks each. What is left comes with the next plan.
+    pub fn limit(&mut self, most: usize) {
+        self.stop.truncate(most);
+        let mut left = u32::try_from(most).unwrap_or(u32::MAX);
+        for count in self.restore.iter_mut().map(|(_, count)| count).chain([&mut self.start]) {
+            *count = (*count).min(left);
+            left -= *count;
+        }
+    }
+
     /// It changes nothing.
     #[must_use]
     pub fn is_idle(&self, service: &Service) -> bool {
         self.start == 0
+            && self.restore.is_empty()
             && self.stop.is_empty()
             && self.announcements.is_empty()
             && self.deployments == service.deployments

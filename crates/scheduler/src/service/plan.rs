@@ -1,12 +1,12 @@
-//! The planner of REPLICA services with rolling updates.
+//! The planner of REPLICA services: rolling updates, replacement of what is lost or unhealthy, scale-in.
 
 use berth_model::ids::DeploymentId;
-use berth_model::service::{DeploymentStatus, RolloutState, Service, ServiceStatus};
+use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceStatus};
 use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
 use super::throttle::throttle;
-use super::{ServicePlan, ServiceView, Stop, TaskView, surplus};
+use super::{ServicePlan, ServiceView, Stop, TaskView, outcome, surplus};
 
 /// How many failed starts in a row make the service say that it cannot start tasks.
 const IMPAIRED_AFTER: u32 = 3;
@@ -14,18 +14,8 @@ const IMPAIRED_AFTER: u32 = 3;
 /// Plans a service's next step.
 #[must_use]
 pub fn plan(view: &ServiceView<'_>, now: UnixMillis) -> ServicePlan {
-    let service = view.service;
-    let mut plan = ServicePlan {
-        start: 0,
-        stop: Vec::new(),
-        deployments: service.deployments.clone(),
-        status: service.status,
-        steady: false,
-        announcements: Vec::new(),
-        wake_at: None,
-        why: Vec::new(),
-    };
-    match service.status {
+    let mut plan = ServicePlan::nothing(view.service);
+    match view.service.status {
         ServiceStatus::Active => plan_active(view, now, &mut plan),
         ServiceStatus::Draining => plan_draining(view, now, &mut plan),
         ServiceStatus::Inactive => {}
@@ -34,7 +24,7 @@ pub fn plan(view: &ServiceView<'_>, now: UnixMillis) -> ServicePlan {
 }
 
 /// Is the task counted as healthy, and if not yet, when might it be?
-fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool, Option<UnixMillis>) {
+pub(super) fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool, Option<UnixMillis>) {
     if !task.is_running() {
         return (false, None);
     }
@@ -47,84 +37,186 @@ fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool
     }
 }
 
+/// Did it fail its health check, after the service's grace period? If it is still within that: when is it over?
+fn unhealthy(view: &ServiceView<'_>, task: &TaskView, now: UnixMillis) -> (bool, Option<UnixMillis>) {
+    if !task.is_running() || !task.has_check || task.health != HealthStatus::Unhealthy {
+        return (false, None);
+    }
+    let grace = i64::from(view.service.settings.health_check_grace_period_seconds.unwrap_or(0)) * 1000;
+    match task.started_at.map(|at| at.plus_millis(grace)) {
+        Some(over) if over > now => (false, Some(over)),
+        _ => (true, None),
+    }
+}
+
+/// The live tasks of a service by what is to become of them. Each is in one list.
+struct Groups<'t> {
+    /// Tasks of the PRIMARY deployment that stay.
+    new: Vec<&'t TaskView>,
+    /// Tasks of older deployments, and those on machines that are drained: others take their places.
+    old: Vec<&'t TaskView>,
+    /// Tasks of the PRIMARY deployment that failed their health check.
+    sick: Vec<&'t TaskView>,
+    /// All of these.
+    live: Vec<&'t TaskView>,
+    /// Tasks on machines that are lost. They count for nothing.
+    lost: Vec<&'t TaskView>,
+}
+
+impl<'t> Groups<'t> {
+    fn of(view: &ServiceView<'t>, primary: &Deployment, now: UnixMillis, plan: &mut ServicePlan) -> Self {
+        let (lost, live): (Vec<_>, Vec<_>) = view.tasks.iter().filter(|task| task.is_live()).partition(|task| task.is_lost(now));
+        let (mut new, mut old, mut sick) = (Vec::new(), Vec::new(), Vec::new());
+        for task in &live {
+            let (is_sick, at) = unhealthy(view, task, now);
+            plan.wake_at = earliest(plan.wake_at, at);
+            match () {
+                () if task.draining || !primary.owns(task.deployment) => old.push(*task),
+                // Nobody takes the place of a protected task.
+                () if is_sick && !task.is_protected(now) => sick.push(*task),
+                () => new.push(*task),
+            }
+        }
+        Self { new, old, sick, live, lost }
+    }
+}
+
 fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     let service = view.service;
     let desired = service.desired_count;
     // Under an EXTERNAL controller each task set is planned as a service of its own.
-    let Some(primary) = service.primary().map(|primary| primary.id) else { return };
-    let (lost, live): (Vec<_>, Vec<_>) = view.tasks.iter().filter(|task| task.is_live()).partition(|task| task.is_lost(now));
+    let Some(primary) = service.primary() else { return };
+    let groups = Groups::of(view, primary, now, plan);
+    let Groups { new, old, sick, live, lost } = &groups;
     // What is believed of a task may change with time alone.
-    plan.wake_at = live.iter().flat_map(|task| [task.lost_at, task.protected_until]).flatten().filter(|at| *at > now).min();
-    // Tasks on machines that are drained are replaced as those of older deployments are.
-    let (new, old): (Vec<_>, Vec<_>) = live.iter().copied().partition(|task| task.deployment == primary && !task.draining);
-    let new_count = count(&new);
+    let changes = live.iter().flat_map(|task| [task.lost_at, task.protected_until]).flatten().filter(|at| *at > now).min();
+    plan.wake_at = earliest(plan.wake_at, changes);
+    lower_keeps(view, &groups, now, plan);
 
-    if new_count > desired {
+    if count(new) > desired {
         let is_healthy = |task: &TaskView| healthy(task, view.healthy_after_millis, now).0;
         let free: Vec<_> = new.iter().copied().filter(|task| !task.is_protected(now)).collect();
-        let surplus = surplus::pick(&free, &live, new_count - desired, (view.strategies, view.machine), is_healthy);
-        if count(&free) < new_count - desired {
+        let surplus = surplus::pick(&free, live, count(new) - desired, (view.strategies, view.machine), is_healthy);
+        if count(&free) < count(new) - desired {
             plan.why.push("protected tasks hold up the scale-in".to_owned());
         }
         stop_tasks(plan, surplus);
-    } else if new_count < desired {
-        plan_starts(view, now, plan, primary, &new, count(&live));
+    } else {
+        plan_starts(view, &groups, primary, now, plan);
     }
     if !old.is_empty() {
         // ECS: what has not come up on such a machine yet ends at once.
         let early =
             old.iter().copied().filter(|task| task.draining && task.last < TaskStatus::Running && !task.is_protected(now)).collect();
         stop_tasks(plan, early);
-        stop_replaced(view, now, plan, &live, &old);
+        stop_replaced(view, &groups, now, plan);
     }
+    stop_sick(view, &groups, now, plan);
 
-    let running = count_where(&new, |task| task.last == TaskStatus::Running);
-    stop_lost(plan, &lost, running, desired, primary);
-    let old_gone = !view.tasks.iter().any(|task| task.deployment != primary && !is_gone(task, now));
-    forget_ended_deployments(view, now, plan);
-    let reached = running == desired && new_count == desired && old_gone && old.is_empty() && lost.is_empty();
-    if reached {
-        complete(primary, plan, now);
-    } else {
-        plan.why.push(format!("{running} of {desired} tasks of the PRIMARY deployment run, {} of older ones", old.len()));
+    let running = count_where(new, |task| task.last == TaskStatus::Running);
+    let healthy_new = count_where(new, |task| healthy(task, view.healthy_after_millis, now).0);
+    stop_lost(plan, lost, running, desired, primary);
+    let old_gone = old.is_empty() && !view.tasks.iter().any(|task| !primary.owns(task.deployment) && !is_gone(task, now));
+    let must_be_healthy = outcome::must_be_healthy(view, primary);
+    let is_whole = running == desired && count(new) == desired && sick.is_empty() && lost.is_empty() && plan.restore.is_empty();
+    let reached = is_whole && old_gone && (healthy_new == desired || !must_be_healthy);
+    if must_be_healthy {
+        let seen = new.iter().filter_map(|task| healthy(task, view.healthy_after_millis, now).1).min();
+        plan.wake_at = earliest(plan.wake_at, seen);
     }
+    forget_ended_deployments(view, reached, now, plan);
+    if !reached {
+        plan.why.push(format!("{running} of {desired} tasks of the PRIMARY deployment run, {} of older ones", old.len()));
+        if !sick.is_empty() {
+            plan.why.push(format!("{} of its tasks fail their health checks", sick.len()));
+        }
+    }
+    outcome::settle(view, primary, outcome::Standing { reached, old_gone, healthy_new }, now, plan);
     plan.steady = reached;
     if reached && !service.announced_steady {
         plan.announcements.push("has reached a steady state.".to_owned());
     }
 }
 
-/// Starts what is missing, as far as the maximum and the throttle allow.
-fn plan_starts(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan, primary: DeploymentId, new: &[&TaskView], live: u32) {
+/// Older deployments keep no more tasks than healthy new ones leave to do.
+fn lower_keeps(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, plan: &mut ServicePlan) {
+    let healthy_new = count_where(&groups.new, |task| healthy(task, view.healthy_after_millis, now).0);
+    let mut needed = view.service.desired_count.saturating_sub(healthy_new);
+    for deployment in plan.deployments.iter_mut().filter(|deployment| deployment.status == DeploymentStatus::Active) {
+        if let Some(keeps) = &mut deployment.progress.keeps {
+            *keeps = (*keeps).min(needed);
+            needed -= *keeps;
+        }
+    }
+}
+
+/// Starts what is missing, as far as the maximum and the throttle allow: what older deployments lost first, from their own revisions,
+/// unless it is they who fail.
+fn plan_starts(view: &ServiceView<'_>, groups: &Groups<'_>, primary: &Deployment, now: UnixMillis, plan: &mut ServicePlan) {
     let service = view.service;
     let desired = service.desired_count;
-    if service.primary().is_some_and(|deployment| deployment.rollout_state == RolloutState::Failed) {
-        plan.why.push(format!("deployment {primary} failed, and starts no tasks any more"));
-        return;
+    let mut room = service.percentages.upper(desired).saturating_sub(count(&groups.live));
+    let missing = desired - count(&groups.new);
+    let mut late = Vec::new();
+    for deployment in plan.deployments.clone().iter().filter(|deployment| deployment.status == DeploymentStatus::Active) {
+        let own: Vec<_> = view.tasks.iter().filter(|task| deployment.owns(task.deployment)).collect();
+        let has = count_where(&own, |task| task.is_live() && !task.is_lost(now) && !task.draining && !unhealthy(view, task, now).0);
+        let lacks = deployment.progress.keeps.unwrap_or(0).saturating_sub(has);
+        if lacks == 0 {
+            continue;
+        }
+        let throttle = throttle(own.iter().copied(), desired);
+        if throttle.not_before.is_some_and(|at| at > now) {
+            plan.wake_at = earliest(plan.wake_at, throttle.not_before);
+        } else if throttle.has_failed() && missing > 0 {
+            late.push((deployment.id, lacks));
+        } else {
+            restore(plan, &mut room, deployment.id, lacks);
+        }
     }
-    let missing = desired - count(new);
-    // Without older tasks the maximum cannot bind: it limits deployments, not the desired count itself.
-    let has_old = live > count(new);
-    let room = if has_old { service.percentages.upper(desired).saturating_sub(live) } else { missing };
+    if missing > 0 {
+        room -= start_new(view, primary, missing, room, now, plan);
+    }
+    for (deployment, lacks) in late {
+        restore(plan, &mut room, deployment, lacks);
+    }
+}
+
+fn restore(plan: &mut ServicePlan, room: &mut u32, deployment: DeploymentId, lacks: u32) {
+    let start = lacks.min(*room);
+    *room -= start;
+    if start > 0 {
+        plan.restore.push((deployment, start));
+    }
+}
+
+/// Starts tasks of the PRIMARY deployment; how many.
+fn start_new(view: &ServiceView<'_>, primary: &Deployment, missing: u32, room: u32, now: UnixMillis, plan: &mut ServicePlan) -> u32 {
+    let service = view.service;
+    if primary.rollout_state == RolloutState::Failed {
+        plan.why.push(format!("deployment {} failed, and starts no tasks any more", primary.id));
+        return 0;
+    }
     let wanted = missing.min(room);
     if wanted == 0 {
         plan.why.push(format!("maximumPercent {} leaves no room for another task", service.percentages.maximum));
-        return;
+        return 0;
     }
-    let throttle = throttle(view.tasks.iter().filter(|task| task.deployment == primary), desired);
+    let throttle = throttle(view.tasks.iter().filter(|task| primary.owns(task.deployment)), service.desired_count);
     match throttle.not_before {
         Some(at) if at > now => {
             plan.wake_at = earliest(plan.wake_at, Some(at));
-            plan.why.push(format!(
-                "{} tasks in a row failed; the next start is in {} s",
-                throttle.never_ran,
-                at.since(now).div_ceil_1000()
-            ));
+            let seconds = (at.since(now) + 999) / 1000;
+            plan.why.push(format!("{} tasks in a row failed; the next start is in {seconds} s", throttle.never_ran));
             if throttle.never_ran >= IMPAIRED_AFTER && !impaired_announced(service) {
                 plan.announcements.push(IMPAIRED.to_owned());
             }
+            0
         }
-        _ => plan.start = wanted,
+        _ => {
+            plan.start = wanted;
+            wanted
+        }
     }
 }
 
@@ -140,25 +232,27 @@ fn impaired_announced(service: &Service) -> bool {
 }
 
 /// Stops tasks of older deployments as healthy ones replace them; never below the minimum.
-fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan, live: &[&TaskView], old: &[&TaskView]) {
+fn stop_replaced(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     let service = view.service;
     let desired = service.desired_count;
     let lower = service.percentages.lower(desired);
+    let Groups { new, old, sick, live, .. } = groups;
+    let is_failed = service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Failed);
     let mut healthy_count = 0;
     for task in live {
         let (is_healthy, at) = healthy(task, view.healthy_after_millis, now);
         healthy_count += u32::from(is_healthy);
         plan.wake_at = earliest(plan.wake_at, at);
     }
-    let new_count = count(live) - count(old);
+    let new_count = count(new) + count(sick);
     let room = service.percentages.upper(desired).saturating_sub(count(live));
     // As long as new tasks can still be started beside the old ones, keep the whole desired count; otherwise old tasks must
-    // make room, down to the minimum.
-    let is_blocked = view.blocked || (new_count < desired && room == 0);
+    // make room, down to the minimum. A deployment that failed starts nothing, so nothing makes room for it.
+    let is_blocked = !is_failed && (view.blocked || (new_count < desired && room == 0));
     let floor = if is_blocked { lower } else { lower.max(desired.min(healthy_count)) };
     // Tasks that are not healthy hold nothing up: they may go as soon as the rest keeps the minimum.
     let mut spare = healthy_count.saturating_sub(floor);
-    let mut surplus = if view.blocked {
+    let mut surplus = if is_blocked && view.blocked {
         // Whatever the maximum allows, there is no place for it.
         desired.saturating_sub(new_count).min(count(old))
     } else if is_blocked {
@@ -189,15 +283,51 @@ fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
         surplus -= 1;
         stops.push(task);
     }
+    for task in stops.iter().filter(|task| !task.draining) {
+        let own = plan.deployments.iter_mut().find(|deployment| deployment.owns(task.deployment));
+        if let Some(keeps) = own.and_then(|deployment| deployment.progress.keeps.as_mut()) {
+            *keeps = keeps.saturating_sub(1);
+        }
+    }
     stop_tasks(plan, stops);
     let nothing_may_stop = plan.stop.is_empty() && healthy_count == count(live) && healthy_count <= lower;
-    if new_count < desired && room == 0 && nothing_may_stop {
+    if new_count < desired && room == 0 && nothing_may_stop && !is_failed {
         plan.announcements.push(DEADLOCKED.to_owned());
     }
     if plan.stop.is_empty() {
         plan.why.push(format!("{healthy_count} tasks are healthy, minimumHealthyPercent keeps {lower}; {} older tasks wait", old.len()));
     }
 }
+
+/// Stops tasks that fail their health checks: each when a healthy one has taken its place. Where the maximum leaves no room for that one,
+/// they go first, one at a time.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html>
+fn stop_sick(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, plan: &mut ServicePlan) {
+    let desired = view.service.desired_count;
+    let Groups { new, sick, live, .. } = groups;
+    if sick.is_empty() {
+        return;
+    }
+    let healthy_new = count_where(new, |task| healthy(task, view.healthy_after_millis, now).0);
+    let mut stops = (healthy_new + count(sick)).saturating_sub(desired).min(count(sick));
+    let is_failed = view.service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Failed);
+    let has_room = view.service.percentages.upper(desired) > count(live) && !view.blocked;
+    // A replacement that is on its way has to come up first: what is unhealthy may still do part of its work.
+    let is_quiet = plan.start == 0 && plan.stop.is_empty() && healthy_new == count(new);
+    if stops == 0 && count(new) < desired && !has_room && is_quiet && !is_failed {
+        stops = 1;
+    }
+    let mut order = sick.clone();
+    order.sort_by_key(|task| (task.started_at, task.id));
+    plan.stop.extend(order.iter().take(usize::try_from(stops).unwrap_or(usize::MAX)).map(|task| Stop {
+        task: task.id,
+        code: StopCode::ServiceSchedulerInitiated,
+        reason: FAILED_CHECK.to_owned(),
+    }));
+}
+
+/// `stoppedReason` of a task whose container health checks failed.
+pub const FAILED_CHECK: &str = "Task failed container health checks";
 
 fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
     plan.stop.extend(tasks.into_iter().map(|task| Stop {
@@ -214,13 +344,13 @@ fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
 
 /// Tasks on lost machines count for nothing, so others are started for them; but they are told to stop only as those run. A machine that
 /// comes back before finds them wanted, and a service that has no other machine keeps what it had.
-fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: u32, primary: DeploymentId) {
+fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: u32, primary: &Deployment) {
     let replaced = (running + count(lost)).saturating_sub(desired).min(count(lost));
     if replaced < count(lost) {
         plan.why.push(format!("{} of its tasks are on container instances whose agents are away", lost.len()));
     }
     let mut order = lost.to_vec();
-    order.sort_by_key(|task| (task.deployment == primary, task.last, task.created_at, task.id));
+    order.sort_by_key(|task| (primary.owns(task.deployment), task.last, task.created_at, task.id));
     let replaced: Vec<_> = order.into_iter().take(usize::try_from(replaced).unwrap_or(usize::MAX)).collect();
     if replaced.is_empty() {
         return;
@@ -234,28 +364,20 @@ fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: 
     }));
 }
 
-/// Older deployments leave the list when their last task is STOPPED; waiters count on it.
-fn forget_ended_deployments(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
+/// Older deployments leave the list when their last task is STOPPED and they are to keep none; waiters count on it.
+fn forget_ended_deployments(view: &ServiceView<'_>, reached: bool, now: UnixMillis, plan: &mut ServicePlan) {
     plan.deployments.retain(|deployment| {
         deployment.status == DeploymentStatus::Primary
-            || view.tasks.iter().any(|task| task.deployment == deployment.id && !is_gone(task, now))
+            || (!reached && deployment.progress.keeps.is_some_and(|keeps| keeps > 0))
+            || view.tasks.iter().any(|task| deployment.owns(task.deployment) && !is_gone(task, now))
     });
-}
-
-fn complete(primary: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
-    for deployment in plan.deployments.iter_mut().filter(|d| d.id == primary && d.rollout_state == RolloutState::InProgress) {
-        deployment.rollout_state = RolloutState::Completed;
-        deployment.rollout_state_reason = format!("ECS deployment {primary} completed.");
-        deployment.updated_at = now;
-        plan.announcements.push(format!("(deployment {primary}) deployment completed."));
-    }
 }
 
 fn plan_draining(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     for task in view.tasks.iter().filter(|task| task.is_live()) {
         stop_tasks(plan, vec![task]);
     }
-    forget_ended_deployments(view, now, plan);
+    forget_ended_deployments(view, true, now, plan);
     if view.tasks.iter().all(|task| task.last == TaskStatus::Stopped) {
         plan.status = ServiceStatus::Inactive;
     } else {
@@ -263,7 +385,7 @@ fn plan_draining(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
     }
 }
 
-fn count(tasks: &[&TaskView]) -> u32 {
+pub(super) fn count(tasks: &[&TaskView]) -> u32 {
     u32::try_from(tasks.len()).unwrap_or(u32::MAX)
 }
 
@@ -271,20 +393,9 @@ fn count_where(tasks: &[&TaskView], matches: impl Fn(&TaskView) -> bool) -> u32 
     u32::try_from(tasks.iter().filter(|task| matches(task)).count()).unwrap_or(u32::MAX)
 }
 
-fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<UnixMillis> {
+pub(super) fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<UnixMillis> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
-    }
-}
-
-trait DivCeilThousand {
-    fn div_ceil_1000(self) -> i64;
-}
-
-impl DivCeilThousand for i64 {
-    /// Milliseconds as whole seconds, rounded up.
-    fn div_ceil_1000(self) -> i64 {
-        (self + 999) / 1000
     }
 }

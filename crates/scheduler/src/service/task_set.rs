@@ -28,6 +28,7 @@ pub fn as_service(service: &Service, set: &TaskSet) -> Service {
             capacity_provider_strategy: Vec::new(),
             revision: None,
             service_deployment: None,
+            progress: Default::default(),
         }],
         task_sets: Vec::new(),
         // What is steady is said by `after`, which knows of health.

@@ -22,8 +22,17 @@ const SHORT_RUN_FIRST_MILLIS: i64 = 500;
 pub(super) struct Throttle {
     /// Tasks that ended without ever running since the last that ran.
     pub(super) never_ran: u32,
+    /// Tasks that ended soon after their start since the last that ran for longer.
+    short_runs: u32,
     /// No start before this.
     pub(super) not_before: Option<UnixMillis>,
+}
+
+impl Throttle {
+    /// The last task that ended was a failure.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.never_ran > 0 || self.short_runs > 0
+    }
 }
 
 pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u32) -> Throttle {
@@ -65,5 +74,5 @@ pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u
         SHORT_RUN_MAX_MILLIS,
     ));
     let not_before = last_end.filter(|_| wait > 0).map(|end| end.plus_millis(wait));
-    Throttle { never_ran, not_before }
+    Throttle { never_ran, short_runs, not_before }
 }

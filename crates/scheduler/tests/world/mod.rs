@@ -7,7 +7,7 @@ use berth_model::service::{Deployment, DeploymentStatus, Percentages, RolloutSta
 use berth_model::task::{DesiredStatus, HealthStatus, LaunchType, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::Strategy;
-use berth_scheduler::service::{Machine, ServicePlan, ServiceView, TaskView, plan};
+use berth_scheduler::service::{FAILED_CHECK, Machine, ServicePlan, ServiceView, TaskView, plan};
 
 pub const HEALTHY_AFTER: i64 = 40_000;
 
@@ -23,6 +23,7 @@ pub fn deployment(id: u64, status: DeploymentStatus) -> Deployment {
         capacity_provider_strategy: Vec::new(),
         revision: None,
         service_deployment: None,
+        progress: Default::default(),
     }
 }
 
@@ -49,8 +50,23 @@ pub fn service(desired_count: u32, minimum_healthy: u32, maximum: u32) -> Servic
     }
 }
 
+/// What becomes of the tasks of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// They never run.
+    NeverRun,
+    /// They end by themselves after so many seconds.
+    Crash(i64),
+    /// Their health check fails after so many seconds.
+    Sicken(i64),
+    /// They run, and their health check says so after so many seconds.
+    Check(i64),
+}
+
 /// A service with its tasks and a machine that can hold `room` of them.
 pub struct World {
+    /// Of deployments not named here tasks run, and have no health check.
+    pub fates: BTreeMap<DeploymentId, Fate>,
     pub service: Service,
     pub tasks: Vec<TaskView>,
     pub now: UnixMillis,
@@ -66,6 +82,7 @@ pub struct World {
 impl World {
     pub fn new(service: Service) -> Self {
         Self {
+            fates: BTreeMap::new(),
             service,
             tasks: Vec::new(),
             now: UnixMillis(0),
@@ -86,7 +103,11 @@ impl World {
             task.desired == DesiredStatus::Running
                 && task.last == TaskStatus::Running
                 && !self.is_lost(task)
-                && task.started_at.is_some_and(|at| self.now.since(at) >= HEALTHY_AFTER)
+                && if task.has_check {
+                    task.health == HealthStatus::Healthy
+                } else {
+                    task.started_at.is_some_and(|at| self.now.since(at) >= HEALTHY_AFTER)
+                }
         };
         u32::try_from(self.tasks.iter().filter(counts).count()).unwrap()
     }
@@ -115,45 +136,56 @@ impl World {
     /// What the services loop does with a plan.
     pub fn step(&mut self) -> ServicePlan {
         let mut steps = self.plan(false);
-        let start = usize::try_from(steps.start).unwrap().min(self.room.saturating_sub(self.holding()));
-        if steps.start > 0 && start == 0 {
+        let mut starts = steps.starts(&self.service);
+        let mut room = self.room.saturating_sub(self.holding());
+        if !starts.is_empty() && room == 0 {
             steps = self.plan(true);
+            starts.clear();
         }
-        let primary = self.service.primary().expect("the service deploys by itself").id;
-        for _ in 0..start {
-            let task = TaskView {
-                id: TaskId(self.next),
-                deployment: primary,
-                desired: DesiredStatus::Running,
-                last: TaskStatus::Pending,
-                health: HealthStatus::Unknown,
-                has_check: false,
-                cpu: 1,
-                memory: 1,
-                instance: self.machine(),
-                zone: None,
-                created_at: self.now,
-                started_at: None,
-                stopped_at: None,
-                stop_code: None,
-                lost_at: None,
-                draining: false,
-                protected_until: None,
-            };
-            self.next += 1;
-            self.tasks.push(task);
+        for (deployment, count) in starts {
+            let count = room.min(usize::try_from(count).unwrap());
+            room -= count;
+            for _ in 0..count {
+                let task = self.task(deployment);
+                self.next += 1;
+                self.tasks.push(task);
+            }
         }
         for stop in &steps.stop {
             let task = self.tasks.iter_mut().find(|task| task.id == stop.task).expect("a plan stops tasks that are there");
             assert_eq!(task.desired, DesiredStatus::Running, "a task is stopped once");
             task.desired = DesiredStatus::Stopped;
             task.stop_code = Some(stop.code);
+            task.failed_check = stop.reason == FAILED_CHECK;
         }
         self.service.deployments.clone_from(&steps.deployments);
         self.service.status = steps.status;
         self.service.announced_steady = steps.steady;
         self.events.extend(steps.announcements.iter().cloned());
         steps
+    }
+
+    fn task(&self, deployment: DeploymentId) -> TaskView {
+        TaskView {
+            id: TaskId(self.next),
+            deployment,
+            desired: DesiredStatus::Running,
+            last: TaskStatus::Pending,
+            health: HealthStatus::Unknown,
+            has_check: matches!(self.fates.get(&deployment), Some(Fate::Sicken(_) | Fate::Check(_))),
+            cpu: 1,
+            memory: 1,
+            instance: self.machine(),
+            zone: None,
+            created_at: self.now,
+            started_at: None,
+            stopped_at: None,
+            stop_code: None,
+            failed_check: false,
+            lost_at: None,
+            draining: false,
+            protected_until: None,
+        }
     }
 
     /// One of three machines that takes tasks.
@@ -206,7 +238,20 @@ impl World {
             if self.silent.contains_key(&task.instance) {
                 continue;
             }
+            let fate = self.fates.get(&task.deployment).copied();
+            let age = task.started_at.map(|at| self.now.since(at) / 1_000);
+            match (fate, age) {
+                (Some(Fate::Sicken(after)), Some(age)) if age >= after => task.health = HealthStatus::Unhealthy,
+                (Some(Fate::Check(after)), Some(age)) if age >= after => task.health = HealthStatus::Healthy,
+                _ => {}
+            }
             match (task.desired, task.last) {
+                (DesiredStatus::Running, TaskStatus::Pending) if fate == Some(Fate::NeverRun) => {
+                    self.stop(at, StopCode::TaskFailedToStart);
+                }
+                (DesiredStatus::Running, TaskStatus::Running) if matches!((fate, age), (Some(Fate::Crash(s)), Some(age)) if age >= s) => {
+                    self.stop(at, StopCode::EssentialContainerExited);
+                }
                 (DesiredStatus::Running, TaskStatus::Pending) => {
                     task.last = TaskStatus::Running;
                     task.started_at = Some(self.now);
@@ -227,9 +272,7 @@ impl World {
     }
 
     pub fn deploy(&mut self, id: u64) {
-        for deployment in &mut self.service.deployments {
-            deployment.status = DeploymentStatus::Active;
-        }
+        self.service.demote_primary(self.now);
         self.service.deployments.insert(0, deployment(id, DeploymentStatus::Primary));
         self.service.announced_steady = false;
     }

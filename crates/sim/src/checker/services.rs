@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::ids::TaskId;
-use berth_model::service::{Service, ServiceEvent, ServiceStatus};
+use berth_model::service::{DeploymentStatus, RolloutState, Service, ServiceEvent, ServiceStatus};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use tokio::time::Instant;
 
@@ -41,10 +42,10 @@ impl Model {
     /// Tasks that a smaller desired count ends do not count any more, as in `runningCount`. Those of machines that are not heard of may
     /// count or not.
     pub(crate) fn is_steady(&self, service: &Service) -> bool {
-        let Some(primary) = service.primary().map(|primary| primary.id) else { return false };
+        let Some(primary) = service.primary() else { return false };
         let (mut running, mut perhaps) = (0, 0);
         for task in self.tasks_of(service).filter(|task| task.last_status != TaskStatus::Stopped) {
-            let right = task.service.as_ref().is_some_and(|member| member.deployment == primary);
+            let right = task.service.as_ref().is_some_and(|member| primary.owns(member.deployment));
             match (right, task.desired_status) {
                 (true, DesiredStatus::Stopped) => {}
                 (true, DesiredStatus::Running) if self.may_be_missing(task) => {
@@ -116,15 +117,28 @@ impl Model {
         Ok(BTreeSet::new())
     }
 
-    /// A service starts no more than its maximum allows, and only for its PRIMARY deployment.
+    fn is_drained(&self, task: &Task) -> bool {
+        self.instances.get(&task.container_instance).is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining)
+    }
+
+    /// A service starts no more than its maximum allows: tasks of its PRIMARY deployment, or of an older one that lost some.
     fn check_start(&self, service: &Service, task: &Task) -> Verdict {
         if service.status != ServiceStatus::Active {
             return broken("services", format!("service {} is {} and starts task {}", service.name, service.status, task.id));
         }
-        if service.primary().is_none_or(|primary| {
-            task.service.as_ref().is_none_or(|member| member.deployment != primary.id) || task.definition != primary.definition
-        }) {
-            return broken("services", format!("task {} is none of service {}'s PRIMARY deployment", task.id, service.name));
+        let started_in = task.service.as_ref().and_then(|member| service.deployments.iter().find(|own| own.id == member.deployment));
+        let Some(deployment) = started_in.filter(|own| own.definition == task.definition && own.rollout_state != RolloutState::Failed) else {
+            return broken("services", format!("task {} is of no deployment of service {} that may start it", task.id, service.name));
+        };
+        // An older deployment gets back what it lost, never more than it is to keep.
+        if deployment.status == DeploymentStatus::Active {
+            let own = |other: &&Arc<Task>| other.service.as_ref().is_some_and(|member| deployment.owns(member.deployment));
+            let has = self.tasks_of(service).filter(own).filter(|t| t.desired_status == DesiredStatus::Running && !t.is_stopped());
+            let has = has.filter(|task| !self.may_be_missing(task) && !self.is_drained(task)).count();
+            let keeps = deployment.progress.keeps.unwrap_or(0);
+            if has > keeps as usize {
+                return broken("services", format!("deployment {} of service {} has {has} tasks and keeps {keeps}", deployment.id, service.name));
+            }
         }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
         let live = live.filter(|task| !self.may_be_missing(task));

@@ -18,6 +18,16 @@ pub struct Tally {
     pub failed: usize,
 }
 
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            running: sum.running + one.running,
+            pending: sum.pending + one.pending,
+            failed: sum.failed + one.failed,
+        })
+    }
+}
+
 impl Tally {
     /// Where a task counts, if anywhere.
     fn place(&mut self, task: &Task) -> Option<&mut usize> {

@@ -1,0 +1,97 @@
+//! How a rolling deployment ends: completed, also early; failed by its circuit breaker; or not yet, since it bakes.
+//!
+//! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html> and
+//! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentEarlySuccessCriteria.html>
+
+use berth_model::service::{Deployment, RolloutState, Service};
+use berth_model::time::UnixMillis;
+
+use super::breaker::{BreakerRules, failures};
+use super::plan::earliest;
+use super::{ServicePlan, ServiceView};
+
+/// One minute of `bakeTimeInMinutes`, in milliseconds.
+const MINUTE: i64 = 60_000;
+
+/// Why a service deployment goes back that its circuit breaker ended.
+pub const BREAKER_TRIGGERED: &str = "Service deployment rolled back because the circuit breaker threshold was exceeded.";
+
+/// Where the service stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// It has what it should have, and nothing else.
+    pub(super) reached: bool,
+    /// No task of an older deployment is left.
+    pub(super) old_gone: bool,
+    /// Healthy tasks of the PRIMARY deployment.
+    pub(super) healthy_new: u32,
+}
+
+/// Decides what becomes of the PRIMARY deployment.
+pub(super) fn settle(view: &ServiceView<'_>, primary: &Deployment, standing: Standing, now: UnixMillis, plan: &mut ServicePlan) {
+    if primary.rollout_state == RolloutState::Completed {
+        return;
+    }
+    let service = view.service;
+    let id = primary.id;
+    let rules = BreakerRules::of(&service.settings);
+    // What an adopted deployment's tasks did before was not this deployment's.
+    let own = view.tasks.iter().filter(|task| primary.owns(task.deployment) && task.created_at >= primary.created_at);
+    let failed = failures(own, view.healthy_after_millis, rules.resets, now);
+    let Some(next) = plan.deployments.iter_mut().find(|deployment| deployment.id == id) else { return };
+    next.progress.failures = failed;
+    if primary.rollout_state == RolloutState::Failed {
+        return;
+    }
+    let threshold = rules.threshold(service.desired_count);
+    if rules.is_on && failed >= threshold {
+        next.rollout_state = RolloutState::Failed;
+        next.rollout_state_reason = "ECS deployment circuit breaker: tasks failed to start.".to_owned();
+        next.progress.bakes_since = None;
+        next.updated_at = now;
+        plan.announcements.push(format!("(deployment {id}) deployment failed: tasks failed to start."));
+        plan.rollback = rules.rolls_back.then_some(BREAKER_TRIGGERED);
+        plan.start = 0;
+        return;
+    }
+    if failed > 0 && rules.is_on {
+        plan.why.push(format!("{failed} of its tasks failed; the circuit breaker ends the deployment at {threshold}"));
+    }
+    if !standing.reached && !is_early(service, standing) {
+        next.progress.bakes_since = None;
+        return;
+    }
+    let minutes = service.settings.deployment_configuration.bake_time_in_minutes.unwrap_or(0);
+    if minutes > 0 {
+        let over = next.progress.bakes_since.get_or_insert(now).plus_millis(i64::from(minutes) * MINUTE);
+        if over > now {
+            plan.wake_at = earliest(plan.wake_at, Some(over));
+            plan.why.push(format!("bakeTimeInMinutes {minutes}: it is watched for {} s more", (over.since(now) + 999) / 1000));
+            return;
+        }
+    }
+    next.rollout_state = RolloutState::Completed;
+    next.rollout_state_reason = format!("ECS deployment {id} completed.");
+    next.progress.bakes_since = None;
+    next.progress.failures = 0;
+    next.updated_at = now;
+    plan.announcements.push(format!("(deployment {id}) deployment completed."));
+}
+
+/// Enough of its tasks are healthy for `earlySuccessCriteria`.
+fn is_early(service: &Service, standing: Standing) -> bool {
+    let criteria = service.settings.deployment_configuration.early_success_criteria.as_ref();
+    let Some(criteria) = criteria.filter(|criteria| criteria.enable == Some(true)) else { return false };
+    let percent = criteria.healthy_percent.and_then(|percent| u64::try_from(percent).ok()).unwrap_or(100);
+    let wanted = (u64::from(service.desired_count) * percent).div_ceil(100);
+    let waits_for_old = criteria.source_service_revision_cleanup.as_ref().is_none_or(|cleanup| cleanup.as_str() != "DEFERRED");
+    u64::from(standing.healthy_new) >= wanted && (standing.old_gone || !waits_for_old)
+}
+
+/// Has the PRIMARY deployment tasks that must be seen healthy before it is complete, rather than only running? Without a health check and
+/// without a circuit breaker nobody would look at what comes after.
+pub(super) fn must_be_healthy(view: &ServiceView<'_>, primary: &Deployment) -> bool {
+    primary.rollout_state == RolloutState::InProgress
+        && (BreakerRules::of(&view.service.settings).is_on
+            || view.tasks.iter().any(|task| task.is_live() && task.has_check && primary.owns(task.deployment)))
+}
