@@ -1,5 +1,6 @@
 //! From a task definition and a wish to task records.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_model::capacity_provider::StrategyItem;
@@ -60,6 +61,9 @@ pub struct TaskTemplate {
     pub constraints: Vec<Constraint>,
     /// Preferences.
     pub strategies: Vec<Strategy>,
+    /// What the images of some containers stand for, by container: where a service's earlier tasks have told it, all later ones of the
+    /// revision run the same.
+    pub digests: BTreeMap<String, Arc<str>>,
 }
 
 impl TaskTemplate {
@@ -99,7 +103,7 @@ impl TaskTemplate {
             exit_code: None,
             reason: None,
             runtime_id: None,
-            image_digest: None,
+            image_digest: container.name.as_ref().and_then(|name| self.digests.get(name)).cloned(),
             network_bindings: Vec::new(),
             gpu_ids: gpus.by_ref().take(self.gpus_of(container)).collect(),
             health_status: HealthStatus::Unknown,

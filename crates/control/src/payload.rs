@@ -85,7 +85,7 @@ fn container(
     let memory_reservation = number(own.and_then(|o| o.memory_reservation), defined.memory_reservation) * MIB;
     acs::Container {
         name: record.name.to_string(),
-        image: record.image.to_string(),
+        image: image(task, record, defined),
         essential: defined.essential != Some(false),
         cpu: number(own.and_then(|o| o.cpu), defined.cpu),
         memory: number(own.and_then(|o| o.memory), defined.memory),
@@ -118,6 +118,19 @@ fn container(
         container_arn: scope.container(&task.cluster, task.id, record.id),
         docker_config: Some(DockerConfig::render(&config(defined), &host_config(defined, network_mode, memory_reservation))),
         ..Default::default()
+    }
+}
+
+/// What the agent is to run: of a service's task the very image that the revision's first task ran, once that is known. A user is shown
+/// the tag all the same.
+fn image(task: &Task, record: &Container, defined: &ecs::ContainerDefinition) -> String {
+    let is_pinned = defined.version_consistency.as_ref().is_none_or(|consistency| consistency.as_str() != "disabled");
+    match &record.image_digest {
+        Some(digest) if task.service.is_some() && is_pinned && !record.image.contains('@') => {
+            let name = record.image.rfind(':').filter(|colon| !record.image[*colon..].contains('/'));
+            format!("{}@{digest}", &record.image[..name.unwrap_or(record.image.len())])
+        }
+        _ => record.image.to_string(),
     }
 }
 

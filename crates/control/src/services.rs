@@ -2,6 +2,7 @@
 //! would lose.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_model::capacity_provider::StrategyItem;
@@ -9,6 +10,7 @@ use berth_model::ids::{ContainerInstanceId, DeploymentId, ServiceName, uuid};
 use berth_model::lifecycle;
 use berth_model::record::{Key, Record};
 use berth_model::service::{DeploymentController, DeploymentStatus, MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
+use berth_model::service_deployment::ServiceRevision;
 use berth_model::task::{DesiredStatus, ServiceMembership, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
@@ -289,8 +291,8 @@ pub(crate) fn is_checked_essential(definition: &TaskDefinition, name: &str) -> b
 pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentId, known: &Constraints) -> Option<TaskTemplate> {
     let deployment = service.deployments.iter().find(|own| own.id == deployment)?;
     let definition = state.definition(&deployment.definition)?;
-    let revision = deployment.revision.filter(|_| deployment.status != DeploymentStatus::Primary);
-    let revision = revision.and_then(|revision| state.service_revision(&service.cluster, &service.name, revision));
+    let own = deployment.revision.and_then(|revision| state.service_revision(&service.cluster, &service.name, revision));
+    let revision = own.filter(|_| deployment.status != DeploymentStatus::Primary);
     let settings = revision.map_or(&service.settings, |revision| &revision.settings);
     let tags = match settings.propagate_tags.as_deref() {
         Some("SERVICE") => service.tags.clone(),
@@ -322,7 +324,19 @@ pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentI
         client_token: None,
         constraints,
         strategies: strategies(service),
+        digests: own.map_or_else(Default::default, |revision| digests(revision, &definition.document)),
     })
+}
+
+/// What the images of a revision's containers stand for, as far as tasks have told; of those that want it to stay the same.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html#deployment-container-image-stability>
+fn digests(revision: &ServiceRevision, document: &berth_shapes::ecs::TaskDefinition) -> BTreeMap<String, Arc<str>> {
+    let is_pinned = |container: &str| {
+        let mut defined = document.container_definitions.iter().flatten().filter(|own| own.name.as_deref() == Some(container));
+        defined.any(|own| own.version_consistency.as_ref().is_none_or(|consistency| consistency.as_str() != "disabled"))
+    };
+    let told = revision.images.iter().filter(|image| is_pinned(&image.container));
+    told.filter_map(|image| Some((image.container.clone(), image.digest.as_deref()?.into()))).collect()
 }
 
 /// Reads a placement strategy; `None` if it is none of ECS's.

@@ -138,6 +138,7 @@ pub(crate) fn template(api: &Api, cluster: &ClusterName, definition: Arc<TaskDef
         service: None,
         launch_type: wish.launch_type,
         capacity_provider_strategy: Vec::new(),
+        digests: Default::default(),
         overrides: overrides.map(Box::new),
         tags,
         enable_execute_command: wish.enable_execute_command,

@@ -127,7 +127,8 @@ impl Model {
             return broken("services", format!("service {} is {} and starts task {}", service.name, service.status, task.id));
         }
         let started_in = task.service.as_ref().and_then(|member| service.deployments.iter().find(|own| own.id == member.deployment));
-        let Some(deployment) = started_in.filter(|own| own.definition == task.definition && own.rollout_state != RolloutState::Failed) else {
+        let Some(deployment) = started_in.filter(|own| own.definition == task.definition && own.rollout_state != RolloutState::Failed)
+        else {
             return broken("services", format!("task {} is of no deployment of service {} that may start it", task.id, service.name));
         };
         // An older deployment gets back what it lost, never more than it is to keep.
@@ -137,7 +138,10 @@ impl Model {
             let has = has.filter(|task| !self.may_be_missing(task) && !self.is_drained(task)).count();
             let keeps = deployment.progress.keeps.unwrap_or(0);
             if has > keeps as usize {
-                return broken("services", format!("deployment {} of service {} has {has} tasks and keeps {keeps}", deployment.id, service.name));
+                return broken(
+                    "services",
+                    format!("deployment {} of service {} has {has} tasks and keeps {keeps}", deployment.id, service.name),
+                );
             }
         }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
