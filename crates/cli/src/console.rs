@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
+
 use crate::environment::Environment;
 
 /// The two output streams of a command.
@@ -17,6 +19,13 @@ pub(crate) struct Console<'a> {
 }
 
 impl Console<'_> {
+    /// A result for programs: one line of JSON, there as soon as it is written, for whoever reads it through a pipe.
+    pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut *self.out, value).map_err(io::Error::from)?;
+        writeln!(self.out)?;
+        self.out.flush()
+    }
+
     /// A remark that is no result.
     pub fn warn(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.err, "warning: {text}")

@@ -17,6 +17,7 @@ mod logs;
 mod plan;
 mod process;
 mod ps;
+mod reason;
 mod tasks;
 #[cfg(test)]
 mod testing;
