@@ -16,6 +16,8 @@ pub(crate) struct Console<'a> {
     pub colours: Colours,
     /// Progress may move, i.e. overwrite its own line.
     pub moving: bool,
+    /// Results may be drawn again in place.
+    pub live: bool,
 }
 
 impl Console<'_> {

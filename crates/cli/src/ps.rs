@@ -12,7 +12,7 @@ use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::tasks;
 
-mod age;
+pub(crate) mod age;
 mod row;
 pub(crate) mod table;
 
