@@ -111,7 +111,7 @@ def test_a_rollout_is_watched_line_by_line(server, ecs, cluster, web):
     with Watch(server, "deploy", "status", "web", "--cluster", cluster, "--watch") as watch:
         first = watch.line()
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ deployment ", first), first
-        assert short(arn) in first and short(definition) in first and "IN_PROGRESS" in first or "PENDING" in first
+        assert short(arn) in first and short(definition) in first and ("IN_PROGRESS" in first or "PENDING" in first)
         watch.line_with("PRIMARY", short(definition), "0 of 2 running, 2 pending")
         web.runs = True
         for task in tasks_of(ecs, cluster, serviceName="web"):

@@ -14,7 +14,10 @@ pub(crate) fn lines(before: Option<&Status>, status: &Status, now: i64) -> Vec<S
         let line = of(status);
         line.filter(|line| before.and_then(of).as_ref() != Some(line))
     };
-    lines.extend(changed(&record));
+    // It heads what is there at first, and sums up what comes.
+    if before.is_none() {
+        lines.extend(record(status));
+    }
     lines.extend(changed(&|status| Some(format!("stage {}", status.service_deployment.as_ref()?.lifecycle_stage.as_ref()?.as_str()))));
     lines.extend(events(before, status));
     lines.extend(deployments(before, status));
@@ -24,6 +27,9 @@ pub(crate) fn lines(before: Option<&Status>, status: &Status, now: i64) -> Vec<S
     let old_hooks = before.map(show::hooks).unwrap_or_default();
     lines.extend(show::hooks(status).into_iter().filter(|hook| !old_hooks.contains(hook)).map(|hook| hook.replace("\n  ", "; ")));
     lines.extend(waits(before, status));
+    if before.is_some() {
+        lines.extend(changed(&record));
+    }
     if status.outcome.is_final() && before.is_none_or(|before| !before.outcome.is_final()) {
         lines.push(end(status, now));
     }
@@ -148,11 +154,11 @@ mod tests {
         assert_eq!(
             lines(Some(&before), &sample::status_of(&service, &one, &[]), NOW),
             [
-                "deployment BBBBBBBBBBBBBBBBBBBBB of web:2: SUCCESSFUL",
                 "next",
                 "last",
                 "ecs-svc/2 PRIMARY web:2: 4 of 4 running, 1 pending, 0 failed, COMPLETED",
                 "ecs-svc/1 web:1: gone",
+                "deployment BBBBBBBBBBBBBBBBBBBBB of web:2: SUCCESSFUL",
                 "completed after 30s",
             ]
         );

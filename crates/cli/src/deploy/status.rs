@@ -156,15 +156,20 @@ pub(crate) fn is_clock(reason: &Reason) -> bool {
     reason.code == "NEXT"
 }
 
-/// A reason's text without its numbers: those are counts that show elsewhere, or times that run.
+/// A reason's text without its numbers and ids: those are counts that show elsewhere, times that run, or one of many tasks that come and go.
 pub(crate) fn numberless(text: &str) -> String {
-    let mut short = String::with_capacity(text.len());
-    for letter in text.chars().map(|letter| if letter.is_ascii_digit() { '#' } else { letter }) {
-        if !(letter == '#' && short.ends_with('#')) {
-            short.push(letter);
-        }
-    }
-    short
+    let is_number = |word: &str| word.starts_with(|first: char| first.is_ascii_digit()) || is_id(word);
+    text.split_inclusive(|letter: char| !letter.is_ascii_alphanumeric())
+        .map(|piece| {
+            let word = piece.trim_end_matches(|letter: char| !letter.is_ascii_alphanumeric());
+            if is_number(word) { format!("#{}", &piece[word.len()..]) } else { piece.to_owned() }
+        })
+        .collect()
+}
+
+/// The id of a task or container instance.
+fn is_id(word: &str) -> bool {
+    word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What became of it, and why. A service of before there were such records has only its PRIMARY deployment's word.
@@ -235,6 +240,15 @@ mod tests {
         assert_eq!(before.without_clocks(), after.without_clocks());
         after.deployments[0].failed_tasks = Some(7);
         assert_ne!(before.without_clocks(), after.without_clocks());
+    }
+
+    #[test]
+    fn numbers_and_ids_are_no_news() {
+        let of = |text| numberless(text);
+        assert_eq!(of("task c88b0e5dfbdebc3a8aadb455c76f322d: pulls, for 12s"), "task #: pulls, for #");
+        assert_eq!(of("2 tasks are healthy, minimumHealthyPercent keeps 2"), "# tasks are healthy, minimumHealthyPercent keeps #");
+        assert_eq!(of("größe 5 MiB (i-5a)"), "größe # MiB (i-#)");
+        assert_eq!(of(""), "");
     }
 
     #[test]
