@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from berth import PATIENCE, binary, clean_environment, unique, until
+from containers import hello
 from ecs_calls import container, describe, register, service, tasks_of, until_steady
 
 
@@ -357,3 +358,22 @@ def test_a_watch_outlives_a_restart_of_the_server(new_berth):
         assert code == 0 and "completed after" in out
     finally:
         agent.leave()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="SKIPPED (needs root): real containers need namespaces, mounts and cgroups")
+def test_real_containers_come_out_and_an_image_that_is_not_there_is_taken_back(up):
+    ecs, name = up.ecs, unique("web")
+    good, bad = register(ecs, name, [hello(ports=())]), register(ecs, name, [{**hello(ports=()), "image": "none-such:1"}])
+    ecs.create_service(cluster="default", serviceName=name, taskDefinition=good, desiredCount=1)
+    try:
+        up.run("deploy", "status", name, "--wait", "--timeout", "100")
+        ecs.update_service(cluster="default", service=name, taskDefinition=bad)
+        with Watch(up, "deploy", "status", name, "--watch") as watch:
+            watch.line_with("waits: ", "CannotPullContainerError")
+            up.run("rollback", name, "--wait", "--timeout", "100")
+            out, err, code = watch.finish()
+        assert code == 1 and "rolled back" in out and short(good) in err
+        assert until_steady(ecs, "default", name)["taskDefinition"] == good
+    finally:
+        ecs.delete_service(cluster="default", service=name, force=True)
+        until("the service to be gone", lambda: service(ecs, "default", name)["status"] == "INACTIVE")

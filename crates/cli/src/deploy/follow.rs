@@ -2,11 +2,12 @@
 //! deployments go on when it is back.
 
 use std::io;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use berth_shapes::Timestamp;
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
 
 use super::changes;
 use super::look::Sight;
@@ -61,6 +62,13 @@ impl Presenter {
             Self::Json if before.is_some_and(|before| before.without_clocks() == status.without_clocks()) => Ok(()),
             Self::Json => console.json(&Shown::new(status, now)),
             Self::Live(screen) => screen.draw(console.out, &show::render(status, now, console.colours), Size::of_stdout()),
+        }
+    }
+
+    /// Something else is about to be written.
+    fn leave(&mut self) {
+        if let Self::Live(screen) = self {
+            screen.leave();
         }
     }
 
@@ -120,6 +128,8 @@ async fn look_until_end(
     loop {
         let looked = tokio::select! {
             looked = sight.look() => looked,
+            // A server that is away may be silent for longer than anybody's patience.
+            () = sleep_until(end) => return Err(impatient(sight.name(), patience)),
             code = signals.next() => return Err(Failure::Interrupted { code }),
         };
         match looked {
@@ -134,17 +144,14 @@ async fn look_until_end(
             // Before the first answer it may be the wrong server altogether.
             Err(ServiceError::Client(error)) if before.is_some() && passes(&error) => {
                 if std::mem::replace(&mut is_reachable, false) {
+                    presenter.leave();
                     console.warn(&format!("{error}; the deployment goes on without being seen until it answers"))?;
                 }
             }
             Err(error) => return Err(error.into()),
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(impatient(before.as_ref(), patience));
-        }
         tokio::select! {
-            () = tokio::time::sleep(POLL.min(left)) => {}
+            () = sleep_until(end.min(Instant::now() + POLL)) => {}
             code = signals.next() => return Err(Failure::Interrupted { code }),
         }
     }
@@ -159,8 +166,7 @@ fn passes(error: &ClientError) -> bool {
     }
 }
 
-fn impatient(status: Option<&Status>, patience: Duration) -> Failure {
-    let name = status.map_or("SERVICE", |status| status.service.service_name.as_str());
+fn impatient(name: &str, patience: Duration) -> Failure {
     Failure::new(
         format!("the deployment of service {name} has not ended within {} seconds, and goes on", patience.as_secs()),
         format!("see what it waits for with `berth why {name}`, go on with a longer --timeout, or go back with `berth rollback {name}`"),

@@ -34,13 +34,15 @@ impl<'a> Sight<'a> {
         Self { client, place, deployment, revisions: BTreeMap::new(), before: None }
     }
 
+    /// The service's name.
+    pub fn name(&self) -> &str {
+        &self.place.name
+    }
+
     /// How it stands now.
     pub async fn look(&mut self) -> Result<Status, ServiceError> {
-        let service = services::describe(self.client, &self.place).await?.ok_or_else(|| ServiceError::Unknown {
-            wanted: self.place.name.clone(),
-            place: format!("cluster {} any more", name_of(&self.place.cluster)),
-        })?;
         if self.deployment.is_none() {
+            let service = self.service().await?;
             self.deployment = match &service.current_service_deployment {
                 Some(arn) => Some(arn.clone()),
                 None => self.newest(&service).await?,
@@ -50,10 +52,19 @@ impl<'a> Sight<'a> {
             Some(arn) => services::describe_deployments(self.client, std::slice::from_ref(arn)).await.or_else(gone)?.pop(),
             None => None,
         };
+        // After the record: when that says that all is over, the service must not be of a moment before.
+        let service = self.service().await?;
         let revisions = self.revisions(&service, one.as_ref()).await?;
         let mut status = Status::new(service, one, revisions, Vec::new());
         status.waits_for = self.reasons(&status).await?;
         Ok(status)
+    }
+
+    async fn service(&self) -> Result<ecs::Service, ServiceError> {
+        services::describe(self.client, &self.place).await?.ok_or_else(|| ServiceError::Unknown {
+            wanted: self.place.name.clone(),
+            place: format!("cluster {} any more", name_of(&self.place.cluster)),
+        })
     }
 
     /// Its newest deployment; services of an EXTERNAL controller have none.

@@ -52,7 +52,12 @@ impl Screen {
         out.flush()
     }
 
-    /// Leaves the view where it is.
+    /// Gives the view up where it is: the next one is drawn below what is written now.
+    pub fn leave(&mut self) {
+        self.drawn = 0;
+    }
+
+    /// Ends with the view where it is.
     pub fn end(&mut self, out: &mut (dyn Write + Send)) -> io::Result<()> {
         if !std::mem::replace(&mut self.is_begun, false) {
             return Ok(());
@@ -101,6 +106,16 @@ mod tests {
         screen.end(&mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, "\x1b[?25l\rone\x1b[K\n\rtwo\x1b[K\n\x1b[J\x1b[2A\rthree\x1b[K\n\x1b[J\x1b[?25h");
+    }
+
+    #[test]
+    fn a_view_that_was_left_stays() {
+        let (mut screen, mut out) = (Screen::default(), Vec::new());
+        screen.draw(&mut out, "one\n", SMALL).unwrap();
+        screen.leave();
+        screen.draw(&mut out, "two\n", SMALL).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text, "\x1b[?25l\rone\x1b[K\n\x1b[J\rtwo\x1b[K\n\x1b[J");
     }
 
     #[test]
