@@ -138,7 +138,7 @@ def test_once_it_says_how_it_stands(server, ecs, cluster, web):
     shown = server.run("deploy", "status", "web", "--cluster", cluster).stdout
     for words in (f"web in cluster {cluster}: 2 of 2 tasks running, 2 pending", f"deployment {short(arn)} of {short(definition)}: IN_PROGRESS, for "):
         assert words in shown, shown
-    assert "(ROLLING, minimum 100 %, maximum 200 %" in shown and "[++++++++++++++++++++]" in shown and "[####################]" in shown
+    assert "(ROLLING, minimum 100 %, maximum 200 %" in shown and "[++++++++++++++++]" in shown and "[################]" in shown
     assert "waits for\n" in shown and "has started 2 tasks" in shown
     going = status(server, cluster)
     assert going["outcome"] == "IN_PROGRESS"

@@ -43,6 +43,13 @@ impl Console<'_> {
     }
 }
 
+/// A text of others on one line: reasons quote programs, and what a program wrote must not reach a terminal as an order to it.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.retain(|letter| !letter.is_control());
+    line
+}
+
 /// Whether to colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Colours {
@@ -95,6 +102,11 @@ impl Colours {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_gives_no_orders() {
+        assert_eq!(one_line("a\n  b\t\x1b[2Jc\x07"), "a b [2Jc");
+    }
 
     #[test]
     fn colours_only_where_wanted() {

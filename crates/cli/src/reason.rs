@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::console::{Colours, Style};
+use crate::console::{Colours, Style, one_line};
 
 /// As `/why` and `/plan` answer it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl Reason {
             "STEADY" | "RUNNING" | "ROOM" | "DRAINED" => Style::Good,
             _ => Style::Changing,
         };
-        format!("  {} {}\n", colours.paint(style, "-"), self.text)
+        format!("  {} {}\n", colours.paint(style, "-"), one_line(&self.text))
     }
 }
 

@@ -16,7 +16,7 @@ use super::show;
 use super::status::{Outcome, Status};
 use crate::client::ClientError;
 use crate::command::Output;
-use crate::console::Console;
+use crate::console::{Console, one_line};
 use crate::failure::Failure;
 use crate::services::ServiceError;
 use crate::tasks::name_of;
@@ -201,11 +201,6 @@ pub(crate) fn verdict(status: &Status, goes_back: bool) -> Result<(), Failure> {
             ),
         ),
     })
-}
-
-/// Reasons quote programs, and a change is one line.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The two signals that end a command.

@@ -3,14 +3,15 @@
 use berth_shapes::ecs;
 
 use super::status::{Outcome, Status, is_clock};
-use crate::console::{Colours, Style};
+use crate::console::{Colours, Style, one_line};
 use crate::ps::age;
 use crate::ps::table::{Cell, render as table};
 use crate::tasks::name_of;
 
-const HEADINGS: [&str; 9] = ["DEPLOYMENT", "STATUS", "DEFINITION", "REVISION", "TASKS", "RUNNING", "PENDING", "FAILED", "ROLLOUT"];
+/// What changes comes first: a narrow terminal cuts what is behind.
+const HEADINGS: [&str; 9] = ["STATUS", "DEFINITION", "TASKS", "RUNNING", "PENDING", "FAILED", "ROLLOUT", "DEPLOYMENT", "REVISION"];
 /// How wide a bar is.
-const BAR: usize = 20;
+const BAR: usize = 16;
 /// How many events are shown.
 const EVENTS: usize = 5;
 
@@ -46,7 +47,7 @@ pub(crate) fn render(status: &Status, now: i64, colours: Colours) -> String {
             text.push_str(&format!(
                 "  {} {}\n",
                 colours.paint(Style::Dim, &format!("{ago:>5} ago")),
-                event.message.as_deref().unwrap_or_default()
+                one_line(event.message.as_deref().unwrap_or_default())
             ));
         }
     }
@@ -89,7 +90,7 @@ fn heading(status: &Status, now: i64, colours: Colours) -> String {
         text.push_str(&format!("no deployment: its controller is {}\n", service.deployment_controller));
     }
     if let Some(reason) = &status.reason {
-        text.push_str(&format!("{}\n", colours.paint(style, reason)));
+        text.push_str(&format!("{}\n", colours.paint(style, &one_line(reason))));
     }
     text
 }
@@ -126,15 +127,15 @@ fn row(status: &Status, one: &ecs::Deployment) -> [Cell; 9] {
     let of = count(one.desired_count).max(status.service.desired_count).max(running + pending);
     let bar = bar(running.unsigned_abs() as usize, pending.unsigned_abs() as usize, of.unsigned_abs() as usize);
     [
-        Cell::plain(one.id.as_deref().unwrap_or_default()),
         Cell::plain(one.status.as_deref().unwrap_or_default()),
         Cell::plain(one.task_definition.as_deref().map_or("", name_of)),
-        Cell::plain(status.revision_of(one).unwrap_or_default()),
         Cell::styled(style, bar),
         Cell::plain(format!("{running} of {}", count(one.desired_count))),
         number(pending, Style::Changing),
         number(failed, Style::Bad),
         Cell::styled(style, rollout),
+        Cell::plain(one.id.as_deref().unwrap_or_default()),
+        Cell::plain(status.revision_of(one).unwrap_or_default()),
     ]
 }
 
@@ -233,9 +234,9 @@ mod tests {
 web in cluster blue: 4 of 4 tasks running, 1 pending
 deployment BBBBBBBBBBBBBBBBBBBBB of web:2: IN_PROGRESS, for 1m05s (ROLLING, minimum 50 %, maximum 100 %)
 ECS deployment ecs-svc/2 in progress.
-DEPLOYMENT  STATUS   DEFINITION  REVISION             TASKS                   RUNNING  PENDING  ROLLOUT
-ecs-svc/2   PRIMARY  web:2       2222222222222222222  [##########+++++.....]  2 of 4   1        IN_PROGRESS
-ecs-svc/1   ACTIVE   web:1       1111111111111111111  [##########..........]  2 of 0            COMPLETED
+STATUS   DEFINITION  TASKS               RUNNING  PENDING  ROLLOUT      DEPLOYMENT  REVISION
+PRIMARY  web:2       [########++++....]  2 of 4   1        IN_PROGRESS  ecs-svc/2   2222222222222222222
+ACTIVE   web:1       [########........]  2 of 0            COMPLETED    ecs-svc/1   1111111111111111111
 waits for
   - 2 older tasks wait
   - it is looked at again in 3 s
@@ -286,10 +287,10 @@ events
 
     #[test]
     fn bars() {
-        assert_eq!(bar(0, 0, 0), "[....................]");
-        assert_eq!(bar(4, 0, 4), "[####################]");
-        assert_eq!(bar(1, 1, 1000), "[#+..................]");
-        assert_eq!(bar(1000, 1, 1001), "[###################+]");
-        assert_eq!(bar(5, 9, 5), "[####################]", "more than wanted");
+        assert_eq!(bar(0, 0, 0), "[................]");
+        assert_eq!(bar(4, 0, 4), "[################]");
+        assert_eq!(bar(1, 1, 1000), "[#+..............]");
+        assert_eq!(bar(1000, 1, 1001), "[###############+]");
+        assert_eq!(bar(5, 9, 5), "[################]", "more than wanted");
     }
 }
