@@ -10,7 +10,9 @@ use reqwest::Url;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, DataDirArgument};
+use crate::environment::Environment;
+use crate::failure::Failure;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -140,6 +142,11 @@ impl Client {
             region: connection.region.clone(),
             key: connection.key.clone(),
         })
+    }
+
+    /// A client for the server that a command finds.
+    pub(crate) fn find(argument: &DataDirArgument, environment: &Environment) -> Result<Self, Failure> {
+        Ok(Self::new(&Connection::find(argument, environment)?)?)
     }
 
     /// Calls an ECS operation, such as `ListTasks`.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::console::{Colours, Console};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::{Backup, Down, Env, Image, Logs, Plan, Ps, Version, Why};
+use crate::{Backup, Deploy, Down, Env, Image, Logs, Plan, Ps, Rollback, Version, Why};
 
 /// The operator's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -45,6 +45,14 @@ pub enum Command {
     /// Where tasks would go, what would not fit and why, in which steps a deployment would go on: as the server's own placement and planner
     /// answer it now, perhaps with container instances more or fewer than there are.
     Plan(Plan),
+    /// See how a service's deployment goes
+    Deploy(Deploy),
+    /// Bring a service back to the revision it had before
+    ///
+    /// While a deployment goes on it is stopped, and the server goes back to the last revision that came out whole (StopServiceDeployment).
+    /// When none goes on, the service gets the task definition of the last revision before its own that came out and runs another one
+    /// (UpdateService); nothing else of the service is changed. What is done is said before it is done.
+    Rollback(Rollback),
     /// Stop the Berth of this machine and all its tasks
     ///
     /// Tasks get their stop signal, and SIGKILL after their stopTimeout, as with StopTask. To stop the server and leave tasks running, send it
@@ -70,9 +78,11 @@ pub async fn run(command: Command) -> ExitCode {
     let environment = Environment::of_process();
     let mut out = BufWriter::new(std::io::stdout());
     let mut err = std::io::stderr();
+    let is_dumb = environment.get("TERM") == Some("dumb");
     let mut console = Console {
         colours: Colours::of(&std::io::stdout(), &environment),
-        moving: std::io::stderr().is_terminal() && environment.get("TERM") != Some("dumb"),
+        moving: std::io::stderr().is_terminal() && !is_dumb,
+        live: std::io::stdout().is_terminal() && !is_dumb,
         out: &mut out,
         err: &mut err,
     };
@@ -97,6 +107,8 @@ async fn dispatch(command: Command, environment: &Environment, console: &mut Con
         Command::Logs(logs) => logs.run(environment, console).await,
         Command::Why(why) => why.run(environment, console).await,
         Command::Plan(plan) => plan.run(environment, console).await,
+        Command::Deploy(deploy) => deploy.run(environment, console).await,
+        Command::Rollback(rollback) => rollback.run(environment, console).await,
         Command::Down(down) => down.run(environment, console).await,
         Command::Version(version) => version.run(console),
     }
@@ -167,6 +179,11 @@ mod tests {
             "berth plan run-task --task-definition web --count 3 --placement-strategy type=random type=spread,field=host",
             "berth plan update-service --service web --desired-count 3 --add-instances 2=8a2e --add-instances 1 --remove 77aa",
             "berth plan update-service --cli-input-json {} --output json",
+            "berth deploy status web",
+            "berth deploy status web --cluster blue --watch --output json",
+            "berth deploy status web --wait --timeout 60",
+            "berth rollback web --dry-run",
+            "berth rollback web --to web:3 --wait --timeout 600 --output json",
             "berth down --timeout 5",
             "berth version --output json",
         ] {
@@ -183,6 +200,12 @@ mod tests {
             ("berth logs web --tail many", "--tail"),
             ("berth plan run-task --add-instances many", "--add-instances"),
             ("berth plan run-task --placement-constraints near", "--placement-constraints"),
+            ("berth deploy status", "<SERVICE>"),
+            ("berth deploy status web --timeout 5", "--wait"),
+            ("berth deploy status web --watch --timeout 0", "--timeout"),
+            ("berth deploy status web --watch --wait", "--watch"),
+            ("berth rollback", "<SERVICE>"),
+            ("berth rollback web --dry-run --wait", "--dry-run"),
             ("berth down --timeout -1", "-1"),
             ("berth down --timeout 0", "--timeout"),
             ("berth image load", "<FILE>"),

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
+
 use crate::environment::Environment;
 
 /// The two output streams of a command.
@@ -14,9 +16,18 @@ pub(crate) struct Console<'a> {
     pub colours: Colours,
     /// Progress may move, i.e. overwrite its own line.
     pub moving: bool,
+    /// Results may be drawn again in place.
+    pub live: bool,
 }
 
 impl Console<'_> {
+    /// A result for programs: one line of JSON, there as soon as it is written, for whoever reads it through a pipe.
+    pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut *self.out, value).map_err(io::Error::from)?;
+        writeln!(self.out)?;
+        self.out.flush()
+    }
+
     /// A remark that is no result.
     pub fn warn(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.err, "warning: {text}")
@@ -30,6 +41,13 @@ impl Console<'_> {
         write!(self.err, "\r\x1b[2K{text}")?;
         self.err.flush()
     }
+}
+
+/// A text of others on one line: reasons quote programs, and what a program wrote must not reach a terminal as an order to it.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.retain(|letter| !letter.is_control());
+    line
 }
 
 /// Whether to colour.
@@ -84,6 +102,11 @@ impl Colours {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_gives_no_orders() {
+        assert_eq!(one_line("a\n  b\t\x1b[2Jc\x07"), "a b [2Jc");
+    }
 
     #[test]
     fn colours_only_where_wanted() {

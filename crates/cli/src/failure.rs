@@ -24,6 +24,11 @@ pub(crate) enum Failure {
         /// The exit code.
         code: u8,
     },
+    /// It was told to stop by a signal, and has.
+    Interrupted {
+        /// The exit code, 128 and the signal's number, as shells have it.
+        code: u8,
+    },
     /// Whoever read the output has seen enough (`berth logs x | head`); that is no failure of anybody.
     OutputClosed,
 }
@@ -40,7 +45,7 @@ impl Failure {
     /// As printed on stderr; `None` where there is nothing to say.
     pub fn render(&self) -> Option<String> {
         match self {
-            Self::OutputClosed => None,
+            Self::OutputClosed | Self::Interrupted { .. } => None,
             Self::Said { message, advice: None, .. } => Some(format!("error: {message}\n")),
             Self::Said { message, advice: Some(advice), .. } => Some(format!("error: {message}\n  {}\n", advice.replace('\n', "\n  "))),
         }
@@ -48,7 +53,7 @@ impl Failure {
 
     pub fn code(&self) -> u8 {
         match self {
-            Self::Said { code, .. } => *code,
+            Self::Said { code, .. } | Self::Interrupted { code } => *code,
             Self::OutputClosed => 0,
         }
     }

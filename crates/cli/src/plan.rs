@@ -5,10 +5,11 @@ use serde_json::{Map, Value, json};
 
 use crate::client::Client;
 use crate::command::Output;
-use crate::connection::{Connection, DataDirArgument};
+use crate::connection::DataDirArgument;
 use crate::console::Console;
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::reason::Reason;
 
 mod request;
 mod show;
@@ -183,16 +184,6 @@ struct Use {
     free_memory: u32,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Reason {
-    code: String,
-    text: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    rule: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    arns: Vec<String>,
-}
-
 impl Plan {
     pub(crate) async fn run(&self, environment: &Environment, console: &mut Console<'_>) -> Result<(), Failure> {
         let (assumptions, action, given) = match &self.action {
@@ -201,18 +192,15 @@ impl Plan {
         };
         let mut request = assumptions.cli_input_json.as_deref().map(whole).transpose()?.unwrap_or_default();
         request.extend(given);
-        let connection = Connection::find(&assumptions.data_dir, environment)?;
         let question = json!({
             "action": action,
             "request": request,
             "addInstances": assumptions.add_instances,
             "removeInstances": assumptions.remove,
         });
-        let answer: Answer = Client::new(&connection)?.ask("/plan", &question).await?;
+        let answer: Answer = Client::find(&assumptions.data_dir, environment)?.ask("/plan", &question).await?;
         if assumptions.output == Output::Json {
-            serde_json::to_writer(&mut *console.out, &answer).map_err(std::io::Error::from)?;
-            writeln!(console.out)?;
-            return Ok(());
+            return Ok(console.json(&answer)?);
         }
         console.out.write_all(show::render(&answer, console.colours).as_bytes())?;
         Ok(())

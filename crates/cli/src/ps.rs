@@ -6,13 +6,13 @@ use berth_shapes::ecs;
 use serde_json::json;
 
 use crate::client::Client;
-use crate::connection::{Connection, DataDirArgument};
+use crate::connection::DataDirArgument;
 use crate::console::Console;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::tasks;
 
-mod age;
+pub(crate) mod age;
 mod row;
 pub(crate) mod table;
 
@@ -45,13 +45,10 @@ pub enum PsOutput {
 
 impl Ps {
     pub(crate) async fn run(&self, environment: &Environment, console: &mut Console<'_>) -> Result<(), Failure> {
-        let connection = Connection::find(&self.data_dir, environment)?;
-        let mut tasks = self.tasks(&Client::new(&connection)?).await?;
+        let mut tasks = self.tasks(&Client::find(&self.data_dir, environment)?).await?;
         tasks.sort_by_cached_key(order);
         if self.output == PsOutput::Json {
-            serde_json::to_writer(&mut *console.out, &json!({ "tasks": tasks })).map_err(std::io::Error::from)?;
-            writeln!(console.out)?;
-            return Ok(());
+            return Ok(console.json(&json!({ "tasks": tasks }))?);
         }
         if tasks.is_empty() {
             let what = if self.all { "tasks" } else { "running tasks" };

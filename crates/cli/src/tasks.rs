@@ -64,6 +64,17 @@ pub(crate) async fn describe(client: &Client, cluster: &str, tasks: &[String]) -
     Ok(described)
 }
 
+/// The name in an ARN of a task or service, and its cluster where the ARN has one (those from before 2018 have none).
+pub(crate) fn without_arn(text: &str) -> (&str, Option<&str>) {
+    let Some(resource) = text.strip_prefix("arn:").and_then(|rest| rest.splitn(5, ':').nth(4)) else { return (text, None) };
+    let mut parts = resource.split('/').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some(cluster), Some(name)) => (name, Some(cluster)),
+        (Some(name), None) => (name, None),
+        _ => (text, None),
+    }
+}
+
 /// The last part of an ARN.
 pub(crate) fn name_of(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or(arn)

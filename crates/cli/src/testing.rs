@@ -103,7 +103,7 @@ pub(crate) struct Written {
 impl Written {
     /// A console without colours that writes here.
     pub fn console(&mut self) -> Console<'_> {
-        Console { out: &mut self.out, err: &mut self.err, colours: Colours::Off, moving: false }
+        Console { out: &mut self.out, err: &mut self.err, colours: Colours::Off, moving: false, live: false }
     }
 
     pub fn out(&self) -> &str {

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
 use crate::command::Output;
-use crate::connection::{Connection, DataDirArgument};
+use crate::connection::DataDirArgument;
 use crate::console::{Console, Style};
 use crate::data_dir::containers_folder;
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::logs::last_lines;
+use crate::reason::Reason;
 
 /// How many of a container's last lines are shown.
 const LAST_LINES: usize = 10;
@@ -53,16 +54,6 @@ struct Answer {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Reason {
-    code: String,
-    text: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    rule: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    arns: Vec<String>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LastWords {
     task_arn: String,
@@ -77,18 +68,15 @@ struct LastWords {
 
 impl Why {
     pub(crate) async fn run(&self, environment: &Environment, console: &mut Console<'_>) -> Result<(), Failure> {
-        let connection = Connection::find(&self.data_dir, environment)?;
         let question = Question { of: &self.what, cluster: self.cluster.as_deref() };
-        let mut answer: Answer = Client::new(&connection)?.ask("/why", &question).await?;
+        let mut answer: Answer = Client::find(&self.data_dir, environment)?.ask("/why", &question).await?;
         let containers = containers_folder(&self.data_dir.path(environment)?);
         for container in &mut answer.containers {
             // Output that is elsewhere, or gone, is no error: the reasons stand without it.
             container.last_lines = last_lines(&containers, &container.runtime_id, LAST_LINES).unwrap_or_default();
         }
         if self.output == Output::Json {
-            serde_json::to_writer(&mut *console.out, &answer).map_err(std::io::Error::from)?;
-            writeln!(console.out)?;
-            return Ok(());
+            return Ok(console.json(&answer)?);
         }
         console.out.write_all(render(&answer, console).as_bytes())?;
         Ok(())
@@ -100,12 +88,7 @@ fn render(answer: &Answer, console: &Console<'_>) -> String {
     let name = answer.arn.rsplit('/').next().unwrap_or(&answer.arn);
     let mut text = format!("{}: {}\n", colours.paint(Style::Bold, name), answer.summary);
     for reason in &answer.reasons {
-        let style = match reason.code.as_str() {
-            "PLACEMENT" | "FAILED" | "AGENT_AWAY" | "CONTAINER_ENDED" | "LOST" | "CONTAINER" => Style::Bad,
-            "STEADY" | "RUNNING" | "ROOM" | "DRAINED" => Style::Good,
-            _ => Style::Changing,
-        };
-        text.push_str(&format!("  {} {}\n", colours.paint(style, "-"), reason.text));
+        text.push_str(&reason.render(colours));
     }
     for container in answer.containers.iter().filter(|container| !container.last_lines.is_empty()) {
         let task = container.task_arn.rsplit('/').next().unwrap_or_default();

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::hollow_fleet::Fleet;
-use super::quantile;
 use super::restartable::Server;
 use super::scratch::Folder;
 use super::store_tasks::definition;
@@ -20,14 +19,9 @@ const OF_INSTANCE: usize = 100;
 const AT_ONCE: usize = 10;
 /// Tasks that may be on their way to RUNNING: enough to keep all parts busy, and no growing queue.
 const UNDER_WAY: usize = 2_000;
-/// How long nothing may become RUNNING.
-const PATIENCE: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(2);
 /// After the last task, until what making them took is given back.
 const SETTLED: Duration = Duration::from_secs(3);
-/// Memory is the median of so many looks.
-const LOOKS: usize = 20;
-const BETWEEN: Duration = Duration::from_millis(50);
 
 /// A server with its tasks.
 pub(super) struct Loaded {
@@ -61,13 +55,13 @@ impl Loaded {
         if let Some(reason) = &fleet.held_back {
             return Err(format!("only {} agents joined: {reason}", fleet.size).into());
         }
-        let before = resident(&server)?;
+        let before = server.process.settled_resident()?;
         let body = json!({"serviceName": Self::SERVICE, "taskDefinition": "bench", "desiredCount": OF_SERVICE});
         client.call("CreateService", &body)?;
         let arns = launch(&mut client, &mut fleet, count)?;
         std::thread::sleep(SETTLED);
         #[expect(clippy::cast_precision_loss, reason = "a count of tasks")]
-        let bytes_a_task = (resident(&server)? - before) / count as f64;
+        let bytes_a_task = (server.process.settled_resident()? - before) / count as f64;
         // From here on only calls are to be seen, not what agents make of them.
         fleet.mute()?;
         Ok(Self { _fleet: fleet, server, bytes_a_task, arns, _folder: folder })
@@ -87,11 +81,7 @@ fn launch(client: &mut Client, fleet: &mut Fleet, count: usize) -> Result<Vec<St
     let mut running = 0;
     let mut last = Instant::now();
     loop {
-        let (now, refused) = fleet.running()?;
-        let now = usize::try_from(now)?;
-        if refused > 0 || last.elapsed() > PATIENCE {
-            return Err(format!("of {count} tasks {now} came to RUNNING; {refused} reports were refused").into());
-        }
+        let now = usize::try_from(fleet.running_of(count as u64, last)?)?;
         if now > running {
             (running, last) = (now, Instant::now());
         }
@@ -110,13 +100,4 @@ fn launch(client: &mut Client, fleet: &mut Fleet, count: usize) -> Result<Vec<St
             eprintln!("{} of {count} tasks were accepted", arns.len() + OF_SERVICE);
         }
     }
-}
-
-fn resident(server: &Server) -> Result<f64, Box<dyn Error>> {
-    let mut looks = Vec::new();
-    for _ in 0..LOOKS {
-        looks.push(server.process.resident()?);
-        std::thread::sleep(BETWEEN);
-    }
-    Ok(quantile(&looks, 0.5))
 }

@@ -33,8 +33,6 @@ const WINDOW: Duration = Duration::from_millis(500);
 const WARM_UP: Duration = Duration::from_secs(2);
 /// How often the fleet is asked how far it is.
 const GLANCE: Duration = Duration::from_millis(10);
-/// How long the last tasks may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn run(only: Option<&str>, runs: usize) -> Result<(), Box<dyn Error>> {
     prepare()?;
@@ -181,14 +179,7 @@ impl Launchers {
         }
         let accepted = self.accepted.load(Ordering::Relaxed);
         let started = Instant::now();
-        loop {
-            let (running, refused) = fleet.running()?;
-            if running >= accepted {
-                break;
-            }
-            if refused > 0 || started.elapsed() > PATIENCE {
-                return Err(format!("of {accepted} tasks {running} came to RUNNING; {refused} reports were refused").into());
-            }
+        while fleet.running_of(accepted, started)? < accepted {
             std::thread::sleep(GLANCE);
         }
         let answer = client.call("DescribeTasks", &json!({"tasks": [last]}))?;

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use berth_acs::ServerFrame;
 use berth_acs::messages::{DesiredStatus, Task};
@@ -25,6 +25,8 @@ use super::store_tasks::instance;
 const JOINING: usize = 32;
 /// How long an agent waits before it connects again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long tasks may take to become RUNNING.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A fleet, seen from the bench.
 pub(super) struct Fleet {
@@ -59,6 +61,16 @@ impl Fleet {
         let answer = self.ask("running")?;
         let (running, refused) = answer.split_once(' ').ok_or("the fleet answers oddly")?;
         Ok((running.parse()?, refused.parse()?))
+    }
+
+    /// How many tasks it has reported RUNNING of so many that should; an error if reports were refused, or if it is a minute since `since` and
+    /// they are not all there.
+    pub(super) fn running_of(&mut self, wanted: u64, since: Instant) -> Result<u64, Box<dyn Error>> {
+        let (running, refused) = self.running()?;
+        if running < wanted && (refused > 0 || since.elapsed() > PATIENCE) {
+            return Err(format!("of {wanted} tasks {running} came to RUNNING; {refused} reports were refused").into());
+        }
+        Ok(running)
     }
 
     /// The ARN of an agent's container instance.

@@ -11,9 +11,6 @@ use super::store_restart::MILLION;
 use super::store_tasks::fill;
 use super::{Selection, quantile, row};
 
-/// Memory is the median of so many looks.
-const LOOKS: usize = 20;
-const BETWEEN: Duration = Duration::from_millis(100);
 /// After a start, until what starting took is given back.
 const SETTLED: Duration = Duration::from_secs(3);
 /// Connected instances.
@@ -43,13 +40,9 @@ fn resident_after_restart(folder: &Path) -> Result<f64, Box<dyn Error>> {
     first.process.terminate();
     let mut server = Server::start(folder)?;
     std::thread::sleep(SETTLED);
-    let mut looks = Vec::new();
-    for _ in 0..LOOKS {
-        looks.push(server.process.resident()?);
-        std::thread::sleep(BETWEEN);
-    }
+    let resident = server.process.settled_resident()?;
     server.process.terminate();
-    Ok(quantile(&looks, 0.5))
+    Ok(resident)
 }
 
 /// The server with connected instances that have nothing to do but to answer heartbeats.

@@ -11,7 +11,7 @@ use super::hollow_fleet::Fleet;
 use super::restartable::Server;
 use super::scratch::Folder;
 use super::store_tasks::definition;
-use super::{quantile, row, unmet};
+use super::{quantile, row, unmet, wait};
 
 /// Most losses the row rests on.
 const RUNS: usize = 20;
@@ -56,8 +56,7 @@ pub(super) fn run(runs: usize) -> Result<(), Box<dyn Error>> {
 
 /// Waits for a task of the service that is RUNNING and neither the given one nor on its instance: the task and its instance.
 fn running_besides(client: &mut Client, lost: Option<(&str, &str)>) -> Result<Option<(String, String)>, Box<dyn Error>> {
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
+    wait::until(PATIENCE, GLANCE, || {
         let listed = client.call("ListTasks", &json!({"serviceName": "web"}))?;
         if listed["taskArns"].as_array().is_some_and(|arns| !arns.is_empty()) {
             let described = client.call("DescribeTasks", &json!({"tasks": listed["taskArns"]}))?;
@@ -70,20 +69,15 @@ fn running_besides(client: &mut Client, lost: Option<(&str, &str)>) -> Result<Op
                 }
             }
         }
-        std::thread::sleep(GLANCE);
-    }
-    Ok(None)
+        Ok(None)
+    })
 }
 
 /// Waits until an instance's agent is connected again, so that the next run finds the same machines.
 fn connected(client: &mut Client, instance: &str) -> Result<(), Box<dyn Error>> {
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
+    let connected = wait::until(PATIENCE, GLANCE, || {
         let answer = client.call("DescribeContainerInstances", &json!({"containerInstances": [instance]}))?;
-        if answer.pointer("/containerInstances/0/agentConnected").and_then(Value::as_bool) == Some(true) {
-            return Ok(());
-        }
-        std::thread::sleep(GLANCE);
-    }
-    Err(format!("{instance} is not connected again after {PATIENCE:?}").into())
+        Ok(answer.pointer("/containerInstances/0/agentConnected").and_then(Value::as_bool).filter(|is| *is))
+    });
+    connected?.map(drop).ok_or_else(|| format!("{instance} is not connected again after {PATIENCE:?}").into())
 }

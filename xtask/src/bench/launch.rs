@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::client::Client;
 use super::server::{Berth, signal, text};
-use super::{Peer, quantile, row};
+use super::{Peer, quantile, row, wait};
 
 /// How long one launch or stop may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,28 +65,30 @@ fn launch(client: &mut Client, family: &str) -> Result<f64, Box<dyn Error>> {
     }
     let arn = text(&serde_json::from_slice(answer)?, "/tasks/0/taskArn")?;
     let describe = client.signed("DescribeTasks", &json!({"tasks": [arn]}));
-    wait(client, &describe, "RUNNING", Duration::from_micros(200))?;
+    wait_for(client, &describe, "RUNNING", Duration::from_micros(200))?;
     let millis = started.elapsed().as_secs_f64() * 1000.0;
     client.call("StopTask", &json!({"task": arn}))?;
-    wait(client, &describe, "STOPPED", Duration::from_millis(5))?;
+    wait_for(client, &describe, "STOPPED", Duration::from_millis(5))?;
     Ok(millis)
 }
 
-fn wait(client: &mut Client, describe: &[u8], status: &str, pause: Duration) -> Result<(), Box<dyn Error>> {
+fn wait_for(client: &mut Client, describe: &[u8], status: &str, pause: Duration) -> Result<(), Box<dyn Error>> {
     let wanted = format!("\"lastStatus\":\"{status}\"");
-    let started = Instant::now();
-    loop {
+    let mut last = String::new();
+    let come = wait::until(PATIENCE, pause, || {
         let (_, answer) = client.send(describe)?;
         let answer = std::str::from_utf8(answer)?;
         // The task's own member comes after its containers', which have one each: all must be there.
         if answer.matches(&wanted).count() >= 2 {
-            return Ok(());
+            return Ok(Some(()));
         }
-        if started.elapsed() > PATIENCE || (status == "RUNNING" && answer.contains("\"STOPPED\"")) {
-            return Err(format!("the task is not {status}: {answer}").into());
+        if status == "RUNNING" && answer.contains("\"STOPPED\"") {
+            return Err(format!("the task has stopped: {answer}").into());
         }
-        std::thread::sleep(pause);
-    }
+        answer.clone_into(&mut last);
+        Ok(None)
+    });
+    come?.ok_or_else(|| format!("the task is not {status}: {last}").into())
 }
 
 /// A Docker Engine of the bench's own.
@@ -112,12 +114,12 @@ impl Docker {
             .spawn()
             .map_err(|error| format!("dockerd (Debian package docker.io): {error}"))?;
         let docker = Self { engine, dir };
-        let started = Instant::now();
-        while !docker.command().arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
-            if started.elapsed() > PATIENCE {
-                return Err(format!("dockerd does not answer; see its log: {}", std::fs::read_to_string(docker.dir.join("log"))?).into());
-            }
-            std::thread::sleep(Duration::from_millis(100));
+        let answers = wait::until(PATIENCE, Duration::from_millis(100), || {
+            let version = docker.command().arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+            Ok(version.success().then_some(()))
+        });
+        if answers?.is_none() {
+            return Err(format!("dockerd does not answer; see its log: {}", std::fs::read_to_string(docker.dir.join("log"))?).into());
         }
         let loaded = docker.command().args(["load", "--input"]).arg(archive).stdout(Stdio::null()).status()?;
         if loaded.success() { Ok(docker) } else { Err("docker load failed".into()) }

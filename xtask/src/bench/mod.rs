@@ -26,6 +26,7 @@ mod store_etcd;
 mod store_restart;
 mod store_tasks;
 mod up;
+mod wait;
 
 use std::error::Error;
 

@@ -9,7 +9,7 @@ use super::restartable::Server;
 use super::scratch::Folder;
 use super::store_etcd::Etcd;
 use super::store_tasks::definition;
-use super::{quantile, row};
+use super::{quantile, row, wait};
 
 /// Deaths the row rests on, at most.
 const RUNS: usize = 20;
@@ -41,16 +41,11 @@ pub(super) fn run(runs: usize) -> Result<(), Box<dyn Error>> {
         // Nothing but the loops makes a new service's deployment COMPLETED.
         let name = format!("s{run}");
         client.call("CreateService", &json!({"serviceName": name, "taskDefinition": "bench", "desiredCount": 0}))?;
-        loop {
+        let completed = wait::until(PATIENCE, GLANCE, || {
             let answer = client.call("DescribeServices", &json!({"services": [name]}))?;
-            if answer.pointer("/services/0/deployments/0/rolloutState").is_some_and(|state| state == "COMPLETED") {
-                break;
-            }
-            if started.elapsed() > PATIENCE {
-                return Err(format!("nobody took over within {PATIENCE:?}").into());
-            }
-            std::thread::sleep(GLANCE);
-        }
+            Ok(answer.pointer("/services/0/deployments/0/rolloutState").filter(|state| *state == "COMPLETED").map(drop))
+        });
+        completed?.ok_or_else(|| format!("nobody took over within {PATIENCE:?}"))?;
         eprintln!("run {run}: {:.2} s", started.elapsed().as_secs_f64());
         seconds.push(started.elapsed().as_secs_f64());
         leader = other;

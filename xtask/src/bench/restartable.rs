@@ -13,6 +13,7 @@ use berth_identity::credentials_file::parse;
 use super::client::Client;
 use super::scratch::{Process, free_port};
 use super::server::binary;
+use super::wait;
 
 /// How long it may take to be ready, even with a million tasks on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -49,15 +50,14 @@ impl Server {
         command.stderr(std::fs::File::options().create(true).append(true).open(&log)?);
         let started = Instant::now();
         let mut process = Process::spawn(&mut command)?;
-        while !is_ready(authority) {
-            if let Some(status) = process.child.try_wait()? {
-                return Err(format!("berth server ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default()).into());
+        let ready = wait::until(PATIENCE, Duration::from_micros(500), || {
+            if is_ready(authority) {
+                return Ok(Some(()));
             }
-            if started.elapsed() > PATIENCE {
-                return Err(format!("berth server is not ready after {PATIENCE:?}").into());
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
+            let Some(status) = process.child.try_wait()? else { return Ok(None) };
+            Err(format!("berth server ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default()).into())
+        });
+        ready?.ok_or_else(|| format!("berth server is not ready after {PATIENCE:?}"))?;
         let ready_after = started.elapsed();
         let text = std::fs::read_to_string(data.join("credentials"))?;
         let profile = parse(&text)?.into_iter().next().ok_or("the credentials file is empty")?;

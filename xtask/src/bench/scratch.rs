@@ -12,8 +12,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::quantile;
+
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Memory is the median of so many looks.
+const LOOKS: usize = 20;
+const BETWEEN: Duration = Duration::from_millis(100);
 
 static MADE: Mutex<Made> = Mutex::new(Made { processes: BTreeSet::new(), folders: BTreeSet::new() });
 static GUARD: Once = Once::new();
@@ -132,6 +137,16 @@ impl Process {
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
         let kib: f64 = line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?;
         Ok(kib * 1024.0)
+    }
+
+    /// Bytes resident: the median of some looks, which one moment's work does not change.
+    pub(super) fn settled_resident(&self) -> Result<f64, Box<dyn Error>> {
+        let mut looks = Vec::new();
+        for _ in 0..LOOKS {
+            looks.push(self.resident()?);
+            std::thread::sleep(BETWEEN);
+        }
+        Ok(quantile(&looks, 0.5))
     }
 
     /// Seconds of processors that it has used.

@@ -9,6 +9,8 @@ use berth_identity::AccessKey;
 use berth_identity::credentials_file::parse;
 use serde_json::Value;
 
+use super::wait;
+
 /// How long Berth may take to be ready or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,16 +47,15 @@ impl Berth {
             .stderr(log)
             .spawn()?;
         let mut berth = Self { child, dir, authority, key: AccessKey::long_term("", "", ""), ready_after: Duration::ZERO };
-        while !berth.is_ready() {
-            if let Some(status) = berth.child.try_wait()? {
-                let log = std::fs::read_to_string(berth.dir.with_extension("log")).unwrap_or_default();
-                return Err(format!("berth {role} ended with {status}: {log}").into());
+        let ready = wait::until(PATIENCE, Duration::from_micros(200), || {
+            if berth.is_ready() {
+                return Ok(Some(()));
             }
-            if started.elapsed() > PATIENCE {
-                return Err(format!("berth {role} is not ready after {PATIENCE:?}").into());
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
+            let Some(status) = berth.child.try_wait()? else { return Ok(None) };
+            let log = std::fs::read_to_string(berth.dir.with_extension("log")).unwrap_or_default();
+            Err(format!("berth {role} ended with {status}: {log}").into())
+        });
+        ready?.ok_or_else(|| format!("berth {role} is not ready after {PATIENCE:?}"))?;
         berth.ready_after = started.elapsed();
         let text = std::fs::read_to_string(berth.dir.join("credentials"))?;
         let profile = parse(&text)?.into_iter().next().ok_or("the credentials file is empty")?;
@@ -97,13 +98,8 @@ impl Berth {
 impl Drop for Berth {
     fn drop(&mut self) {
         signal(self.child.id(), "USR1");
-        let started = Instant::now();
-        while started.elapsed() < PATIENCE {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        // One that has not ended by then is killed.
+        let _ = wait::until(PATIENCE, Duration::from_millis(10), || Ok(self.child.try_wait()?));
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);

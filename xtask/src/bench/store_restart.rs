@@ -12,7 +12,7 @@ use super::client::Client;
 use super::restartable::Server;
 use super::scratch::{Folder, free_port};
 use super::store_tasks::fill;
-use super::{quantile, row};
+use super::{quantile, row, wait};
 
 /// Tasks of the large data folder.
 pub(super) const MILLION: usize = 1_000_000;
@@ -62,14 +62,11 @@ pub(super) fn kill(runs: usize) -> Result<(), Box<dyn Error>> {
         server = Server::start_at(folder.path(), &authority)?;
         // An answer may have been on its way when the server died, so this counts only now.
         let answered = load.answered.load(Ordering::Acquire);
-        let started = Instant::now();
-        while load.answered.load(Ordering::Acquire) == answered {
+        let next = wait::until(PATIENCE, PAUSE, || {
             load.check()?;
-            if started.elapsed() > PATIENCE {
-                return Err(format!("no call was answered {PATIENCE:?} after the restart").into());
-            }
-            std::thread::sleep(PAUSE);
-        }
+            Ok((load.answered.load(Ordering::Acquire) != answered).then_some(()))
+        });
+        next?.ok_or_else(|| format!("no call was answered {PATIENCE:?} after the restart"))?;
         #[expect(clippy::cast_precision_loss, reason = "microseconds")]
         let gap = load.longest_gap.load(Ordering::Relaxed) as f64 / 1000.0;
         eprintln!("run {run}: {gap:.1} ms without an answer");

@@ -3,7 +3,7 @@
 use berth_shapes::ecs;
 
 use crate::client::{Client, ClientError};
-use crate::tasks::{self, name_of, short_id};
+use crate::tasks::{self, name_of, short_id, without_arn};
 
 /// How many of the tasks that fit are named in an error.
 const NAMED: usize = 5;
@@ -49,17 +49,6 @@ pub(super) async fn find(client: &Client, wanted: &str, cluster: Option<&str>) -
     }
     let place = cluster.map_or_else(|| "any cluster".to_owned(), |cluster| format!("cluster {}", name_of(cluster)));
     Err(FindError::Unknown { wanted: wanted.to_owned(), place })
-}
-
-/// The name in an ARN of a task or service, and its cluster where the ARN has one (those from before 2018 have none).
-fn without_arn(text: &str) -> (&str, Option<&str>) {
-    let Some(resource) = text.strip_prefix("arn:").and_then(|rest| rest.splitn(5, ':').nth(4)) else { return (text, None) };
-    let mut parts = resource.split('/').skip(1);
-    match (parts.next(), parts.next()) {
-        (Some(cluster), Some(name)) => (name, Some(cluster)),
-        (Some(name), None) => (name, None),
-        _ => (text, None),
-    }
 }
 
 fn is_whole_id(text: &str) -> bool {

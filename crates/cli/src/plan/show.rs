@@ -32,8 +32,7 @@ pub(super) fn render(answer: &Answer, colours: Colours) -> String {
         text.push_str(&format!("{}\n", colours.paint(Style::Dim, &line)));
     }
     for reason in &answer.reasons {
-        let style = if reason.code == "PLACEMENT" { Style::Bad } else { Style::Changing };
-        text.push_str(&format!("  {} {}\n", colours.paint(style, "-"), reason.text));
+        text.push_str(&reason.render(colours));
     }
     text
 }

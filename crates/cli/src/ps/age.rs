@@ -1,7 +1,7 @@
 //! How long ago something was, in one short word.
 
 /// `5s`, `5m`, `5h` or `5d`, rounded down; two units where the first is small enough for the second to matter.
-pub(super) fn render(millis: i64) -> String {
+pub(crate) fn render(millis: i64) -> String {
     let seconds = millis.max(0) / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {

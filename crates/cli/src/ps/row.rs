@@ -4,7 +4,7 @@ use berth_shapes::ecs;
 
 use super::age;
 use super::table::Cell;
-use crate::console::Style;
+use crate::console::{Style, one_line};
 use crate::tasks::{is_stopped, name_of, service_of, short_id};
 
 /// The columns.
@@ -85,9 +85,7 @@ fn reason(task: &ecs::Task) -> String {
         let reason = container.reason.as_deref().filter(|reason| Some(*reason) != task.stopped_reason.as_deref())?;
         Some(format!("{}: {reason}", container.name.as_deref().unwrap_or_default()))
     });
-    // Reasons quote programs, and a table's row is one line.
-    let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    own.chain(containers).map(one_line).collect::<Vec<_>>().join("; ")
+    own.chain(containers).map(|text| one_line(&text)).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

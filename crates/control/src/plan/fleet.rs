@@ -22,10 +22,10 @@ pub(super) struct Fleet {
 /// The index of a cluster's instances and tasks as the state has them.
 pub(crate) fn index_of(state: &State, cluster: &ClusterName) -> Index {
     let mut index = Index::default();
-    for instance in state.instances_of(cluster) {
-        index.apply_instance(instance);
-        state.tasks_of_instance(cluster, instance.id).for_each(|task| index.apply_task(task));
-    }
+    state.instances_of(cluster).for_each(|instance| index.apply_instance(instance));
+    let tasks = state.instances_of(cluster).flat_map(|instance| state.tasks_of_instance(cluster, instance.id));
+    let expected = state.index(cluster).map_or(0, |index| index.desired_running.len() + index.desired_stopped.len());
+    index.apply_tasks(expected, tasks.map(|task| &*task.value));
     index
 }
 
