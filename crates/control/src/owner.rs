@@ -44,6 +44,8 @@ const TRIES: usize = 8;
 pub(crate) struct Rules {
     /// Milliseconds.
     pub(crate) healthy_after: i64,
+    /// How long a minute of a deployment takes; milliseconds.
+    pub(crate) minute: i64,
     /// When the machines of agents that are away count as lost.
     pub(crate) absence: AbsenceRules,
 }
@@ -53,6 +55,7 @@ impl Rules {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self {
             healthy_after: millis(config.healthy_after),
+            minute: millis(config.deployment_minute),
             absence: AbsenceRules { replace_after: config.replace_after.map(millis), listening_since: now },
         }
     }

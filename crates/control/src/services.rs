@@ -24,12 +24,13 @@ use crate::meter::Wanted;
 use crate::owner::Owner;
 use crate::placing::{expect_active, expect_instances};
 use crate::service_history;
+use crate::shifts;
 use crate::trace;
 
 /// ECS suppresses a repeated event for six hours.
 const REPEAT_AFTER_MILLIS: i64 = 6 * 60 * 60 * 1000;
 /// How long a service that found no room waits before it tries again, even if nothing changed.
-const ROOM_RETRY_MILLIS: i64 = 15_000;
+pub(crate) const ROOM_RETRY_MILLIS: i64 = 15_000;
 
 /// Plans one service that wants to be planned; `false` if there is none.
 pub(crate) async fn step(owner: &mut Owner) -> bool {
@@ -81,9 +82,17 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
             let tasks = views(&state, service, &owner.rules.absence);
             let mut task_sets = Vec::new();
             let mut wake_at = None;
+            // What its current deployment becomes, if that has stages to go through.
+            let mut staged = None;
             for part in parts(&service.value, tasks) {
                 writer.task_set = part.task_set.map(|set| set.id);
-                let mut step = step_part(owner, &state, &part, now, writer.transaction);
+                let mut step = if let Some(record) = shifts::ongoing(&state, &part.service) {
+                    let (step, next) = shifts::step(owner, &state, (&part.service, &part.tasks), record, now, writer.transaction);
+                    staged = Some(next);
+                    step
+                } else {
+                    step_part(owner, &state, &part, now, writer.transaction)
+                };
                 if let Some(set) = part.task_set {
                     task_sets.extend(task_set::after(set, &mut step.steps, &part.tasks, now));
                 } else {
@@ -110,7 +119,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                     wake_at = Some(now);
                 }
             } else {
-                service_history::follow(&state, service, &mut writer.service, now, writer.transaction);
+                service_history::follow(&state, service, &mut writer.service, staged.as_ref(), now, writer.transaction);
             }
             if let Some(at) = wake_at {
                 owner.wake_at.insert(name.clone(), at);
@@ -170,10 +179,10 @@ pub(crate) fn parts(service: &Service, tasks: Vec<TaskView>) -> Vec<Part<'_>> {
 }
 
 /// A part's plan, and where its new tasks found a place.
-struct Step {
-    steps: ServicePlan,
-    started: Vec<Arc<Task>>,
-    placement: CapacityPlacement,
+pub(crate) struct Step {
+    pub(crate) steps: ServicePlan,
+    pub(crate) started: Vec<Arc<Task>>,
+    pub(crate) placement: CapacityPlacement,
 }
 
 /// Plans a part and places what it starts.

@@ -47,6 +47,7 @@ fn record(number: u64, candidate: Option<u64>) -> ServiceDeployment {
         candidate: candidate.map(ServiceRevisionId),
         configuration: Default::default(),
         rollback: None,
+        rollout: None,
         created_at: UnixMillis(0),
         started_at: None,
         finished_at: None,

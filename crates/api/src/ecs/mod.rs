@@ -29,6 +29,7 @@ pub(crate) mod delete_gateway;
 pub(crate) mod delete_service;
 pub(crate) mod delete_task_definitions;
 pub(crate) mod delete_task_set;
+mod deployment_configuration;
 pub(crate) mod deregister_container_instance;
 pub(crate) mod deregister_task_definition;
 pub(crate) mod describe_capacity_providers;

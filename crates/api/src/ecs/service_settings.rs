@@ -28,22 +28,14 @@ pub(crate) fn deployment_configuration(
     before: &ecs::DeploymentConfiguration,
 ) -> Result<(ecs::DeploymentConfiguration, Percentages), Failure> {
     let given = given.unwrap_or_default();
-    if given.strategy.as_ref().is_some_and(|strategy| strategy.as_str() != "ROLLING") {
-        return Err(Failure::unsupported("Berth serves deploymentConfiguration.strategy ROLLING only, for now."));
-    }
     if given.deployment_circuit_breaker.as_ref().is_some_and(|breaker| breaker.enable == Some(true)) {
         return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.deploymentCircuitBreaker yet."));
     }
     if given.alarms.as_ref().is_some_and(|alarms| alarms.enable == Some(true)) {
         return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.alarms yet."));
     }
-    if given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()) || given.early_success_criteria.is_some() {
-        return Err(Failure::unsupported("Berth does not serve deploymentConfiguration's lifecycleHooks and earlySuccessCriteria yet."));
-    }
-    if given.linear_configuration.is_some() || given.canary_configuration.is_some() {
-        return Err(Failure::unsupported(
-            "Berth does not serve deploymentConfiguration's linearConfiguration and canaryConfiguration yet.",
-        ));
+    if given.early_success_criteria.is_some() {
+        return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.earlySuccessCriteria yet."));
     }
     let maximum = given.maximum_percent.or(before.maximum_percent).unwrap_or(DEFAULT_MAXIMUM);
     let minimum = given.minimum_healthy_percent.or(before.minimum_healthy_percent).unwrap_or(DEFAULT_MINIMUM);
@@ -61,9 +53,7 @@ pub(crate) fn deployment_configuration(
         }),
         maximum_percent: Some(maximum),
         minimum_healthy_percent: Some(minimum),
-        strategy: Some("ROLLING".into()),
-        bake_time_in_minutes: Some(given.bake_time_in_minutes.or(before.bake_time_in_minutes).unwrap_or(0)),
-        ..Default::default()
+        ..super::deployment_configuration::merge(&given, before)?
     };
     Ok((configuration, Percentages { minimum_healthy: minimum.unsigned_abs(), maximum: maximum.unsigned_abs() }))
 }

@@ -13,6 +13,7 @@ use berth_store::Entry;
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
 use crate::plan::index_of;
 use crate::services::{by_provider, machine, parts, strategies, template, views};
+use crate::shifts;
 
 /// Most starting tasks that are told of one by one.
 const MOST_STARTING: usize = 3;
@@ -103,7 +104,11 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
             strategies: &strategies,
             machine: &machine,
         };
-        let ServicePlan { start, why, wake_at, .. } = plan(&view, sight.now);
+        let ServicePlan { start, why, wake_at, .. } = match shifts::ongoing(sight.state, &part.service) {
+            // No hook begins here, so its id does not matter.
+            Some(record) => shifts::planned(&part.service, &part.tasks, record, &sight.rules, (&index, false), &|| 0, sight.now).steps,
+            None => plan(&view, sight.now),
+        };
         let placement = if start > 0 { placement(sight, &part.service, start) } else { Vec::new() };
         let waits = why.into_iter().map(|text| Reason::new("WAITS", text));
         reasons.extend(placement.into_iter().chain(waits).map(|reason| match part.task_set {

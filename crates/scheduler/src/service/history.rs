@@ -11,6 +11,8 @@ use berth_model::service_deployment::{
 use berth_model::task::Container;
 use berth_model::time::UnixMillis;
 
+use super::shift;
+
 /// Why a rollback without an earlier revision fails, in ECS's words.
 pub const NO_CANDIDATE: &str = "No rollback candidate was found to run the rollback.";
 /// Why a service deployment stopped.
@@ -75,6 +77,9 @@ pub fn advance(
 fn finish(record: &mut ServiceDeployment, tally: impl Fn(ServiceRevisionId) -> RevisionTally, now: UnixMillis) {
     record.updated_at = now;
     if record.status.is_finished() {
+        if let Some(rollout) = &mut record.rollout {
+            rollout.close_hooks("The service deployment ended.");
+        }
         record.finished_at = Some(now);
         record.target = tally(record.target.revision);
         record.sources = record.sources.iter().map(|source| tally(source.revision)).collect();
@@ -110,6 +115,9 @@ pub fn roll_back(
     let reason = record.status_reason.clone().unwrap_or_default();
     record.rollback = Some(Rollback { reason, started_at: now, revision: to.map(|revision| revision.id) });
     record.updated_at = now;
+    if let Some(rollout) = &mut record.rollout {
+        rollout.close_hooks("The service deployment was rolled back.");
+    }
     for deployment in after.deployments.iter_mut().filter(|deployment| deployment.id == old) {
         deployment.rollout_state = RolloutState::Failed;
         deployment.rollout_state_reason = format!("ECS deployment {old} was stopped.");
@@ -123,15 +131,18 @@ pub fn roll_back(
         return Some(Return { service: after, record, announcement: format!("(deployment {old}) rollback has failed. {NO_CANDIDATE}") });
     };
     record.status = ServiceDeploymentStatus::RollbackInProgress;
-    for deployment in &mut after.deployments {
-        deployment.status = DeploymentStatus::Active;
-    }
-    after.deployments.insert(0, deployment(fresh, revision, record.id, now));
+    let to = shift::turn_round(&mut after, &mut record, now).unwrap_or_else(|| {
+        for deployment in &mut after.deployments {
+            deployment.status = DeploymentStatus::Active;
+        }
+        after.deployments.insert(0, deployment(fresh, revision, record.id, now));
+        fresh
+    });
     after.settings = restored(&service.settings, &revision.settings);
     after.launch_type = revision.launch_type;
     after.announced_steady = false;
     after.announced_failure = None;
-    Some(Return { service: after, record, announcement: format!("rolling back to deployment {fresh}.") })
+    Some(Return { service: after, record, announcement: format!("rolling back to deployment {to}.") })
 }
 
 /// A deployment that begins.
@@ -148,6 +159,18 @@ pub fn deployment(id: DeploymentId, revision: &ServiceRevision, service_deployme
         revision: Some(revision.id),
         capacity_provider_strategy: revision.capacity_provider_strategy.clone(),
         service_deployment: Some(service_deployment),
+    }
+}
+
+/// The service as one of its older deployments knows it, which brings out `revision`: what that one's tasks are made of.
+#[must_use]
+pub fn as_deployed(service: &Service, deployment: DeploymentId, revision: Option<&ServiceRevision>) -> Service {
+    let own = service.deployments.iter().filter(|one| one.id == deployment);
+    Service {
+        deployments: own.map(|one| Deployment { status: DeploymentStatus::Primary, ..one.clone() }).collect(),
+        settings: revision.map_or_else(|| service.settings.clone(), |revision| restored(&service.settings, &revision.settings)),
+        launch_type: revision.map_or(service.launch_type, |revision| revision.launch_type),
+        ..service.clone()
     }
 }
 

@@ -8,9 +8,12 @@
 mod absence;
 pub mod history;
 mod plan;
+pub mod shift;
+mod stages;
 mod surplus;
 pub mod task_set;
 mod throttle;
+mod whole;
 
 use std::fmt;
 

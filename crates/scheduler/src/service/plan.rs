@@ -34,7 +34,7 @@ pub fn plan(view: &ServiceView<'_>, now: UnixMillis) -> ServicePlan {
 }
 
 /// Is the task counted as healthy, and if not yet, when might it be?
-fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool, Option<UnixMillis>) {
+pub(super) fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool, Option<UnixMillis>) {
     if !task.is_running() {
         return (false, None);
     }
@@ -199,7 +199,7 @@ fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
     }
 }
 
-fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
+pub(super) fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
     plan.stop.extend(tasks.into_iter().map(|task| Stop {
         task: task.id,
         code: StopCode::ServiceSchedulerInitiated,
@@ -208,13 +208,13 @@ fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
 }
 
 /// Nothing is to be waited for any more: it ended, or was told to end on a machine that is lost, where it ends should that come back.
-fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
+pub(super) fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
     task.last == TaskStatus::Stopped || (!task.is_live() && task.is_lost(now))
 }
 
 /// Tasks on lost machines count for nothing, so others are started for them; but they are told to stop only as those run. A machine that
 /// comes back before finds them wanted, and a service that has no other machine keeps what it had.
-fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: u32, primary: DeploymentId) {
+pub(super) fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: u32, primary: DeploymentId) {
     let replaced = (running + count(lost)).saturating_sub(desired).min(count(lost));
     if replaced < count(lost) {
         plan.why.push(format!("{} of its tasks are on container instances whose agents are away", lost.len()));
@@ -242,7 +242,7 @@ fn forget_ended_deployments(view: &ServiceView<'_>, now: UnixMillis, plan: &mut 
     });
 }
 
-fn complete(primary: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
+pub(super) fn complete(primary: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
     for deployment in plan.deployments.iter_mut().filter(|d| d.id == primary && d.rollout_state == RolloutState::InProgress) {
         deployment.rollout_state = RolloutState::Completed;
         deployment.rollout_state_reason = format!("ECS deployment {primary} completed.");
@@ -263,7 +263,7 @@ fn plan_draining(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
     }
 }
 
-fn count(tasks: &[&TaskView]) -> u32 {
+pub(super) fn count(tasks: &[&TaskView]) -> u32 {
     u32::try_from(tasks.len()).unwrap_or(u32::MAX)
 }
 
