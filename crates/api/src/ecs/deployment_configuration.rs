@@ -234,7 +234,8 @@ mod tests {
             (serde_json::json!({"strategy": "CANARY", "canaryConfiguration": {"canaryBakeTimeInMinutes": -1}}), "canaryBakeTimeInMinutes"),
             (serde_json::json!({"lifecycleHooks": [{"lifecycleStages": ["PRE_SCALE_UP"]}]}), "lifecycleHooks[0].hookTargetArn"),
         ] {
-            assert!(refusal(json.clone()).contains(member), "{json}: {}", refusal(json));
+            let said = refusal(json);
+            assert!(said.contains(member), "{member}: {said}");
         }
     }
 }
