@@ -34,7 +34,7 @@ pub(super) fn why(sight: &Sight<'_>, service: &Entry<Service>) -> Why {
     if service.status == ServiceStatus::Inactive {
         reasons.push(Reason::new("DELETED", "it was deleted"));
     } else {
-        reasons.extend(deployments(service, &live));
+        reasons.extend(deployments(sight, service, &live));
         reasons.extend(waits(sight, service));
     }
     reasons.extend(starting(sight, &live));
@@ -66,7 +66,7 @@ fn of(service: &Service) -> String {
 }
 
 /// What is under way.
-fn deployments(service: &Service, live: &[&Task]) -> Vec<Reason> {
+fn deployments(sight: &Sight<'_>, service: &Service, live: &[&Task]) -> Vec<Reason> {
     let Some(primary) = service.primary() else { return Vec::new() };
     if primary.rollout_state == RolloutState::Completed {
         return Vec::new();
@@ -79,6 +79,15 @@ fn deployments(service: &Service, live: &[&Task]) -> Vec<Reason> {
     if !old.is_empty() {
         let names: Vec<_> = old.iter().map(|deployment| deployment.definition.to_string()).collect();
         text.push_str(&format!(", {} of {} still to go", count(old_tasks, "task"), names.join(", ")));
+    }
+    let rollout = shifts::ongoing(sight.state, service).and_then(|record| record.rollout.as_ref());
+    if let Some(rollout) = rollout.filter(|rollout| rollout.blue.is_some()) {
+        text.push_str(&format!(
+            "; both revisions stay whole until CLEAN_UP, and it entered {} {}",
+            rollout.stage,
+            sight.ago(rollout.since)
+        ));
+        return vec![Reason::new("DEPLOYMENT", text)];
     }
     text.push_str(&format!(
         "; never fewer than {lower} healthy (minimumHealthyPercent {}), never more than {upper} (maximumPercent {})",

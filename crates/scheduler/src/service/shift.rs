@@ -122,6 +122,9 @@ pub fn plan_shift(view: &ShiftView<'_>, now: UnixMillis) -> ShiftPlan {
         None => gate(view, &mut rollout, &mut next, now),
     }
     next.record.rollout = Some(rollout);
+    if next.record.rollout != view.record.rollout {
+        next.record.updated_at = now;
+    }
     next
 }
 
