@@ -105,6 +105,15 @@ def changed_express(w, path):
     return {**fresh_express(w), **wanted}
 
 
+def staged(path):
+    """The deployment strategy that a member belongs to."""
+    strategies = {"linearConfiguration": "LINEAR", "canaryConfiguration": "CANARY"}
+    found = [strategies[name] for name in path if name in strategies]
+    if path[-1] == "strategy":
+        return {"deploymentConfiguration": {"bakeTimeInMinutes": 1}}
+    return {"deploymentConfiguration": {"strategy": found[0]}} if found else {}
+
+
 def new_instance(w, path):
     return {**CLUSTER, "containerInstanceArn": w.silent} if "containerInstanceArn" in path else {"cluster": "c"}
 
@@ -145,7 +154,7 @@ GOOD = {
     "CreateDaemon": lambda w, _: {"daemonName": unique("d"), "clusterArn": WHOLE, **DAEMON},
     "CreateExpressGatewayService": new_express,
     "CreateGateway": lambda w, _: {"name": unique("g"), "infrastructureRoleArn": ROLE, "configuration": {"hostSharedAlb": {}}},
-    "CreateService": lambda w, _: {**PLACED, "serviceName": unique("s"), "desiredCount": 0},
+    "CreateService": lambda w, path: {**PLACED, "serviceName": unique("s"), "desiredCount": 0, **staged(path)},
     "CreateTaskSet": lambda w, _: {**external(w), "taskDefinition": "web"},
     "DeleteAccountSetting": lambda w, _: {"name": "containerInsights"},
     "DeleteAttributes": lambda w, _: (w.ecs.put_attributes(**attribute(w)), attribute(w))[1],
@@ -213,7 +222,7 @@ GOOD = {
     "UpdateDaemon": lambda w, _: {**fresh_daemon(w), **DAEMON},
     "UpdateExpressGatewayService": changed_express,
     "UpdateGateway": lambda w, _: {**fresh_gateway(w), "configuration": {"hostSharedAlb": {}}},
-    "UpdateService": lambda w, _: {**fresh_service(w), "forceNewDeployment": True},
+    "UpdateService": lambda w, path: {**fresh_service(w), "forceNewDeployment": True, **staged(path)},
     "UpdateServicePrimaryTaskSet": lambda w, _: primary(w),
     "UpdateTaskProtection": lambda w, _: {**CLUSTER, "tasks": ["0" * 32], "protectionEnabled": True},
     "UpdateTaskSet": lambda w, _: {**with_set(w), "scale": {"value": 1, "unit": "PERCENT"}},
@@ -249,10 +258,13 @@ VALUES = {
     "dependsOn.containerName": "two",
     "executionRoleArn": ROLE,
     "expression": "attribute:ecs.os-type == linux",
+    "canaryPercent": 5,
     "healthCheck.interval": 30,
     "healthCheck.timeout": 5,
     "healthCheckPath": "/up",
+    "hookTargetArn": "https://127.0.0.1:1/",
     "inboundSecurityGroup": "sg-1",
+    "lifecycleHooks.roleArn": ROLE,
     "infrastructureRoleArn": ROLE,
     "key": "stack",
     "maximumPercent": 150,
@@ -267,6 +279,7 @@ VALUES = {
     "sharingStrategy": {"nvidiaMps": {"memory": 1}},
     "sourceContainer": "two",
     "sourceVolume": "one",
+    "stepPercent": 10,
     "subnets": ["subnet-1"],
     "tags": [{"key": "stack", "value": "one"}],
     "taskRoleArn": ROLE,
@@ -277,6 +290,7 @@ BESIDE = {
     "containers": {"containerName": "app", "status": "RUNNING"},
     "dependsOn": {"containerName": "two", "condition": "START"},
     "environment": {"name": "A", "value": "1"},
+    "lifecycleHooks": {"hookTargetArn": "https://127.0.0.1:1/", "lifecycleStages": ["PRE_SCALE_UP"]},
     "managedScaling": {"status": "ENABLED"},
     "mountPoints": {"sourceVolume": "one", "containerPath": "/a"},
     "placementConstraints": {"type": "memberOf", "expression": "attribute:ecs.os-type == linux"},

@@ -31,7 +31,8 @@ const NOTES: &[(&str, &str)] = &[
     ("CreateDaemon", DAEMONS),
     (
         "CreateService",
-        "REPLICA services with rolling updates, or with task sets (EXTERNAL); load balancers, registries, FARGATE, deployment alarms, DAEMON, \
+        "REPLICA services with rolling, blue/green, linear and canary deployments and their hooks, or with task sets (EXTERNAL); load balancers, \
+         registries, FARGATE, deployment alarms, DAEMON, \
          CODE_DEPLOY are refused",
     ),
     ("DeleteCapacityProvider", "complete at once"),
@@ -42,7 +43,6 @@ const NOTES: &[(&str, &str)] = &[
     ("DescribeDaemonDeployments", DAEMONS),
     ("DescribeDaemonRevisions", DAEMONS),
     ("DescribeDaemonTaskDefinition", DAEMON_DEFINITIONS),
-    ("ContinueServiceDeployment", "checks everything; no lifecycle hook pauses yet, so it ends with InvalidParameterException"),
     (
         "CreateTaskSet",
         "its tasks run; load balancers, registries, networkConfiguration, capacityProviderStrategy, platformVersion are refused",
@@ -50,7 +50,8 @@ const NOTES: &[(&str, &str)] = &[
     ("DeleteTaskSet", "acts; without force refuses the PRIMARY task set and one that is scaled above 0"),
     (
         "DescribeServiceDeployments",
-        "records for 90 days, the newest 100 of a service; alarms are DISABLED, no lifecycleStage for rolling updates",
+        "records for 90 days, the newest 100 of a service; alarms are DISABLED; lifecycleStage for rolling updates with hooks only; without \
+         load balancers the traffic weights are what would be asked for",
     ),
     ("DescribeServiceRevisions", "records; kept as long as a service deployment names them"),
     ("ExecuteCommand", "checks everything; no task has a listening agent yet, so it ends with TargetNotConnectedException"),

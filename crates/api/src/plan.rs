@@ -7,6 +7,7 @@ use berth_model::arn::parse_container_instance;
 use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::ids::{ClusterName, ContainerInstanceId};
 use berth_model::record::Record;
+use berth_model::rollout::{Course, Strategy};
 use berth_model::service::{DeploymentController, Service};
 use berth_shapes::ecs::{ErrorCode, Operation, Request, UpdateServiceRequest};
 use berth_store::{Change, State, Transaction};
@@ -95,6 +96,12 @@ fn service(api: &Api, request: UpdateServiceRequest, question: &Question) -> Res
     if service.controller != DeploymentController::Ecs {
         return Err(Failure::unsupported(
             "The deployments of a service with an EXTERNAL deployment controller are not Berth's to plan: service",
+        ));
+    }
+    if Course::read(&service.settings.deployment_configuration).strategy != Strategy::Rolling {
+        return Err(Failure::unsupported(
+            "Only rolling updates can be planned: a deployment of another strategy keeps both revisions whole, and waits for its hooks and bake \
+             times: deploymentConfiguration.strategy",
         ));
     }
     Ok(api.control.plan_service(&service, &change))

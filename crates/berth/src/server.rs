@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use berth_api::{Api, ApiConfig, ApiParts, Listening};
-use berth_control::{Control, ControlConfig, Environment};
+use berth_control::{Control, ControlConfig, Environment, Hooks};
 use berth_identity::{AccessKey, StaticKeys};
 use berth_model::arn::Scope;
 use berth_model::cluster::{Cluster, ClusterStatus};
@@ -49,7 +49,12 @@ impl Server {
         let root = store::root_credentials(&store, &data_dir, &scope.root_principal()).await?;
         let registry = Registry::open(data_dir.join("registry")).map_err(|error| Failure::part("registry", error))?;
         let environment = Environment { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), scope };
-        let config = ControlConfig { healthy_after: settings.healthy_after, replace_after: settings.replace_after.0 };
+        let config = ControlConfig {
+            healthy_after: settings.healthy_after,
+            replace_after: settings.replace_after.0,
+            deployment_minute: settings.deployment_minute,
+            hooks: Hooks::new(settings.hook.clone()).map_err(|problem| Failure::setting("--hook", problem))?,
+        };
         make_default_cluster(&store, &environment).await.map_err(|error| Failure::part("store", error))?;
         let control = Control::start(store.clone(), environment.clone(), config).await.map_err(|error| Failure::part("store", error))?;
         let endpoint = settings.endpoint.clone().unwrap_or_else(|| reachable(listening.address));

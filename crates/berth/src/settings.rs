@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_api::Throttle;
+use berth_control::NamedHook;
 
 use crate::log::LogSettings;
 use crate::store::Place;
@@ -39,6 +40,14 @@ pub(crate) struct ServerSettings {
     /// goodbye is given at least 30 seconds to come back
     #[arg(long, value_name = "SECONDS|off", default_value = "1", value_parser = seconds_or_off, env = "BERTH_REPLACE_AFTER")]
     pub(crate) replace_after: SecondsOrOff,
+    /// How many seconds a minute of a deployment's bake times and hook timeouts takes; fewer than 60 are for trials
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, env = "BERTH_DEPLOYMENT_MINUTE")]
+    pub(crate) deployment_minute: Duration,
+    /// What stands in for a Lambda function that a deployment lifecycle hook names: it is POSTed the event that ECS would invoke the function
+    /// with, or, as command:/PATH, run with it as its input, and answers as the function would. A hook may also name an https:// URL itself.
+    /// May be given again for other functions, up to 100
+    #[arg(long, value_name = "NAME=URL|command:/PATH")]
+    pub(crate) hook: Vec<NamedHook>,
     /// Hold an action back as AWS does: so many calls a second, so many at once; what goes beyond is answered with ThrottlingException. May
     /// be given again for other actions, e.g. --throttle RegisterTaskDefinition=1/20
     #[arg(long, value_name = "ACTION=RATE/BURST")]

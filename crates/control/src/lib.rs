@@ -6,6 +6,7 @@
 mod constraints;
 mod dispatch;
 mod environment;
+mod hooks;
 mod ingress;
 mod lag;
 mod launch;
@@ -20,6 +21,7 @@ mod plan;
 mod service_history;
 mod services;
 mod session;
+mod shifts;
 mod sweep;
 mod telemetry_session;
 mod trace;
@@ -41,6 +43,7 @@ use tracing::Instrument;
 
 pub use constraints::{ConstraintError, Constraints};
 pub use environment::{Clock, Entropy, Environment};
+pub use hooks::{HookTarget, Hooks, NamedHook, TargetError};
 pub use ingress::settled;
 pub use launch::{Place, TaskTemplate};
 pub use meter::Meter;
@@ -66,11 +69,20 @@ pub struct ControlConfig {
     /// How long after an agent was noticed to be silent its service tasks are replaced on other machines. `None`: never, as on
     /// ECS, whose container instances Auto Scaling replaces.
     pub replace_after: Option<Duration>,
+    /// How long a minute of bake times and hook timeouts takes: shorter ones are for trials.
+    pub deployment_minute: Duration,
+    /// What lifecycle hooks may call.
+    pub hooks: Hooks,
 }
 
 impl Default for ControlConfig {
     fn default() -> Self {
-        Self { healthy_after: Duration::from_secs(40), replace_after: Some(Duration::from_secs(1)) }
+        Self {
+            healthy_after: Duration::from_secs(40),
+            replace_after: Some(Duration::from_secs(1)),
+            deployment_minute: Duration::from_secs(60),
+            hooks: Hooks::default(),
+        }
     }
 }
 
@@ -85,6 +97,7 @@ struct Shared {
     environment: Environment,
     rules: Rules,
     constraints: Constraints,
+    hooks: Hooks,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     dispatch: Dispatch,
     loops: Loops,
@@ -120,6 +133,7 @@ impl Control {
         loops.spawn(sweep::run(store.clone(), environment.clone()));
         loops.spawn(peers::run(store.clone(), environment.clone()));
         loops.spawn(ingress::run(store.clone()));
+        loops.spawn(hooks::run(store.clone(), environment.clone(), config.hooks.clone()));
         let rules = Rules::new(&config, environment.now());
         let control = Self {
             shared: Arc::new(Shared {
@@ -127,6 +141,7 @@ impl Control {
                 environment,
                 rules,
                 constraints: Constraints::default(),
+                hooks: config.hooks,
                 owners: Mutex::default(),
                 dispatch,
                 loops,
@@ -230,6 +245,12 @@ impl Control {
     #[must_use]
     pub fn constraints(&self) -> &Constraints {
         &self.shared.constraints
+    }
+
+    /// What lifecycle hooks may call.
+    #[must_use]
+    pub fn hooks(&self) -> &Hooks {
+        &self.shared.hooks
     }
 
     /// What the loops count of themselves.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::container_instance::ContainerInstanceStatus;
-use berth_model::ids::{ClusterName, ServiceName};
+use berth_model::ids::{ClusterName, ContainerInstanceId, ServiceName};
 use berth_model::record::{Key, Record};
+use berth_model::service::Service;
 use berth_model::task::TaskStatus;
 use berth_model::time::UnixMillis;
-use berth_scheduler::placement::Index;
-use berth_scheduler::service::AbsenceRules;
+use berth_scheduler::placement::{Index, Strategy};
+use berth_scheduler::service::{AbsenceRules, Machine, ServiceView, TaskView};
 use berth_store::{Change, Commit, CommitError, Compacted, Membership, Store, Transaction, Watcher};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -44,15 +45,31 @@ const TRIES: usize = 8;
 pub(crate) struct Rules {
     /// Milliseconds.
     pub(crate) healthy_after: i64,
+    /// How long a minute of a deployment takes; milliseconds.
+    pub(crate) minute: i64,
     /// When the machines of agents that are away count as lost.
     pub(crate) absence: AbsenceRules,
 }
 
 impl Rules {
+    /// A service as its planner sees it.
+    pub(crate) fn view<'a>(
+        &self,
+        service: &'a Service,
+        tasks: &'a [TaskView],
+        blocked: bool,
+        strategies: &'a [Strategy],
+        machine: &'a dyn Fn(ContainerInstanceId) -> Machine<'a>,
+    ) -> ServiceView<'a> {
+        let (healthy_after_millis, minute_millis) = (self.healthy_after, self.minute);
+        ServiceView { service, tasks, healthy_after_millis, minute_millis, blocked, strategies, machine }
+    }
+
     pub(crate) fn new(config: &ControlConfig, now: UnixMillis) -> Self {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self {
             healthy_after: millis(config.healthy_after),
+            minute: millis(config.deployment_minute),
             absence: AbsenceRules { replace_after: config.replace_after.map(millis), listening_since: now },
         }
     }

@@ -5,11 +5,16 @@ use std::collections::BTreeSet;
 
 use berth_model::ids::DeploymentId;
 use berth_model::record::Key;
+use berth_model::rollout::LifecycleStage;
 use berth_model::service::{RolloutState, Service, ServiceStatus};
-use berth_model::service_deployment::{KEEP_SERVICE_DEPLOYMENTS_MILLIS, MAX_SERVICE_DEPLOYMENTS, RevisionTally, ServiceRevisionId};
+use berth_model::service_deployment::{
+    KEEP_SERVICE_DEPLOYMENTS_MILLIS, MAX_SERVICE_DEPLOYMENTS, RevisionTally, ServiceDeployment, ServiceRevisionId,
+};
 use berth_model::time::UnixMillis;
 use berth_scheduler::service::history::{self, Return};
 use berth_store::{Entry, State, Transaction};
+
+use crate::shifts;
 
 /// How many tasks a service's revision has now.
 #[must_use]
@@ -19,7 +24,14 @@ pub fn tally_revision(state: &State, service: &Service, revision: ServiceRevisio
         let tally = state.tally(&service.cluster, &service.name, deployment);
         (number(tally.running), number(tally.pending))
     };
-    history::tally(service, count, revision)
+    let tally = history::tally(service, count, revision);
+    // Both of a deployment's revisions are wanted whole until its last stage.
+    let rollout = shifts::ongoing(state, service).and_then(|record| record.rollout.as_ref());
+    let is_kept = rollout
+        .filter(|rollout| rollout.stage < LifecycleStage::CleanUp)
+        .and_then(|rollout| rollout.blue)
+        .is_some_and(|blue| service.deployments.iter().any(|deployment| deployment.id == blue && deployment.revision == Some(revision)));
+    RevisionTally { requested: if is_kept { service.desired_count } else { tally.requested }, ..tally }
 }
 
 /// What of a service's history may go: finished deployments after 90 days, the oldest ones beyond [`MAX_SERVICE_DEPLOYMENTS`] when room
@@ -62,12 +74,14 @@ pub(crate) fn begin_rollback(
     Some(back)
 }
 
-/// Notes what the plan, after which the service is `after`, makes of its history. `rollback`: its circuit breaker wants it to go back.
+/// Notes what the plan, after which the service is `after`, makes of its history. `rollback`: its circuit breaker wants it to go back. `staged`
+/// is what the stages made of the current deployment.
 pub(crate) fn follow(
     state: &State,
     before: &Service,
     after: &mut Service,
     rollback: Option<&str>,
+    staged: Option<&ServiceDeployment>,
     now: UnixMillis,
     transaction: &mut Transaction,
 ) {
@@ -80,7 +94,9 @@ pub(crate) fn follow(
     ids.dedup();
     for record in ids.into_iter().filter_map(|id| state.service_deployment(cluster, name, id)) {
         let tally = |revision| tally_revision(state, after, revision);
-        if let Some(next) = history::advance(record, after, rollback, tally, now) {
+        let staged = staged.filter(|staged| staged.id == record.id);
+        let next = history::advance(staged.unwrap_or(record), after, rollback, tally, now).or_else(|| staged.cloned());
+        if let Some(next) = next.filter(|next| *next != *record.value) {
             transaction.expect(Key::ServiceDeployment(cluster.clone(), name.clone(), record.id), record.modified);
             transaction.put(next);
         }
@@ -110,7 +126,7 @@ pub(crate) fn forget(state: &State, service: &Service, most: usize, transaction:
 mod tests {
     use berth_model::ids::{ClusterName, DefinitionId, Family, ServiceName};
     use berth_model::service::{Deployment, DeploymentStatus, Percentages};
-    use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision};
+    use berth_model::service_deployment::{ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision};
     use berth_model::task::LaunchType;
     use berth_store::Store;
     use berth_store::backend::Memory;
@@ -147,6 +163,7 @@ mod tests {
             configuration: Default::default(),
             rollback: None,
             breaker: None,
+            rollout: None,
             created_at: at,
             started_at: Some(at),
             finished_at: Some(at),

@@ -10,14 +10,14 @@ use berth_model::ids::{ContainerInstanceId, DeploymentId, ServiceName, uuid};
 use berth_model::lifecycle;
 use berth_model::record::{Key, Record};
 use berth_model::service::{DeploymentController, DeploymentStatus, MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
-use berth_model::service_deployment::ServiceRevision;
+use berth_model::service_deployment::{ServiceDeployment, ServiceRevision};
 use berth_model::task::{DesiredStatus, ServiceMembership, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
 use berth_scheduler::placement::{Index, SpreadField, Strategy};
-use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, ServiceView, TaskView, plan, task_set};
+use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, TaskView, plan, task_set};
 use berth_store::{CommitError, State, Transaction};
 
 use crate::constraints::Constraints;
@@ -26,6 +26,7 @@ use crate::meter::Wanted;
 use crate::owner::Owner;
 use crate::placing::{expect_active, expect_instances};
 use crate::service_history;
+use crate::shifts;
 use crate::trace;
 
 /// ECS suppresses a repeated event for six hours.
@@ -82,10 +83,12 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
         } else {
             let tasks = views(&state, service, &owner.rules.absence);
             let mut task_sets = Vec::new();
-            let (mut wake_at, mut rollback) = (None, None);
+            // What its current deployment becomes, if that has stages to go through.
+            let (mut wake_at, mut rollback, mut staged) = (None, None, None);
             for part in parts(&service.value, tasks) {
                 writer.task_set = part.task_set.map(|set| set.id);
                 let mut step = step_part(owner, &state, &part, now, writer.transaction);
+                staged = staged.or(step.staged.take());
                 if let Some(set) = part.task_set {
                     task_sets.extend(task_set::after(set, &mut step.steps, &part.tasks, now));
                 } else {
@@ -113,7 +116,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                     wake_at = Some(now);
                 }
             } else {
-                service_history::follow(&state, service, &mut writer.service, rollback, now, writer.transaction);
+                service_history::follow(&state, service, &mut writer.service, rollback, staged.as_ref(), now, writer.transaction);
             }
             if let Some(at) = wake_at {
                 owner.wake_at.insert(name.clone(), at);
@@ -179,18 +182,26 @@ struct Step {
     tried: usize,
     started: Vec<Arc<Task>>,
     placement: CapacityPlacement,
+    /// What the current deployment becomes, if that has stages to go through.
+    staged: Option<ServiceDeployment>,
 }
 
 /// Plans a part and places what it starts.
 fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis, transaction: &mut Transaction) -> Step {
-    let healthy_after_millis = owner.rules.healthy_after;
     let strategies = strategies(&part.service);
+    let stages = shifts::ongoing(state, &part.service);
+    let (environment, rules) = (owner.environment.clone(), owner.rules);
+    let bits = || environment.entropy.bits();
     let plan_now = |index: &Index, blocked: bool| {
         let machine = |id| machine(index, id);
         let (service, tasks) = (&*part.service, part.tasks.as_slice());
-        plan(&ServiceView { service, tasks, healthy_after_millis, blocked, strategies: &strategies, machine: &machine }, now)
+        let view = rules.view(service, tasks, blocked, &strategies, &machine);
+        match stages {
+            Some(record) => shifts::planned(view, record, &bits, now),
+            None => (plan(&view, now), None),
+        }
     };
-    let mut steps = plan_now(&owner.index, false);
+    let (mut steps, staged) = plan_now(&owner.index, false);
     let most = most_at_once(owner.store.max_changes()) / part.divisor;
     steps.limit(most);
     let mut started = Vec::new();
@@ -218,12 +229,13 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
     if tried > 0 && started.is_empty() {
         owner.waiting_for_room.insert(part.service.name.clone());
         let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
-        steps = ServicePlan { start, restore, ..plan_now(&owner.index, true) };
+        // Of a deployment with stages what was found first stands: its hooks have their ids.
+        steps = ServicePlan { start, restore, ..plan_now(&owner.index, true).0 };
         steps.stop.truncate(most);
         let retry = now.plus_millis(ROOM_RETRY_MILLIS);
         steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
     }
-    Step { steps, tried, started, placement }
+    Step { steps, tried, started, placement, staged }
 }
 
 /// Most tasks started, and most stopped, in one commit, so that it holds them, the instances they are placed on, the service
@@ -417,7 +429,7 @@ impl Writer<'_> {
     }
 }
 
-fn write_plan(state: &State, writer: &mut Writer<'_>, Step { steps, tried, started, placement }: &Step) {
+fn write_plan(state: &State, writer: &mut Writer<'_>, Step { steps, tried, started, placement, .. }: &Step) {
     for task in started {
         writer.transaction.put(Record::Task(Arc::clone(task)));
     }

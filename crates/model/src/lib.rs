@@ -19,6 +19,7 @@ pub mod ids;
 pub mod lifecycle;
 pub mod needs;
 pub mod record;
+pub mod rollout;
 pub mod service;
 pub mod service_deployment;
 pub mod shared_text;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::capacity_provider::StrategyItem;
 use crate::ids::{ClusterName, DefinitionId, DeploymentId, IdError, ServiceName};
+use crate::rollout::Rollout;
 use crate::service::ServiceSettings;
 use crate::task::LaunchType;
 use crate::time::UnixMillis;
@@ -243,6 +244,9 @@ pub struct ServiceDeployment {
     /// What its circuit breaker counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerCount>,
+    /// Where it is among the lifecycle stages; none for a rolling update without hooks, and for what is older than stages are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// When it was made.
     pub created_at: UnixMillis,
     /// When it began.

@@ -55,6 +55,7 @@ fn stopped(on: &[usize], desired: u32, strategies: &[Strategy]) -> Vec<usize> {
         service: &service,
         tasks: &tasks,
         healthy_after_millis: HEALTHY_AFTER,
+        minute_millis: 60_000,
         blocked: false,
         strategies,
         machine: &machine,

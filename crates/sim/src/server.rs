@@ -164,7 +164,8 @@ impl Server {
             work.spawn(Arc::clone(&self.checker).follow_peer(self.number, store.clone(), watcher));
         }
         let environment = Environment { clock: Arc::new(self.clock.clone()), entropy: Arc::new(chance.part("ids", 0)), scope: scope() };
-        let config = ControlConfig { healthy_after: self.temper.healthy_after, replace_after: self.temper.replace_after };
+        let config =
+            ControlConfig { healthy_after: self.temper.healthy_after, replace_after: self.temper.replace_after, ..Default::default() };
         let control = match Control::start(store.clone(), environment.clone(), config).await {
             Ok(control) => control,
             Err(error) => {

@@ -6,6 +6,7 @@ use berth_model::service::{DeploymentController, Service, ServiceSettings, Servi
 use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 
+use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, is_monitored, placement, refuse_unserved};
 use super::{capacity, definitions, express_services, render, service_history};
@@ -31,7 +32,15 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
         DeploymentController::External => None,
     };
     let tags = parse_tags(request.tags.as_deref())?;
+    check_targets(api.control.hooks(), request.deployment_configuration.as_ref())?;
     let (deployment_configuration, percentages) = deployment_configuration(request.deployment_configuration, &Default::default())?;
+    if controller == DeploymentController::External
+        && deployment_configuration.strategy.as_ref().is_some_and(|kind| kind.as_str() != "ROLLING")
+    {
+        return Err(Failure::invalid(
+            "Deployment strategies other than ROLLING are only valid with the ECS deployment controller: deploymentConfiguration.strategy",
+        ));
+    }
     let mut settings = ServiceSettings {
         deployment_configuration,
         health_check_grace_period_seconds: request.health_check_grace_period_seconds,

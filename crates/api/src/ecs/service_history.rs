@@ -5,6 +5,7 @@ use berth_model::arn::Scope;
 use berth_model::capacity_provider::StrategyItem;
 use berth_model::ids::DeploymentId;
 use berth_model::record::Key;
+use berth_model::rollout::{ALL_TRAFFIC, Course, HookRun, Rollout, Strategy};
 use berth_model::service::{Service, ServiceSettings};
 use berth_model::service_deployment::{
     BreakerCount, RevisionImage, RevisionTally, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus, ServiceRevision,
@@ -12,7 +13,7 @@ use berth_model::service_deployment::{
 };
 use berth_model::task_definition::TaskDefinition;
 use berth_model::time::UnixMillis;
-use berth_scheduler::service::{BreakerRules, history};
+use berth_scheduler::service::{BreakerRules, history, shift};
 use berth_shapes::ecs;
 use berth_store::{State, Transaction};
 
@@ -71,6 +72,8 @@ pub(crate) fn begin(
         created_at: now,
     };
     let sources: Vec<_> = current_revisions(state, service);
+    let course = Course::read(&service.settings.deployment_configuration);
+    let rollout = shift::begin(service, fresh.deployment, &course, now);
     forgettable_history(state, service, now, 1).into_iter().take(MOST_FORGOTTEN).for_each(|key| {
         transaction.delete(key);
     });
@@ -86,6 +89,7 @@ pub(crate) fn begin(
         configuration: service.settings.deployment_configuration.clone(),
         rollback: None,
         breaker: None,
+        rollout,
         created_at: now,
         started_at: None,
         finished_at: None,
@@ -141,14 +145,17 @@ pub(crate) fn render_brief(scope: &Scope, one: &ServiceDeployment) -> ecs::Servi
 
 /// A service deployment; while it goes on its tasks are counted as they are now.
 pub(crate) fn render_deployment(state: &State, scope: &Scope, service: &Service, one: &ServiceDeployment) -> ecs::ServiceDeployment {
+    let weights = |tally: &RevisionTally| one.rollout.as_ref().and_then(|rollout| weights(one, rollout, tally));
     let summary = |kept: &RevisionTally| {
+        let (test, production) = weights(kept).unzip();
         let tally = if one.status.is_finished() { *kept } else { tally_revision(state, service, kept.revision) };
         ecs::ServiceRevisionSummary {
             arn: Some(scope.service_revision(&one.cluster, &one.service, tally.revision)),
             requested_task_count: number(tally.requested),
             running_task_count: number(tally.running),
             pending_task_count: number(tally.pending),
-            ..Default::default()
+            requested_test_traffic_weight: test,
+            requested_production_traffic_weight: production,
         }
     };
     ecs::ServiceDeployment {
@@ -164,6 +171,8 @@ pub(crate) fn render_deployment(state: &State, scope: &Scope, service: &Service,
         target_service_revision: Some(summary(&one.target)),
         status: Some(one.status.as_str().into()),
         status_reason: one.status_reason.clone(),
+        lifecycle_stage: one.rollout.as_ref().map(|rollout| rollout.stage.as_str().into()),
+        lifecycle_hook_details: one.rollout.as_ref().map(|rollout| rollout.hooks.iter().map(|run| hook_detail(one, run)).collect()),
         deployment_configuration: Some(one.configuration.clone()),
         rollback: one.rollback.as_ref().map(|rollback| ecs::Rollback {
             reason: Some(rollback.reason.clone()),
@@ -177,7 +186,32 @@ pub(crate) fn render_deployment(state: &State, scope: &Scope, service: &Service,
             alarm_names: Some(Vec::new()),
             triggered_alarm_names: Some(Vec::new()),
         }),
-        ..Default::default()
+    }
+}
+
+/// Percentages of the test and the production traffic that a revision is to have: what green has not is blue's. A rolling update shifts none.
+fn weights(one: &ServiceDeployment, rollout: &Rollout, tally: &RevisionTally) -> Option<(f64, f64)> {
+    if Course::read(&one.configuration).strategy == Strategy::Rolling {
+        return None;
+    }
+    let (test, production) = (rollout.test_weight, rollout.production_weight);
+    let (test, production) = match tally.revision {
+        revision if revision == one.target.revision => (test, production),
+        revision if rollout.blue.is_some() && Some(revision) == one.candidate => (ALL_TRAFFIC - test, ALL_TRAFFIC - production),
+        _ => (0, 0),
+    };
+    Some((f64::from(test) / 10.0, f64::from(production) / 10.0))
+}
+
+fn hook_detail(one: &ServiceDeployment, run: &HookRun) -> ecs::DeploymentLifecycleHookDetail {
+    let hook = one.configuration.lifecycle_hooks.as_ref().and_then(|hooks| hooks.get(run.hook));
+    ecs::DeploymentLifecycleHookDetail {
+        hook_id: Some(run.id.clone()),
+        target_type: Some(run.kind.as_str().into()),
+        target_arn: hook.and_then(|hook| hook.hook_target_arn.clone()),
+        status: Some(run.status.as_str().into()),
+        expires_at: Some(run.expires_at.to_wire()),
+        timeout_action: hook.and_then(|hook| hook.timeout_configuration.as_ref()?.action.clone()),
     }
 }
 

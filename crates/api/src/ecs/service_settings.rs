@@ -15,9 +15,6 @@ const DEFAULT_MAXIMUM: i32 = 200;
 /// Most tasks of a service. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>
 const MAX_DESIRED: i32 = 5_000;
 
-/// Longest bake time: a day.
-const MAX_BAKE_MINUTES: i32 = 1_440;
-
 /// Reads `desiredCount`.
 pub(crate) fn desired_count(count: i32) -> Result<u32, Failure> {
     if !(0..=MAX_DESIRED).contains(&count) {
@@ -32,19 +29,8 @@ pub(crate) fn deployment_configuration(
     before: &ecs::DeploymentConfiguration,
 ) -> Result<(ecs::DeploymentConfiguration, Percentages), Failure> {
     let given = given.unwrap_or_default();
-    if given.strategy.as_ref().is_some_and(|strategy| strategy.as_str() != "ROLLING") {
-        return Err(Failure::unsupported("Berth serves deploymentConfiguration.strategy ROLLING only, for now."));
-    }
     if given.alarms.as_ref().is_some_and(|alarms| alarms.enable == Some(true)) {
         return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.alarms yet."));
-    }
-    if given.lifecycle_hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()) {
-        return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.lifecycleHooks yet."));
-    }
-    if given.linear_configuration.is_some() || given.canary_configuration.is_some() {
-        return Err(Failure::unsupported(
-            "Berth does not serve deploymentConfiguration's linearConfiguration and canaryConfiguration yet.",
-        ));
     }
     let maximum = given.maximum_percent.or(before.maximum_percent).unwrap_or(DEFAULT_MAXIMUM);
     let minimum = given.minimum_healthy_percent.or(before.minimum_healthy_percent).unwrap_or(DEFAULT_MINIMUM);
@@ -54,21 +40,13 @@ pub(crate) fn deployment_configuration(
     if !(0..=100).contains(&minimum) {
         return Err(Failure::invalid("minimumHealthyPercent must be between 0 and 100: deploymentConfiguration.minimumHealthyPercent"));
     }
-    let minutes = given.bake_time_in_minutes.or(before.bake_time_in_minutes).unwrap_or(0);
-    if !(0..=MAX_BAKE_MINUTES).contains(&minutes) {
-        return Err(Failure::invalid(format!(
-            "bakeTimeInMinutes must be between 0 and {MAX_BAKE_MINUTES}: deploymentConfiguration.bakeTimeInMinutes"
-        )));
-    }
-    let breaker = circuit_breaker(given.deployment_circuit_breaker, before.deployment_circuit_breaker.as_ref())?;
+    let breaker = circuit_breaker(given.deployment_circuit_breaker.clone(), before.deployment_circuit_breaker.as_ref())?;
     let configuration = ecs::DeploymentConfiguration {
         deployment_circuit_breaker: Some(breaker),
-        early_success_criteria: early_success(given.early_success_criteria, before.early_success_criteria.as_ref(), minimum)?,
+        early_success_criteria: early_success(given.early_success_criteria.clone(), before.early_success_criteria.as_ref(), minimum)?,
         maximum_percent: Some(maximum),
         minimum_healthy_percent: Some(minimum),
-        strategy: Some("ROLLING".into()),
-        bake_time_in_minutes: Some(minutes),
-        ..Default::default()
+        ..super::deployment_configuration::merge(&given, before)?
     };
     Ok((configuration, Percentages { minimum_healthy: minimum.unsigned_abs(), maximum: maximum.unsigned_abs() }))
 }

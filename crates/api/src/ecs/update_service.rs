@@ -6,6 +6,7 @@ use berth_model::service::{DeploymentController, Service};
 use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
 use berth_store::{State, Transaction};
 
+use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, is_monitored, placement, refuse_unserved};
 use super::{capacity, definitions, render, service_history};
@@ -35,6 +36,7 @@ pub(crate) fn decision(
         ("monitoring", is_monitored(request.monitoring.as_ref())),
         ("platformVersion", request.platform_version.is_some()),
     ])?;
+    check_targets(api.control.hooks(), request.deployment_configuration.as_ref())?;
     let desired = request.desired_count.map(desired_count).transpose()?;
     let fresh = service_history::Fresh::draw(api);
     Ok(move |state: &State, transaction: &mut Transaction| {

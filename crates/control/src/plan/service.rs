@@ -10,11 +10,12 @@ use berth_model::task::{DesiredStatus, HealthStatus, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
 use berth_scheduler::placement::Index;
-use berth_scheduler::service::{ServicePlan, ServiceView, TaskView, plan};
+use berth_scheduler::service::{ServicePlan, TaskView, plan};
 
 use super::fleet::Fleet;
 use super::{FleetChange, Forecast, Step};
 use crate::launch::TaskTemplate;
+use crate::owner::Rules;
 use crate::services::{by_provider, is_checked_essential, machine, strategies, template, views};
 use crate::why::{Reason, Sight, count, refused};
 
@@ -30,7 +31,7 @@ pub(crate) struct Rehearsal {
     /// What the tasks of each deployment are made of.
     templates: Vec<Template>,
     now: UnixMillis,
-    healthy_after: i64,
+    rules: Rules,
     next_id: u128,
     /// Tasks started, and stopped, at once.
     most: usize,
@@ -89,7 +90,7 @@ impl Rehearsal {
             service: service.clone(),
             tasks,
             now: sight.now,
-            healthy_after: sight.rules.healthy_after,
+            rules: sight.rules,
             next_id: u128::MAX,
             templates: service.deployments.iter().filter_map(|own| template(own.id)).collect(),
             most,
@@ -101,10 +102,10 @@ impl Rehearsal {
     fn act(&mut self) -> (ServicePlan, CapacityPlacement, usize) {
         let most = self.most;
         let strategies = strategies(&self.service);
-        let (service, tasks, now, healthy_after_millis) = (&self.service, self.tasks.as_slice(), self.now, self.healthy_after);
+        let (service, tasks, now, rules) = (&self.service, self.tasks.as_slice(), self.now, self.rules);
         let plan_now = |index: &Index, blocked| {
             let machine = |id| machine(index, id);
-            plan(&ServiceView { service, tasks, healthy_after_millis, blocked, strategies: &strategies, machine: &machine }, now)
+            plan(&rules.view(service, tasks, blocked, &strategies, &machine), now)
         };
         let mut steps = plan_now(&self.fleet.index, false);
         steps.limit(most);

@@ -7,12 +7,13 @@ use berth_model::service::{Deployment, RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
 use berth_scheduler::capacity;
 use berth_scheduler::placement::{Refusal, Rule};
-use berth_scheduler::service::{ServicePlan, ServiceView, plan};
+use berth_scheduler::service::{ServicePlan, plan};
 use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
 use crate::plan::index_of;
 use crate::services::{by_provider, machine, parts, strategies, template, views};
+use crate::shifts;
 
 /// Most starting tasks that are told of one by one.
 const MOST_STARTING: usize = 3;
@@ -33,7 +34,7 @@ pub(super) fn why(sight: &Sight<'_>, service: &Entry<Service>) -> Why {
     if service.status == ServiceStatus::Inactive {
         reasons.push(Reason::new("DELETED", "it was deleted"));
     } else {
-        reasons.extend(deployments(service, &live));
+        reasons.extend(deployments(sight, service, &live));
         reasons.extend(waits(sight, service));
     }
     reasons.extend(starting(sight, &live));
@@ -65,7 +66,7 @@ fn of(service: &Service) -> String {
 }
 
 /// What is under way.
-fn deployments(service: &Service, live: &[&Task]) -> Vec<Reason> {
+fn deployments(sight: &Sight<'_>, service: &Service, live: &[&Task]) -> Vec<Reason> {
     let Some(primary) = service.primary() else { return Vec::new() };
     if primary.rollout_state == RolloutState::Completed {
         return Vec::new();
@@ -78,6 +79,15 @@ fn deployments(service: &Service, live: &[&Task]) -> Vec<Reason> {
     if !old.is_empty() {
         let names: Vec<_> = old.iter().map(|deployment| deployment.definition.to_string()).collect();
         text.push_str(&format!(", {} of {} still to go", count(old_tasks, "task"), names.join(", ")));
+    }
+    let rollout = shifts::ongoing(sight.state, service).and_then(|record| record.rollout.as_ref());
+    if let Some(rollout) = rollout.filter(|rollout| rollout.blue.is_some()) {
+        text.push_str(&format!(
+            "; both revisions stay whole until CLEAN_UP, and it entered {} {}",
+            rollout.stage,
+            sight.ago(rollout.since)
+        ));
+        return vec![Reason::new("DEPLOYMENT", text)];
     }
     text.push_str(&format!(
         "; never fewer than {lower} healthy (minimumHealthyPercent {}), never more than {upper} (maximumPercent {})",
@@ -92,18 +102,14 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut next = None;
     for part in parts(service, tasks) {
-        let healthy_after_millis = sight.rules.healthy_after;
         let (strategies, index) = (strategies(&part.service), index_of(sight.state, &part.service.cluster));
         let machine = |id| machine(&index, id);
-        let view = ServiceView {
-            service: &part.service,
-            tasks: &part.tasks,
-            healthy_after_millis,
-            blocked: false,
-            strategies: &strategies,
-            machine: &machine,
+        let view = sight.rules.view(&part.service, &part.tasks, false, &strategies, &machine);
+        let steps = match shifts::ongoing(sight.state, &part.service) {
+            // No hook begins here, so its id does not matter.
+            Some(record) => shifts::planned(view, record, &|| 0, sight.now).0,
+            None => plan(&view, sight.now),
         };
-        let steps = plan(&view, sight.now);
         let starts = steps.starts(&part.service);
         let placement: Vec<_> = starts.iter().flat_map(|(id, start)| placement(sight, &part.service, *id, *start)).collect();
         let ServicePlan { why, wake_at, .. } = steps;

@@ -11,7 +11,7 @@ use berth_model::service_deployment::{
 use berth_model::task::Container;
 use berth_model::time::UnixMillis;
 
-use super::BreakerRules;
+use super::{BreakerRules, shift};
 
 /// Why a rollback without an earlier revision fails, in ECS's words.
 pub const NO_CANDIDATE: &str = "No rollback candidate was found to run the rollback.";
@@ -107,6 +107,9 @@ fn counted(service: &Service, primary: &Deployment) -> Option<BreakerCount> {
 fn finish(record: &mut ServiceDeployment, tally: impl Fn(ServiceRevisionId) -> RevisionTally, now: UnixMillis) {
     record.updated_at = now;
     if record.status.is_finished() {
+        if let Some(rollout) = &mut record.rollout {
+            rollout.close_hooks("The service deployment ended.");
+        }
         record.finished_at = Some(now);
         record.target = tally(record.target.revision);
         record.sources = record.sources.iter().map(|source| tally(source.revision)).collect();
@@ -142,6 +145,9 @@ pub fn roll_back(
     let reason = record.status_reason.clone().unwrap_or_default();
     record.rollback = Some(Rollback { reason, started_at: now, revision: to.map(|revision| revision.id) });
     record.updated_at = now;
+    if let Some(rollout) = &mut record.rollout {
+        rollout.close_hooks("The service deployment was rolled back.");
+    }
     // One that its circuit breaker ended has said so.
     let is_asked = |deployment: &&mut Deployment| deployment.id == old && deployment.rollout_state != RolloutState::Failed;
     let by_breaker = primary.rollout_state == RolloutState::Failed;
@@ -158,24 +164,25 @@ pub fn roll_back(
         return Some(Return { service: after, record, announcement: format!("(deployment {old}) rollback has failed. {NO_CANDIDATE}") });
     };
     record.status = ServiceDeploymentStatus::RollbackInProgress;
-    for deployment in &mut after.deployments {
-        deployment.status = DeploymentStatus::Active;
-    }
-    let mut back = deployment(fresh, revision, record.id, now);
-    if by_breaker {
-        back.rollout_state_reason = format!("ECS deployment circuit breaker: rolling back to deploymentId {fresh}.");
-    }
-    // What is left of the revision stays as it is: going back starts only what is missing.
-    let (same, others) = after.deployments.into_iter().partition(|deployment: &Deployment| deployment.revision == Some(revision.id));
-    let same: Vec<Deployment> = same;
-    back.progress.adopted = same.iter().flat_map(Deployment::ids).collect();
-    after.deployments = others;
-    after.deployments.insert(0, back);
+    let to = shift::turn_round(&mut after, &mut record, now).unwrap_or_else(|| {
+        for deployment in &mut after.deployments {
+            deployment.status = DeploymentStatus::Active;
+        }
+        let mut back = deployment(fresh, revision, record.id, now);
+        if by_breaker {
+            back.rollout_state_reason = format!("ECS deployment circuit breaker: rolling back to deploymentId {fresh}.");
+        }
+        // What is left of the revision stays as it is: going back starts only what is missing.
+        let same: Vec<_> = after.deployments.extract_if(.., |own| own.revision == Some(revision.id)).collect();
+        back.progress.adopted = same.iter().flat_map(Deployment::ids).collect();
+        after.deployments.insert(0, back);
+        fresh
+    });
     after.settings = restored(&service.settings, &revision.settings);
     after.launch_type = revision.launch_type;
     after.announced_steady = false;
     after.announced_failure = None;
-    Some(Return { service: after, record, announcement: format!("rolling back to deployment {fresh}.") })
+    Some(Return { service: after, record, announcement: format!("rolling back to deployment {to}.") })
 }
 
 /// A deployment that begins.

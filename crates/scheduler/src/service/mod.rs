@@ -10,9 +10,12 @@ mod breaker;
 pub mod history;
 mod outcome;
 mod plan;
+pub mod shift;
+mod stages;
 mod surplus;
 pub mod task_set;
 mod throttle;
+mod whole;
 
 use std::fmt;
 
@@ -132,6 +135,8 @@ pub struct ServiceView<'a> {
     pub tasks: &'a [TaskView],
     /// How long a task without health checks must run to count as healthy, in milliseconds. ECS: 40 s.
     pub healthy_after_millis: i64,
+    /// How long a minute of bake times and timeouts takes, in milliseconds.
+    pub minute_millis: i64,
     /// Nothing could be placed just now, so tasks of old deployments must make room as far as `minimumHealthyPercent` allows.
     pub blocked: bool,
     /// How its tasks are placed, the default filled in: a scale-in is the mirror of it.

@@ -3,15 +3,13 @@
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html> and
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentEarlySuccessCriteria.html>
 
+use berth_model::ids::DeploymentId;
 use berth_model::service::{Deployment, RolloutState, Service};
 use berth_model::time::UnixMillis;
 
 use super::breaker::{BreakerRules, failures};
 use super::plan::earliest;
 use super::{ServicePlan, ServiceView};
-
-/// One minute of `bakeTimeInMinutes`, in milliseconds.
-const MINUTE: i64 = 60_000;
 
 /// Why a service deployment goes back that its circuit breaker ended.
 pub const BREAKER_TRIGGERED: &str = "Service deployment rolled back because the circuit breaker threshold was exceeded.";
@@ -63,19 +61,26 @@ pub(super) fn settle(view: &ServiceView<'_>, primary: &Deployment, standing: Sta
     }
     let minutes = service.settings.deployment_configuration.bake_time_in_minutes.unwrap_or(0);
     if minutes > 0 {
-        let over = next.progress.bakes_since.get_or_insert(now).plus_millis(i64::from(minutes) * MINUTE);
+        let over = next.progress.bakes_since.get_or_insert(now).plus_millis(i64::from(minutes) * view.minute_millis);
         if over > now {
             plan.wake_at = earliest(plan.wake_at, Some(over));
             plan.why.push(format!("bakeTimeInMinutes {minutes}: it is watched for {} s more", (over.since(now) + 999) / 1000));
             return;
         }
     }
-    next.rollout_state = RolloutState::Completed;
-    next.rollout_state_reason = format!("ECS deployment {id} completed.");
-    next.progress.bakes_since = None;
-    next.progress.failures = 0;
-    next.updated_at = now;
-    plan.announcements.push(format!("(deployment {id}) deployment completed."));
+    complete(id, plan, now);
+}
+
+/// A deployment came out whole, or so far that it counts as such.
+pub(super) fn complete(id: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
+    for deployment in plan.deployments.iter_mut().filter(|own| own.id == id && own.rollout_state == RolloutState::InProgress) {
+        deployment.rollout_state = RolloutState::Completed;
+        deployment.rollout_state_reason = format!("ECS deployment {id} completed.");
+        deployment.progress.bakes_since = None;
+        deployment.progress.failures = 0;
+        deployment.updated_at = now;
+        plan.announcements.push(format!("(deployment {id}) deployment completed."));
+    }
 }
 
 /// Enough of its tasks are healthy for `earlySuccessCriteria`.

@@ -115,7 +115,7 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
 
     let running = count_where(new, |task| task.last == TaskStatus::Running);
     let healthy_new = count_where(new, |task| healthy(task, view.healthy_after_millis, now).0);
-    stop_lost(plan, lost, running, desired, primary);
+    stop_lost(plan, lost, running, desired, |task| primary.owns(task.deployment));
     let old_gone = old.is_empty() && !view.tasks.iter().any(|task| !primary.owns(task.deployment) && !is_gone(task, now));
     let must_be_healthy = outcome::must_be_healthy(view, primary);
     let is_whole = running == desired && count(new) == desired && sick.is_empty() && lost.is_empty() && plan.restore.is_empty();
@@ -329,7 +329,7 @@ fn stop_sick(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, plan:
 /// `stoppedReason` of a task whose container health checks failed.
 pub const FAILED_CHECK: &str = "Task failed container health checks";
 
-fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
+pub(super) fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
     plan.stop.extend(tasks.into_iter().map(|task| Stop {
         task: task.id,
         code: StopCode::ServiceSchedulerInitiated,
@@ -338,19 +338,19 @@ fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
 }
 
 /// Nothing is to be waited for any more: it ended, or was told to end on a machine that is lost, where it ends should that come back.
-fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
+pub(super) fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
     task.last == TaskStatus::Stopped || (!task.is_live() && task.is_lost(now))
 }
 
 /// Tasks on lost machines count for nothing, so others are started for them; but they are told to stop only as those run. A machine that
 /// comes back before finds them wanted, and a service that has no other machine keeps what it had.
-fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: u32, primary: &Deployment) {
+pub(super) fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: u32, is_new: impl Fn(&TaskView) -> bool) {
     let replaced = (running + count(lost)).saturating_sub(desired).min(count(lost));
     if replaced < count(lost) {
         plan.why.push(format!("{} of its tasks are on container instances whose agents are away", lost.len()));
     }
     let mut order = lost.to_vec();
-    order.sort_by_key(|task| (primary.owns(task.deployment), task.last, task.created_at, task.id));
+    order.sort_by_key(|task| (is_new(task), task.last, task.created_at, task.id));
     let replaced: Vec<_> = order.into_iter().take(usize::try_from(replaced).unwrap_or(usize::MAX)).collect();
     if replaced.is_empty() {
         return;

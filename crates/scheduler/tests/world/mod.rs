@@ -126,6 +126,7 @@ impl World {
             service: &self.service,
             tasks: &self.tasks,
             healthy_after_millis: HEALTHY_AFTER,
+            minute_millis: 60_000,
             blocked,
             strategies: &Strategy::service_default(),
             machine: &|_| Machine::default(),
