@@ -411,6 +411,31 @@ def test_hooks_run_at_a_services_first_deployment_which_shifts_nothing(quiet):
     assert found["sourceServiceRevisions"] == [] and found["targetServiceRevision"]["requestedProductionTrafficWeight"] == 100.0
 
 
+def test_the_aws_cli_deploys_and_continues(slow, quiet):
+    ecs, cluster = quiet
+    first(ecs, cluster, count=1)
+    hook = "lifecycleHooks=[{targetType=PAUSE,lifecycleStages=[POST_SCALE_UP],timeoutConfiguration={timeoutInMinutes=30,action=ROLLBACK}}]"
+    configuration = f"strategy=CANARY,bakeTimeInMinutes=0,canaryConfiguration={{canaryPercent=100,canaryBakeTimeInMinutes=0}},{hook}"
+    of = ["--cluster", cluster, "--service", "web"]
+    made = slow.aws("ecs", "update-service", *of, "--force-new-deployment", "--deployment-configuration", configuration)["service"]
+    arn = made["currentServiceDeployment"]
+    waiting(ecs, arn)
+    (found,) = slow.aws("ecs", "describe-service-deployments", "--service-deployment-arns", arn)["serviceDeployments"]
+    (shown,) = found["lifecycleHookDetails"]
+    assert shown["status"] == "AWAITING_ACTION" and found["lifecycleStage"] == "POST_SCALE_UP"
+    ended = ["--service-deployment-arn", arn, "--hook-id", shown["hookId"], "--action", "CONTINUE"]
+    assert slow.aws("ecs", "continue-service-deployment", *ended) == {"serviceDeploymentArn": arn}
+    until_deployment(ecs, arn, "SUCCESSFUL")
+
+
+def test_such_a_deployment_is_not_planned_ahead_but_a_new_count_is(slow, quiet):
+    ecs, cluster = quiet
+    first(ecs, cluster, count=1)
+    slow.run("plan", "update-service", "--cluster", cluster, "--service", "web", "--desired-count", "2")
+    done = slow.run("plan", "update-service", "--cluster", cluster, "--service", "web", "--task-definition", register(ecs), check=False)
+    assert done.returncode != 0 and "rolling updates" in done.stderr, done.stderr
+
+
 def test_a_deleted_service_takes_its_deployment_with_it(quiet):
     ecs, cluster = quiet
     first(ecs, cluster)

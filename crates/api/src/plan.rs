@@ -8,7 +8,7 @@ use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::ids::{ClusterName, ContainerInstanceId};
 use berth_model::record::Record;
 use berth_model::rollout::{Course, Strategy};
-use berth_model::service::{DeploymentController, Service};
+use berth_model::service::{DeploymentController, RolloutState, Service};
 use berth_shapes::ecs::{ErrorCode, Operation, Request, UpdateServiceRequest};
 use berth_store::{Change, State, Transaction};
 use bytes::Bytes;
@@ -98,7 +98,8 @@ fn service(api: &Api, request: UpdateServiceRequest, question: &Question) -> Res
             "The deployments of a service with an EXTERNAL deployment controller are not Berth's to plan: service",
         ));
     }
-    if Course::read(&service.settings.deployment_configuration).strategy != Strategy::Rolling {
+    let is_deployment = service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::InProgress);
+    if is_deployment && Course::read(&service.settings.deployment_configuration).strategy != Strategy::Rolling {
         return Err(Failure::unsupported(
             "Only rolling updates can be planned: a deployment of another strategy keeps both revisions whole, and waits for its hooks and bake \
              times: deploymentConfiguration.strategy",
