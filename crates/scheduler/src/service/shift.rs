@@ -7,7 +7,7 @@
 
 use berth_model::ids::{DeploymentId, TaskId};
 use berth_model::rollout::{Course, LifecycleStage, Rollout, Strategy};
-use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service};
+use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceSettings};
 use berth_model::service_deployment::{BreakerCount, ServiceDeployment, ServiceDeploymentStatus};
 use berth_model::time::UnixMillis;
 
@@ -188,7 +188,8 @@ fn follow(verdict: &Verdict, next: &mut ShiftPlan, now: UnixMillis) {
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html>
 fn breaks(view: &ShiftView<'_>, green: DeploymentId, next: &mut ShiftPlan, now: UnixMillis) -> bool {
     let service = view.service.service;
-    let rules = BreakerRules::of(&service.settings);
+    let settings = ServiceSettings { deployment_configuration: view.record.configuration.clone(), ..Default::default() };
+    let rules = BreakerRules::of(&settings);
     let own = view.service.tasks.iter().filter(|task| view.owns(green, task));
     let failed = failures(own, view.service.healthy_after_millis, rules.resets, now);
     for deployment in next.steps.deployments.iter_mut().filter(|own| own.id == green) {

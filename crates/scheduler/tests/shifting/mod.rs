@@ -122,7 +122,8 @@ impl Shifting {
     }
 
     pub fn of(&self, id: DeploymentId) -> impl Iterator<Item = &TaskView> {
-        self.world.tasks.iter().filter(move |task| task.deployment == id)
+        let own = self.world.service.deployments.iter().find(|own| own.id == id);
+        self.world.tasks.iter().filter(move |task| own.map_or(task.deployment == id, |own| own.owns(task.deployment)))
     }
 
     pub fn healthy(&self, id: DeploymentId) -> u32 {
