@@ -59,7 +59,10 @@ pub(super) fn settle(view: &ServiceView<'_>, primary: &Deployment, standing: Sta
         next.progress.bakes_since = None;
         return;
     }
-    let minutes = service.settings.deployment_configuration.bake_time_in_minutes.unwrap_or(0);
+    let configuration = &service.settings.deployment_configuration;
+    // The first deployment of a service that shifts traffic later comes here too: it has no older revision to bake beside.
+    let is_rolling = configuration.strategy.as_ref().is_none_or(|strategy| strategy.as_str() == "ROLLING");
+    let minutes = configuration.bake_time_in_minutes.filter(|_| is_rolling).unwrap_or(0);
     if minutes > 0 {
         let over = next.progress.bakes_since.get_or_insert(now).plus_millis(i64::from(minutes) * view.minute_millis);
         if over > now {
