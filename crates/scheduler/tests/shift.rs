@@ -9,7 +9,7 @@ use berth_model::ids::DeploymentId;
 use berth_model::rollout::{ALL_TRAFFIC, HookKind, HookStatus, LifecycleStage as Stage};
 use berth_model::service::RolloutState;
 use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentStatus as Status, ServiceRevisionId};
-use berth_model::task::{DesiredStatus, StopCode, TaskStatus};
+use berth_model::task::{DesiredStatus, HealthStatus, StopCode, TaskStatus};
 use proptest::prelude::*;
 use shifting::{MINUTE, Shifting, bake, hook};
 
@@ -151,6 +151,22 @@ fn green_that_cannot_start_waits_or_breaks() {
 }
 
 #[test]
+fn what_fails_its_health_check_is_replaced_in_its_own_revision() {
+    let mut shifting = Shifting::new(2);
+    shifting.deploy(|record| bake(record, 1_000));
+    shifting.run_until(Stage::BakeTime);
+    for id in [1, 2] {
+        let sick = shifting.world.tasks.iter_mut().find(|task| task.deployment == DeploymentId(id)).unwrap();
+        (sick.has_check, sick.health) = (true, HealthStatus::Unhealthy);
+    }
+    shifting.run(10);
+    assert_eq!(shifting.world.live(), 6, "both stay until others are healthy");
+    shifting.run(60);
+    assert_eq!((shifting.healthy(DeploymentId(1)), shifting.healthy(DeploymentId(2)), shifting.world.live()), (2, 2, 4));
+    assert_eq!(shifting.stage(), Stage::BakeTime);
+}
+
+#[test]
 fn a_stage_that_takes_longer_than_a_day_fails() {
     let mut shifting = Shifting::new(1);
     shifting.broken.push(DeploymentId(2));
@@ -221,6 +237,7 @@ fn a_first_deployment_walks_through_and_does_not_bake() {
     shifting.world.service.completed_revision = None;
     shifting.world.service.deployments.clear();
     shifting.world.tasks.clear();
+    shifting.world.service.settings.deployment_configuration.bake_time_in_minutes = Some(1_000);
     shifting.deploy(|record| {
         bake(record, 1_000);
         hook(record, HookKind::Pause, &[Stage::PostScaleUp, Stage::PostProductionTrafficShift]);

@@ -38,7 +38,7 @@ pub(super) fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMilli
 }
 
 /// Did it fail its health check, after the service's grace period? If it is still within that: when is it over?
-fn unhealthy(view: &ServiceView<'_>, task: &TaskView, now: UnixMillis) -> (bool, Option<UnixMillis>) {
+pub(super) fn unhealthy(view: &ServiceView<'_>, task: &TaskView, now: UnixMillis) -> (bool, Option<UnixMillis>) {
     if !task.is_running() || !task.has_check || task.health != HealthStatus::Unhealthy {
         return (false, None);
     }

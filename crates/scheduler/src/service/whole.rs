@@ -2,18 +2,20 @@
 //! nothing of deployments, and never takes a healthy task that the desired count needs.
 
 use berth_model::ids::DeploymentId;
-use berth_model::task::TaskStatus;
+use berth_model::task::{StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
-use super::plan::{count, healthy, is_gone, stop_lost, stop_tasks};
+use super::plan::{FAILED_CHECK, count, healthy, is_gone, stop_lost, stop_tasks, unhealthy};
 use super::shift::{ShiftPlan, ShiftView};
 use super::throttle::throttle;
-use super::{TaskView, surplus};
+use super::{Stop, TaskView, surplus};
 
 /// The tasks of a revision by what is to be done with them.
 pub(super) struct Own<'a> {
     /// Those that count.
     pub(super) new: Vec<&'a TaskView>,
+    /// Those that failed their health check: to be replaced.
+    pub(super) sick: Vec<&'a TaskView>,
     /// Those on machines that are drained: to be replaced.
     pub(super) draining: Vec<&'a TaskView>,
     /// Those on machines that are lost.
@@ -24,8 +26,10 @@ impl<'a> Own<'a> {
     pub(super) fn of(view: &ShiftView<'a>, deployment: DeploymentId, now: UnixMillis) -> Self {
         let live = view.service.tasks.iter().filter(|task| view.owns(deployment, task) && task.is_live());
         let (lost, live): (Vec<_>, Vec<_>) = live.partition(|task| task.is_lost(now));
-        let (draining, new) = live.into_iter().partition(|task| task.draining);
-        Self { new, draining, lost }
+        let (draining, live): (Vec<_>, Vec<_>) = live.into_iter().partition(|task| task.draining);
+        // Nobody takes the place of a protected task.
+        let (sick, new) = live.into_iter().partition(|task| unhealthy(&view.service, task, now).0 && !task.is_protected(now));
+        Self { new, sick, draining, lost }
     }
 
     /// How many of its tasks are healthy, those that are to be replaced left out.
@@ -40,7 +44,8 @@ impl<'a> Own<'a> {
 
     /// It has exactly what it should have, and nothing else.
     pub(super) fn is_steady(&self, desired: u32) -> bool {
-        count(&self.new) == desired && self.running() == desired && self.draining.is_empty() && self.lost.is_empty()
+        let replaced = [&self.sick, &self.draining, &self.lost];
+        count(&self.new) == desired && self.running() == desired && replaced.iter().all(|tasks| tasks.is_empty())
     }
 }
 
@@ -58,8 +63,9 @@ pub(super) fn keep(view: &ShiftView<'_>, deployment: DeploymentId, plan: &mut Sh
     let own = Own::of(view, deployment, now);
     let steps = &mut plan.steps;
     for task in own.new.iter().chain(&own.draining) {
-        let at = [task.lost_at, task.protected_until, healthy(task, view.service.healthy_after_millis, now).1];
-        steps.wake_at = at.into_iter().chain([steps.wake_at]).flatten().filter(|at| *at > now).min();
+        let seen = [healthy(task, view.service.healthy_after_millis, now).1, unhealthy(&view.service, task, now).1];
+        let at = [task.lost_at, task.protected_until].into_iter().chain(seen);
+        steps.wake_at = at.chain([steps.wake_at]).flatten().filter(|at| *at > now).min();
     }
     let has = count(&own.new);
     if has > desired {
@@ -88,7 +94,22 @@ pub(super) fn keep(view: &ShiftView<'_>, deployment: DeploymentId, plan: &mut Sh
         }
     }
     replace_draining(view, &own, plan, now);
+    replace_sick(view, &own, plan, now);
     stop_lost(&mut plan.steps, &own.lost, own.running(), desired, |_| true);
+}
+
+/// Tasks that fail their health checks go as healthy ones stand in for them.
+fn replace_sick(view: &ShiftView<'_>, own: &Own<'_>, plan: &mut ShiftPlan, now: UnixMillis) {
+    if own.sick.is_empty() {
+        return;
+    }
+    plan.steps.why.push(format!("{} tasks fail their health checks", own.sick.len()));
+    let covered = (own.healthy(view, now) + count(&own.sick)).saturating_sub(view.service.service.desired_count);
+    plan.steps.stop.extend(own.sick.iter().take(usize::try_from(covered).unwrap_or(usize::MAX)).map(|task| Stop {
+        task: task.id,
+        code: StopCode::ServiceSchedulerInitiated,
+        reason: FAILED_CHECK.to_owned(),
+    }));
 }
 
 /// Tasks on drained machines go as healthy ones stand in for them; what has not come up there yet goes at once.
