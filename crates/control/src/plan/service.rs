@@ -10,12 +10,12 @@ use berth_model::task::{DesiredStatus, HealthStatus, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
 use berth_scheduler::placement::Index;
-use berth_scheduler::service::{ServicePlan, ServiceView, TaskView, plan};
+use berth_scheduler::service::{DaemonInstance, DaemonPlan, ServicePlan, ServiceView, TaskView, plan};
 
 use super::fleet::Fleet;
 use super::{FleetChange, Forecast, Step};
 use crate::launch::TaskTemplate;
-use crate::services::{by_provider, is_checked_essential, machine, strategies, template, views};
+use crate::services::{by_provider, daemon, is_checked_essential, machine, strategies, template, views};
 use crate::why::{Reason, Sight, count, refused};
 
 /// Most plans that are made for one answer. A deployment that takes more is told of as far as that.
@@ -39,6 +39,8 @@ pub(crate) struct Rehearsal {
     /// Tasks started, and stopped, at once.
     most: usize,
     others: Option<Reason>,
+    /// What the container instances are to it, if it is a DAEMON service. Tasks of others are thought to stay.
+    instances: Vec<DaemonInstance>,
 }
 
 /// Plays a service through.
@@ -80,8 +82,14 @@ impl Rehearsal {
             let names = template.definition.document.container_definitions.iter().flatten().filter_map(|c| c.name.as_deref());
             names.into_iter().any(|name| is_checked_essential(&template.definition, name))
         });
+        let fleet = Fleet::new(sight.state, sight.scope, &service.cluster, change, sight.now);
+        let instances = template.as_ref().filter(|_| service.is_daemon()).map(|template| {
+            let records = fleet.records.iter().map(|record| &**record);
+            daemon::instances(sight.state, service, template, &sight.rules.absence, records)
+        });
         Self {
-            fleet: Fleet::new(sight.state, sight.scope, &service.cluster, change, sight.now),
+            fleet,
+            instances: instances.unwrap_or_default(),
             demands: tasks.iter().filter_map(demand).collect(),
             service: service.clone(),
             tasks,
@@ -102,6 +110,9 @@ impl Rehearsal {
     /// Makes the next plan as the services loop does, places what it starts, and notes what it stops.
     fn act(&mut self) -> (ServicePlan, CapacityPlacement, usize) {
         let most = self.most;
+        if self.service.is_daemon() {
+            return self.act_as_daemon();
+        }
         let strategies = strategies(&self.service);
         let (service, tasks, now, healthy_after_millis) = (&self.service, self.tasks.as_slice(), self.now, self.healthy_after);
         let plan_now = |index: &Index, blocked| {
@@ -131,18 +142,41 @@ impl Rehearsal {
                 limit(&mut steps);
             }
         }
+        self.carry_out(&steps, &placement);
+        let started = placement.placed.len();
+        (steps, placement, started)
+    }
+
+    /// The same for a DAEMON service.
+    fn act_as_daemon(&mut self) -> (ServicePlan, CapacityPlacement, usize) {
+        let DaemonPlan { mut steps, mut on, desired } =
+            daemon::plan(&self.service, &self.tasks, &self.instances, self.healthy_after, self.now);
+        steps.stop.truncate(self.most);
+        on.truncate(self.most);
+        self.service.desired_count = desired;
+        let mut placement = CapacityPlacement::default();
+        if let Some(template) = &self.template {
+            let ids: Vec<_> = (0..on.len() as u128).map(|number| TaskId(self.next_id - number)).collect();
+            self.next_id -= on.len() as u128;
+            placement = daemon::place(&mut self.fleet.index, template, &on, &ids);
+        }
+        self.carry_out(&steps, &placement);
+        let started = placement.placed.len();
+        steps.start = u32::try_from(started).unwrap_or(u32::MAX);
+        (steps, placement, started)
+    }
+
+    fn carry_out(&mut self, steps: &ServicePlan, placement: &CapacityPlacement) {
         for stop in &steps.stop {
             if let Some(task) = self.tasks.iter_mut().find(|task| task.id == stop.task) {
                 task.desired = DesiredStatus::Stopped;
                 task.stop_code = Some(stop.code);
             }
         }
-        self.start(&placement);
+        self.start(placement);
         self.service.deployments.clone_from(&steps.deployments);
         self.service.status = steps.status;
         self.service.announced_steady = steps.steady;
-        let started = placement.placed.len();
-        (steps, placement, started)
     }
 
     fn start(&mut self, placement: &CapacityPlacement) {

@@ -6,6 +6,7 @@
 //! for a while (ECS: 40 seconds).
 
 mod absence;
+mod daemon;
 pub mod history;
 mod plan;
 mod surplus;
@@ -23,6 +24,7 @@ use berth_model::time::UnixMillis;
 use crate::placement::Strategy;
 
 pub use absence::AbsenceRules;
+pub use daemon::{DaemonInstance, DaemonPlan, DaemonView, Standing, plan_daemon};
 pub use plan::plan;
 pub use surplus::Machine;
 

@@ -9,7 +9,7 @@ use super::throttle::throttle;
 use super::{ServicePlan, ServiceView, Stop, TaskView, surplus};
 
 /// How many failed starts in a row make the service say that it cannot start tasks.
-const IMPAIRED_AFTER: u32 = 3;
+pub(super) const IMPAIRED_AFTER: u32 = 3;
 
 /// Plans a service's next step.
 #[must_use]
@@ -34,7 +34,7 @@ pub fn plan(view: &ServiceView<'_>, now: UnixMillis) -> ServicePlan {
 }
 
 /// Is the task counted as healthy, and if not yet, when might it be?
-fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool, Option<UnixMillis>) {
+pub(super) fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> (bool, Option<UnixMillis>) {
     if !task.is_running() {
         return (false, None);
     }
@@ -130,12 +130,12 @@ fn plan_starts(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan, 
 
 /// The percentages, rounded, allow neither one task more nor one less: only the user can help.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html>
-const DEADLOCKED: &str = "is unable to stop or start tasks during a deployment because of the service deployment configuration. \
+pub(super) const DEADLOCKED: &str = "is unable to stop or start tasks during a deployment because of the service deployment configuration. \
                           Update the minimumHealthyPercent or maximumPercent value and try again.";
 
-const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
+pub(super) const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
 
-fn impaired_announced(service: &Service) -> bool {
+pub(super) fn impaired_announced(service: &Service) -> bool {
     service.announced_failure.as_ref().is_some_and(|(text, _)| &**text == IMPAIRED)
 }
 
@@ -199,7 +199,7 @@ fn stop_replaced(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan
     }
 }
 
-fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
+pub(super) fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
     plan.stop.extend(tasks.into_iter().map(|task| Stop {
         task: task.id,
         code: StopCode::ServiceSchedulerInitiated,
@@ -208,7 +208,7 @@ fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
 }
 
 /// Nothing is to be waited for any more: it ended, or was told to end on a machine that is lost, where it ends should that come back.
-fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
+pub(super) fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
     task.last == TaskStatus::Stopped || (!task.is_live() && task.is_lost(now))
 }
 
@@ -235,14 +235,14 @@ fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: 
 }
 
 /// Older deployments leave the list when their last task is STOPPED; waiters count on it.
-fn forget_ended_deployments(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
+pub(super) fn forget_ended_deployments(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     plan.deployments.retain(|deployment| {
         deployment.status == DeploymentStatus::Primary
             || view.tasks.iter().any(|task| task.deployment == deployment.id && !is_gone(task, now))
     });
 }
 
-fn complete(primary: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
+pub(super) fn complete(primary: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
     for deployment in plan.deployments.iter_mut().filter(|d| d.id == primary && d.rollout_state == RolloutState::InProgress) {
         deployment.rollout_state = RolloutState::Completed;
         deployment.rollout_state_reason = format!("ECS deployment {primary} completed.");
@@ -271,14 +271,14 @@ fn count_where(tasks: &[&TaskView], matches: impl Fn(&TaskView) -> bool) -> u32 
     u32::try_from(tasks.iter().filter(|task| matches(task)).count()).unwrap_or(u32::MAX)
 }
 
-fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<UnixMillis> {
+pub(super) fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<UnixMillis> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     }
 }
 
-trait DivCeilThousand {
+pub(super) trait DivCeilThousand {
     fn div_ceil_1000(self) -> i64;
 }
 
