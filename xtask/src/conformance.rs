@@ -31,8 +31,8 @@ const NOTES: &[(&str, &str)] = &[
     ("CreateDaemon", DAEMONS),
     (
         "CreateService",
-        "REPLICA services with rolling updates, or with task sets (EXTERNAL); load balancers, registries, FARGATE, circuit breaker, DAEMON, \
-         CODE_DEPLOY are refused",
+        "REPLICA and DAEMON services with rolling updates, or REPLICA with task sets (EXTERNAL); load balancers, registries, FARGATE, \
+         circuit breaker, CODE_DEPLOY are refused",
     ),
     ("DeleteCapacityProvider", "complete at once"),
     ("DeleteDaemon", DAEMONS),

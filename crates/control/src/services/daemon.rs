@@ -155,6 +155,9 @@ pub(super) fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: 
         owner.meter.refused(placement.refusals.len(), placement.refusals.iter());
         if !placement.refusals.is_empty() {
             owner.waiting_for_room.insert(service.name.clone());
+            // A service remembers one failure that it told of. Where one instance has no room and another fails, the two would take turns
+            // as news for ever.
+            steps.announcements.retain(|text| !text.starts_with("is unable"));
         }
     }
     if !placement.refusals.is_empty() || changes {
