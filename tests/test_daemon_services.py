@@ -220,6 +220,23 @@ def test_a_machine_that_is_lost_is_not_waited_for(ecs, cluster, agents):
     assert until_steady(ecs, cluster, "log")["runningCount"] == 1
 
 
+def test_a_machine_that_is_not_heard_of_is_dropped_and_has_a_new_one_when_it_is_back(ecs, cluster, agents):
+    first, second = agents(cluster), agents(cluster)
+    create(ecs, cluster)
+    until_steady(ecs, cluster, "log")
+    (old,) = on(ecs, cluster, first)
+    first.drop()
+    # An agent that closed its connection has half a minute to come back.
+    until("it to be dropped", lambda: service(ecs, cluster, "log")["desiredCount"] == 1)
+    found = until_steady(ecs, cluster, "log")
+    assert instances_of(ecs, cluster) == {second.arn: 1}, "nobody takes its place elsewhere"
+    assert any(f"container instances are not heard of: (task {old.rsplit('/', 1)[1]})" in text for text in texts(found))
+    first.connect()
+    until_status(ecs, cluster, old, "STOPPED")
+    until("it to have a new one", lambda: instances_of(ecs, cluster) == {first.arn: 1, second.arn: 1})
+    assert until_steady(ecs, cluster, "log")["desiredCount"] == 2
+
+
 def test_protection_holds_an_update_up(ecs, cluster, agents):
     agents(cluster), agents(cluster)
     create(ecs, cluster)
