@@ -169,16 +169,7 @@ pub(super) fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: 
 }
 
 fn idle(service: &Service) -> Step {
-    let steps = ServicePlan {
-        start: 0,
-        stop: Vec::new(),
-        deployments: service.deployments.clone(),
-        status: service.status,
-        steady: service.announced_steady,
-        announcements: Vec::new(),
-        wake_at: None,
-        why: Vec::new(),
-    };
+    let steps = ServicePlan { steady: service.announced_steady, ..ServicePlan::nothing(service) };
     Step { steps, started: Vec::new(), placement: CapacityPlacement::default(), desired_count: None }
 }
 

@@ -10,10 +10,7 @@ use berth_model::service::{RolloutState, ServiceStatus};
 use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
-use super::plan::{
-    DEADLOCKED, DivCeilThousand as _, IMPAIRED, IMPAIRED_AFTER, complete, earliest, forget_ended_deployments, healthy, impaired_announced,
-    is_gone, plan, stop_tasks,
-};
+use super::plan::{DEADLOCKED, IMPAIRED, IMPAIRED_AFTER, earliest, healthy, is_gone, plan, stop_tasks};
 use super::throttle::throttle;
 use super::{ServicePlan, ServiceView, Stop, TaskView};
 use crate::placement::Rule;
@@ -86,16 +83,7 @@ pub fn plan_daemon(view: &DaemonView<'_>, now: UnixMillis) -> DaemonPlan {
         // It ends as any other.
         _ => return DaemonPlan { steps: plan(&view.of, now), on: Vec::new(), desired: service.desired_count },
     };
-    let mut steps = ServicePlan {
-        start: 0,
-        stop: Vec::new(),
-        deployments: service.deployments.clone(),
-        status: service.status,
-        steady: false,
-        announcements: Vec::new(),
-        wake_at: None,
-        why: Vec::new(),
-    };
+    let mut steps = ServicePlan::nothing(service);
     let mut by_instance: BTreeMap<ContainerInstanceId, Vec<&TaskView>> = BTreeMap::new();
     for task in view.of.tasks {
         by_instance.entry(task.instance).or_default().push(task);
@@ -109,7 +97,10 @@ pub fn plan_daemon(view: &DaemonView<'_>, now: UnixMillis) -> DaemonPlan {
     let desired = u32::try_from(posts.len()).unwrap_or(u32::MAX);
     let on = fill(view, &posts, &by_instance, primary, now, &mut steps);
     replace(view, &posts, primary, now, &mut steps);
-    forget_ended_deployments(&view.of, now, &mut steps);
+    // Older deployments leave the list when their last task is STOPPED; waiters count on it.
+    steps.deployments.retain(|deployment| {
+        deployment.id == primary || view.of.tasks.iter().any(|task| task.deployment == deployment.id && !is_gone(task, now))
+    });
 
     let runs = |task: &TaskView| task.deployment == primary && task.last == TaskStatus::Running;
     let running = posts.iter().filter_map(|post| post.task).filter(|task| runs(task)).count();
@@ -125,6 +116,15 @@ pub fn plan_daemon(view: &DaemonView<'_>, now: UnixMillis) -> DaemonPlan {
         steps.why.push(format!("{running} of {desired} container instances run a task of the PRIMARY deployment"));
     }
     DaemonPlan { steps, on, desired }
+}
+
+fn complete(primary: DeploymentId, steps: &mut ServicePlan, now: UnixMillis) {
+    for deployment in steps.deployments.iter_mut().filter(|own| own.id == primary && own.rollout_state == RolloutState::InProgress) {
+        deployment.rollout_state = RolloutState::Completed;
+        deployment.rollout_state_reason = format!("ECS deployment {primary} completed.");
+        deployment.updated_at = now;
+        steps.announcements.push(format!("(deployment {primary}) deployment completed."));
+    }
 }
 
 /// The instances that are to have a task; what runs elsewhere is told to stop.
@@ -241,7 +241,7 @@ fn fill(
             Some(at) if at > now => {
                 steps.wake_at = earliest(steps.wake_at, Some(at));
                 is_impaired |= throttle.never_ran >= IMPAIRED_AFTER;
-                let seconds = at.since(now).div_ceil_1000();
+                let seconds = (at.since(now) + 999) / 1000;
                 waits.push(format!(
                     "container instance {id}: {} tasks in a row failed there; the next start is in {seconds} s",
                     throttle.never_ran
@@ -251,7 +251,8 @@ fn fill(
         }
     }
     tell(steps, waits);
-    if is_impaired && !impaired_announced(service) {
+    let is_told = service.announced_failure.as_ref().is_some_and(|(text, _)| &**text == IMPAIRED);
+    if is_impaired && !is_told {
         steps.announcements.push(IMPAIRED.to_owned());
     }
     on

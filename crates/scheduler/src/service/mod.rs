@@ -174,6 +174,21 @@ pub struct ServicePlan {
 }
 
 impl ServicePlan {
+    /// Leaves a service as it is.
+    #[must_use]
+    pub fn nothing(service: &Service) -> Self {
+        Self {
+            start: 0,
+            stop: Vec::new(),
+            deployments: service.deployments.clone(),
+            status: service.status,
+            steady: false,
+            announcements: Vec::new(),
+            wake_at: None,
+            why: Vec::new(),
+        }
+    }
+
     /// It changes nothing.
     #[must_use]
     pub fn is_idle(&self, service: &Service) -> bool {

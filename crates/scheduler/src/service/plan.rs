@@ -135,7 +135,7 @@ pub(super) const DEADLOCKED: &str = "is unable to stop or start tasks during a d
 
 pub(super) const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
 
-pub(super) fn impaired_announced(service: &Service) -> bool {
+fn impaired_announced(service: &Service) -> bool {
     service.announced_failure.as_ref().is_some_and(|(text, _)| &**text == IMPAIRED)
 }
 
@@ -235,14 +235,14 @@ fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: 
 }
 
 /// Older deployments leave the list when their last task is STOPPED; waiters count on it.
-pub(super) fn forget_ended_deployments(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
+fn forget_ended_deployments(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) {
     plan.deployments.retain(|deployment| {
         deployment.status == DeploymentStatus::Primary
             || view.tasks.iter().any(|task| task.deployment == deployment.id && !is_gone(task, now))
     });
 }
 
-pub(super) fn complete(primary: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
+fn complete(primary: DeploymentId, plan: &mut ServicePlan, now: UnixMillis) {
     for deployment in plan.deployments.iter_mut().filter(|d| d.id == primary && d.rollout_state == RolloutState::InProgress) {
         deployment.rollout_state = RolloutState::Completed;
         deployment.rollout_state_reason = format!("ECS deployment {primary} completed.");
@@ -278,7 +278,7 @@ pub(super) fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<U
     }
 }
 
-pub(super) trait DivCeilThousand {
+trait DivCeilThousand {
     fn div_ceil_1000(self) -> i64;
 }
 
