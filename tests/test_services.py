@@ -292,7 +292,6 @@ def test_creating_needs_a_definition_and_a_count(ecs, cluster):
 @pytest.mark.parametrize(
     ("members", "word"),
     [
-        ({"schedulingStrategy": "DAEMON"}, "schedulingStrategy"),
         ({"deploymentController": {"type": "CODE_DEPLOY"}}, "deploymentController"),
         ({"loadBalancers": [{"targetGroupArn": "a", "containerName": "app", "containerPort": 80}]}, "loadBalancers"),
         ({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"]}}}, "networkConfiguration"),

@@ -31,9 +31,8 @@ const NOTES: &[(&str, &str)] = &[
     ("CreateDaemon", DAEMONS),
     (
         "CreateService",
-        "REPLICA services with rolling, blue/green, linear and canary deployments and their hooks, or with task sets (EXTERNAL); load balancers, \
-         registries, FARGATE, deployment alarms, DAEMON, \
-         CODE_DEPLOY are refused",
+        "REPLICA services with rolling, blue/green, linear and canary deployments and their hooks, or with task sets (EXTERNAL); DAEMON services \
+         with rolling deployments; load balancers, registries, FARGATE, deployment alarms, CODE_DEPLOY are refused",
     ),
     ("DeleteCapacityProvider", "complete at once"),
     ("DeleteDaemon", DAEMONS),

@@ -37,7 +37,7 @@ use berth_model::ids::{ClusterName, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
 use berth_model::service::{Service, ServiceStatus};
 use berth_model::task::{StopCode, Task};
-use berth_store::{CommitError, Store};
+use berth_store::{CommitError, State, Store};
 use parking_lot::Mutex;
 use tracing::Instrument;
 
@@ -239,6 +239,13 @@ impl Control {
             plan::Rehearsal::new(&sight, service, change, services::most_at_once(store.max_changes()))
         };
         plan::service(rehearsal)
+    }
+
+    /// How many tasks a DAEMON service is to have as the state is: one for each container instance that meets its constraints.
+    #[must_use]
+    pub fn daemon_desired_count(&self, state: &State, service: &Service) -> u32 {
+        let Shared { environment, rules, constraints, .. } = &*self.shared;
+        services::daemon::desired_count(state, service, rules, constraints, environment.now())
     }
 
     /// The placement constraints in use, compiled.

@@ -162,6 +162,8 @@ pub(crate) struct Owner {
     watcher: Watcher,
     /// Services to plan now.
     pub(crate) dirty: BTreeSet<ServiceName>,
+    /// The cluster's DAEMON services: those of them that are dirty are planned before anything else is placed.
+    pub(crate) daemons: BTreeSet<ServiceName>,
     /// Services that could not place a task: planned again when room may have come.
     pub(crate) waiting_for_room: BTreeSet<ServiceName>,
     /// Services that want to be planned at a time.
@@ -190,6 +192,7 @@ impl Owner {
             meter,
             watcher,
             dirty: BTreeSet::new(),
+            daemons: BTreeSet::new(),
             waiting_for_room: BTreeSet::new(),
             wake_at: BTreeMap::new(),
         };
@@ -208,6 +211,9 @@ impl Owner {
                 self.plan_all();
             }
             led = leads;
+            if leads {
+                services::daemon::first_in(self).await;
+            }
             let mut batch = Vec::new();
             let mut changes = 0;
             while batch.len() < BATCH
@@ -280,6 +286,7 @@ impl Owner {
             self.index.apply_tasks(expected, tasks.map(|task| &*task.value));
         }
         self.dirty = state.services_of(&self.cluster).map(|service| service.name.clone()).collect();
+        self.daemons = state.services_of(&self.cluster).filter(|service| service.is_daemon()).map(|service| service.name.clone()).collect();
         self.watcher.resume_from(state.revision);
     }
 
@@ -295,6 +302,8 @@ impl Owner {
                 Change::Put(Record::ContainerInstance(instance)) if instance.cluster == self.cluster => {
                     self.index.apply_instance(instance);
                     self.dirty.append(&mut self.waiting_for_room);
+                    // It may have come, gone, or become one that meets their constraints, or does not.
+                    self.dirty.extend(self.daemons.iter().cloned());
                     if instance.away.is_some() || instance.status != ContainerInstanceStatus::Active {
                         // Its tasks may have to be replaced: if it stays away, because it is drained.
                         let state = self.store.state();
@@ -306,22 +315,43 @@ impl Owner {
                     self.index.apply_task(task);
                     if task.last_status == TaskStatus::Stopped {
                         self.dirty.append(&mut self.waiting_for_room);
+                        self.last_out(task.container_instance);
                     }
                     if let Some(membership) = &task.service {
                         self.dirty.insert(membership.service.clone());
                     }
                 }
                 Change::Put(Record::Service(service)) if service.cluster == self.cluster => {
+                    if service.is_daemon() {
+                        self.daemons.insert(service.name.clone());
+                    } else {
+                        self.daemons.remove(&service.name);
+                    }
                     self.dirty.insert(service.name.clone());
                 }
                 Change::Put(Record::ServiceDeployment(one)) if one.cluster == self.cluster => {
                     // It may be told to go back.
                     self.dirty.insert(one.service.clone());
                 }
-                Change::Delete(Key::ContainerInstance(id)) => self.index.remove_instance(*id),
+                Change::Delete(Key::ContainerInstance(id)) => {
+                    self.index.remove_instance(*id);
+                    self.dirty.extend(self.daemons.iter().cloned());
+                }
+                Change::Delete(Key::Service(cluster, name)) if *cluster == self.cluster => drop(self.daemons.remove(name)),
                 Change::Delete(Key::Task(id)) => self.index.release(*id),
                 _ => {}
             }
+        }
+    }
+
+    /// A task ended on an instance: if that is DRAINING, it may be the last that the tasks of DAEMON services waited for.
+    fn last_out(&mut self, instance: ContainerInstanceId) {
+        if self.daemons.is_empty() {
+            return;
+        }
+        let state = self.store.state();
+        if state.instance(instance).is_some_and(|instance| instance.status == ContainerInstanceStatus::Draining) {
+            self.dirty.extend(self.daemons.iter().cloned());
         }
     }
 
@@ -342,6 +372,7 @@ impl Owner {
         let has_peers = *self.store.membership().borrow() != Membership::alone();
         for attempt in 0..TRIES {
             self.catch_up();
+            services::daemon::first_in(self).await;
             let since = self.environment.now();
             let mut transaction = Transaction::new();
             let mut placed = Vec::new();

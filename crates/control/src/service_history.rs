@@ -218,6 +218,7 @@ mod tests {
             client_token: None,
             controller: Default::default(),
             task_sets: Vec::new(),
+            scheduling_strategy: Default::default(),
             completed_revision: Some(ServiceRevisionId(current)),
         }
     }

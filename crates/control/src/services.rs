@@ -1,6 +1,8 @@
 //! The services loop: reads a service and its tasks, asks the planner, commits the plan. It keeps nothing that a restart
 //! would lose.
 
+pub(crate) mod daemon;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +44,14 @@ pub(crate) async fn step(owner: &mut Owner) -> bool {
         owner.wake_at.remove(&name);
         owner.dirty.insert(name);
     }
-    let Some(name) = owner.dirty.pop_first() else { return false };
+    let Some(name) = owner.dirty.first().cloned() else { return false };
+    plan_one(owner, name, now).await;
+    true
+}
+
+/// Plans a service.
+async fn plan_one(owner: &mut Owner, name: ServiceName, now: UnixMillis) {
+    owner.dirty.remove(&name);
     owner.wake_at.remove(&name);
     owner.meter.planned_service();
     if let Err(error) = step_service(owner, &name, now).await {
@@ -57,7 +66,6 @@ pub(crate) async fn step(owner: &mut Owner) -> bool {
             }
         }
     }
-    true
 }
 
 async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) -> Result<(), CommitError> {
@@ -87,7 +95,9 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
             let (mut wake_at, mut rollback, mut staged) = (None, None, None);
             for part in parts(&service.value, tasks) {
                 writer.task_set = part.task_set.map(|set| set.id);
+                let step_part = if service.is_daemon() { daemon::step_part } else { step_part };
                 let mut step = step_part(owner, &state, &part, now, writer.transaction);
+                writer.service.desired_count = step.desired_count.unwrap_or(writer.service.desired_count);
                 staged = staged.or(step.staged.take());
                 if let Some(set) = part.task_set {
                     task_sets.extend(task_set::after(set, &mut step.steps, &part.tasks, now));
@@ -182,6 +192,8 @@ struct Step {
     tried: usize,
     started: Vec<Arc<Task>>,
     placement: CapacityPlacement,
+    /// What `desiredCount` becomes, where the plan says that.
+    desired_count: Option<u32>,
     /// What the current deployment becomes, if that has stages to go through.
     staged: Option<ServiceDeployment>,
 }
@@ -235,7 +247,7 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
         let retry = now.plus_millis(ROOM_RETRY_MILLIS);
         steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
     }
-    Step { steps, tried, started, placement, staged }
+    Step { steps, tried, started, placement, staged, desired_count: None }
 }
 
 /// Most tasks started, and most stopped, in one commit, so that it holds them, the instances they are placed on, the service

@@ -64,6 +64,29 @@ impl Default for DeploymentController {
     }
 }
 
+wire_enum!(
+    /// How a service's tasks are spread over container instances: `schedulingStrategy`.
+    SchedulingStrategy {
+        /// So many tasks as are desired, wherever placement puts them.
+        Replica = "REPLICA",
+        /// One task on each container instance that meets the constraints.
+        Daemon = "DAEMON",
+    }
+);
+
+impl Default for SchedulingStrategy {
+    /// What a service has whose creation names none.
+    fn default() -> Self {
+        Self::Replica
+    }
+}
+
+impl SchedulingStrategy {
+    const fn is_replica(&self) -> bool {
+        matches!(self, Self::Replica)
+    }
+}
+
 /// One deployment of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -169,7 +192,7 @@ pub struct Service {
     pub cluster: ClusterName,
     /// Its status.
     pub status: ServiceStatus,
-    /// How many tasks it keeps.
+    /// How many tasks it keeps. Of a DAEMON service the loop keeps it at the container instances that are to have one.
     pub desired_count: u32,
     /// Its launch type.
     pub launch_type: LaunchType,
@@ -196,6 +219,9 @@ pub struct Service {
     /// Who decides what runs.
     #[serde(default)]
     pub controller: DeploymentController,
+    /// How its tasks are spread over container instances.
+    #[serde(default, skip_serializing_if = "SchedulingStrategy::is_replica")]
+    pub scheduling_strategy: SchedulingStrategy,
     /// Its task sets, oldest first; only under an EXTERNAL controller.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub task_sets: Vec<TaskSet>,
@@ -258,6 +284,12 @@ impl Service {
         self.deployments.iter().find(|d| d.status == DeploymentStatus::Primary)
     }
 
+    /// It has one task on each container instance that meets its constraints.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        self.scheduling_strategy == SchedulingStrategy::Daemon
+    }
+
     /// The task set that serves production traffic, if there is one.
     #[must_use]
     pub fn primary_task_set(&self) -> Option<&TaskSet> {
@@ -317,6 +349,7 @@ mod tests {
             "tags":{},"created_at":1,"created_by":"","next_event":0,"announced_steady":true,"announced_failure":null,"client_token":null}"#;
         let service: Service = serde_json::from_str(old).unwrap();
         assert_eq!((service.controller, service.task_sets.len(), service.completed_revision), (DeploymentController::Ecs, 0, None));
+        assert_eq!(service.scheduling_strategy, SchedulingStrategy::Replica);
         assert_eq!(service.primary().map(|primary| (primary.id, primary.revision)), Some((DeploymentId(7), None)));
         let again: Service = serde_json::from_str(&serde_json::to_string(&service).unwrap()).unwrap();
         assert_eq!(again, service);

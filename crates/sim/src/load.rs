@@ -18,13 +18,19 @@ use crate::server::Told;
 use crate::trace::Trace;
 
 /// Families of task definitions: name, image, whether the container has a host port.
-const FAMILIES: [(&str, &str, bool); 5] = [
+const FAMILIES: [(&str, &str, bool); 6] = [
     ("web", "web", false),
     ("pair", "web-pair", false),
     ("job", "job", false),
     ("port", "web-port", true),
     ("broken", "broken-web", false),
+    ("log", "web", false),
 ];
+/// How many of [`FAMILIES`] everybody takes from; the last is that of DAEMON services.
+const COMMON: usize = 5;
+/// What a task of that last takes, in CPU units and in MiB: all others take multiples of 64, and machines have a little more than that, so
+/// that a DAEMON service that comes to full machines is not in the way of a simulation's end.
+const SMALL: u64 = 8;
 /// Those of [`FAMILIES`] whose containers do not end by themselves in good times: a service of others is never steady.
 const LASTING: [&str; 4] = ["web", "pair", "port", "broken"];
 /// What a failure of the server's own may say: these troubles are made by the simulation.
@@ -133,7 +139,10 @@ fn document(index: usize, chance: &Chance) -> Value {
     let mut first = json!({
         "name": "main", "image": image, "cpu": chance.within(1, 8) * 64, "memory": chance.within(1, 8) * 64, "stopTimeout": chance.within(2, 12),
     });
-    if has_port {
+    if index == COMMON {
+        first["cpu"] = json!(SMALL);
+        first["memory"] = json!(SMALL);
+    } else if has_port {
         first["portMappings"] = json!([{"containerPort": 80, "hostPort": 8000 + chance.below(2)}]);
     } else if chance.per_mille(300) {
         first["portMappings"] = json!([{"containerPort": 80}]);
@@ -160,7 +169,7 @@ pub async fn task_user(desk: Desk, chance: Chance, number: u64, hosts: Arc<Mutex
     while desk.pause(&chance, 100, 4_000).await {
         match chance.below(10) {
             0..5 => {
-                let (family, ..) = *chance.pick(&FAMILIES);
+                let (family, ..) = *chance.pick(&FAMILIES[..COMMON]);
                 let mut request = json!({"taskDefinition": family, "count": chance.within(1, if chance.per_mille(300) { 10 } else { 3 })});
                 let token = chance.per_mille(600).then(|| {
                     tokens += 1;
@@ -196,7 +205,7 @@ pub async fn task_user(desk: Desk, chance: Chance, number: u64, hosts: Arc<Mutex
                 if arns.is_empty() {
                     continue;
                 }
-                let request = json!({"taskDefinition": chance.pick(&FAMILIES).0, "containerInstances": [chance.pick(&arns)]});
+                let request = json!({"taskDefinition": chance.pick(&FAMILIES[..COMMON]).0, "containerInstances": [chance.pick(&arns)]});
                 if let Ok(answer) = desk.call(Operation::StartTask, request).await {
                     let tasks = task_ids(&answer);
                     desk.checker.acknowledged(&tasks, None);
@@ -244,11 +253,13 @@ async fn look(desk: &Desk, chance: &Chance, known: &mut BTreeMap<TaskId, u8>) {
 
 /// Owns one service: creates, changes and deletes it.
 pub async fn service_user(desk: Desk, chance: Chance, name: String) {
+    let mut is_daemon = false;
     while desk.pause(&chance, 200, 20_000).await {
         let exists = desk.services.lock().contains_key(&name);
+        is_daemon = if exists { is_daemon } else { chance.per_mille(250) };
         // Few, so that what has a host port finds room on the machines there are.
         let count = chance.within(0, 4);
-        let family = *chance.pick(&LASTING);
+        let family = if is_daemon { FAMILIES[COMMON].0 } else { *chance.pick(&LASTING) };
         let (operation, request, after) = match chance.below(8) {
             _ if !exists => {
                 let mut request = json!({"serviceName": name, "taskDefinition": family, "desiredCount": count});
@@ -266,6 +277,7 @@ pub async fn service_user(desk: Desk, chance: Chance, name: String) {
                 (Operation::UpdateService, request, Some(count))
             }
         };
+        let (request, after) = if is_daemon { (as_daemon(request, operation), None) } else { (request, after) };
         let outcome = desk.call(operation, request).await;
         let mut services = desk.services.lock();
         match (operation, outcome, after) {
@@ -284,6 +296,19 @@ pub async fn service_user(desk: Desk, chance: Chance, name: String) {
             (_, Err(NoAnswer::Refused(_) | NoAnswer::Stale(_)), _) => {}
         }
     }
+}
+
+/// The same of a DAEMON service, whose count and maximum are not the user's.
+fn as_daemon(mut request: Value, operation: Operation) -> Value {
+    if let Some(members) = request.as_object_mut() {
+        members.remove("desiredCount");
+        if operation == Operation::CreateService {
+            members.insert("schedulingStrategy".to_owned(), json!("DAEMON"));
+            let half = members.remove("deploymentConfiguration").is_some();
+            members.insert("deploymentConfiguration".to_owned(), json!({"minimumHealthyPercent": if half { 50 } else { 0 }}));
+        }
+    }
+    request
 }
 
 /// Registers new revisions and takes old ones back.

@@ -211,7 +211,7 @@ impl World {
         let size = if spare {
             Size { cpu: 65_536, memory: 262_144 }
         } else {
-            Size { cpu: 1024 * u32::try_from(chance.within(1, 4)).unwrap_or(1), memory: 1024 * chance.within(1, 4) }
+            Size { cpu: 1024 * u32::try_from(chance.within(1, 4)).unwrap_or(1) + 48, memory: 1024 * chance.within(1, 4) + 48 }
         };
         let (trace, checker, harm) = (self.trace.clone(), Arc::clone(&self.checker), Arc::clone(&self.harm));
         let machine = Machine::new(number, clock.clone(), own.part("machine", 0), trace.clone(), checker, Arc::clone(&harm));
@@ -324,7 +324,7 @@ impl World {
             let told = |event: &Value| event["message"].as_str().unwrap_or_default().contains("is unable to");
             if events.iter().any(told) {
                 self.trace.line(format_args!("operator: loosens the percentages of {name}"));
-                let loose = json!({"minimumHealthyPercent": 0, "maximumPercent": 200});
+                let loose = json!({"minimumHealthyPercent": 0, "maximumPercent": if service.is_daemon() { 100 } else { 200 }});
                 let _ = self.desk.insist(Operation::UpdateService, json!({"service": name, "deploymentConfiguration": loose})).await;
             }
         }

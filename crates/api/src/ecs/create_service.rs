@@ -2,14 +2,14 @@
 
 use berth_model::ids::ServiceName;
 use berth_model::record::Key;
-use berth_model::service::{DeploymentController, Service, ServiceSettings, ServiceStatus};
+use berth_model::service::{DeploymentController, SchedulingStrategy, Service, ServiceSettings, ServiceStatus};
 use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 
 use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, is_monitored, placement, refuse_unserved};
-use super::{capacity, definitions, express_services, render, service_history};
+use super::{capacity, daemon_scheduling, definitions, express_services, render, service_history};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -22,8 +22,10 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
         )
     })?;
     let controller = controller(&request)?;
+    let scheduling_strategy = daemon_scheduling::strategy(&request, controller)?;
+    let is_daemon = scheduling_strategy == SchedulingStrategy::Daemon;
     check_served(&request)?;
-    let Some(desired) = request.desired_count.or((controller == DeploymentController::External).then_some(0)) else {
+    let Some(desired) = request.desired_count.or((controller == DeploymentController::External || is_daemon).then_some(0)) else {
         return Err(Failure::invalid("desiredCount must be specified for a service with the REPLICA scheduling strategy."));
     };
     let desired_count = desired_count(desired)?;
@@ -33,7 +35,9 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
     };
     let tags = parse_tags(request.tags.as_deref())?;
     check_targets(api.control.hooks(), request.deployment_configuration.as_ref())?;
-    let (deployment_configuration, percentages) = deployment_configuration(request.deployment_configuration, &Default::default())?;
+    let (deployment_configuration, percentages) =
+        deployment_configuration(request.deployment_configuration, &daemon_scheduling::defaults(scheduling_strategy))?;
+    daemon_scheduling::check_deployment(scheduling_strategy, &deployment_configuration, percentages)?;
     if controller == DeploymentController::External
         && deployment_configuration.strategy.as_ref().is_some_and(|kind| kind.as_str() != "ROLLING")
     {
@@ -41,6 +45,7 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             "Deployment strategies other than ROLLING are only valid with the ECS deployment controller: deploymentConfiguration.strategy",
         ));
     }
+    let rebalancing = if is_daemon { "DISABLED" } else { "ENABLED" };
     let mut settings = ServiceSettings {
         deployment_configuration,
         health_check_grace_period_seconds: request.health_check_grace_period_seconds,
@@ -48,7 +53,7 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
         propagate_tags: request.propagate_tags.as_ref().map(|from| from.as_str().to_owned()).filter(|from| from != "NONE"),
         enable_execute_command: request.enable_execute_command == Some(true),
         // Created services rebalance by default; the loop that acts on it has nothing to do on one zone.
-        availability_zone_rebalancing: Some(request.availability_zone_rebalancing.as_ref().map_or("ENABLED", |z| z.as_str()).to_owned()),
+        availability_zone_rebalancing: Some(request.availability_zone_rebalancing.as_ref().map_or(rebalancing, |z| z.as_str()).to_owned()),
         role: request.role.clone(),
         ..Default::default()
     };
@@ -89,6 +94,7 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
         express_services::clear_name(state, transaction, &cluster, &name)?;
         let (launch_type, strategy) =
             capacity::chosen(api, state, &holder.value, request.launch_type.as_ref(), request.capacity_provider_strategy.as_deref())?;
+        daemon_scheduling::check_capacity(scheduling_strategy, &strategy)?;
         expect_cluster(transaction, holder);
         if !strategy.is_empty() {
             // A change of the cluster's providers at this moment sees the service, or this sees the change.
@@ -112,11 +118,16 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             announced_failure: None,
             client_token: client_token.clone(),
             controller,
+            scheduling_strategy,
             task_sets: Vec::new(),
             completed_revision: None,
         };
         if let Some(definition) = &definition {
             service_history::begin(state, transaction, &mut service, definition, strategy, fresh, now);
+            if is_daemon {
+                // Waiters must not take it for steady before its loop has counted.
+                service.desired_count = api.control.daemon_desired_count(state, &service);
+            }
         }
         // A service of the same name that ended may have left events; they are not this one's.
         let shown = berth_shapes::ecs::Service { events: Some(Vec::new()), ..render::service(state, api.scope(), &service, true) };
@@ -152,9 +163,6 @@ fn controller(request: &CreateServiceRequest) -> Result<DeploymentController, Fa
 
 /// Members that Berth cannot honour yet are refused, never ignored.
 fn check_served(request: &CreateServiceRequest) -> Result<(), Failure> {
-    if request.scheduling_strategy.as_ref().is_some_and(|strategy| strategy.as_str() != "REPLICA") {
-        return Err(Failure::unsupported("Berth serves schedulingStrategy REPLICA only, for now."));
-    }
     refuse_unserved(&[
         ("loadBalancers", filled(request.load_balancers.as_ref())),
         ("serviceRegistries", filled(request.service_registries.as_ref())),

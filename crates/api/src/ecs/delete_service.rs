@@ -19,7 +19,8 @@ pub(crate) async fn run(api: &Api, request: DeleteServiceRequest) -> Result<Dele
         if entry.status == ServiceStatus::Draining {
             return Ok(DeleteServiceResponse { service: Some(render::service(state, api.scope(), entry, true)) });
         }
-        if entry.desired_count > 0 && !force {
+        // What a DAEMON service has nobody could have scaled down.
+        if entry.desired_count > 0 && !entry.is_daemon() && !force {
             return Err(Failure::invalid("The service cannot be stopped while it is scaled above 0."));
         }
         if !entry.task_sets.is_empty() && !force {

@@ -16,6 +16,7 @@ pub(crate) mod create_gateway;
 pub(crate) mod create_service;
 pub(crate) mod create_task_set;
 pub(crate) mod daemon_containers;
+mod daemon_scheduling;
 pub(crate) mod daemons;
 pub(crate) mod definitions;
 pub(crate) mod delete_account_setting;

@@ -281,7 +281,7 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         placement_constraints: Some(settings.placement_constraints.clone()),
         placement_strategy: Some(settings.placement_strategy.clone()),
         health_check_grace_period_seconds: settings.health_check_grace_period_seconds,
-        scheduling_strategy: Some("REPLICA".into()),
+        scheduling_strategy: Some(service.scheduling_strategy.as_str().into()),
         deployment_controller: Some(ecs::DeploymentController { r#type: Some(service.controller.as_str().into()) }),
         tags: with_tags.then(|| render_tags(&service.tags)),
         created_by: Some(service.created_by.clone()),

@@ -9,7 +9,7 @@ use berth_store::{State, Transaction};
 use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, is_monitored, placement, refuse_unserved};
-use super::{capacity, definitions, render, service_history};
+use super::{capacity, daemon_scheduling, definitions, render, service_history};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -42,6 +42,7 @@ pub(crate) fn decision(
     Ok(move |state: &State, transaction: &mut Transaction| {
         let entry = find_active(api, state, &cluster, &text)?;
         check_controller(&request, entry)?;
+        daemon_scheduling::check_update(&request, entry)?;
         let definition = match request.task_definition.as_deref().filter(|text| !text.is_empty()) {
             Some(text) => Some(definitions::usable(api, state, Some(text))?.id.clone()),
             None => entry.definition().cloned(),
@@ -51,6 +52,7 @@ pub(crate) fn decision(
             deployment_configuration(request.deployment_configuration.clone(), &service.settings.deployment_configuration)?;
         service.settings.deployment_configuration = configuration;
         service.percentages = percentages;
+        daemon_scheduling::check_deployment(service.scheduling_strategy, &service.settings.deployment_configuration, percentages)?;
         let known = api.control.constraints();
         placement(known, &mut service.settings, request.placement_constraints.clone(), request.placement_strategy.clone())?;
         let of_task_sets = service.task_sets.iter().map(|set| &set.definition);
@@ -84,6 +86,7 @@ pub(crate) fn decision(
                 capacity::chosen(api, state, &holder.value, None, given)?.1
             }
         };
+        daemon_scheduling::check_capacity(service.scheduling_strategy, &strategy)?;
         if strategy != before && request.force_new_deployment != Some(true) {
             return Err(Failure::invalid(
                 "When switching from launch type to capacity provider strategy on an existing service, or making a change to a capacity \
@@ -110,6 +113,9 @@ pub(crate) fn decision(
         }
         if service == *entry.value {
             return Ok(UpdateServiceResponse { service: Some(render::service(state, api.scope(), entry, true)) });
+        }
+        if service.is_daemon() {
+            service.desired_count = api.control.daemon_desired_count(state, &service);
         }
         let shown = render::service(state, api.scope(), &service, true);
         transaction.put(service);

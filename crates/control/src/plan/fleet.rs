@@ -1,6 +1,7 @@
 //! A scratch copy of a cluster's container instances, with those added and taken away that are only thought of.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use berth_model::arn::Scope;
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
@@ -17,6 +18,8 @@ pub(super) struct Fleet {
     /// The copy of the owner's index.
     pub(super) index: Index,
     machines: BTreeMap<ContainerInstanceId, InstanceForecast>,
+    /// The instances that are there, or thought to be.
+    pub(super) records: Vec<Arc<ContainerInstance>>,
 }
 
 /// The index of a cluster's instances and tasks as the state has them.
@@ -34,6 +37,7 @@ impl Fleet {
     pub(super) fn new(state: &State, scope: &Scope, cluster: &ClusterName, change: &FleetChange, now: UnixMillis) -> Self {
         let mut index = index_of(state, cluster);
         let mut machines = BTreeMap::new();
+        let mut records = Vec::new();
         for instance in state.instances_of(cluster).filter(|instance| instance.status != ContainerInstanceStatus::Inactive) {
             let mut one = of(instance, instance.id.to_string(), Some(scope.container_instance(cluster, instance.id)));
             for task in state.tasks_of_instance(cluster, instance.id).filter(|task| !task.is_stopped()) {
@@ -45,6 +49,8 @@ impl Fleet {
                 one.stop = one.before.tasks;
                 one.after = Use::default();
                 index.remove_instance(instance.id);
+            } else {
+                records.push(Arc::clone(&instance.value));
             }
             machines.insert(instance.id, one);
         }
@@ -64,9 +70,10 @@ impl Fleet {
                 index.apply_instance(&added);
                 let one = InstanceForecast { added: true, ..of(&added, format!("added {number}"), None) };
                 machines.insert(added.id, InstanceForecast { after: one.before, ..one });
+                records.push(Arc::new(added));
             }
         }
-        Self { index, machines }
+        Self { index, machines, records }
     }
 
     /// What an instance is called.

@@ -10,13 +10,13 @@ use berth_model::task::{DesiredStatus, HealthStatus, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
 use berth_scheduler::placement::Index;
-use berth_scheduler::service::{ServicePlan, TaskView, plan};
+use berth_scheduler::service::{DaemonInstance, DaemonPlan, ServicePlan, TaskView, plan};
 
 use super::fleet::Fleet;
 use super::{FleetChange, Forecast, Step};
 use crate::launch::TaskTemplate;
 use crate::owner::Rules;
-use crate::services::{by_provider, is_checked_essential, machine, strategies, template, views};
+use crate::services::{by_provider, daemon, is_checked_essential, machine, strategies, template, views};
 use crate::why::{Reason, Sight, count, refused};
 
 /// Most plans that are made for one answer. A deployment that takes more is told of as far as that.
@@ -36,6 +36,8 @@ pub(crate) struct Rehearsal {
     /// Tasks started, and stopped, at once.
     most: usize,
     others: Option<Reason>,
+    /// What the container instances are to it, if it is a DAEMON service. Tasks of others are thought to stay.
+    instances: Vec<DaemonInstance>,
 }
 
 struct Template {
@@ -84,15 +86,23 @@ impl Rehearsal {
             let by_provider = by_provider(sight.state, service, id, &made.capacity_provider_strategy);
             Some(Template { deployment: id, made, by_provider })
         };
+        let templates: Vec<_> = service.deployments.iter().filter_map(|own| template(own.id)).collect();
+        let fleet = Fleet::new(sight.state, sight.scope, &service.cluster, change, sight.now);
+        let primary = service.primary().filter(|_| service.is_daemon()).map(|primary| primary.id);
+        let instances = templates.iter().find(|own| Some(own.deployment) == primary).map(|own| {
+            let records = fleet.records.iter().map(|record| &**record);
+            daemon::instances(sight.state, service, &own.made, &sight.rules.absence, records)
+        });
         Self {
-            fleet: Fleet::new(sight.state, sight.scope, &service.cluster, change, sight.now),
+            fleet,
+            instances: instances.unwrap_or_default(),
             demands: tasks.iter().filter_map(demand).collect(),
             service: service.clone(),
             tasks,
             now: sight.now,
             rules: sight.rules,
             next_id: u128::MAX,
-            templates: service.deployments.iter().filter_map(|own| template(own.id)).collect(),
+            templates,
             most,
             others: others(sight, service, change),
         }
@@ -101,6 +111,9 @@ impl Rehearsal {
     /// Makes the next plan as the services loop does, places what it starts, and notes what it stops.
     fn act(&mut self) -> (ServicePlan, CapacityPlacement, usize) {
         let most = self.most;
+        if self.service.is_daemon() {
+            return self.act_as_daemon();
+        }
         let strategies = strategies(&self.service);
         let (service, tasks, now, rules) = (&self.service, self.tasks.as_slice(), self.now, self.rules);
         let plan_now = |index: &Index, blocked| {
@@ -134,19 +147,43 @@ impl Rehearsal {
             steps = ServicePlan { start, restore, ..plan_now(&self.fleet.index, true) };
             steps.stop.truncate(most);
         }
+        self.carry_out(&steps, &placed);
+        (steps, placement, placed.len())
+    }
+
+    /// The same for a DAEMON service.
+    fn act_as_daemon(&mut self) -> (ServicePlan, CapacityPlacement, usize) {
+        let DaemonPlan { mut steps, mut on, desired } = daemon::plan(&self.service, &self.tasks, &self.instances, &self.rules, self.now);
+        steps.stop.truncate(self.most);
+        on.truncate(self.most);
+        self.service.desired_count = desired;
+        let mut placement = CapacityPlacement::default();
+        let mut placed = Vec::new();
+        let primary = self.service.primary().map(|primary| primary.id);
+        if let Some(at) = self.templates.iter().position(|own| Some(own.deployment) == primary) {
+            let ids: Vec<_> = (0..on.len() as u128).map(|number| TaskId(self.next_id - number)).collect();
+            self.next_id -= on.len() as u128;
+            placement = daemon::place(&mut self.fleet.index, &self.templates[at].made, &on, &ids);
+            placed.extend(placement.placed.iter().map(|(id, instance, _)| (at, *id, *instance)));
+        }
+        self.carry_out(&steps, &placed);
+        steps.start = u32::try_from(placed.len()).unwrap_or(u32::MAX);
+        (steps, placement, placed.len())
+    }
+
+    fn carry_out(&mut self, steps: &ServicePlan, placed: &[(usize, TaskId, ContainerInstanceId)]) {
         for stop in &steps.stop {
             if let Some(task) = self.tasks.iter_mut().find(|task| task.id == stop.task) {
                 task.desired = DesiredStatus::Stopped;
                 task.stop_code = Some(stop.code);
             }
         }
-        for (at, id, instance) in &placed {
+        for (at, id, instance) in placed {
             self.start(*at, *id, *instance);
         }
         self.service.deployments.clone_from(&steps.deployments);
         self.service.status = steps.status;
         self.service.announced_steady = steps.steady;
-        (steps, placement, placed.len())
     }
 
     fn start(&mut self, template: usize, id: TaskId, instance: ContainerInstanceId) {

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use berth_model::ids::{CapacityProviderName, ContainerInstanceId, DeploymentId};
 use berth_model::service::{Deployment, RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
+use berth_model::time::UnixMillis;
 use berth_scheduler::capacity;
 use berth_scheduler::placement::{Refusal, Rule};
-use berth_scheduler::service::{ServicePlan, plan};
+use berth_scheduler::service::{DaemonPlan, ServicePlan, TaskView, plan};
 use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
 use crate::plan::index_of;
-use crate::services::{by_provider, machine, parts, strategies, template, views};
+use crate::services::{by_provider, daemon, machine, parts, strategies, template, views};
 use crate::shifts;
 
 /// Most starting tasks that are told of one by one.
@@ -102,6 +103,10 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let mut next = None;
     for part in parts(service, tasks) {
+        if service.is_daemon() {
+            next = daemon(sight, service, &part.tasks, &mut reasons);
+            continue;
+        }
         let (strategies, index) = (strategies(&part.service), index_of(sight.state, &part.service.cluster));
         let machine = |id| machine(&index, id);
         let view = sight.rules.view(&part.service, &part.tasks, false, &strategies, &machine);
@@ -124,6 +129,24 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
         reasons.push(Reason::new("NEXT", format!("it is looked at again in {} at the latest", duration(at.since(sight.now)))));
     }
     reasons
+}
+
+/// The same of a DAEMON service, instance by instance; answers when it is planned again.
+fn daemon(sight: &Sight<'_>, service: &Service, tasks: &[TaskView], reasons: &mut Vec<Reason>) -> Option<UnixMillis> {
+    let template = daemon::template(sight.state, service, sight.constraints)?;
+    let instances = daemon::instances(sight.state, service, &template, &sight.rules.absence, daemon::records(sight.state, service));
+    let DaemonPlan { steps, on, .. } = daemon::plan(service, tasks, &instances, &sight.rules, sight.now);
+    if !on.is_empty() {
+        let ids: Vec<_> = (0..on.len() as u128).map(berth_model::ids::TaskId).collect();
+        let placement = daemon::place(&mut index_of(sight.state, &service.cluster), &template, &on, &ids);
+        if !placement.placed.is_empty() {
+            reasons.push(Reason::new("STARTS", format!("{} about to be started", count(placement.placed.len(), "task"))));
+        }
+        let arn = |id: ContainerInstanceId| sight.scope.container_instance(&service.cluster, id);
+        reasons.extend(refused(&placement.refusals, &[], &|id| id.to_string(), &arn));
+    }
+    reasons.extend(steps.why.into_iter().map(|text| Reason::new("WAITS", text)));
+    steps.wake_at
 }
 
 /// Where a task more would find no place, and by which rule; nothing if it would find one.

@@ -7,6 +7,7 @@
 
 mod absence;
 mod breaker;
+mod daemon;
 pub mod history;
 mod outcome;
 mod plan;
@@ -29,6 +30,7 @@ use crate::placement::Strategy;
 
 pub use absence::AbsenceRules;
 pub use breaker::BreakerRules;
+pub use daemon::{DaemonInstance, DaemonPlan, DaemonView, Standing, plan_daemon};
 pub use outcome::BREAKER_TRIGGERED;
 pub use plan::{FAILED_CHECK, plan};
 pub use surplus::Machine;

@@ -9,7 +9,7 @@ use super::throttle::throttle;
 use super::{ServicePlan, ServiceView, Stop, TaskView, outcome, surplus};
 
 /// How many failed starts in a row make the service say that it cannot start tasks.
-const IMPAIRED_AFTER: u32 = 3;
+pub(super) const IMPAIRED_AFTER: u32 = 3;
 
 /// Plans a service's next step.
 #[must_use]
@@ -222,10 +222,10 @@ fn start_new(view: &ServiceView<'_>, primary: &Deployment, missing: u32, room: u
 
 /// The percentages, rounded, allow neither one task more nor one less: only the user can help.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html>
-const DEADLOCKED: &str = "is unable to stop or start tasks during a deployment because of the service deployment configuration. \
+pub(super) const DEADLOCKED: &str = "is unable to stop or start tasks during a deployment because of the service deployment configuration. \
                           Update the minimumHealthyPercent or maximumPercent value and try again.";
 
-const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
+pub(super) const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
 
 fn impaired_announced(service: &Service) -> bool {
     service.announced_failure.as_ref().is_some_and(|(text, _)| &**text == IMPAIRED)

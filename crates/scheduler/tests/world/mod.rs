@@ -46,6 +46,7 @@ pub fn service(desired_count: u32, minimum_healthy: u32, maximum: u32) -> Servic
         client_token: None,
         controller: Default::default(),
         task_sets: Vec::new(),
+        scheduling_strategy: Default::default(),
         completed_revision: None,
     }
 }

@@ -144,6 +144,12 @@ impl Model {
                 );
             }
         }
+        let shares = |other: &Task| {
+            other.id != task.id && other.container_instance == task.container_instance && other.last_status != TaskStatus::Stopped
+        };
+        if let Some(other) = self.tasks_of(service).find(|other| service.is_daemon() && shares(other)) {
+            return broken("services", format!("DAEMON service {} has tasks {} and {} on one instance", service.name, task.id, other.id));
+        }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
         let live = live.filter(|task| !self.may_be_missing(task));
         let (live, most) = (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)));
