@@ -262,6 +262,7 @@ VALUES = {
     "healthCheck.interval": 30,
     "healthCheck.timeout": 5,
     "healthCheckPath": "/up",
+    "healthyPercent": 100,
     "hookTargetArn": "https://127.0.0.1:1/",
     "inboundSecurityGroup": "sg-1",
     "lifecycleHooks.roleArn": ROLE,
@@ -289,6 +290,7 @@ VALUES = {
 BESIDE = {
     "containers": {"containerName": "app", "status": "RUNNING"},
     "dependsOn": {"containerName": "two", "condition": "START"},
+    "earlySuccessCriteria": {"enable": True, "healthyPercent": 100, "sourceServiceRevisionCleanup": "BLOCKING"},
     "environment": {"name": "A", "value": "1"},
     "lifecycleHooks": {"hookTargetArn": "https://127.0.0.1:1/", "lifecycleStages": ["PRE_SCALE_UP"]},
     "managedScaling": {"status": "ENABLED"},

@@ -232,11 +232,15 @@ def test_a_task_definition_applied_twice(world):  # noqa: F811
     assert without(task_definition(world, again), *changing) == without(before, *changing)
 
 
+BREAKER = {"enable": True, "rollback": True, "resetOnHealthyTask": False, "thresholdConfiguration": {"type": "COUNT", "value": 7}}
+EARLY = {"enable": True, "healthyPercent": 80, "sourceServiceRevisionCleanup": "DEFERRED"}
+
+
 def test_a_service_applied_twice(world):  # noqa: F811
     ecs, name = world.ecs, unique("s")
     sent = {
         "cluster": "c", "serviceName": name, "taskDefinition": "web:1", "desiredCount": 0, "launchType": "EC2", "role": "ecs",
-        "deploymentConfiguration": {"maximumPercent": 150, "minimumHealthyPercent": 50, "bakeTimeInMinutes": 3, "strategy": "ROLLING"},
+        "deploymentConfiguration": {"maximumPercent": 150, "minimumHealthyPercent": 50, "bakeTimeInMinutes": 3, "strategy": "ROLLING", "deploymentCircuitBreaker": BREAKER, "earlySuccessCriteria": EARLY},
         "placementConstraints": [{"type": "distinctInstance"}],
         "placementStrategy": [{"type": "spread", "field": "instanceId"}, {"type": "binpack", "field": "MEMORY"}],
         "healthCheckGracePeriodSeconds": 30, "schedulingStrategy": "REPLICA", "deploymentController": {"type": "ECS"},

@@ -146,7 +146,9 @@ def test_a_deployment_that_cannot_start_leaves_the_old_tasks_alone(ecs, cluster,
     until("six failures", fail_new_ones)
     found = service(ecs, cluster, "web")
     assert old <= set(tasks_of(ecs, cluster, serviceName="web"))
-    assert found["deployments"][0]["status"] == "PRIMARY" and found["deployments"][0]["failedTasks"] >= 6
+    assert found["deployments"][0]["status"] == "PRIMARY"
+    # The service's next plan counts them.
+    until("them to be counted", lambda: service(ecs, cluster, "web")["deployments"][0]["failedTasks"] >= 6)
     # Going back to the old revision is another deployment, and completes.
     agent.runs = True
     ecs.update_service(cluster=cluster, service="web", taskDefinition=found["deployments"][1]["taskDefinition"])

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use berth_model::ids::DeploymentId;
 use berth_model::service::{RolloutState, Service};
+use berth_model::service_deployment::ServiceRevisionId;
 use berth_model::task::{DesiredStatus, HealthStatus, StopCode, TaskStatus};
 use proptest::prelude::*;
 use world::{Fate, World, service};
@@ -83,6 +84,8 @@ fn a_scale_out_in_mid_deployment_applies_to_both_revisions() {
     world.deploy(2);
     world.run(5);
     world.service.set_desired_count(5);
+    world.step();
+    assert!(world.step().is_idle(&world.service), "what is on its way stays: {:?}", world.plan(false));
     world.run(5);
     assert_eq!((live(&world, V1), live(&world, V2)), (5, 5));
     world.service.set_desired_count(1);
@@ -233,6 +236,7 @@ fn a_bake_time_holds_the_deployment_open_and_the_breaker_watches_it() {
     let mut world = World::new(with_breaker(service(2, 100, 200), false));
     world.run(60);
     world.service.settings.deployment_configuration.bake_time_in_minutes = Some(10);
+    world.service.completed_revision = Some(ServiceRevisionId(1));
     world.deploy(2);
     world.run(200);
     assert_eq!((state(&world), live(&world, V1), live(&world, V2)), (RolloutState::InProgress, 0, 2));

@@ -62,7 +62,9 @@ pub(super) fn settle(view: &ServiceView<'_>, primary: &Deployment, standing: Sta
     let configuration = &service.settings.deployment_configuration;
     // The first deployment of a service that shifts traffic later comes here too: it has no older revision to bake beside.
     let is_rolling = configuration.strategy.as_ref().is_none_or(|strategy| strategy.as_str() == "ROLLING");
-    let minutes = configuration.bake_time_in_minutes.filter(|_| is_rolling).unwrap_or(0);
+    // Nothing bakes that could not go back.
+    let bakes = is_rolling && service.completed_revision.is_some();
+    let minutes = configuration.bake_time_in_minutes.filter(|_| bakes).unwrap_or(0);
     if minutes > 0 {
         let over = next.progress.bakes_since.get_or_insert(now).plus_millis(i64::from(minutes) * view.minute_millis);
         if over > now {

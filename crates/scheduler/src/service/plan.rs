@@ -265,6 +265,12 @@ fn stop_replaced(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, p
         plan.why.push(format!("{} older tasks are protected", old.len() - order.len()));
     }
     order.sort_by_key(|task| (healthy(task, view.healthy_after_millis, now).0, task.last, task.created_at));
+    // Without need to make room an older deployment gives up only what is more than it keeps, or what was just restored would go again.
+    let mut given_up: Vec<_> = plan.deployments.iter().map(|own| (own.progress.keeps.filter(|_| !is_blocked), own.clone())).collect();
+    for (keeps, own) in &mut given_up {
+        let has = count_where(old, |task| !task.draining && own.owns(task.deployment));
+        *keeps = keeps.map(|keeps| has.saturating_sub(keeps));
+    }
     let mut stops = Vec::new();
     for task in order {
         if plan.stop.iter().any(|stop| stop.task == task.id) {
@@ -279,11 +285,17 @@ fn stop_replaced(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, p
         if !is_healthy && task.last == TaskStatus::Running && healthy_count < lower {
             continue;
         }
+        if let Some((Some(left), _)) = given_up.iter_mut().find(|(_, own)| !task.draining && own.owns(task.deployment)) {
+            if *left == 0 {
+                continue;
+            }
+            *left -= 1;
+        }
         spare -= u32::from(is_healthy);
         surplus -= 1;
         stops.push(task);
     }
-    for task in stops.iter().filter(|task| !task.draining) {
+    for task in stops.iter().filter(|task| is_blocked && !task.draining) {
         let own = plan.deployments.iter_mut().find(|deployment| deployment.owns(task.deployment));
         if let Some(keeps) = own.and_then(|deployment| deployment.progress.keeps.as_mut()) {
             *keeps = keeps.saturating_sub(1);

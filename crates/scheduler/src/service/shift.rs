@@ -5,8 +5,6 @@
 //! documents it for rolling updates alone, and a green revision beside a whole blue one is 200 %. Where there is no load balancer the
 //! stages are walked all the same, and the weights are what the traffic would be asked to be.
 
-use std::borrow::Cow;
-
 use berth_model::ids::{DeploymentId, TaskId};
 use berth_model::rollout::{Course, LifecycleStage, Rollout, Strategy};
 use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceSettings};
@@ -208,15 +206,7 @@ fn breaks(view: &ShiftView<'_>, green: DeploymentId, next: &mut ShiftPlan, now: 
 /// the end.
 fn gate(view: &ShiftView<'_>, rollout: &mut Rollout, next: &mut ShiftPlan, now: UnixMillis) {
     let course = Course::read(&view.record.configuration);
-    // The bake time of a shift is the stages', and nothing bakes where there is nothing to shift from.
-    let mut service = Cow::Borrowed(view.service.service);
-    if course.strategy != Strategy::Rolling {
-        service.to_mut().settings.deployment_configuration.bake_time_in_minutes = None;
-    }
-    let machine = |id| (view.service.machine)(id);
-    let ServiceView { tasks, healthy_after_millis, minute_millis, blocked, strategies, .. } = view.service;
-    let unbaked = ServiceView { service: &service, tasks, healthy_after_millis, minute_millis, blocked, strategies, machine: &machine };
-    let steps = plan(&unbaked, now);
+    let steps = plan(&view.service, now);
     let state = |deployments: &[Deployment]| {
         deployments.iter().find(|deployment| deployment.status == DeploymentStatus::Primary).map(|deployment| deployment.rollout_state)
     };
