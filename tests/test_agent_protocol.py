@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from berth import until
-from ecs_calls import container, describe, refused, register, run, tasks_of, until_status, until_steady
+from ecs_calls import container, describe, refused, register, run, service, tasks_of, until_status, until_steady
 from fake_agent import signed_headers
 from websocket import Refused, WebSocket
 
@@ -404,9 +404,10 @@ def test_health_of_a_container_comes_by_the_telemetry_socket_and_counts(server, 
     agent = agents(cluster)
     checked = container(healthCheck={"command": ["CMD", "true"]})
     ecs.create_service(cluster=cluster, serviceName="web", taskDefinition=register(ecs, containers=[checked]), desiredCount=1)
-    until_steady(ecs, cluster, "web")
+    until("its task to run", lambda: service(ecs, cluster, "web")["runningCount"] == 1)
     (arn,) = tasks_of(ecs, cluster)
     assert describe(ecs, cluster, arn)["healthStatus"] == "UNKNOWN"
+    assert service(ecs, cluster, "web")["deployments"][0]["rolloutState"] == "IN_PROGRESS", "nobody knows yet whether it is healthy"
     query = f"agentHash=fake&agentVersion=1.105.1&cluster={cluster}&containerInstance={agent.arn.replace(':', '%3A').replace('/', '%2F')}&dockerVersion=fake"
     url = f"{server.endpoint}/ws?{query}"
     socket_ = WebSocket(url, signed_headers(server, "GET", url))
@@ -421,7 +422,13 @@ def test_health_of_a_container_comes_by_the_telemetry_socket_and_counts(server, 
         socket_.send("".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n" + body)
         assert json.loads(socket_.receive())["type"] == "AckPublishHealth"
 
-    for health in ("HEALTHY", "UNHEALTHY", "HEALTHY"):
-        publish(health)
-        until(health, lambda health=health: describe(ecs, cluster, arn)["healthStatus"] == health)
+    publish("HEALTHY")
+    until("it to be healthy", lambda: describe(ecs, cluster, arn)["healthStatus"] == "HEALTHY")
+    until_steady(ecs, cluster, "web")
+    publish("UNHEALTHY")
+    until("it not to be", lambda: describe(ecs, cluster, arn)["healthStatus"] == "UNHEALTHY")
+    until("another to be started", lambda: len(tasks_of(ecs, cluster)) == 2)
+    publish("HEALTHY")
+    until("it to be healthy again", lambda: describe(ecs, cluster, arn)["healthStatus"] == "HEALTHY")
+    until("one to be enough again", lambda: len(tasks_of(ecs, cluster)) == 1)
     socket_.drop()

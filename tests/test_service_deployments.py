@@ -138,6 +138,7 @@ def test_a_rollback_brings_the_earlier_revision_back_and_makes_none(ecs, cluster
     )["service"]
     arn = changed["currentServiceDeployment"]
     until_deployment(ecs, arn, "IN_PROGRESS")
+    agent.stops = False
     assert ecs.stop_service_deployment(serviceDeploymentArn=arn)["serviceDeploymentArn"] == arn
     found = until("the way back", lambda: (one := deployment(ecs, arn))["status"] == "ROLLBACK_IN_PROGRESS" and one)
     assert found["rollback"]["serviceRevisionArn"] == before["currentServiceRevisions"][0]["arn"]
@@ -147,11 +148,11 @@ def test_a_rollback_brings_the_earlier_revision_back_and_makes_none(ecs, cluster
     ids = [one["id"] for one in going["deployments"]]
     assert len(set(ids) - {changed["deployments"][0]["id"], before["deployments"][0]["id"]}) == 1, "a deployment of its own"
     ecs.stop_service_deployment(serviceDeploymentArn=arn, stopType="ROLLBACK")
-    agent.runs = True
-    for task in tasks_of(ecs, cluster, serviceName="web"):
-        if describe(ecs, cluster, task)["lastStatus"] == "PENDING":
-            agent.wait_for_task(task, "RUNNING")
-            agent.report(task, "RUNNING")
+    agent.runs = agent.stops = True
+    for task in tasks_of(ecs, cluster, serviceName="web", desiredStatus="STOPPED"):
+        if describe(ecs, cluster, task)["lastStatus"] != "STOPPED":
+            agent.wait_for_task(task, "STOPPED")
+            agent.report(task, "STOPPED")
     done = until_deployment(ecs, arn, "ROLLBACK_SUCCESSFUL")
     assert done["finishedAt"] >= done["rollback"]["startedAt"]
     after = until_steady(ecs, cluster, "web")

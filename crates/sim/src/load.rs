@@ -260,7 +260,7 @@ pub async fn service_user(desk: Desk, chance: Chance, name: String) {
         // Few, so that what has a host port finds room on the machines there are.
         let count = chance.within(0, 4);
         let family = if is_daemon { FAMILIES[COMMON].0 } else { *chance.pick(&LASTING) };
-        let (operation, request, after) = match chance.below(8) {
+        let (operation, mut request, after) = match chance.below(8) {
             _ if !exists => {
                 let mut request = json!({"serviceName": name, "taskDefinition": family, "desiredCount": count});
                 if chance.per_mille(400) {
@@ -277,6 +277,14 @@ pub async fn service_user(desk: Desk, chance: Chance, name: String) {
                 (Operation::UpdateService, request, Some(count))
             }
         };
+        if matches!(operation, Operation::CreateService | Operation::UpdateService) && chance.per_mille(250) {
+            // A small threshold: a seed is short.
+            request["deploymentConfiguration"]["deploymentCircuitBreaker"] = json!({
+                "enable": chance.per_mille(800),
+                "rollback": chance.per_mille(700),
+                "thresholdConfiguration": {"type": "COUNT", "value": chance.within(1, 3)},
+            });
+        }
         let (request, after) = if is_daemon { (as_daemon(request, operation), None) } else { (request, after) };
         let outcome = desk.call(operation, request).await;
         let mut services = desk.services.lock();

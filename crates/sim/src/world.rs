@@ -401,7 +401,7 @@ impl World {
     }
 
     async fn unsettled_service(&self) -> Option<String> {
-        for service in self.checker.services() {
+        for service in self.checker.services_to_settle() {
             let name = &service.name;
             match service.status {
                 ServiceStatus::Inactive => continue,

@@ -5,6 +5,7 @@ mod api;
 mod api_load;
 mod api_turns;
 mod client;
+mod docker;
 mod floor;
 mod hollow;
 mod hollow_agent;
@@ -20,6 +21,7 @@ mod placement_scan;
 mod restartable;
 mod scratch;
 mod server;
+mod services;
 mod store;
 mod store_changes;
 mod store_etcd;
@@ -61,6 +63,8 @@ enum Name {
     Placement,
     /// Several servers: how long after one's death another runs the loops
     Peers,
+    /// A killed container's replacement beside docker's restart policy; 20 tasks up and down
+    Services,
     /// Durable changes, restart, kill -9
     Store,
     /// Start to ready, idle memory
@@ -86,6 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Name::Launch => launch::run(arguments.runs),
         Name::Peers => peers::run(arguments.runs),
         Name::Placement => placement::run(only, arguments.runs),
+        Name::Services => services::run(arguments.runs.min(20)),
         Name::Store => store::run(only, arguments.runs),
         Name::Up => up::run(arguments.runs.min(20)),
     }

@@ -265,12 +265,13 @@ fn stop_replaced(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, p
         plan.why.push(format!("{} older tasks are protected", old.len() - order.len()));
     }
     order.sort_by_key(|task| (healthy(task, view.healthy_after_millis, now).0, task.last, task.created_at));
-    // Without need to make room an older deployment gives up only what is more than it keeps, or what was just restored would go again.
-    let mut given_up: Vec<_> = plan.deployments.iter().map(|own| (own.progress.keeps.filter(|_| !is_blocked), own.clone())).collect();
-    for (keeps, own) in &mut given_up {
+    // What an older deployment has beyond what it keeps. Without need to make room it gives up no more, or what was just restored would go
+    // again; what makes room is kept no longer.
+    let beyond = |own: &Deployment| {
         let has = count_where(old, |task| !task.draining && own.owns(task.deployment));
-        *keeps = keeps.map(|keeps| has.saturating_sub(keeps));
-    }
+        own.progress.keeps.map(|keeps| has.saturating_sub(keeps))
+    };
+    let mut beyond: Vec<_> = plan.deployments.iter_mut().filter_map(|own| Some((beyond(own)?, own))).collect();
     let mut stops = Vec::new();
     for task in order {
         if plan.stop.iter().any(|stop| stop.task == task.id) {
@@ -285,21 +286,16 @@ fn stop_replaced(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, p
         if !is_healthy && task.last == TaskStatus::Running && healthy_count < lower {
             continue;
         }
-        if let Some((Some(left), _)) = given_up.iter_mut().find(|(_, own)| !task.draining && own.owns(task.deployment)) {
-            if *left == 0 {
-                continue;
+        if let Some((beyond, own)) = beyond.iter_mut().find(|(_, own)| !task.draining && own.owns(task.deployment)) {
+            match (*beyond, &mut own.progress.keeps) {
+                (0, _) if !is_blocked => continue,
+                (0, keeps) => *keeps = keeps.map(|keeps| keeps.saturating_sub(1)),
+                _ => *beyond -= 1,
             }
-            *left -= 1;
         }
         spare -= u32::from(is_healthy);
         surplus -= 1;
         stops.push(task);
-    }
-    for task in stops.iter().filter(|task| is_blocked && !task.draining) {
-        let own = plan.deployments.iter_mut().find(|deployment| deployment.owns(task.deployment));
-        if let Some(keeps) = own.and_then(|deployment| deployment.progress.keeps.as_mut()) {
-            *keeps = keeps.saturating_sub(1);
-        }
     }
     stop_tasks(plan, stops);
     let nothing_may_stop = plan.stop.is_empty() && healthy_count == count(live) && healthy_count <= lower;

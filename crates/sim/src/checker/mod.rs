@@ -13,7 +13,7 @@ use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, ServiceName, TaskId};
 use berth_model::record::{Key, Record};
-use berth_model::service::Service;
+use berth_model::service::{RolloutState, Service};
 use berth_model::task::Task;
 use berth_model::task_definition::TaskDefinition;
 use berth_store::{Change, Commit, Revision, State, Store, Watcher};
@@ -271,6 +271,14 @@ impl Checker {
     #[must_use]
     pub fn services(&self) -> Vec<Arc<Service>> {
         self.model.lock().services.values().cloned().collect()
+    }
+
+    /// Those that have to come to rest. Where a circuit breaker ended a deployment, and there was nothing to go back to or nobody wanted
+    /// that, nothing more happens.
+    #[must_use]
+    pub fn services_to_settle(&self) -> Vec<Arc<Service>> {
+        let has_failed = |service: &Service| service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Failed);
+        self.services().into_iter().filter(|service| !has_failed(service)).collect()
     }
 
     /// Container instances as the judge knows them.
