@@ -114,9 +114,12 @@ def clean_environment(**extra):
 class Berth:
     """One Berth process with its data directory. `role` is "server" or "up"."""
 
-    def __init__(self, role, data_dir=None, arguments=(), healthy_after=1, listen="127.0.0.1:0"):
+    def __init__(self, role, *, data_dir=None, arguments=(), healthy_after=1, listen="127.0.0.1:0"):
         self.role = role
         self.data_dir = Path(data_dir) if data_dir else fresh_folder(role) / "data"
+        # Its parent is removed at the end: that must be nobody else's.
+        if not self.data_dir.resolve().parent.is_relative_to(run_folder().resolve()):
+            raise ValueError(f"{self.data_dir} is not in this run's folder {run_folder()}")
         self.arguments = ["--healthy-after", str(healthy_after), *arguments]
         self.listen = listen
         self.log = self.data_dir.parent / "berth.log"
