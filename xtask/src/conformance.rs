@@ -32,7 +32,8 @@ const NOTES: &[(&str, &str)] = &[
     (
         "CreateService",
         "REPLICA services with rolling, blue/green, linear and canary deployments and their hooks, or with task sets (EXTERNAL); DAEMON services \
-         with rolling deployments; load balancers, registries, FARGATE, deployment alarms, CODE_DEPLOY are refused",
+         with rolling deployments; load balancers, registries, FARGATE, CODE_DEPLOY are refused; alarms say what \
+         `berth alarm set` says",
     ),
     ("DeleteCapacityProvider", "complete at once"),
     ("DeleteDaemon", DAEMONS),
@@ -49,7 +50,7 @@ const NOTES: &[(&str, &str)] = &[
     ("DeleteTaskSet", "acts; without force refuses the PRIMARY task set and one that is scaled above 0"),
     (
         "DescribeServiceDeployments",
-        "records for 90 days, the newest 100 of a service; alarms are DISABLED; lifecycleStage for rolling updates with hooks only; without \
+        "records for 90 days, the newest 100 of a service; lifecycleStage for rolling updates with hooks only; without \
          load balancers the traffic weights are what would be asked for",
     ),
     ("DescribeServiceRevisions", "records; kept as long as a service deployment names them"),

@@ -23,7 +23,7 @@ use crate::aws_json;
 use crate::context::{Api, Shared};
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
-use crate::{backup, meter, plan, sockets, trace, why};
+use crate::{alarms, backup, meter, plan, sockets, trace, why};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -159,10 +159,13 @@ async fn route(api: &Shared, request: Request<Incoming>, peer: SocketAddr) -> Re
         return aws(api, request, peer).await;
     }
     if path == "/why" && request.method() == Method::POST {
-        return question(api, request, why::answer).await;
+        return question(api, request, async |api, body| why::answer(api, body)).await;
     }
     if path == "/plan" && request.method() == Method::POST {
-        return question(api, request, plan::answer).await;
+        return question(api, request, async |api, body| plan::answer(api, body)).await;
+    }
+    if path == "/alarms" && request.method() == Method::POST {
+        return question(api, request, alarms::answer).await;
     }
     let failure = Failure::common("UnknownOperationException", 404, format!("There is nothing at {} {}", request.method(), clip(path)));
     render_failure(&failure, &request_id(api))
@@ -234,14 +237,18 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
 }
 
 /// One of Berth's own questions, which change nothing.
-async fn question(api: &Api, request: Request<Incoming>, answer: fn(&Api, &[u8]) -> Result<Bytes, Failure>) -> Response<Body> {
+async fn question(
+    api: &Api,
+    request: Request<Incoming>,
+    answer: impl AsyncFnOnce(&Api, &[u8]) -> Result<Bytes, Failure>,
+) -> Response<Body> {
     let (head, body) = request.into_parts();
     let outcome = async {
         let mut memory = api.limits.body_bytes.share();
         let body = read(body, &mut memory).await?;
         authenticate(api, &head, &body)?;
         let _place = api.limits.start_request()?;
-        answer(api, &body)
+        answer(api, &body).await
     }
     .await;
     let id = request_id(api);

@@ -3,6 +3,7 @@
 //!
 //! It starts no loop and never talks to an agent.
 
+mod alarms;
 mod aws_json;
 mod backup;
 mod context;

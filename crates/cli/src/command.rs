@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::console::{Colours, Console};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::{Backup, Deploy, Down, Env, Image, Logs, Plan, Ps, Rollback, Version, Why};
+use crate::{Alarm, Backup, Deploy, Down, Env, Image, Logs, Plan, Ps, Rollback, Version, Why};
 
 /// The operator's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -53,6 +53,11 @@ pub enum Command {
     /// When none goes on, the service gets the task definition of the last revision before its own that came out and runs another one
     /// (UpdateService); nothing else of the service is changed. What is done is said before it is done.
     Rollback(Rollback),
+    /// Say what an alarm says, to deployments that watch it
+    ///
+    /// On AWS CloudWatch says it. Here whatever watches the services does, with this command or with POST /alarms: a script, Alertmanager, a
+    /// probe. Deployments of services whose deploymentConfiguration.alarms names the alarm end when it goes into ALARM.
+    Alarm(Alarm),
     /// Stop the Berth of this machine and all its tasks
     ///
     /// Tasks get their stop signal, and SIGKILL after their stopTimeout, as with StopTask. To stop the server and leave tasks running, send it
@@ -109,6 +114,7 @@ async fn dispatch(command: Command, environment: &Environment, console: &mut Con
         Command::Plan(plan) => plan.run(environment, console).await,
         Command::Deploy(deploy) => deploy.run(environment, console).await,
         Command::Rollback(rollback) => rollback.run(environment, console).await,
+        Command::Alarm(alarm) => alarm.run(environment, console).await,
         Command::Down(down) => down.run(environment, console).await,
         Command::Version(version) => version.run(console),
     }
@@ -184,6 +190,9 @@ mod tests {
             "berth deploy status web --wait --timeout 60",
             "berth rollback web --dry-run",
             "berth rollback web --to web:3 --wait --timeout 600 --output json",
+            "berth alarm set web-p99 ALARM --reason slow --window 30 --output json",
+            "berth alarm list",
+            "berth alarm delete web-p99",
             "berth down --timeout 5",
             "berth version --output json",
         ] {

@@ -1,6 +1,7 @@
 //! The operator's commands. They speak the public AWS API, signed like any other client's calls, and read files of their own machine. What
-//! AWS has no call for (`/backup`, `/why`, `/plan`) is signed the same way and documented; they must never use anything else.
+//! AWS has no call for (`/backup`, `/why`, `/plan`, `/alarms`) is signed the same way and documented; they must never use anything else.
 
+mod alarm;
 mod backup;
 pub mod client;
 mod command;
@@ -27,6 +28,7 @@ mod testing;
 mod version;
 mod why;
 
+pub use alarm::{Alarm, AlarmAction, AlarmDelete, AlarmList, AlarmSet};
 pub use backup::Backup;
 pub use command::{Command, Output, run};
 pub use deploy::{Deploy, DeployAction, DeployStatus};

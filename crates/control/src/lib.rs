@@ -3,6 +3,7 @@
 //!
 //! It never parses users' requests.
 
+mod alarms;
 mod constraints;
 mod dispatch;
 mod environment;

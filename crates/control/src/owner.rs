@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::ControlConfig;
+use crate::alarms;
 use crate::constraints::Constraints;
 use crate::environment::Environment;
 use crate::lag::Lag;
@@ -52,7 +53,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// A service as its planner sees it.
+    /// A service as its planner sees it, without alarms.
     pub(crate) fn view<'a>(
         &self,
         service: &'a Service,
@@ -62,7 +63,7 @@ impl Rules {
         machine: &'a dyn Fn(ContainerInstanceId) -> Machine<'a>,
     ) -> ServiceView<'a> {
         let (healthy_after_millis, minute_millis) = (self.healthy_after, self.minute);
-        ServiceView { service, tasks, healthy_after_millis, minute_millis, blocked, strategies, machine }
+        ServiceView { service, tasks, healthy_after_millis, minute_millis, blocked, strategies, alarms: &[], machine }
     }
 
     pub(crate) fn new(config: &ControlConfig, now: UnixMillis) -> Self {
@@ -332,6 +333,10 @@ impl Owner {
                 Change::Put(Record::ServiceDeployment(one)) if one.cluster == self.cluster => {
                     // It may be told to go back.
                     self.dirty.insert(one.service.clone());
+                }
+                Change::Put(Record::Alarm(alarm)) => {
+                    let state = self.store.state();
+                    self.dirty.extend(alarms::watchers(&state, &self.cluster, &alarm.name));
                 }
                 Change::Delete(Key::ContainerInstance(id)) => {
                     self.index.remove_instance(*id);

@@ -163,6 +163,7 @@ mod tests {
             configuration: Default::default(),
             rollback: None,
             breaker: None,
+            triggered_alarms: Vec::new(),
             rollout: None,
             created_at: at,
             started_at: Some(at),

@@ -19,9 +19,10 @@ use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
 use berth_scheduler::placement::{Index, SpreadField, Strategy};
-use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, TaskView, plan, task_set};
+use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, ServiceView, TaskView, plan, task_set};
 use berth_store::{CommitError, State, Transaction};
 
+use crate::alarms;
 use crate::constraints::Constraints;
 use crate::launch::{Place, TaskTemplate, task_ids};
 use crate::meter::Wanted;
@@ -200,14 +201,14 @@ struct Step {
 
 /// Plans a part and places what it starts.
 fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis, transaction: &mut Transaction) -> Step {
-    let strategies = strategies(&part.service);
+    let (strategies, alarms) = (strategies(&part.service), alarms::watched(state, &part.service));
     let stages = shifts::ongoing(state, &part.service);
     let (environment, rules) = (owner.environment.clone(), owner.rules);
     let bits = || environment.entropy.bits();
     let plan_now = |index: &Index, blocked: bool| {
         let machine = |id| machine(index, id);
         let (service, tasks) = (&*part.service, part.tasks.as_slice());
-        let view = rules.view(service, tasks, blocked, &strategies, &machine);
+        let view = ServiceView { alarms: &alarms, ..rules.view(service, tasks, blocked, &strategies, &machine) };
         match stages {
             Some(record) => shifts::planned(view, record, &bits, now),
             None => (plan(&view, now), None),

@@ -7,6 +7,7 @@
 mod wire;
 
 pub mod account_setting;
+pub mod alarm;
 pub mod arn;
 pub mod capacity_provider;
 pub mod cluster;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::account_setting::AccountSetting;
+use crate::alarm::Alarm;
 use crate::capacity_provider::CapacityProvider;
 use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
@@ -56,6 +57,8 @@ pub enum Key {
     Gateway(GatewayName),
     /// An Express service.
     ExpressService(ClusterName, ServiceName),
+    /// An alarm.
+    Alarm(String),
 }
 
 impl fmt::Display for Key {
@@ -78,6 +81,7 @@ impl fmt::Display for Key {
             Self::AccountSetting(name, principal) => write!(f, "account-setting/{name}/{principal}"),
             Self::Gateway(name) => write!(f, "gateway/{name}"),
             Self::ExpressService(cluster, name) => write!(f, "express-service/{cluster}/{name}"),
+            Self::Alarm(name) => write!(f, "alarm/{name}"),
         }
     }
 }
@@ -121,6 +125,8 @@ impl FromStr for Key {
             ["express-service", cluster, name] => {
                 ClusterName::parse(cluster).and_then(|cluster| Some(Self::ExpressService(cluster, ServiceName::parse(name)?)))
             }
+            // Alarms' names may hold any character.
+            ["alarm", ref name @ ..] if !name.is_empty() => Some(Self::Alarm(name.join("/"))),
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
@@ -168,6 +174,8 @@ pub enum Record {
     Gateway(Arc<Gateway>),
     /// An Express service.
     ExpressService(Arc<ExpressService>),
+    /// An alarm.
+    Alarm(Arc<Alarm>),
 }
 
 impl Record {
@@ -191,6 +199,7 @@ impl Record {
             Self::AccountSetting(setting) => Key::AccountSetting(setting.name.clone(), setting.principal.clone()),
             Self::Gateway(gateway) => Key::Gateway(gateway.name.clone()),
             Self::ExpressService(service) => Key::ExpressService(service.cluster.clone(), service.name.clone()),
+            Self::Alarm(alarm) => Key::Alarm(alarm.name.clone()),
         }
     }
 }
@@ -221,6 +230,7 @@ from_noun!(
     AccountSetting => AccountSetting,
     Gateway => Gateway,
     ExpressService => ExpressService,
+    Alarm => Alarm,
 );
 
 #[cfg(test)]
@@ -248,6 +258,7 @@ mod tests {
             Key::ServiceRevision(cluster.clone(), service.clone(), ServiceRevisionId::from_random(7)),
             Key::ServiceDeployment(cluster, service, ServiceDeploymentId::from_random(u128::MAX / 3)),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
+            Key::Alarm("web/p99 too high".into()),
             Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {
             assert_eq!(key.to_string().parse(), Ok(key));

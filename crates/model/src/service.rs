@@ -147,6 +147,9 @@ pub struct Progress {
     /// How many failures its circuit breaker counts.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub failures: u32,
+    /// The alarms that ended it, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggered_alarms: Vec<String>,
 }
 
 impl Progress {

@@ -244,6 +244,9 @@ pub struct ServiceDeployment {
     /// What its circuit breaker counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<BreakerCount>,
+    /// The alarms that ended it, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggered_alarms: Vec<String>,
     /// Where it is among the lifecycle stages; none for a rolling update without hooks, and for what is older than stages are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,

@@ -48,6 +48,7 @@ fn record(number: u64, candidate: Option<u64>) -> ServiceDeployment {
         configuration: Default::default(),
         rollback: None,
         breaker: None,
+        triggered_alarms: Vec::new(),
         rollout: None,
         created_at: UnixMillis(0),
         started_at: None,

@@ -58,6 +58,7 @@ fn stopped(on: &[usize], desired: u32, strategies: &[Strategy]) -> Vec<usize> {
         minute_millis: 60_000,
         blocked: false,
         strategies,
+        alarms: &[],
         machine: &machine,
     };
     plan(&view, UnixMillis(1_000_000)).stop.iter().map(|stop| on[stop.task.0 as usize]).collect()

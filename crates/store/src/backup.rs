@@ -269,5 +269,6 @@ pub fn kind(record: &Record) -> &'static str {
         Record::AccountSetting(_) => "accountSettings",
         Record::Gateway(_) => "gateways",
         Record::ExpressService(_) => "expressServices",
+        Record::Alarm(_) => "alarms",
     }
 }

@@ -15,6 +15,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use berth_model::account_setting::AccountSetting;
+use berth_model::alarm::Alarm;
 use berth_model::capacity_provider::CapacityProvider;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
@@ -107,6 +108,7 @@ pub struct State {
     account_settings: BTreeMap<(String, String), Entry<AccountSetting>>,
     gateways: BTreeMap<GatewayName, Entry<Gateway>>,
     express_services: BTreeMap<(ClusterName, ServiceName), Entry<ExpressService>>,
+    alarms: BTreeMap<String, Entry<Alarm>>,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -115,6 +117,17 @@ impl State {
     #[must_use]
     pub fn cluster(&self, name: &ClusterName) -> Option<&Entry<Cluster>> {
         self.clusters.get(name)
+    }
+
+    /// An alarm.
+    #[must_use]
+    pub fn alarm(&self, name: &str) -> Option<&Entry<Alarm>> {
+        self.alarms.get(name)
+    }
+
+    /// All alarms by name.
+    pub fn alarms(&self) -> impl ExactSizeIterator<Item = &Entry<Alarm>> {
+        self.alarms.values()
     }
 
     /// All clusters by name.
@@ -310,6 +323,9 @@ impl State {
             Record::ExpressService(value) => {
                 self.express_services.insert((value.cluster.clone(), value.name.clone()), Entry { value, created, modified, version });
             }
+            Record::Alarm(value) => {
+                self.alarms.insert(value.name.clone(), Entry { value, created, modified, version });
+            }
         }
     }
 
@@ -355,6 +371,7 @@ impl State {
             Key::ExpressService(cluster, name) => {
                 set(self.express_services.get_mut(&(cluster.clone(), name.clone())), modified, version);
             }
+            Key::Alarm(name) => set(self.alarms.get_mut(name), modified, version),
         }
     }
 
@@ -395,6 +412,7 @@ impl State {
             }
             Key::Gateway(name) => drop(self.gateways.remove(name)),
             Key::ExpressService(cluster, name) => drop(self.express_services.remove(&(cluster.clone(), name.clone()))),
+            Key::Alarm(name) => drop(self.alarms.remove(name)),
         }
     }
 

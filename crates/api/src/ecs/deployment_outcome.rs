@@ -1,11 +1,14 @@
-//! `deploymentCircuitBreaker` and `earlySuccessCriteria` of a service: what makes a rolling deployment end.
+//! `deploymentCircuitBreaker`, `alarms` and `earlySuccessCriteria` of a service: what makes a deployment end.
 
+use berth_model::alarm::MAX_ALARM_NAME;
 use berth_shapes::ecs;
 
 use crate::failure::Failure;
 
 /// Most failures that a threshold may name: as many as a service may have tasks.
 const MOST_FAILURES: i32 = 5_000;
+/// Most alarms of a service. AWS names no limit; the record of every deployment holds their names.
+const MOST_ALARMS: usize = 100;
 
 /// Merges a circuit breaker into what was; absent members keep their values.
 pub(crate) fn circuit_breaker(
@@ -31,6 +34,28 @@ pub(crate) fn circuit_breaker(
         }
     }
     Ok(breaker)
+}
+
+/// Takes alarms, or those that were. Whether there is an alarm of that name is not asked: it may come later.
+pub(crate) fn alarms(
+    given: Option<ecs::DeploymentAlarms>,
+    before: Option<&ecs::DeploymentAlarms>,
+) -> Result<Option<ecs::DeploymentAlarms>, Failure> {
+    let Some(alarms) = given.or_else(|| before.cloned()) else { return Ok(None) };
+    let names = alarms.alarm_names.as_deref().unwrap_or_default();
+    if alarms.enable == Some(true) && names.is_empty() {
+        return Err(Failure::invalid("alarms needs at least one alarm name: deploymentConfiguration.alarms.alarmNames"));
+    }
+    if names.len() > MOST_ALARMS {
+        return Err(Failure::invalid(format!("alarms has at most {MOST_ALARMS} alarm names: deploymentConfiguration.alarms.alarmNames")));
+    }
+    let is_name = |name: &String| (1..=MAX_ALARM_NAME).contains(&name.chars().count());
+    if let Some(at) = names.iter().position(|name| !is_name(name)) {
+        return Err(Failure::invalid(format!(
+            "An alarm's name has 1 to {MAX_ALARM_NAME} characters: deploymentConfiguration.alarms.alarmNames[{at}]"
+        )));
+    }
+    Ok(Some(alarms))
 }
 
 /// Takes early success criteria, or those that were.

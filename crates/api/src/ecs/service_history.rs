@@ -89,6 +89,7 @@ pub(crate) fn begin(
         configuration: service.settings.deployment_configuration.clone(),
         rollback: None,
         breaker: None,
+        triggered_alarms: Vec::new(),
         rollout,
         created_at: now,
         started_at: None,
@@ -180,12 +181,24 @@ pub(crate) fn render_deployment(state: &State, scope: &Scope, service: &Service,
             service_revision_arn: rollback.revision.map(|revision| scope.service_revision(&one.cluster, &one.service, revision)),
         }),
         deployment_circuit_breaker: Some(circuit_breaker(one)),
-        // Nothing watches alarms: a service that asks for it is refused.
-        alarms: Some(ecs::ServiceDeploymentAlarms {
-            status: Some("DISABLED".into()),
-            alarm_names: Some(Vec::new()),
-            triggered_alarm_names: Some(Vec::new()),
-        }),
+        alarms: Some(alarms(one)),
+    }
+}
+
+/// What becomes of its alarms.
+fn alarms(one: &ServiceDeployment) -> ecs::ServiceDeploymentAlarms {
+    let names =
+        one.configuration.alarms.as_ref().filter(|alarms| alarms.enable == Some(true)).and_then(|alarms| alarms.alarm_names.clone());
+    let status = match &names {
+        None => "DISABLED",
+        Some(_) if !one.triggered_alarms.is_empty() => "TRIGGERED",
+        Some(_) if one.status == ServiceDeploymentStatus::Pending || one.status == ServiceDeploymentStatus::InProgress => "MONITORING",
+        Some(_) => "MONITORING_COMPLETE",
+    };
+    ecs::ServiceDeploymentAlarms {
+        status: Some(status.into()),
+        alarm_names: Some(names.unwrap_or_default()),
+        triggered_alarm_names: Some(one.triggered_alarms.clone()),
     }
 }
 

@@ -5,7 +5,7 @@ use berth_model::service::{Percentages, Service, ServiceSettings, ServiceStatus}
 use berth_shapes::ecs;
 use berth_store::{Entry, State};
 
-use super::deployment_outcome::{circuit_breaker, early_success};
+use super::deployment_outcome::{alarms, circuit_breaker, early_success};
 use super::placement;
 use crate::failure::Failure;
 
@@ -29,9 +29,6 @@ pub(crate) fn deployment_configuration(
     before: &ecs::DeploymentConfiguration,
 ) -> Result<(ecs::DeploymentConfiguration, Percentages), Failure> {
     let given = given.unwrap_or_default();
-    if given.alarms.as_ref().is_some_and(|alarms| alarms.enable == Some(true)) {
-        return Err(Failure::unsupported("Berth does not serve deploymentConfiguration.alarms yet."));
-    }
     let maximum = given.maximum_percent.or(before.maximum_percent).unwrap_or(DEFAULT_MAXIMUM);
     let minimum = given.minimum_healthy_percent.or(before.minimum_healthy_percent).unwrap_or(DEFAULT_MINIMUM);
     if !(100..=200).contains(&maximum) {
@@ -42,6 +39,7 @@ pub(crate) fn deployment_configuration(
     }
     let breaker = circuit_breaker(given.deployment_circuit_breaker.clone(), before.deployment_circuit_breaker.as_ref())?;
     let configuration = ecs::DeploymentConfiguration {
+        alarms: alarms(given.alarms.clone(), before.alarms.as_ref())?,
         deployment_circuit_breaker: Some(breaker),
         early_success_criteria: early_success(given.early_success_criteria.clone(), before.early_success_criteria.as_ref(), minimum)?,
         maximum_percent: Some(maximum),

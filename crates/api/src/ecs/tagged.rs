@@ -83,6 +83,7 @@ impl Tagged {
             | Record::ServiceEvent(_)
             | Record::AccountSetting(_)
             | Record::ServiceRevision(_)
+            | Record::Alarm(_)
             | Record::ServiceDeployment(_) => {
                 unreachable!("no ARN names these")
             }
@@ -117,6 +118,7 @@ impl Tagged {
             | Record::ServiceEvent(_)
             | Record::AccountSetting(_)
             | Record::ServiceRevision(_)
+            | Record::Alarm(_)
             | Record::ServiceDeployment(_)) => other,
         }
     }

@@ -153,7 +153,8 @@ impl Rehearsal {
 
     /// The same for a DAEMON service.
     fn act_as_daemon(&mut self) -> (ServicePlan, CapacityPlacement, usize) {
-        let DaemonPlan { mut steps, mut on, desired } = daemon::plan(&self.service, &self.tasks, &self.instances, &self.rules, self.now);
+        let DaemonPlan { mut steps, mut on, desired } =
+            daemon::plan(&self.service, &self.tasks, &self.instances, &[], &self.rules, self.now);
         steps.stop.truncate(self.most);
         on.truncate(self.most);
         self.service.desired_count = desired;

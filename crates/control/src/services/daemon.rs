@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use berth_model::alarm::Alarm;
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::service::{Service, ServiceStatus};
@@ -12,11 +13,12 @@ use berth_scheduler::capacity::CapacityPlacement;
 use berth_scheduler::placement::{Constraint, Index, Refusal, Rule};
 use berth_scheduler::query::{Expression, Subject};
 use berth_scheduler::service::{
-    AbsenceRules, DaemonInstance, DaemonPlan, DaemonView, Machine, ServicePlan, Standing, TaskView, plan_daemon,
+    AbsenceRules, DaemonInstance, DaemonPlan, DaemonView, Machine, ServicePlan, ServiceView, Standing, TaskView, plan_daemon,
 };
 use berth_store::{State, Transaction};
 
 use super::{Part, ROOM_RETRY_MILLIS, Step, most_at_once, views};
+use crate::alarms;
 use crate::constraints::Constraints;
 use crate::launch::{Place, TaskTemplate, task_ids};
 use crate::owner::{Owner, Rules};
@@ -26,7 +28,7 @@ use crate::placing::expect_active;
 pub(crate) fn desired_count(state: &State, service: &Service, rules: &Rules, constraints: &Constraints, now: UnixMillis) -> u32 {
     let Some(template) = template(state, service, constraints) else { return service.desired_count };
     let instances = instances(state, service, &template, &rules.absence, records(state, service));
-    plan(service, &views(state, service, &rules.absence), &instances, rules, now).desired
+    plan(service, &views(state, service, &rules.absence), &instances, &[], rules, now).desired
 }
 
 /// What its tasks are made of.
@@ -104,9 +106,16 @@ fn reads_more_than_attributes(template: &TaskTemplate) -> bool {
 }
 
 /// What the service does next.
-pub(crate) fn plan(service: &Service, tasks: &[TaskView], instances: &[DaemonInstance], rules: &Rules, now: UnixMillis) -> DaemonPlan {
+pub(crate) fn plan(
+    service: &Service,
+    tasks: &[TaskView],
+    instances: &[DaemonInstance],
+    alarms: &[Arc<Alarm>],
+    rules: &Rules,
+    now: UnixMillis,
+) -> DaemonPlan {
     let machine = |_| Machine::default();
-    let of = rules.view(service, tasks, false, &[], &machine);
+    let of = ServiceView { alarms, ..rules.view(service, tasks, false, &[], &machine) };
     plan_daemon(&DaemonView { of, instances }, now)
 }
 
@@ -134,7 +143,8 @@ pub(super) fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: 
         None if service.status == ServiceStatus::Active => return idle(service),
         None => Vec::new(),
     };
-    let DaemonPlan { mut steps, mut on, desired } = plan(service, &part.tasks, &instances, &owner.rules, now);
+    let DaemonPlan { mut steps, mut on, desired } =
+        plan(service, &part.tasks, &instances, &alarms::watched(state, service), &owner.rules, now);
     // Not every task that comes or goes wakes the service.
     let changes = template.as_ref().is_some_and(reads_more_than_attributes);
     let most = most_at_once(owner.store.max_changes());

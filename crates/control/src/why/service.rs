@@ -8,10 +8,11 @@ use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity;
 use berth_scheduler::placement::{Refusal, Rule};
-use berth_scheduler::service::{DaemonPlan, ServicePlan, TaskView, plan};
+use berth_scheduler::service::{DaemonPlan, ServicePlan, ServiceView, TaskView, plan};
 use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
+use crate::alarms;
 use crate::plan::index_of;
 use crate::services::{by_provider, daemon, machine, parts, strategies, template, views};
 use crate::shifts;
@@ -109,7 +110,8 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
         }
         let (strategies, index) = (strategies(&part.service), index_of(sight.state, &part.service.cluster));
         let machine = |id| machine(&index, id);
-        let view = sight.rules.view(&part.service, &part.tasks, false, &strategies, &machine);
+        let alarms = alarms::watched(sight.state, &part.service);
+        let view = ServiceView { alarms: &alarms, ..sight.rules.view(&part.service, &part.tasks, false, &strategies, &machine) };
         let steps = match shifts::ongoing(sight.state, &part.service) {
             // No hook begins here, so its id does not matter.
             Some(record) => shifts::planned(view, record, &|| 0, sight.now).0,
@@ -135,7 +137,8 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
 fn daemon(sight: &Sight<'_>, service: &Service, tasks: &[TaskView], reasons: &mut Vec<Reason>) -> Option<UnixMillis> {
     let template = daemon::template(sight.state, service, sight.constraints)?;
     let instances = daemon::instances(sight.state, service, &template, &sight.rules.absence, daemon::records(sight.state, service));
-    let DaemonPlan { steps, on, .. } = daemon::plan(service, tasks, &instances, &sight.rules, sight.now);
+    let DaemonPlan { steps, on, .. } =
+        daemon::plan(service, tasks, &instances, &alarms::watched(sight.state, service), &sight.rules, sight.now);
     if !on.is_empty() {
         let ids: Vec<_> = (0..on.len() as u128).map(berth_model::ids::TaskId).collect();
         let placement = daemon::place(&mut index_of(sight.state, &service.cluster), &template, &on, &ids);

@@ -34,7 +34,7 @@ pub fn tally(service: &Service, count: impl Fn(DeploymentId) -> (u32, u32), revi
 }
 
 /// What a service deployment becomes, given what the service becomes; `None`: it stays as it is. `tally` counts a revision's tasks,
-/// which is kept when the deployment ends. `rollback`: its circuit breaker wants it to go back, and says why.
+/// which is kept when the deployment ends. `rollback`: its circuit breaker or an alarm wants it to go back: why.
 #[must_use]
 pub fn advance(
     record: &ServiceDeployment,
@@ -56,6 +56,7 @@ pub fn advance(
     }
     if let Some(primary) = own.filter(|_| matches!(next.status, Status::InProgress)) {
         next.breaker = counted(service, primary);
+        next.triggered_alarms.clone_from(&primary.progress.triggered_alarms);
     }
     match (own, next.status) {
         (None, Status::RollbackRequested | Status::RollbackInProgress) => {
@@ -148,9 +149,9 @@ pub fn roll_back(
     if let Some(rollout) = &mut record.rollout {
         rollout.close_hooks("The service deployment was rolled back.");
     }
-    // One that its circuit breaker ended has said so.
+    // One that its circuit breaker or an alarm ended has said so.
     let is_asked = |deployment: &&mut Deployment| deployment.id == old && deployment.rollout_state != RolloutState::Failed;
-    let by_breaker = primary.rollout_state == RolloutState::Failed;
+    let by_itself = primary.rollout_state == RolloutState::Failed;
     for deployment in after.deployments.iter_mut().filter(is_asked) {
         deployment.rollout_state = RolloutState::Failed;
         deployment.rollout_state_reason = format!("ECS deployment {old} was stopped.");
@@ -169,8 +170,9 @@ pub fn roll_back(
             deployment.status = DeploymentStatus::Active;
         }
         let mut back = deployment(fresh, revision, record.id, now);
-        if by_breaker {
-            back.rollout_state_reason = format!("ECS deployment circuit breaker: rolling back to deploymentId {fresh}.");
+        if by_itself {
+            let cause = if primary.progress.triggered_alarms.is_empty() { "circuit breaker" } else { "alarms" };
+            back.rollout_state_reason = format!("ECS deployment {cause}: rolling back to deploymentId {fresh}.");
         }
         // What is left of the revision stays as it is: going back starts only what is missing.
         let same: Vec<_> = after.deployments.extract_if(.., |own| own.revision == Some(revision.id)).collect();

@@ -6,6 +6,7 @@
 //! for a while (ECS: 40 seconds).
 
 mod absence;
+mod alarms;
 mod breaker;
 mod daemon;
 pub mod history;
@@ -19,7 +20,9 @@ mod throttle;
 mod whole;
 
 use std::fmt;
+use std::sync::Arc;
 
+use berth_model::alarm::Alarm;
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
 use berth_model::service::{Deployment, Service, ServiceStatus};
@@ -29,9 +32,10 @@ use berth_model::time::UnixMillis;
 use crate::placement::Strategy;
 
 pub use absence::AbsenceRules;
+pub use alarms::AlarmRules;
 pub use breaker::BreakerRules;
 pub use daemon::{DaemonInstance, DaemonPlan, DaemonView, Standing, plan_daemon};
-pub use outcome::BREAKER_TRIGGERED;
+pub use outcome::{ALARM_TRIGGERED, BREAKER_TRIGGERED};
 pub use plan::{FAILED_CHECK, plan};
 pub use surplus::Machine;
 
@@ -143,6 +147,8 @@ pub struct ServiceView<'a> {
     pub blocked: bool,
     /// How its tasks are placed, the default filled in: a scale-in is the mirror of it.
     pub strategies: &'a [Strategy],
+    /// The alarms that its deployments watch, as far as anybody said anything of them.
+    pub alarms: &'a [Arc<Alarm>],
     /// What is known of a container instance.
     pub machine: &'a dyn Fn(ContainerInstanceId) -> Machine<'a>,
 }

@@ -1,4 +1,4 @@
-//! How a rolling deployment ends: completed, also early; failed by its circuit breaker; or not yet, since it bakes.
+//! How a rolling deployment ends: completed, also early; failed by its circuit breaker or an alarm; or not yet, since it bakes.
 //!
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html> and
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentEarlySuccessCriteria.html>
@@ -7,12 +7,15 @@ use berth_model::ids::DeploymentId;
 use berth_model::service::{Deployment, RolloutState, Service};
 use berth_model::time::UnixMillis;
 
+use super::alarms::AlarmRules;
 use super::breaker::{BreakerRules, failures};
 use super::plan::earliest;
 use super::{ServicePlan, ServiceView};
 
 /// Why a service deployment goes back that its circuit breaker ended.
 pub const BREAKER_TRIGGERED: &str = "Service deployment rolled back because the circuit breaker threshold was exceeded.";
+/// Why a service deployment goes back that an alarm ended. The names are in its `alarms.triggeredAlarmNames`.
+pub const ALARM_TRIGGERED: &str = "Service deployment rolled back because a CloudWatch alarm went into the ALARM state.";
 
 /// Where the service stands.
 #[derive(Debug, Clone, Copy)]
@@ -42,13 +45,23 @@ pub(super) fn settle(view: &ServiceView<'_>, primary: &Deployment, standing: Sta
         return;
     }
     let threshold = rules.threshold(service.desired_count);
-    if rules.is_on && failed >= threshold {
+    let alarms = AlarmRules::of(&service.settings);
+    next.progress.triggered_alarms = alarms.triggered(view, primary);
+    let failure = if rules.is_on && failed >= threshold {
+        Some(("circuit breaker: tasks failed to start.", "tasks failed to start.", rules.rolls_back.then_some(BREAKER_TRIGGERED)))
+    } else if next.progress.triggered_alarms.is_empty() {
+        None
+    } else {
+        // The words are ours in part: ECS's pages show none of an alarm.
+        Some(("alarms: alarm detected.", "alarm detected.", alarms.rolls_back.then_some(ALARM_TRIGGERED)))
+    };
+    if let Some((reason, event, rollback)) = failure {
         next.rollout_state = RolloutState::Failed;
-        next.rollout_state_reason = "ECS deployment circuit breaker: tasks failed to start.".to_owned();
+        next.rollout_state_reason = format!("ECS deployment {reason}");
         next.progress.bakes_since = None;
         next.updated_at = now;
-        plan.announcements.push(format!("(deployment {id}) deployment failed: tasks failed to start."));
-        plan.rollback = rules.rolls_back.then_some(BREAKER_TRIGGERED);
+        plan.announcements.push(format!("(deployment {id}) deployment failed: {event}"));
+        plan.rollback = rollback;
         plan.start = 0;
         return;
     }
@@ -65,11 +78,13 @@ pub(super) fn settle(view: &ServiceView<'_>, primary: &Deployment, standing: Sta
     // Nothing bakes that could not go back.
     let bakes = is_rolling && service.completed_revision.is_some();
     let minutes = configuration.bake_time_in_minutes.filter(|_| bakes).unwrap_or(0);
-    if minutes > 0 {
-        let over = next.progress.bakes_since.get_or_insert(now).plus_millis(i64::from(minutes) * view.minute_millis);
+    let (asked, noticed) = (i64::from(minutes) * view.minute_millis, alarms.bake_millis(view));
+    if asked.max(noticed) > 0 {
+        let over = next.progress.bakes_since.get_or_insert(now).plus_millis(asked.max(noticed));
         if over > now {
             plan.wake_at = earliest(plan.wake_at, Some(over));
-            plan.why.push(format!("bakeTimeInMinutes {minutes}: it is watched for {} s more", (over.since(now) + 999) / 1000));
+            let cause = if noticed > asked { "its alarms' window".to_owned() } else { format!("bakeTimeInMinutes {minutes}") };
+            plan.why.push(format!("{cause}: it is watched for {} s more", (over.since(now) + 999) / 1000));
             return;
         }
     }

@@ -11,8 +11,9 @@ use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, 
 use berth_model::service_deployment::{BreakerCount, ServiceDeployment, ServiceDeploymentStatus};
 use berth_model::time::UnixMillis;
 
+use super::alarms::AlarmRules;
 use super::breaker::{BreakerRules, failures};
-use super::outcome::{BREAKER_TRIGGERED, complete};
+use super::outcome::{ALARM_TRIGGERED, BREAKER_TRIGGERED, complete};
 use super::plan::{is_gone, plan};
 use super::stages::{self, Sight, Verdict};
 use super::whole::{Own, all_gone_but, keep, stop_all_but};
@@ -133,11 +134,8 @@ fn shift(view: &ShiftView<'_>, (blue, green): (DeploymentId, DeploymentId), roll
         bits: view.bits,
     };
     let watched = !goes_back && rollout.stage < LifecycleStage::CleanUp;
-    let verdict = if watched && breaks(view, green, next, now) {
-        Verdict::Fails(BREAKER_TRIGGERED.to_owned())
-    } else {
-        stages::advance(rollout, &sight, now)
-    };
+    let failure = if watched { failure(view, green, next, now) } else { None };
+    let verdict = failure.map_or_else(|| stages::advance(rollout, &sight, now), |reason| Verdict::Fails(reason.to_owned()));
     follow(&verdict, next, now);
     let is_last = rollout.stage == LifecycleStage::CleanUp;
     // The one that serves comes first: what there is room for is its.
@@ -185,21 +183,28 @@ fn follow(verdict: &Verdict, next: &mut ShiftPlan, now: UnixMillis) {
     }
 }
 
-/// The circuit breaker ends the deployment: too many tasks of the green revision failed. Notes what it counted.
-/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html>
-fn breaks(view: &ShiftView<'_>, green: DeploymentId, next: &mut ShiftPlan, now: UnixMillis) -> bool {
+/// Why the circuit breaker or an alarm ends the deployment: too many tasks of the green revision failed, or an alarm came after it. Notes
+/// what was counted. Without `rollback` there is no other end for it either, as ECS has it for traffic that shifts.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-failure-detection.html>
+fn failure(view: &ShiftView<'_>, green: DeploymentId, next: &mut ShiftPlan, now: UnixMillis) -> Option<&'static str> {
     let service = view.service.service;
     let settings = ServiceSettings { deployment_configuration: view.record.configuration.clone(), ..Default::default() };
     let rules = BreakerRules::of(&settings);
     let own = view.service.tasks.iter().filter(|task| view.owns(green, task));
     let failed = failures(own, view.service.healthy_after_millis, rules.resets, now);
+    let alarms = AlarmRules::of(&settings);
     for deployment in next.steps.deployments.iter_mut().filter(|own| own.id == green) {
         deployment.progress.failures = failed;
+        deployment.progress.triggered_alarms = alarms.triggered(&view.service, deployment);
+        next.record.triggered_alarms.clone_from(&deployment.progress.triggered_alarms);
     }
     let threshold = rules.threshold(service.desired_count);
     let triggered = failed >= threshold;
     next.record.breaker = rules.is_on.then_some(BreakerCount { failures: failed, threshold, triggered });
-    rules.is_on && triggered
+    if rules.is_on && triggered {
+        return Some(BREAKER_TRIGGERED);
+    }
+    (!next.record.triggered_alarms.is_empty()).then_some(ALARM_TRIGGERED)
 }
 
 /// A rolling update with hooks, and a service's first deployment: what the rolling planner does, held back before the first task and before

@@ -74,6 +74,7 @@ impl Shifting {
             rollback: None,
             rollout: None,
             breaker: None,
+            triggered_alarms: Vec::new(),
             created_at: self.world.now,
             started_at: None,
             finished_at: None,
@@ -111,6 +112,7 @@ impl Shifting {
             minute_millis: MINUTE,
             blocked: false,
             strategies: &Strategy::service_default(),
+            alarms: &self.world.alarms,
             machine: &|_| Machine::default(),
         };
         let bits = || {

@@ -1,7 +1,9 @@
 //! A service under a virtual clock: plans are carried out, tasks come up and die, machines fall silent and are drained.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use berth_model::alarm::{Alarm, AlarmState};
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, DeploymentId, Family, ServiceName, TaskId};
 use berth_model::service::{Deployment, DeploymentStatus, Percentages, RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, HealthStatus, LaunchType, StopCode, TaskStatus};
@@ -76,6 +78,8 @@ pub struct World {
     pub events: Vec<String>,
     /// Machines that are not heard of, with when they count as lost.
     pub silent: BTreeMap<ContainerInstanceId, UnixMillis>,
+    /// What is said of alarms.
+    pub alarms: Vec<Arc<Alarm>>,
     /// Machines that are DRAINING.
     pub drained: BTreeSet<ContainerInstanceId>,
 }
@@ -91,8 +95,20 @@ impl World {
             next: 1,
             events: Vec::new(),
             silent: BTreeMap::new(),
+            alarms: Vec::new(),
             drained: BTreeSet::new(),
         }
+    }
+
+    /// Somebody says something of an alarm that needs a minute to notice.
+    pub fn alarm(&mut self, name: &str, state: AlarmState) {
+        let at = self.alarms.iter().position(|alarm| alarm.name == name).unwrap_or_else(|| {
+            let (state, reason) = (AlarmState::InsufficientData, String::new());
+            let (updated_at, alarmed_at) = (self.now, None);
+            self.alarms.push(Arc::new(Alarm { name: name.to_owned(), state, reason, window_seconds: 60, updated_at, alarmed_at }));
+            self.alarms.len() - 1
+        });
+        Arc::make_mut(&mut self.alarms[at]).say(state, "", self.now);
     }
 
     pub fn holding(&self) -> usize {
@@ -130,6 +146,7 @@ impl World {
             minute_millis: 60_000,
             blocked,
             strategies: &Strategy::service_default(),
+            alarms: &self.alarms,
             machine: &|_| Machine::default(),
         };
         plan(&view, self.now)

@@ -34,6 +34,7 @@ impl State {
             .chain(all(self.tasks.values(), Record::Task))
             .chain(all(self.gateways.values(), Record::Gateway))
             .chain(all(self.express_services.values(), Record::ExpressService))
+            .chain(all(self.alarms.values(), Record::Alarm))
             .chain(all(self.providers.values(), Record::CapacityProvider))
             .chain(all(self.daemons.values(), Record::Daemon))
             .chain(all(self.daemon_families.values(), Record::DaemonFamily))
@@ -67,6 +68,7 @@ impl State {
             Key::AccountSetting(name, principal) => of(self.account_setting(name, principal)),
             Key::Gateway(name) => of(self.gateways.get(name)),
             Key::ExpressService(cluster, name) => of(self.express_service(cluster, name)),
+            Key::Alarm(name) => of(self.alarm(name)),
         }
     }
 
@@ -84,7 +86,12 @@ impl State {
         let settings = self.account_settings.keys().cloned().map(|(name, principal)| Key::AccountSetting(name, principal));
         let gateways = self.gateways.keys().cloned().map(Key::Gateway);
         let express = self.express_services.keys().cloned().map(|(cluster, name)| Key::ExpressService(cluster, name));
-        let instances = instances.chain(settings).chain(gateways).chain(express).chain(self.capacity_keys());
+        let instances = instances
+            .chain(settings)
+            .chain(gateways)
+            .chain(express)
+            .chain(self.capacity_keys())
+            .chain(self.alarms.keys().cloned().map(Key::Alarm));
         let services = services.chain(events).chain(revisions).chain(deployments);
         clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(instances).collect()
     }
@@ -115,6 +122,7 @@ impl State {
             Record::AccountSetting(value) => same(self.account_setting(&value.name, &value.principal), value),
             Record::Gateway(value) => same(self.gateways.get(&value.name), value),
             Record::ExpressService(value) => same(self.express_service(&value.cluster, &value.name), value),
+            Record::Alarm(value) => same(self.alarm(&value.name), value),
         }
     }
 }
