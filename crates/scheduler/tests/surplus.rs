@@ -57,6 +57,7 @@ fn stopped(on: &[usize], desired: u32, strategies: &[Strategy]) -> Vec<usize> {
         healthy_after_millis: HEALTHY_AFTER,
         minute_millis: 60_000,
         blocked: false,
+        zones: Default::default(),
         strategies,
         machine: &machine,
     };

@@ -11,6 +11,7 @@ mod daemon;
 pub mod history;
 mod outcome;
 mod plan;
+pub mod rebalance;
 pub mod shift;
 mod stages;
 mod surplus;
@@ -33,6 +34,7 @@ pub use breaker::BreakerRules;
 pub use daemon::{DaemonInstance, DaemonPlan, DaemonView, Standing, plan_daemon};
 pub use outcome::BREAKER_TRIGGERED;
 pub use plan::{FAILED_CHECK, plan};
+pub use rebalance::Zones;
 pub use surplus::Machine;
 
 /// A task of the service as the planner sees it.
@@ -143,6 +145,8 @@ pub struct ServiceView<'a> {
     pub blocked: bool,
     /// How its tasks are placed, the default filled in: a scale-in is the mirror of it.
     pub strategies: &'a [Strategy],
+    /// The availability zones that its tasks may be in.
+    pub zones: Zones<'a>,
     /// What is known of a container instance.
     pub machine: &'a dyn Fn(ContainerInstanceId) -> Machine<'a>,
 }
@@ -171,8 +175,12 @@ pub struct ServicePlan {
     pub start: u32,
     /// How many tasks to start in older deployments, in place of those that these lost.
     pub restore: Vec<(DeploymentId, u32)>,
+    /// How many tasks to start in the PRIMARY deployment in which availability zone, beyond those that it wants: others stop for them.
+    pub spread: Vec<(String, u32)>,
     /// Tasks to stop.
     pub stop: Vec<Stop>,
+    /// Those of them that stop for others in other zones, each with its zone.
+    pub freed: Vec<(String, TaskId)>,
     /// What its deployments become.
     pub deployments: Vec<Deployment>,
     /// What its status becomes.
@@ -196,7 +204,9 @@ impl ServicePlan {
         Self {
             start: 0,
             restore: Vec::new(),
+            spread: Vec::new(),
             stop: Vec::new(),
+            freed: Vec::new(),
             deployments: service.deployments.clone(),
             status: service.status,
             steady: false,
@@ -216,11 +226,14 @@ impl ServicePlan {
     /// Starts and stops no more than `most` tasks each. What is left comes with the next plan.
     pub fn limit(&mut self, most: usize) {
         self.stop.truncate(most);
+        self.freed.retain(|(_, freed)| self.stop.iter().any(|stop| stop.task == *freed));
         let mut left = u32::try_from(most).unwrap_or(u32::MAX);
-        for count in self.restore.iter_mut().map(|(_, count)| count).chain([&mut self.start]) {
+        let spread = self.spread.iter_mut().map(|(_, count)| count);
+        for count in self.restore.iter_mut().map(|(_, count)| count).chain([&mut self.start]).chain(spread) {
             *count = (*count).min(left);
             left -= *count;
         }
+        self.spread.retain(|(_, count)| *count > 0);
     }
 
     /// It changes nothing.
@@ -228,6 +241,7 @@ impl ServicePlan {
     pub fn is_idle(&self, service: &Service) -> bool {
         self.start == 0
             && self.restore.is_empty()
+            && self.spread.is_empty()
             && self.stop.is_empty()
             && self.announcements.is_empty()
             && self.deployments == service.deployments

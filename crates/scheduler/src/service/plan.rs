@@ -6,7 +6,7 @@ use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
 use super::throttle::throttle;
-use super::{ServicePlan, ServiceView, Stop, TaskView, outcome, surplus};
+use super::{ServicePlan, ServiceView, Stop, TaskView, outcome, rebalance, surplus};
 
 /// How many failed starts in a row make the service say that it cannot start tasks.
 pub(super) const IMPAIRED_AFTER: u32 = 3;
@@ -92,8 +92,12 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     let changes = live.iter().flat_map(|task| [task.lost_at, task.protected_until]).flatten().filter(|at| *at > now).min();
     plan.wake_at = earliest(plan.wake_at, changes);
     lower_keeps(view, &groups, now, plan);
+    let is_quiet = old.is_empty() && sick.is_empty() && lost.is_empty();
+    let rebalances = is_quiet && count(new) > desired && rebalance::finish(view, new, now, plan);
 
-    if count(new) > desired {
+    if rebalances {
+        // It has tasks for a moment that it wants elsewhere.
+    } else if count(new) > desired {
         let is_healthy = |task: &TaskView| healthy(task, view.healthy_after_millis, now).0;
         let free: Vec<_> = new.iter().copied().filter(|task| !task.is_protected(now)).collect();
         let surplus = surplus::pick(&free, live, count(new) - desired, (view.strategies, view.machine), is_healthy);
@@ -125,16 +129,19 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
         plan.wake_at = earliest(plan.wake_at, seen);
     }
     forget_ended_deployments(view, reached, now, plan);
-    if !reached {
+    if !reached && !rebalances {
         plan.why.push(format!("{running} of {desired} tasks of the PRIMARY deployment run, {} of older ones", old.len()));
         if !sick.is_empty() {
             plan.why.push(format!("{} of its tasks fail their health checks", sick.len()));
         }
     }
     outcome::settle(view, primary, outcome::Standing { reached, old_gone, healthy_new }, now, plan);
-    plan.steady = reached;
+    plan.steady = reached || (rebalances && service.announced_steady);
     if reached && !service.announced_steady {
         plan.announcements.push("has reached a steady state.".to_owned());
+    }
+    if reached {
+        rebalance::begin(view, new, now, plan);
     }
 }
 

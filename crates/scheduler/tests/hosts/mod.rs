@@ -68,7 +68,16 @@ impl Fleet {
         let machine = |_| Machine::default();
         let (service, tasks) = (&self.service, self.tasks.as_slice());
         let (healthy_after_millis, minute_millis) = (HEALTHY_AFTER, 60_000);
-        let of = ServiceView { service, tasks, healthy_after_millis, minute_millis, blocked: false, strategies: &[], machine: &machine };
+        let of = ServiceView {
+            service,
+            tasks,
+            healthy_after_millis,
+            minute_millis,
+            blocked: false,
+            zones: Default::default(),
+            strategies: &[],
+            machine: &machine,
+        };
         plan_daemon(&DaemonView { of, instances: &instances }, self.now)
     }
 

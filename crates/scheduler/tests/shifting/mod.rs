@@ -110,6 +110,7 @@ impl Shifting {
             healthy_after_millis: HEALTHY_AFTER,
             minute_millis: MINUTE,
             blocked: false,
+            zones: Default::default(),
             strategies: &Strategy::service_default(),
             machine: &|_| Machine::default(),
         };

@@ -129,6 +129,7 @@ impl World {
             healthy_after_millis: HEALTHY_AFTER,
             minute_millis: 60_000,
             blocked,
+            zones: Default::default(),
             strategies: &Strategy::service_default(),
             machine: &|_| Machine::default(),
         };
