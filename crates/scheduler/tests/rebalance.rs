@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
 use berth_model::service::{DeploymentStatus, RolloutState, Service};
-use berth_model::task::{DesiredStatus, HealthStatus, LaunchType, StopCode, TaskStatus};
+use berth_model::task::{DesiredStatus, LaunchType, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{SpreadField, Strategy};
 use berth_scheduler::service::rebalance::{Ineligible, ineligible};
@@ -66,24 +66,13 @@ impl Zoned {
 
     fn start(&mut self, zone: &str) {
         let task = TaskView {
-            id: TaskId(self.next),
-            deployment: self.service.primary().expect("it has one").id,
-            desired: DesiredStatus::Running,
-            last: TaskStatus::Pending,
-            health: HealthStatus::Unknown,
-            has_check: false,
-            cpu: 1,
-            memory: 1,
-            instance: ContainerInstanceId(u128::from(zone.as_bytes()[0])),
             zone: Some(zone.to_owned()),
-            created_at: self.now,
-            started_at: None,
-            stopped_at: None,
-            stop_code: None,
-            failed_check: false,
-            lost_at: None,
-            draining: false,
-            protected_until: None,
+            ..TaskView::placed(
+                TaskId(self.next),
+                self.service.primary().expect("it has one").id,
+                ContainerInstanceId(u128::from(zone.as_bytes()[0])),
+                self.now,
+            )
         };
         self.next += 1;
         self.tasks.push(task);

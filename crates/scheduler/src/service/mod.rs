@@ -12,6 +12,7 @@ pub mod history;
 mod outcome;
 mod plan;
 pub mod rebalance;
+mod replace;
 pub mod shift;
 mod stages;
 mod surplus;
@@ -33,8 +34,9 @@ pub use absence::AbsenceRules;
 pub use breaker::BreakerRules;
 pub use daemon::{DaemonInstance, DaemonPlan, DaemonView, Standing, plan_daemon};
 pub use outcome::BREAKER_TRIGGERED;
-pub use plan::{FAILED_CHECK, plan};
+pub use plan::plan;
 pub use rebalance::Zones;
+pub use replace::FAILED_CHECK;
 pub use surplus::Machine;
 
 /// A task of the service as the planner sees it.
@@ -79,6 +81,31 @@ pub struct TaskView {
 }
 
 impl TaskView {
+    /// A task that was just placed: PENDING, without a health check, in no zone, and taking nothing.
+    #[must_use]
+    pub const fn placed(id: TaskId, deployment: DeploymentId, instance: ContainerInstanceId, created_at: UnixMillis) -> Self {
+        Self {
+            id,
+            deployment,
+            desired: DesiredStatus::Running,
+            last: TaskStatus::Pending,
+            health: HealthStatus::Unknown,
+            has_check: false,
+            cpu: 0,
+            memory: 0,
+            instance,
+            zone: None,
+            created_at,
+            started_at: None,
+            stopped_at: None,
+            stop_code: None,
+            failed_check: false,
+            lost_at: None,
+            draining: false,
+            protected_until: None,
+        }
+    }
+
     /// What the planner sees of a task and of the machine that it is on; `None` if it belongs to no service.
     #[must_use]
     pub fn of(
