@@ -280,6 +280,10 @@ def test_lists_tell_the_strategies_apart(ecs, cluster):
         ({"deploymentConfiguration": {"maximumPercent": 101}}, "does not support values above 100 for maximumPercent on a deployment configuration"),
         ({"deploymentConfiguration": {"minimumHealthyPercent": 100}}, "Both maximumPercent and minimumHealthyPercent cannot be 100"),
         ({"availabilityZoneRebalancing": "ENABLED"}, "availabilityZoneRebalancing"),
+        ({"deploymentConfiguration": {"strategy": "BLUE_GREEN", "bakeTimeInMinutes": 1}}, "does not support deployment strategies other than ROLLING"),
+        ({"deploymentConfiguration": {"strategy": "LINEAR"}}, "does not support deployment strategies other than ROLLING"),
+        ({"deploymentConfiguration": {"strategy": "CANARY"}}, "does not support deployment strategies other than ROLLING"),
+        ({"deploymentConfiguration": {"maximumPercent": 200, "minimumHealthyPercent": 100}}, "maximumPercent"),
         ({"capacityProviderStrategy": [{"capacityProvider": "own", "weight": 1}]}, "Specifying a capacity provider strategy is not supported"),
     ],
 )

@@ -52,7 +52,7 @@ pub use payload::render as render_payload;
 pub use placing::{LaunchError, Launched, Refused, Where};
 pub use plan::{FleetChange, Forecast, InstanceForecast, MOST_INSTANCES, Step, Use};
 pub use service_history::{forgettable_history, tally_revision};
-pub use services::parse_strategy;
+pub use services::{parse_strategy, strategies};
 pub use session::{AgentAway, Session};
 pub use sweep::forgettable;
 pub use telemetry_session::TelemetrySession;

@@ -15,7 +15,8 @@ use berth_model::service::Service;
 use berth_model::task::TaskStatus;
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{Index, Strategy};
-use berth_scheduler::service::{AbsenceRules, Machine, ServiceView, TaskView};
+use berth_scheduler::service::rebalance::is_wanted;
+use berth_scheduler::service::{AbsenceRules, Machine, ServiceView, TaskView, Zones};
 use berth_store::{Change, Commit, CommitError, Compacted, Membership, Store, Transaction, Watcher};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -53,7 +54,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// A service as its planner sees it, without alarms.
+    /// A service as its planner sees it that knows neither of alarms nor of availability zones.
     pub(crate) fn view<'a>(
         &self,
         service: &'a Service,
@@ -63,7 +64,8 @@ impl Rules {
         machine: &'a dyn Fn(ContainerInstanceId) -> Machine<'a>,
     ) -> ServiceView<'a> {
         let (healthy_after_millis, minute_millis) = (self.healthy_after, self.minute);
-        ServiceView { service, tasks, healthy_after_millis, minute_millis, blocked, strategies, alarms: &[], machine }
+        let (alarms, zones): (&[_], _) = (&[], Zones::default());
+        ServiceView { service, tasks, healthy_after_millis, minute_millis, blocked, strategies, alarms, zones, machine }
     }
 
     pub(crate) fn new(config: &ControlConfig, now: UnixMillis) -> Self {
@@ -301,7 +303,11 @@ impl Owner {
         for change in changes {
             match change {
                 Change::Put(Record::ContainerInstance(instance)) if instance.cluster == self.cluster => {
+                    let was_alone = self.index.is_alone(instance.id);
                     self.index.apply_instance(instance);
+                    if !was_alone && self.index.is_alone(instance.id) {
+                        self.look_at_zones();
+                    }
                     self.dirty.append(&mut self.waiting_for_room);
                     // It may have come, gone, or become one that meets their constraints, or does not.
                     self.dirty.extend(self.daemons.iter().cloned());
@@ -347,6 +353,13 @@ impl Owner {
                 _ => {}
             }
         }
+    }
+
+    /// There may be an availability zone that was not there before: services that are balanced over zones are to be planned.
+    fn look_at_zones(&mut self) {
+        let state = self.store.state();
+        let wanted = state.services_of(&self.cluster).filter(|service| is_wanted(service, &services::strategies(service)));
+        self.dirty.extend(wanted.map(|service| service.name.clone()));
     }
 
     /// A task ended on an instance: if that is DRAINING, it may be the last that the tasks of DAEMON services waited for.

@@ -150,6 +150,26 @@ pub struct Progress {
     /// The alarms that ended it, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggered_alarms: Vec<String>,
+    /// How far it is with moving tasks to other availability zones; none while it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebalancing: Option<Rebalancing>,
+}
+
+/// Tasks of a service are being moved to availability zones that have fewer of them:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-rebalancing.html>.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rebalancing {
+    /// The desired count that it began with. With another one the service needs something else first.
+    pub desired: u32,
+    /// How often in a row tasks were started for it without others having been stopped for them since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts: u32,
+    /// When it last started tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_at: Option<UnixMillis>,
+    /// What keeps it, as an event told, and when that was; none once it went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<(String, UnixMillis)>,
 }
 
 impl Progress {
@@ -275,6 +295,7 @@ impl Service {
         for deployment in self.deployments.iter_mut().filter(|deployment| deployment.status == DeploymentStatus::Primary) {
             deployment.status = DeploymentStatus::Active;
             deployment.updated_at = now;
+            deployment.progress.rebalancing = None;
             // One that never came out whole has nothing to keep that is worth replacing.
             let was_whole = deployment.rollout_state == RolloutState::Completed;
             deployment.progress.keeps = was_whole.then_some(desired);

@@ -6,8 +6,8 @@ mod world;
 
 use berth_model::ids::ContainerInstanceId;
 use berth_model::service::ServiceStatus;
-use berth_model::task::{StopCode, TaskStatus};
-use berth_scheduler::service::TaskView;
+use berth_model::task::{HealthStatus, StopCode, TaskStatus};
+use berth_scheduler::service::{FAILED_CHECK, TaskView};
 use hosts::{Fleet, Host};
 use proptest::prelude::*;
 
@@ -129,6 +129,71 @@ fn one_bad_machine_waits_alone() {
     }
     assert!(starts.windows(3).all(|three| three[2] - three[1] >= three[1] - three[0]), "{starts:?}");
     assert!(starts.len() < 12 && fleet.said("unable to consistently start tasks"), "{starts:?}");
+}
+
+/// The tasks of these hosts have a health check, and it says this.
+fn checked(fleet: &mut Fleet, hosts: std::ops::Range<u128>, health: HealthStatus) {
+    for task in fleet.tasks.iter_mut().filter(|task| Fleet::is_live(task) && hosts.contains(&task.instance.0)) {
+        (task.has_check, task.health) = (true, health);
+    }
+}
+
+#[test]
+fn an_unhealthy_task_is_replaced_where_it_is() {
+    let mut fleet = Fleet::new(3, 0);
+    fleet.run(10);
+    checked(&mut fleet, 0..3, HealthStatus::Healthy);
+    assert!(fleet.plan().steps.is_idle(&fleet.service));
+    checked(&mut fleet, 1..2, HealthStatus::Unhealthy);
+    let sick = fleet.live_on(1).unwrap().id;
+    let plan = fleet.step();
+    let stopped: Vec<_> = plan.steps.stop.iter().map(|stop| (stop.task, stop.reason.as_str())).collect();
+    assert_eq!((stopped, plan.on), (vec![(sick, FAILED_CHECK)], vec![]));
+    assert!(fleet.step().on.is_empty(), "the one before has not stopped yet");
+    fleet.pass();
+    assert_eq!(fleet.step().on, [ContainerInstanceId(1)]);
+    fleet.run(5);
+    assert!(fleet.is_steady() && fleet.tasks.len() == 4, "nobody else was touched");
+    // Within the grace period it is not believed.
+    fleet.service.settings.health_check_grace_period_seconds = Some(60);
+    checked(&mut fleet, 1..2, HealthStatus::Unhealthy);
+    fleet.run(20);
+    assert_eq!(fleet.tasks.len(), 4, "the service's grace period is not over");
+    fleet.run(60);
+    assert!(fleet.is_steady() && fleet.tasks.len() == 5);
+}
+
+#[test]
+fn unhealthy_tasks_go_one_at_a_time_where_few_are_healthy() {
+    let mut fleet = Fleet::new(4, 50);
+    fleet.run(10);
+    checked(&mut fleet, 0..4, HealthStatus::Unhealthy);
+    for second in 0..60 {
+        let plan = fleet.step();
+        let without = (0..4).filter(|host| fleet.live_on(*host).is_none_or(|task| task.last < TaskStatus::Running)).count();
+        // Two that count as healthy are the minimum: from then on the rest may go together.
+        let healthy = fleet.healthy_on(&fleet.wanted());
+        assert!(without <= 1 || healthy >= 2, "{second} s: {without} are without, {healthy} are healthy");
+        assert!(plan.steps.stop.len() <= 1 || healthy >= 2);
+        fleet.pass();
+    }
+    assert!(fleet.is_steady() && fleet.healthy_on(&fleet.wanted()) == 4 && fleet.tasks.len() == 8);
+}
+
+#[test]
+fn an_unhealthy_task_that_is_protected_or_leaves_anyway_is_not_replaced() {
+    let mut fleet = Fleet::new(3, 0);
+    fleet.run(10);
+    checked(&mut fleet, 0..3, HealthStatus::Unhealthy);
+    let until = fleet.now.plus_millis(20_000);
+    fleet.tasks[0].protected_until = Some(until);
+    let host = fleet.hosts.get_mut(&1).unwrap();
+    (host.draining, host.others) = (true, 1);
+    fleet.run(10);
+    assert!(fleet.live_on(0).is_some_and(|task| task.has_check) && fleet.live_on(1).is_some_and(|task| task.has_check));
+    assert!(fleet.live_on(2).is_some_and(|task| !task.has_check), "the third was replaced");
+    fleet.run(20);
+    assert!(fleet.live_on(0).is_some_and(|task| !task.has_check) && fleet.live_on(1).is_some_and(|task| task.has_check));
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
-use berth_model::task::{DesiredStatus, HealthStatus, TaskStatus};
+use berth_model::task::TaskStatus;
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{SpreadField, Strategy};
 use berth_scheduler::service::{Machine, ServiceView, TaskView, plan};
@@ -18,24 +18,17 @@ const MACHINES: [(&str, &str, u32, u32); 4] = [("a", "r1", 10, 900), ("a", "r2",
 /// Running tasks on these machines, the oldest first.
 fn tasks(on: &[usize]) -> Vec<TaskView> {
     let task = |(number, machine): (usize, &usize)| TaskView {
-        id: TaskId(number as u128),
-        deployment: DeploymentId(1),
-        desired: DesiredStatus::Running,
         last: TaskStatus::Running,
-        health: HealthStatus::Unknown,
-        has_check: false,
         cpu: 100,
         memory: 100,
-        instance: ContainerInstanceId(*machine as u128),
         zone: Some(MACHINES[*machine].0.to_owned()),
-        created_at: UnixMillis(i64::try_from(number).unwrap()),
         started_at: Some(UnixMillis(0)),
-        stopped_at: None,
-        stop_code: None,
-        failed_check: false,
-        lost_at: None,
-        draining: false,
-        protected_until: None,
+        ..TaskView::placed(
+            TaskId(number as u128),
+            DeploymentId(1),
+            ContainerInstanceId(*machine as u128),
+            UnixMillis(i64::try_from(number).unwrap()),
+        )
     };
     on.iter().enumerate().map(task).collect()
 }
@@ -57,6 +50,7 @@ fn stopped(on: &[usize], desired: u32, strategies: &[Strategy]) -> Vec<usize> {
         healthy_after_millis: HEALTHY_AFTER,
         minute_millis: 60_000,
         blocked: false,
+        zones: Default::default(),
         strategies,
         alarms: &[],
         machine: &machine,

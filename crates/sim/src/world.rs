@@ -424,7 +424,9 @@ impl World {
                     shown["deployments"][0]["rolloutState"]
                 ));
             }
-            if !newest.contains("has reached a steady state") {
+            // What it says of availability zones it says in the steady state.
+            let of_zones = [") is AZ balanced", ") is unable to place a task in ", "was unable to AZ Rebalance"];
+            if !newest.contains("has reached a steady state") && !of_zones.iter().any(|text| newest.contains(text)) {
                 return Some(format!("service {name} is steady, and its newest event says '{newest}'"));
             }
         }

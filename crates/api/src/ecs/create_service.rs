@@ -9,7 +9,7 @@ use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, is_monitored, placement, refuse_unserved};
-use super::{capacity, daemon_scheduling, definitions, express_services, render, service_history};
+use super::{capacity, daemon_scheduling, definitions, express_services, render, service_history, zone_rebalancing};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -45,15 +45,13 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             "Deployment strategies other than ROLLING are only valid with the ECS deployment controller: deploymentConfiguration.strategy",
         ));
     }
-    let rebalancing = if is_daemon { "DISABLED" } else { "ENABLED" };
     let mut settings = ServiceSettings {
         deployment_configuration,
         health_check_grace_period_seconds: request.health_check_grace_period_seconds,
         enable_ecs_managed_tags: request.enable_ecs_managed_tags == Some(true),
         propagate_tags: request.propagate_tags.as_ref().map(|from| from.as_str().to_owned()).filter(|from| from != "NONE"),
         enable_execute_command: request.enable_execute_command == Some(true),
-        // Created services rebalance by default; the loop that acts on it has nothing to do on one zone.
-        availability_zone_rebalancing: Some(request.availability_zone_rebalancing.as_ref().map_or(rebalancing, |z| z.as_str()).to_owned()),
+        availability_zone_rebalancing: request.availability_zone_rebalancing.as_ref().map(|zones| zones.as_str().to_owned()),
         role: request.role.clone(),
         ..Default::default()
     };
@@ -122,6 +120,7 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             task_sets: Vec::new(),
             completed_revision: None,
         };
+        zone_rebalancing::settle(&mut service)?;
         if let Some(definition) = &definition {
             service_history::begin(state, transaction, &mut service, definition, strategy, fresh, now);
             if is_daemon {

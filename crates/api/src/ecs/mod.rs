@@ -111,3 +111,4 @@ pub(crate) mod update_service;
 pub(crate) mod update_service_primary_task_set;
 pub(crate) mod update_task_protection;
 pub(crate) mod update_task_set;
+pub(crate) mod zone_rebalancing;

@@ -303,7 +303,7 @@ fn strategy(deployment: &Deployment) -> Option<Vec<ecs::CapacityProviderStrategy
     (!deployment.capacity_provider_strategy.is_empty()).then(|| capacity::render(&deployment.capacity_provider_strategy))
 }
 
-fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, Tally { running, pending, .. }: Tally) -> ecs::Deployment {
+fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, Tally { running, pending }: Tally) -> ecs::Deployment {
     let is_primary = deployment.status == berth_model::service::DeploymentStatus::Primary;
     let kept = deployment.progress.keeps.map_or(running + pending, |keeps| usize::try_from(keeps).unwrap_or(usize::MAX));
     ecs::Deployment {

@@ -38,7 +38,7 @@ pub(crate) fn scale(given: Option<&ecs::Scale>) -> Result<Scale, Failure> {
 
 /// A task set.
 pub(crate) fn render(state: &State, scope: &Scope, service: &Service, set: &TaskSet, with_tags: bool) -> ecs::TaskSet {
-    let Tally { running, pending, .. } = state.tally(&service.cluster, &service.name, set.id);
+    let Tally { running, pending } = state.tally(&service.cluster, &service.name, set.id);
     ecs::TaskSet {
         id: Some(set.id.to_string()),
         task_set_arn: Some(scope.task_set(&service.cluster, &service.name, set.id)),

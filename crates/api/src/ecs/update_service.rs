@@ -9,7 +9,7 @@ use berth_store::{State, Transaction};
 use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, is_monitored, placement, refuse_unserved};
-use super::{capacity, daemon_scheduling, definitions, render, service_history};
+use super::{capacity, daemon_scheduling, definitions, render, service_history, zone_rebalancing};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -73,6 +73,7 @@ pub(crate) fn decision(
         }
         if let Some(zones) = &request.availability_zone_rebalancing {
             service.settings.availability_zone_rebalancing = Some(zones.as_str().to_owned());
+            zone_rebalancing::settle(&mut service)?;
         }
         let before = entry.primary().map_or(&[][..], |primary| &primary.capacity_provider_strategy);
         let strategy = match request.capacity_provider_strategy.as_deref() {

@@ -193,24 +193,11 @@ impl Rehearsal {
         self.demands.insert(id, made.demand.clone());
         self.fleet.started(instance, &made.demand);
         self.tasks.push(TaskView {
-            id,
-            deployment: *deployment,
-            desired: DesiredStatus::Running,
-            last: TaskStatus::Pending,
-            health: HealthStatus::Unknown,
             has_check: names.into_iter().any(|name| is_checked_essential(&made.definition, name)),
             cpu: made.demand.cpu,
             memory: made.demand.memory,
-            instance,
             zone: self.fleet.zone(instance),
-            created_at: self.now,
-            started_at: None,
-            stopped_at: None,
-            stop_code: None,
-            failed_check: false,
-            lost_at: None,
-            draining: false,
-            protected_until: None,
+            ..TaskView::placed(id, *deployment, instance, self.now)
         });
     }
 

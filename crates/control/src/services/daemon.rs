@@ -179,6 +179,7 @@ pub(super) fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: 
         steps,
         tried: on.len(),
         started,
+        spread: Vec::new(),
         placement,
         desired_count: (service.status == ServiceStatus::Active).then_some(desired),
     }
@@ -186,7 +187,15 @@ pub(super) fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: 
 
 fn idle(service: &Service) -> Step {
     let steps = ServicePlan { steady: service.announced_steady, ..ServicePlan::nothing(service) };
-    Step { staged: None, steps, tried: 0, started: Vec::new(), placement: CapacityPlacement::default(), desired_count: None }
+    Step {
+        staged: None,
+        steps,
+        tried: 0,
+        started: Vec::new(),
+        spread: Vec::new(),
+        placement: CapacityPlacement::default(),
+        desired_count: None,
+    }
 }
 
 /// Plans the DAEMON services of the cluster that want to be planned, until none is left or nothing moves any more: what they need of an

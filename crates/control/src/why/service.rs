@@ -8,13 +8,13 @@ use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity;
 use berth_scheduler::placement::{Refusal, Rule};
-use berth_scheduler::service::{DaemonPlan, ServicePlan, ServiceView, TaskView, plan};
+use berth_scheduler::service::{DaemonPlan, ServicePlan, ServiceView, TaskView, Zones, plan};
 use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
 use crate::alarms;
 use crate::plan::index_of;
-use crate::services::{by_provider, daemon, machine, parts, strategies, template, views};
+use crate::services::{Part, by_provider, daemon, machine, parts, strategies, template, views, zones};
 use crate::shifts;
 
 /// Most starting tasks that are told of one by one.
@@ -108,17 +108,15 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
             next = daemon(sight, service, &part.tasks, &mut reasons);
             continue;
         }
-        let (strategies, index) = (strategies(&part.service), index_of(sight.state, &part.service.cluster));
-        let machine = |id| machine(&index, id);
-        let alarms = alarms::watched(sight.state, &part.service);
-        let view = ServiceView { alarms: &alarms, ..sight.rules.view(&part.service, &part.tasks, false, &strategies, &machine) };
-        let steps = match shifts::ongoing(sight.state, &part.service) {
-            // No hook begins here, so its id does not matter.
-            Some(record) => shifts::planned(view, record, &|| 0, sight.now).0,
-            None => plan(&view, sight.now),
-        };
+        let steps = planned(sight, &part);
         let starts = steps.starts(&part.service);
-        let placement: Vec<_> = starts.iter().flat_map(|(id, start)| placement(sight, &part.service, *id, *start)).collect();
+        let mut placement: Vec<_> = starts.iter().flat_map(|(id, start)| placement(sight, &part.service, *id, *start)).collect();
+        placement.extend(steps.spread.iter().map(|(zone, start)| {
+            Reason::new(
+                "STARTS",
+                format!("{} about to be started in {zone}, to balance availability zones", count(*start as usize, "task")),
+            )
+        }));
         let ServicePlan { why, wake_at, .. } = steps;
         let waits = why.into_iter().map(|text| Reason::new("WAITS", text));
         reasons.extend(placement.into_iter().chain(waits).map(|reason| match part.task_set {
@@ -131,6 +129,43 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
         reasons.push(Reason::new("NEXT", format!("it is looked at again in {} at the latest", duration(at.since(sight.now)))));
     }
     reasons
+}
+
+/// What its loop would do now; where availability zones are to be balanced, only in those that have room.
+fn planned(sight: &Sight<'_>, part: &Part<'_>) -> ServicePlan {
+    let (strategies, mut index) = (strategies(&part.service), index_of(sight.state, &part.service.cluster));
+    let open = zones::open(sight.state, &mut index, &part.service, &strategies, sight.constraints);
+    let alarms = alarms::watched(sight.state, &part.service);
+    let mut full = Vec::new();
+    loop {
+        let machine = |id| machine(&index, id);
+        let view = sight.rules.view(&part.service, &part.tasks, false, &strategies, &machine);
+        let view = ServiceView { zones: Zones { open: &open, full: &full }, alarms: &alarms, ..view };
+        let mut steps = match shifts::ongoing(sight.state, &part.service) {
+            // No hook begins here, so its id does not matter.
+            Some(record) => shifts::planned(view, record, &|| 0, sight.now).0,
+            None => plan(&view, sight.now),
+        };
+        let (room, none): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut steps.spread).into_iter().partition(|(zone, _)| has_room(sight, part, zone));
+        if !room.is_empty() || none.is_empty() {
+            steps.spread = room;
+            return steps;
+        }
+        // Each round finds another zone full, so there is a last one.
+        full.extend(none.into_iter().map(|(zone, _)| zone));
+    }
+}
+
+/// Is there room for a task more in an availability zone?
+fn has_room(sight: &Sight<'_>, part: &Part<'_>, zone: &str) -> bool {
+    let primary = part.service.primary();
+    let made = primary.and_then(|primary| template(sight.state, &part.service, primary.id, sight.constraints));
+    made.is_some_and(|made| {
+        let mut index = index_of(sight.state, &part.service.cluster);
+        let found = zones::place(sight.state, &mut index, (&part.service, &made), zone, (&[berth_model::ids::TaskId(0)], 0));
+        !found.placed.is_empty()
+    })
 }
 
 /// The same of a DAEMON service, instance by instance; answers when it is planned again.

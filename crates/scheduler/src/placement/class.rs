@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 
 use super::order::{Entry, Order};
 use super::slot::{NO_CLASS, Profile, Slot};
+use super::{Constraint, PlaceRequest};
 use crate::query::{Expression, Subject};
 
 /// Most filters and most fields that tell classes apart; beyond it all are forgotten, and learnt again from the requests that come.
@@ -28,7 +29,25 @@ pub(super) struct Filter {
     pub(super) expressions: Vec<Arc<Expression>>,
 }
 
+/// A request's expressions that read attributes alone, or the others.
+pub(super) fn expressions(request: &PlaceRequest<'_>, of_attributes: bool) -> Vec<Arc<Expression>> {
+    let all = request.constraints.iter().filter_map(|constraint| match constraint {
+        Constraint::MemberOf(expression) => Some(expression),
+        Constraint::DistinctInstance => None,
+    });
+    all.filter(|expression| expression.reads_only_attributes() == of_attributes).cloned().collect()
+}
+
 impl Filter {
+    /// What a request asks of attributes.
+    pub(super) fn of(request: &PlaceRequest<'_>) -> Self {
+        Self {
+            attributes: request.attributes.clone(),
+            provider: request.capacity_provider.map(str::to_owned),
+            expressions: expressions(request, true),
+        }
+    }
+
     fn accepts(&self, profile: &Profile) -> bool {
         let attributes = &profile.attributes;
         let of_provider = |name: &String| attributes.get(CAPACITY_PROVIDER).is_some_and(|own| own.as_deref() == Some(name.as_str()));
@@ -277,6 +296,14 @@ impl Classes {
         self.numbers.push(HashMap::new());
         self.divide(slots);
         Asked { number: self.fields.len() - 1, is_new_partition: true }
+    }
+
+    /// The values that a field has in classes that a filter accepts and in which some instance takes tasks; one that several have comes
+    /// once.
+    pub(super) fn open_values(&self, filter: usize, field: usize) -> impl Iterator<Item = &str> {
+        let open = self.all.iter().filter(move |class| class.accepts(filter) && !class.members.is_empty());
+        let open: BTreeSet<u32> = open.map(|class| class.value(field)).collect();
+        self.numbers[field].iter().filter(move |(_, number)| open.contains(*number)).map(|(value, _)| value.as_str())
     }
 
     /// From now on orders and logs are kept.

@@ -1,7 +1,7 @@
 //! What placement must know of a cluster, kept up by changes. A placement costs what its answer needs, not the size of the fleet; and
 //! what it answers is exact: [`super::oracle`] looks at every instance and says the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use berth_model::needs::Demand;
 use berth_model::task::{Task, TaskStatus};
 use foldhash::fast::RandomState;
 
-use super::class::{Class, Classes, Filter, index};
+use super::class::{self, Class, Classes, Filter, index};
 use super::kinds::{Kind, Kinds};
 use super::level::levels;
 use super::shape::Shape;
@@ -137,6 +137,23 @@ impl Index {
             self.classes.divide(&mut self.slots);
             self.start_again();
         }
+    }
+
+    /// It takes tasks, and no other does that is like it in all that requests asked of attributes. Only as an instance becomes that, there
+    /// may be a [value](Self::values) that there was not before.
+    #[must_use]
+    pub fn is_alone(&self, instance: ContainerInstanceId) -> bool {
+        let slot = self.by_id.get(&instance).map(|at| &self.slots[*at as usize]).filter(|slot| slot.is_open());
+        slot.and_then(|slot| self.classes.all.get(slot.class as usize)).is_some_and(|class| class.members.len() == 1)
+    }
+
+    /// The values of an attribute among the instances that take tasks, as far as the request's attributes, capacity provider and
+    /// constraints on attributes let its tasks go there. Whether there is room is not asked.
+    pub fn values(&mut self, request: &PlaceRequest<'_>, attribute: &str) -> BTreeSet<String> {
+        let filter = Filter::of(request);
+        let filter = self.ask(|classes, slots| classes.ask_filter(&filter, slots));
+        let field = self.ask(|classes, slots| classes.ask_field(attribute, slots));
+        self.classes.open_values(filter, field).map(str::to_owned).collect()
     }
 
     /// Which GPUs of an instance that has others than before, or was not known, are in use.
@@ -365,18 +382,7 @@ impl Index {
 
     /// A new shape.
     fn shape(&mut self, request: &PlaceRequest<'_>) -> Shape {
-        let expressions = |of_attributes: bool| {
-            let all = request.constraints.iter().filter_map(|constraint| match constraint {
-                Constraint::MemberOf(expression) => Some(Arc::clone(expression)),
-                Constraint::DistinctInstance => None,
-            });
-            all.filter(move |expression| expression.reads_only_attributes() == of_attributes).collect()
-        };
-        let filter = Filter {
-            attributes: request.attributes.clone(),
-            provider: request.capacity_provider.map(str::to_owned),
-            expressions: expressions(true),
-        };
+        let filter = Filter::of(request);
         let (_, names, _) = levels(request.strategies);
         let mut fields: Vec<_> = names.iter().map(|name| self.ask(|classes, slots| classes.ask_field(name, slots))).collect();
         let filter = self.ask(|classes, slots| classes.ask_filter(&filter, slots));
@@ -397,7 +403,7 @@ impl Index {
             has_gpus: request.demand.gpus > 0,
             has_ports: slot::ports_of(request.demand).next().is_some(),
             apart_from: request.constraints.contains(&Constraint::DistinctInstance).then_some(group),
-            conditions: expressions(false),
+            conditions: class::expressions(request, false),
         };
         let names = (self.kinds.shared_name(group), kind, group);
         Shape::new(request, names, filter, fields, wants)

@@ -48,6 +48,12 @@ impl Expression {
         grammar::expression(text).map(|root| Self { root })
     }
 
+    /// It holds for instances with this value of the attribute.
+    #[must_use]
+    pub fn attribute_is(name: &str, value: &str) -> Self {
+        Self { root: Node::Term(node::Field::Attribute(name.to_owned()), node::Test::Equal(value.to_owned())) }
+    }
+
     /// Whether it holds for an instance.
     #[must_use]
     pub fn holds(&self, subject: &Subject<'_>) -> bool {

@@ -10,7 +10,8 @@ use berth_model::service::{Deployment, RolloutState, ServiceStatus};
 use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
-use super::plan::{DEADLOCKED, FAILED_CHECK, IMPAIRED, IMPAIRED_AFTER, earliest, healthy, is_gone, plan, stop_tasks, unhealthy};
+use super::plan::{DEADLOCKED, IMPAIRED, IMPAIRED_AFTER, count, earliest, healthy, is_gone, plan, stop_tasks, unhealthy};
+use super::replace::stop_failed;
 use super::throttle::throttle;
 use super::{ServicePlan, ServiceView, Stop, TaskView, outcome};
 use crate::placement::Rule;
@@ -336,16 +337,11 @@ fn stop_sick(view: &DaemonView<'_>, posts: &[Post<'_>], primary: &Deployment, no
     let lower = view.of.service.percentages.lower(u32::try_from(posts.len()).unwrap_or(u32::MAX));
     let others_come = posts.iter().any(|post| post.task.is_none_or(|task| task.last < TaskStatus::Running));
     let most = match (healthy_count >= lower as usize, others_come) {
-        (true, _) => sick.len(),
+        (true, _) => count(&sick),
         (false, true) => 0,
         (false, false) => 1,
     };
-    sick.sort_by_key(|task| (task.started_at, task.id));
-    steps.stop.extend(sick.iter().take(most).map(|task| Stop {
-        task: task.id,
-        code: StopCode::ServiceSchedulerInitiated,
-        reason: FAILED_CHECK.to_owned(),
-    }));
+    stop_failed(steps, &sick, most);
 }
 
 /// Some reasons of many.

@@ -12,6 +12,8 @@ mod daemon;
 pub mod history;
 mod outcome;
 mod plan;
+pub mod rebalance;
+mod replace;
 pub mod shift;
 mod stages;
 mod surplus;
@@ -36,7 +38,9 @@ pub use alarms::AlarmRules;
 pub use breaker::BreakerRules;
 pub use daemon::{DaemonInstance, DaemonPlan, DaemonView, Standing, plan_daemon};
 pub use outcome::{ALARM_TRIGGERED, BREAKER_TRIGGERED};
-pub use plan::{FAILED_CHECK, plan};
+pub use plan::plan;
+pub use rebalance::Zones;
+pub use replace::FAILED_CHECK;
 pub use surplus::Machine;
 
 /// A task of the service as the planner sees it.
@@ -81,6 +85,31 @@ pub struct TaskView {
 }
 
 impl TaskView {
+    /// A task that was just placed: PENDING, without a health check, in no zone, and taking nothing.
+    #[must_use]
+    pub const fn placed(id: TaskId, deployment: DeploymentId, instance: ContainerInstanceId, created_at: UnixMillis) -> Self {
+        Self {
+            id,
+            deployment,
+            desired: DesiredStatus::Running,
+            last: TaskStatus::Pending,
+            health: HealthStatus::Unknown,
+            has_check: false,
+            cpu: 0,
+            memory: 0,
+            instance,
+            zone: None,
+            created_at,
+            started_at: None,
+            stopped_at: None,
+            stop_code: None,
+            failed_check: false,
+            lost_at: None,
+            draining: false,
+            protected_until: None,
+        }
+    }
+
     /// What the planner sees of a task and of the machine that it is on; `None` if it belongs to no service.
     #[must_use]
     pub fn of(
@@ -149,6 +178,8 @@ pub struct ServiceView<'a> {
     pub strategies: &'a [Strategy],
     /// The alarms that its deployments watch, as far as anybody said anything of them.
     pub alarms: &'a [Arc<Alarm>],
+    /// The availability zones that its tasks may be in.
+    pub zones: Zones<'a>,
     /// What is known of a container instance.
     pub machine: &'a dyn Fn(ContainerInstanceId) -> Machine<'a>,
 }
@@ -177,8 +208,12 @@ pub struct ServicePlan {
     pub start: u32,
     /// How many tasks to start in older deployments, in place of those that these lost.
     pub restore: Vec<(DeploymentId, u32)>,
+    /// How many tasks to start in the PRIMARY deployment in which availability zone, beyond those that it wants: others stop for them.
+    pub spread: Vec<(String, u32)>,
     /// Tasks to stop.
     pub stop: Vec<Stop>,
+    /// Those of them that stop for others in other zones, each with its zone.
+    pub freed: Vec<(String, TaskId)>,
     /// What its deployments become.
     pub deployments: Vec<Deployment>,
     /// What its status becomes.
@@ -202,7 +237,9 @@ impl ServicePlan {
         Self {
             start: 0,
             restore: Vec::new(),
+            spread: Vec::new(),
             stop: Vec::new(),
+            freed: Vec::new(),
             deployments: service.deployments.clone(),
             status: service.status,
             steady: false,
@@ -222,11 +259,14 @@ impl ServicePlan {
     /// Starts and stops no more than `most` tasks each. What is left comes with the next plan.
     pub fn limit(&mut self, most: usize) {
         self.stop.truncate(most);
+        self.freed.retain(|(_, freed)| self.stop.iter().any(|stop| stop.task == *freed));
         let mut left = u32::try_from(most).unwrap_or(u32::MAX);
-        for count in self.restore.iter_mut().map(|(_, count)| count).chain([&mut self.start]) {
+        let spread = self.spread.iter_mut().map(|(_, count)| count);
+        for count in self.restore.iter_mut().map(|(_, count)| count).chain([&mut self.start]).chain(spread) {
             *count = (*count).min(left);
             left -= *count;
         }
+        self.spread.retain(|(_, count)| *count > 0);
     }
 
     /// It changes nothing.
@@ -234,6 +274,7 @@ impl ServicePlan {
     pub fn is_idle(&self, service: &Service) -> bool {
         self.start == 0
             && self.restore.is_empty()
+            && self.spread.is_empty()
             && self.stop.is_empty()
             && self.announcements.is_empty()
             && self.deployments == service.deployments

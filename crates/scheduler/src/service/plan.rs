@@ -5,8 +5,9 @@ use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, 
 use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
+use super::replace::{self, Sorted};
 use super::throttle::throttle;
-use super::{ServicePlan, ServiceView, Stop, TaskView, outcome, surplus};
+use super::{ServicePlan, ServiceView, Stop, TaskView, outcome, rebalance, surplus};
 
 /// How many failed starts in a row make the service say that it cannot start tasks.
 pub(super) const IMPAIRED_AFTER: u32 = 3;
@@ -66,17 +67,10 @@ struct Groups<'t> {
 impl<'t> Groups<'t> {
     fn of(view: &ServiceView<'t>, primary: &Deployment, now: UnixMillis, plan: &mut ServicePlan) -> Self {
         let (lost, live): (Vec<_>, Vec<_>) = view.tasks.iter().filter(|task| task.is_live()).partition(|task| task.is_lost(now));
-        let (mut new, mut old, mut sick) = (Vec::new(), Vec::new(), Vec::new());
-        for task in &live {
-            let (is_sick, at) = unhealthy(view, task, now);
-            plan.wake_at = earliest(plan.wake_at, at);
-            match () {
-                () if task.draining || !primary.owns(task.deployment) => old.push(*task),
-                // Nobody takes the place of a protected task.
-                () if is_sick && !task.is_protected(now) => sick.push(*task),
-                () => new.push(*task),
-            }
-        }
+        let Sorted { new, sick, .. } = Sorted::of(view, view.tasks.iter().filter(|task| primary.owns(task.deployment)), now);
+        let old = live.iter().copied().filter(|task| task.draining || !primary.owns(task.deployment)).collect();
+        let over = live.iter().filter_map(|task| unhealthy(view, task, now).1).min();
+        plan.wake_at = earliest(plan.wake_at, over);
         Self { new, old, sick, live, lost }
     }
 }
@@ -92,8 +86,12 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
     let changes = live.iter().flat_map(|task| [task.lost_at, task.protected_until]).flatten().filter(|at| *at > now).min();
     plan.wake_at = earliest(plan.wake_at, changes);
     lower_keeps(view, &groups, now, plan);
+    let is_quiet = old.is_empty() && sick.is_empty() && lost.is_empty();
+    let rebalances = is_quiet && count(new) > desired && rebalance::finish(view, new, now, plan);
 
-    if count(new) > desired {
+    if rebalances {
+        // It has tasks for a moment that it wants elsewhere.
+    } else if count(new) > desired {
         let is_healthy = |task: &TaskView| healthy(task, view.healthy_after_millis, now).0;
         let free: Vec<_> = new.iter().copied().filter(|task| !task.is_protected(now)).collect();
         let surplus = surplus::pick(&free, live, count(new) - desired, (view.strategies, view.machine), is_healthy);
@@ -105,17 +103,14 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
         plan_starts(view, &groups, primary, now, plan);
     }
     if !old.is_empty() {
-        // ECS: what has not come up on such a machine yet ends at once.
-        let early =
-            old.iter().copied().filter(|task| task.draining && task.last < TaskStatus::Running && !task.is_protected(now)).collect();
-        stop_tasks(plan, early);
+        replace::stop_early(plan, old.iter().copied(), now);
         stop_replaced(view, &groups, now, plan);
     }
     stop_sick(view, &groups, now, plan);
 
     let running = count_where(new, |task| task.last == TaskStatus::Running);
     let healthy_new = count_where(new, |task| healthy(task, view.healthy_after_millis, now).0);
-    stop_lost(plan, lost, running, desired, |task| primary.owns(task.deployment));
+    replace::stop_lost(plan, lost, running, desired, |task| primary.owns(task.deployment));
     let old_gone = old.is_empty() && !view.tasks.iter().any(|task| !primary.owns(task.deployment) && !is_gone(task, now));
     let must_be_healthy = outcome::must_be_healthy(view, primary);
     let is_whole = running == desired && count(new) == desired && sick.is_empty() && lost.is_empty() && plan.restore.is_empty();
@@ -125,16 +120,19 @@ fn plan_active(view: &ServiceView<'_>, now: UnixMillis, plan: &mut ServicePlan) 
         plan.wake_at = earliest(plan.wake_at, seen);
     }
     forget_ended_deployments(view, reached, now, plan);
-    if !reached {
+    if !reached && !rebalances {
         plan.why.push(format!("{running} of {desired} tasks of the PRIMARY deployment run, {} of older ones", old.len()));
         if !sick.is_empty() {
             plan.why.push(format!("{} of its tasks fail their health checks", sick.len()));
         }
     }
     outcome::settle(view, primary, outcome::Standing { reached, old_gone, healthy_new }, now, plan);
-    plan.steady = reached;
+    plan.steady = reached || (rebalances && service.announced_steady);
     if reached && !service.announced_steady {
         plan.announcements.push("has reached a steady state.".to_owned());
+    }
+    if reached {
+        rebalance::begin(view, new, now, plan);
     }
 }
 
@@ -317,7 +315,7 @@ fn stop_sick(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, plan:
         return;
     }
     let healthy_new = count_where(new, |task| healthy(task, view.healthy_after_millis, now).0);
-    let mut stops = (healthy_new + count(sick)).saturating_sub(desired).min(count(sick));
+    let mut stops = replace::covered(sick, healthy_new, desired);
     let is_failed = view.service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Failed);
     let has_room = view.service.percentages.upper(desired) > count(live) && !view.blocked;
     // A replacement that is on its way has to come up first: what is unhealthy may still do part of its work.
@@ -325,17 +323,8 @@ fn stop_sick(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, plan:
     if stops == 0 && count(new) < desired && !has_room && is_quiet && !is_failed {
         stops = 1;
     }
-    let mut order = sick.clone();
-    order.sort_by_key(|task| (task.started_at, task.id));
-    plan.stop.extend(order.iter().take(usize::try_from(stops).unwrap_or(usize::MAX)).map(|task| Stop {
-        task: task.id,
-        code: StopCode::ServiceSchedulerInitiated,
-        reason: FAILED_CHECK.to_owned(),
-    }));
+    replace::stop_failed(plan, sick, stops);
 }
-
-/// `stoppedReason` of a task whose container health checks failed.
-pub const FAILED_CHECK: &str = "Task failed container health checks";
 
 pub(super) fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
     plan.stop.extend(tasks.into_iter().map(|task| Stop {
@@ -348,28 +337,6 @@ pub(super) fn stop_tasks(plan: &mut ServicePlan, tasks: Vec<&TaskView>) {
 /// Nothing is to be waited for any more: it ended, or was told to end on a machine that is lost, where it ends should that come back.
 pub(super) fn is_gone(task: &TaskView, now: UnixMillis) -> bool {
     task.last == TaskStatus::Stopped || (!task.is_live() && task.is_lost(now))
-}
-
-/// Tasks on lost machines count for nothing, so others are started for them; but they are told to stop only as those run. A machine that
-/// comes back before finds them wanted, and a service that has no other machine keeps what it had.
-pub(super) fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32, desired: u32, is_new: impl Fn(&TaskView) -> bool) {
-    let replaced = (running + count(lost)).saturating_sub(desired).min(count(lost));
-    if replaced < count(lost) {
-        plan.why.push(format!("{} of its tasks are on container instances whose agents are away", lost.len()));
-    }
-    let mut order = lost.to_vec();
-    order.sort_by_key(|task| (is_new(task), task.last, task.created_at, task.id));
-    let replaced: Vec<_> = order.into_iter().take(usize::try_from(replaced).unwrap_or(usize::MAX)).collect();
-    if replaced.is_empty() {
-        return;
-    }
-    let named: Vec<_> = replaced.iter().map(|task| format!("(task {})", task.id)).collect();
-    plan.announcements.push(format!("has replaced {} tasks whose container instances are not heard of: {}.", named.len(), named.join(" ")));
-    plan.stop.extend(replaced.iter().map(|task| Stop {
-        task: task.id,
-        code: StopCode::ServiceSchedulerInitiated,
-        reason: format!("Container instance {} is not heard of; the task was replaced", task.instance),
-    }));
 }
 
 /// Older deployments leave the list when their last task is STOPPED and they are to keep none; waiters count on it.

@@ -2,50 +2,37 @@
 //! nothing of deployments, and never takes a healthy task that the desired count needs.
 
 use berth_model::ids::DeploymentId;
-use berth_model::task::{StopCode, TaskStatus};
+use berth_model::task::TaskStatus;
 use berth_model::time::UnixMillis;
 
-use super::plan::{FAILED_CHECK, count, healthy, is_gone, stop_lost, stop_tasks, unhealthy};
+use super::plan::{count, healthy, is_gone, stop_tasks, unhealthy};
+use super::replace::{Sorted, covered, stop_early, stop_failed, stop_lost};
 use super::shift::{ShiftPlan, ShiftView};
 use super::throttle::throttle;
-use super::{Stop, TaskView, surplus};
+use super::{TaskView, surplus};
 
-/// The tasks of a revision by what is to be done with them.
-pub(super) struct Own<'a> {
-    /// Those that count.
-    pub(super) new: Vec<&'a TaskView>,
-    /// Those that failed their health check: to be replaced.
-    pub(super) sick: Vec<&'a TaskView>,
-    /// Those on machines that are drained: to be replaced.
-    pub(super) draining: Vec<&'a TaskView>,
-    /// Those on machines that are lost.
-    pub(super) lost: Vec<&'a TaskView>,
-}
+/// The tasks of a revision.
+pub(super) struct Own<'a>(Sorted<'a>);
 
 impl<'a> Own<'a> {
     pub(super) fn of(view: &ShiftView<'a>, deployment: DeploymentId, now: UnixMillis) -> Self {
-        let live = view.service.tasks.iter().filter(|task| view.owns(deployment, task) && task.is_live());
-        let (lost, live): (Vec<_>, Vec<_>) = live.partition(|task| task.is_lost(now));
-        let (draining, live): (Vec<_>, Vec<_>) = live.into_iter().partition(|task| task.draining);
-        // Nobody takes the place of a protected task.
-        let (sick, new) = live.into_iter().partition(|task| unhealthy(&view.service, task, now).0 && !task.is_protected(now));
-        Self { new, sick, draining, lost }
+        Self(Sorted::of(&view.service, view.service.tasks.iter().filter(|task| view.owns(deployment, task)), now))
     }
 
     /// How many of its tasks are healthy, those that are to be replaced left out.
     pub(super) fn healthy(&self, view: &ShiftView<'_>, now: UnixMillis) -> u32 {
-        count_healthy(&self.new, view, now)
+        count_healthy(&self.0.new, view, now)
     }
 
     /// How many of its tasks run, those that are to be replaced left out.
     pub(super) fn running(&self) -> u32 {
-        u32::try_from(self.new.iter().filter(|task| task.last == TaskStatus::Running).count()).unwrap_or(u32::MAX)
+        u32::try_from(self.0.new.iter().filter(|task| task.last == TaskStatus::Running).count()).unwrap_or(u32::MAX)
     }
 
     /// It has exactly what it should have, and nothing else.
     pub(super) fn is_steady(&self, desired: u32) -> bool {
-        let replaced = [&self.sick, &self.draining, &self.lost];
-        count(&self.new) == desired && self.running() == desired && replaced.iter().all(|tasks| tasks.is_empty())
+        let replaced = [&self.0.sick, &self.0.draining, &self.0.lost];
+        count(&self.0.new) == desired && self.running() == desired && replaced.iter().all(|tasks| tasks.is_empty())
     }
 }
 
@@ -62,14 +49,14 @@ pub(super) fn keep(view: &ShiftView<'_>, deployment: DeploymentId, plan: &mut Sh
     let desired = view.service.service.desired_count;
     let own = Own::of(view, deployment, now);
     let steps = &mut plan.steps;
-    for task in own.new.iter().chain(&own.draining) {
+    for task in own.0.new.iter().chain(&own.0.draining) {
         let seen = [healthy(task, view.service.healthy_after_millis, now).1, unhealthy(&view.service, task, now).1];
         let at = [task.lost_at, task.protected_until].into_iter().chain(seen);
         steps.wake_at = at.chain([steps.wake_at]).flatten().filter(|at| *at > now).min();
     }
-    let has = count(&own.new);
+    let has = count(&own.0.new);
     if has > desired {
-        let free: Vec<_> = own.new.iter().copied().filter(|task| !task.is_protected(now)).collect();
+        let free: Vec<_> = own.0.new.iter().copied().filter(|task| !task.is_protected(now)).collect();
         if count(&free) < has - desired {
             steps.why.push("protected tasks hold up the scale-in".to_owned());
         }
@@ -95,41 +82,40 @@ pub(super) fn keep(view: &ShiftView<'_>, deployment: DeploymentId, plan: &mut Sh
     }
     replace_draining(view, &own, plan, now);
     replace_sick(view, &own, plan, now);
-    stop_lost(&mut plan.steps, &own.lost, own.running(), desired, |_| true);
+    stop_lost(&mut plan.steps, &own.0.lost, own.running(), desired, |_| true);
 }
 
 /// Tasks that fail their health checks go as healthy ones stand in for them.
 fn replace_sick(view: &ShiftView<'_>, own: &Own<'_>, plan: &mut ShiftPlan, now: UnixMillis) {
-    if own.sick.is_empty() {
+    if own.0.sick.is_empty() {
         return;
     }
-    plan.steps.why.push(format!("{} tasks fail their health checks", own.sick.len()));
-    let covered = (own.healthy(view, now) + count(&own.sick)).saturating_sub(view.service.service.desired_count);
-    plan.steps.stop.extend(own.sick.iter().take(usize::try_from(covered).unwrap_or(usize::MAX)).map(|task| Stop {
-        task: task.id,
-        code: StopCode::ServiceSchedulerInitiated,
-        reason: FAILED_CHECK.to_owned(),
-    }));
+    plan.steps.why.push(format!("{} tasks fail their health checks", own.0.sick.len()));
+    let covered = covered(&own.0.sick, own.healthy(view, now), view.service.service.desired_count);
+    stop_failed(&mut plan.steps, &own.0.sick, covered);
 }
 
 /// Tasks on drained machines go as healthy ones stand in for them; what has not come up there yet goes at once.
 fn replace_draining(view: &ShiftView<'_>, own: &Own<'_>, plan: &mut ShiftPlan, now: UnixMillis) {
     let desired = view.service.service.desired_count;
-    let mut spare = (own.healthy(view, now) + count_healthy(&own.draining, view, now)).saturating_sub(desired);
+    let mut spare = (own.healthy(view, now) + count_healthy(&own.0.draining, view, now)).saturating_sub(desired);
     let is_covered = own.healthy(view, now) >= desired;
+    stop_early(&mut plan.steps, own.0.draining.iter().copied(), now);
     let mut doomed = Vec::new();
-    for task in own.draining.iter().copied().filter(|task| !task.is_protected(now)) {
-        if task.last < TaskStatus::Running || (!is_healthy(task, view, now) && is_covered) {
+    for task in own.0.draining.iter().copied().filter(|task| !task.is_protected(now) && task.last >= TaskStatus::Running) {
+        if !is_healthy(task, view, now) && is_covered {
             doomed.push(task);
         } else if is_healthy(task, view, now) && spare > 0 {
             spare -= 1;
             doomed.push(task);
         }
     }
-    if doomed.len() < own.draining.len() {
-        plan.steps.why.push(format!("{} tasks on DRAINING container instances are to be replaced", own.draining.len() - doomed.len()));
-    }
     stop_tasks(&mut plan.steps, doomed);
+    let stays = |task: &&&TaskView| !plan.steps.stop.iter().any(|stop| stop.task == task.id);
+    let held = own.0.draining.iter().filter(stays).count();
+    if held > 0 {
+        plan.steps.why.push(format!("{held} tasks on DRAINING container instances are to be replaced"));
+    }
 }
 
 /// Stops every task that belongs to none of these deployments. Protected ones stay until they no longer are.

@@ -74,6 +74,7 @@ impl Fleet {
             healthy_after_millis,
             minute_millis,
             blocked: false,
+            zones: Default::default(),
             strategies: &[],
             alarms: &[],
             machine: &machine,
@@ -90,7 +91,9 @@ impl Fleet {
     }
 
     pub fn is_healthy(&self, task: &TaskView) -> bool {
-        Self::is_live(task) && task.last == TaskStatus::Running && task.started_at.is_some_and(|at| self.now.since(at) >= HEALTHY_AFTER)
+        let ran = task.started_at.is_some_and(|at| self.now.since(at) >= HEALTHY_AFTER);
+        let is_well = if task.has_check { task.health == HealthStatus::Healthy } else { ran };
+        Self::is_live(task) && task.last == TaskStatus::Running && is_well
     }
 
     pub fn on(&self, host: u128) -> impl Iterator<Item = &TaskView> {
@@ -168,26 +171,7 @@ impl Fleet {
 
     pub fn task(&mut self, instance: ContainerInstanceId) -> TaskView {
         self.next += 1;
-        TaskView {
-            id: TaskId(self.next),
-            deployment: self.primary(),
-            desired: DesiredStatus::Running,
-            last: TaskStatus::Pending,
-            health: HealthStatus::Unknown,
-            has_check: false,
-            cpu: 1,
-            memory: 1,
-            instance,
-            zone: None,
-            created_at: self.now,
-            started_at: None,
-            stopped_at: None,
-            stop_code: None,
-            failed_check: false,
-            lost_at: None,
-            draining: false,
-            protected_until: None,
-        }
+        TaskView::placed(TaskId(self.next), self.primary(), instance, self.now)
     }
 
     pub fn end(task: &mut TaskView, now: UnixMillis, code: StopCode) {

@@ -8,7 +8,7 @@ use berth_model::service::{DeploymentStatus, RolloutState};
 use berth_model::service_deployment::{
     RevisionTally, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus as Status, ServiceRevision, ServiceRevisionId,
 };
-use berth_model::task::{DesiredStatus, HealthStatus, StopCode, TaskStatus};
+use berth_model::task::{DesiredStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::Strategy;
 use berth_scheduler::service::history::{advance, deployment, roll_back};
@@ -111,6 +111,7 @@ impl Shifting {
             healthy_after_millis: HEALTHY_AFTER,
             minute_millis: MINUTE,
             blocked: false,
+            zones: Default::default(),
             strategies: &Strategy::service_default(),
             alarms: &self.world.alarms,
             machine: &|_| Machine::default(),
@@ -154,26 +155,8 @@ impl Shifting {
         self.audit(&plan);
         for (deployment, count) in plan.steps.starts(&self.world.service) {
             for _ in 0..count {
-                self.world.tasks.push(TaskView {
-                    id: berth_model::ids::TaskId(self.world.next),
-                    deployment,
-                    desired: DesiredStatus::Running,
-                    last: TaskStatus::Pending,
-                    health: HealthStatus::Unknown,
-                    has_check: false,
-                    cpu: 1,
-                    memory: 1,
-                    instance: self.world.machine(),
-                    zone: None,
-                    created_at: self.world.now,
-                    started_at: None,
-                    stopped_at: None,
-                    stop_code: None,
-                    failed_check: false,
-                    lost_at: None,
-                    draining: false,
-                    protected_until: None,
-                });
+                let id = berth_model::ids::TaskId(self.world.next);
+                self.world.tasks.push(TaskView::placed(id, deployment, self.world.machine(), self.world.now));
                 self.world.next += 1;
             }
         }

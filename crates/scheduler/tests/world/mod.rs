@@ -145,6 +145,7 @@ impl World {
             healthy_after_millis: HEALTHY_AFTER,
             minute_millis: 60_000,
             blocked,
+            zones: Default::default(),
             strategies: &Strategy::service_default(),
             alarms: &self.alarms,
             machine: &|_| Machine::default(),
@@ -186,24 +187,8 @@ impl World {
 
     fn task(&self, deployment: DeploymentId) -> TaskView {
         TaskView {
-            id: TaskId(self.next),
-            deployment,
-            desired: DesiredStatus::Running,
-            last: TaskStatus::Pending,
-            health: HealthStatus::Unknown,
             has_check: matches!(self.fates.get(&deployment), Some(Fate::Sicken(_) | Fate::Check(_))),
-            cpu: 1,
-            memory: 1,
-            instance: self.machine(),
-            zone: None,
-            created_at: self.now,
-            started_at: None,
-            stopped_at: None,
-            stop_code: None,
-            failed_check: false,
-            lost_at: None,
-            draining: false,
-            protected_until: None,
+            ..TaskView::placed(TaskId(self.next), deployment, self.machine(), self.now)
         }
     }
 

@@ -108,6 +108,14 @@ impl Model {
                 return Err(lie("a task was not stopped by it"));
             }
         }
+        if let Some((_, list)) = text.split_once("AZ balanced with ") {
+            // Others may have ended a task since the plan looked, so it is its own words that have to fit.
+            let told = zones(list).ok_or_else(|| lie("no list of zones"))?;
+            let (least, most) = (told.iter().min().copied().unwrap_or(0), told.iter().max().copied().unwrap_or(0));
+            if told.len() < 2 || told.iter().sum::<u32>() != service.desired_count || (most - least > 1) != text.starts_with("is not") {
+                return Err(lie("the zones do not come to that"));
+            }
+        }
         if text == "has reached a steady state." || text.ends_with("deployment completed.") {
             let key = (service.cluster.clone(), service.name.clone());
             if self.steady.get(&key).is_none_or(|at| at.elapsed() > self.stale()) && !self.is_steady(service) {
@@ -158,6 +166,12 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// The numbers of "3 tasks in a, 0 in b, and 1 in c." and what follows.
+fn zones(text: &str) -> Option<Vec<u32>> {
+    let list = text.split('.').next()?.replace(", and ", ", ").replace(" and ", ", ");
+    list.split(", ").map(|part| part.split(' ').next()?.parse().ok()).collect()
 }
 
 /// The tasks of "3 tasks: (task a) (task b) (task c)."; `None` if their number is another.

@@ -182,8 +182,8 @@ mod tests {
         shown
     }
 
-    /// Running, pending, failed and all that it started: of every deployment and word.
-    type Counts = std::collections::BTreeMap<String, [usize; 4]>;
+    /// Running, pending and all that it started: of every deployment and word.
+    type Counts = std::collections::BTreeMap<String, [usize; 3]>;
 
     /// As the indexes have it.
     fn counted(state: &State) -> Counts {
@@ -192,11 +192,11 @@ mod tests {
             for (service, tallies) in &index.tallies {
                 for (deployment, tally) in tallies {
                     let count = counts.entry(format!("{cluster} {service} {deployment}")).or_default();
-                    [count[0], count[1], count[2]] = [tally.running, tally.pending, tally.failed];
+                    [count[0], count[1]] = [tally.running, tally.pending];
                 }
             }
             for (starter, tasks) in &index.by_starter {
-                counts.entry(format!("{cluster} {starter:?}")).or_default()[3] = tasks.len();
+                counts.entry(format!("{cluster} {starter:?}")).or_default()[2] = tasks.len();
             }
         }
         counts
@@ -207,13 +207,12 @@ mod tests {
         let mut counts = Counts::new();
         for task in state.tasks.values().map(|entry| &entry.value) {
             if let Some(starter) = Starter::of(task) {
-                counts.entry(format!("{} {starter:?}", task.cluster)).or_default()[3] += 1;
+                counts.entry(format!("{} {starter:?}", task.cluster)).or_default()[2] += 1;
             }
             let Some(membership) = &task.service else { continue };
-            let place = match (task.desired_status, task.last_status.as_str(), task.stop_code) {
-                (DesiredStatus::Running, "RUNNING", _) => 0,
-                (DesiredStatus::Running, "PENDING", _) => 1,
-                (_, "STOPPED", Some(_)) => 2,
+            let place = match (task.desired_status, task.last_status.as_str()) {
+                (DesiredStatus::Running, "RUNNING") => 0,
+                (DesiredStatus::Running, "PENDING") => 1,
                 _ => continue,
             };
             counts.entry(format!("{} {} {}", task.cluster, membership.service, membership.deployment)).or_default()[place] += 1;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use berth_model::ids::{ClusterName, DeploymentId, ServiceName};
-use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
+use berth_model::task::{DesiredStatus, Task, TaskStatus};
 
 use super::{ClusterIndex, State};
 
@@ -14,17 +14,11 @@ pub struct Tally {
     pub running: usize,
     /// They should run and do not yet.
     pub pending: usize,
-    /// They stopped before they ran.
-    pub failed: usize,
 }
 
 impl std::iter::Sum for Tally {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, one| Self {
-            running: sum.running + one.running,
-            pending: sum.pending + one.pending,
-            failed: sum.failed + one.failed,
-        })
+        all.fold(Self::default(), |sum, one| Self { running: sum.running + one.running, pending: sum.pending + one.pending })
     }
 }
 
@@ -35,7 +29,6 @@ impl Tally {
         match task.last_status {
             TaskStatus::Running if is_wanted => Some(&mut self.running),
             status if is_wanted && status < TaskStatus::Running => Some(&mut self.pending),
-            TaskStatus::Stopped if task.stop_code == Some(StopCode::TaskFailedToStart) => Some(&mut self.failed),
             _ => None,
         }
     }
@@ -64,7 +57,7 @@ impl ClusterIndex {
     pub(super) fn count(&mut self, task: &Task) {
         *self.counter(task.last_status) += 1;
         let Some(membership) = &task.service else { return };
-        // Most tasks that have ended count nowhere.
+        // Tasks that have ended count nowhere.
         if Tally::default().place(task).is_none() {
             return;
         }
