@@ -3,12 +3,14 @@
 //!
 //! It starts no loop and never talks to an agent.
 
+mod answer;
 mod aws_json;
 mod backup;
 mod context;
 mod ecs;
 mod edge;
 mod failure;
+mod json_text;
 mod limits;
 mod meter;
 mod page;
