@@ -4,6 +4,7 @@
 //! It starts no loop and never talks to an agent.
 
 mod answer;
+mod attention;
 mod aws_json;
 mod backup;
 mod context;
