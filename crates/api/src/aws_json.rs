@@ -3,6 +3,7 @@
 use berth_shapes::ecs::{self, Operation, Request};
 use bytes::Bytes;
 
+use crate::answer::Answer as _;
 use crate::context::Api;
 use crate::ecs as actions;
 use crate::failure::Failure;
@@ -36,16 +37,10 @@ macro_rules! actions {
     ($($operation:ident => $module:ident),+ $(,)?) => {
         async fn run(api: &Api, request: Request) -> Result<Bytes, Failure> {
             match request {
-                $(Request::$operation(request) => render(&actions::$module::run(api, *request).await?),)+
+                $(Request::$operation(request) => actions::$module::run(api, *request).await?.into_body(),)+
             }
         }
     };
-}
-
-fn render(answer: &impl serde::Serialize) -> Result<Bytes, Failure> {
-    serde_json::to_vec(answer)
-        .map(Bytes::from)
-        .map_err(|error| Failure::modelled(ecs::ErrorCode::Server, format!("the answer cannot be rendered: {error}")))
 }
 
 actions!(

@@ -14,6 +14,7 @@ use berth_shapes::ecs::Operation;
 use berth_store::{CommitError, Entry, State, Store, Transaction};
 use bytes::Bytes;
 
+use crate::attention::Attention;
 use crate::aws_json;
 use crate::failure::Failure;
 use crate::limits::Limits;
@@ -64,6 +65,7 @@ pub struct Api {
     pub(crate) limits: Limits,
     pub(crate) buckets: Buckets,
     pub(crate) meter: Meter,
+    pub(crate) attention: Arc<Attention>,
     /// Whose changes others came between: they go on one at a time.
     turn: tokio::sync::Mutex<()>,
 }
@@ -81,8 +83,8 @@ impl Api {
         let ApiParts { store, control, environment, keys, registry, config, metrics } = parts;
         let (limits, buckets, meter) = (Limits::default(), Buckets::new(&config.throttles), Meter::new(metrics));
         let (ready, verifier) = (AtomicBool::new(false), Verifier::new(VerifierOptions::default()));
-        let turn = tokio::sync::Mutex::default();
-        Self { store, control, environment, keys, registry, config, ready, verifier, limits, buckets, meter, turn }
+        let (attention, turn) = (Arc::default(), tokio::sync::Mutex::default());
+        Self { store, control, environment, keys, registry, config, ready, verifier, limits, buckets, meter, attention, turn }
     }
 
     /// Runs an action for a caller who was let in already: the request's JSON in, the answer's out. What the edge does after it

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use crate::attention::Attentive;
 use crate::aws_json;
 use crate::context::{Api, Shared};
 use crate::failure::Failure;
@@ -93,10 +94,17 @@ pub async fn serve(listening: Listening, api: Shared, mut stop: watch::Receiver<
         connections.spawn(async move {
             let _slot = slot;
             let counted = api.clone();
+            let socket = Attentive::new(socket, Arc::clone(&api.attention));
             counted.meter.connections.inc();
+            let number = socket.number;
             let service = service_fn(move |request| {
                 let api = Arc::clone(&api);
-                async move { Ok::<_, Infallible>(route(&api, request, peer).await) }
+                async move {
+                    let started = std::time::Instant::now();
+                    let answer = route(&api, request, peer).await;
+                    api.attention.answered(number, started.elapsed());
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -4,12 +4,15 @@
 //! It starts no loop and never talks to an agent.
 
 mod alarms;
+mod answer;
+mod attention;
 mod aws_json;
 mod backup;
 mod context;
 mod ecs;
 mod edge;
 mod failure;
+mod json_text;
 mod limits;
 mod meter;
 mod page;

@@ -17,10 +17,13 @@ pub struct IdError {
 }
 
 /// 128 bits as 32 hexadecimal digits. Every answer is full of ids, and so is every record: formatting a `u128` takes five times as long.
-struct HexDigits([u8; 32]);
+#[derive(Debug, Clone, Copy)]
+pub struct HexDigits([u8; 32]);
 
 impl HexDigits {
-    fn of(bits: u128) -> Self {
+    /// The digits of an id.
+    #[must_use]
+    pub fn of(bits: u128) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
         for (pair, byte) in text.chunks_exact_mut(2).zip(bits.to_be_bytes()) {
@@ -30,8 +33,17 @@ impl HexDigits {
         Self(text)
     }
 
-    fn as_str(&self) -> &str {
+    /// The digits as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+
+    /// The parts of a UUID, between which dashes stand.
+    #[must_use]
+    pub fn uuid_parts(&self) -> [&str; 5] {
+        let hex = self.as_str();
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]]
     }
 }
 
@@ -154,10 +166,8 @@ impl ContainerId {
 /// 128 bits as a UUID's text.
 #[must_use]
 pub fn uuid(bits: u128) -> String {
-    let digits = HexDigits::of(bits);
-    let hex = digits.as_str();
     let mut text = String::with_capacity(36);
-    for (at, part) in [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].into_iter().enumerate() {
+    for (at, part) in HexDigits::of(bits).uuid_parts().into_iter().enumerate() {
         if at > 0 {
             text.push('-');
         }

@@ -97,6 +97,7 @@ pub(crate) mod submit_container_state_change;
 pub(crate) mod submit_task_state_change;
 pub(crate) mod tag_resource;
 pub(crate) mod tagged;
+mod task_list;
 pub(crate) mod task_sets;
 pub(crate) mod untag_resource;
 pub(crate) mod update_capacity_provider;

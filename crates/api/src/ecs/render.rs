@@ -101,17 +101,10 @@ pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags:
     let task = &*entry.value;
     let definition = state.definition(&task.definition);
     let instance = state.instance(task.container_instance);
-    let connectivity = match (task.connected_at, instance) {
-        _ if task.is_stopped() => task.connected_at.map(|_| "CONNECTED"),
-        (None, _) => None,
-        (Some(_), Some(instance)) if instance.agent_connected => Some("CONNECTED"),
-        (Some(_), _) => Some("DISCONNECTED"),
-    };
+    let connectivity = connectivity(task, instance.map(|instance| &*instance.value));
     let checked = |name: &str| definition.is_some_and(|d| is_checked_essential(d, name));
     let document = definition.map(|d| &d.document);
-    let size = |own: Option<&String>, defined: Option<&String>, parse: fn(&str) -> Option<u32>| {
-        own.or(defined).map(|text| parse(text).map_or_else(|| text.clone(), |value| value.to_string()))
-    };
+    let size = |own: Option<&String>, defined: Option<&String>, parse: Parse| own.or(defined).map(|text| size(text, parse));
     let overrides = task.overrides.as_deref();
     ecs::Task {
         attachments: Some(Vec::new()),
@@ -156,6 +149,24 @@ pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags:
     }
 }
 
+/// How `cpu` and `memory` are read.
+pub(super) type Parse = fn(&str) -> Option<u32>;
+
+/// `cpu` or `memory` of a task: in units, however it was written.
+pub(super) fn size(text: &str, parse: Parse) -> String {
+    parse(text).map_or_else(|| text.to_owned(), |value| value.to_string())
+}
+
+/// `connectivity`: a stopped task keeps what it had.
+pub(super) fn connectivity(task: &Task, instance: Option<&ContainerInstance>) -> Option<&'static str> {
+    match (task.connected_at, instance) {
+        _ if task.is_stopped() => task.connected_at.map(|_| "CONNECTED"),
+        (None, _) => None,
+        (Some(_), Some(instance)) if instance.agent_connected => Some("CONNECTED"),
+        (Some(_), _) => Some("DISCONNECTED"),
+    }
+}
+
 /// `startedBy`: a service's task carries its deployment's id.
 pub(crate) fn started_by(task: &Task) -> Option<String> {
     match &task.service {
@@ -164,7 +175,7 @@ pub(crate) fn started_by(task: &Task) -> Option<String> {
     }
 }
 
-fn is_checked_essential(definition: &TaskDefinition, name: &str) -> bool {
+pub(super) fn is_checked_essential(definition: &TaskDefinition, name: &str) -> bool {
     definition
         .document
         .container_definitions
@@ -173,20 +184,25 @@ fn is_checked_essential(definition: &TaskDefinition, name: &str) -> bool {
         .any(|c| c.name.as_deref() == Some(name) && c.essential != Some(false) && c.health_check.is_some())
 }
 
-/// ECS shows the architecture that the task was made for as an attribute.
-fn attribute_list(definition: Option<&TaskDefinition>) -> Vec<ecs::Attribute> {
-    let architecture = definition
-        .and_then(|d| d.document.runtime_platform.as_ref())
-        .and_then(|platform| platform.cpu_architecture.as_ref())
-        .map_or("x86_64", |architecture| match architecture.as_str() {
+/// The value of `ecs.cpu-architecture`.
+pub(super) fn architecture(definition: Option<&TaskDefinition>) -> &'static str {
+    definition.and_then(|d| d.document.runtime_platform.as_ref()).and_then(|platform| platform.cpu_architecture.as_ref()).map_or(
+        "x86_64",
+        |architecture| match architecture.as_str() {
             "ARM64" => "arm64",
             _ => "x86_64",
-        });
+        },
+    )
+}
+
+/// ECS shows the architecture that the task was made for as an attribute.
+fn attribute_list(definition: Option<&TaskDefinition>) -> Vec<ecs::Attribute> {
+    let architecture = architecture(definition);
     vec![ecs::Attribute { name: Some("ecs.cpu-architecture".to_owned()), value: Some(architecture.to_owned()), ..Default::default() }]
 }
 
 /// `overrides` as ECS shows it: one entry a container, even where nothing is overridden.
-fn task_overrides(task: &Task) -> ecs::TaskOverride {
+pub(super) fn task_overrides(task: &Task) -> ecs::TaskOverride {
     let mut shown = task.overrides.as_deref().cloned().unwrap_or_default();
     let given = shown.container_overrides.take().unwrap_or_default();
     let all = task.containers.iter().map(|container| {
