@@ -228,7 +228,7 @@ impl Classes {
 
     /// Something of an open instance changed; this was its place in the order by memory before.
     pub(super) fn changed(&mut self, at: u32, slot: &Slot, before: &Entry) {
-        let Some(class) = self.all.get_mut(slot.class as usize).filter(|_| self.is_sorted) else { return };
+        let Some(class) = self.all.get_mut(slot.class as usize) else { return };
         let after = slot.by_memory(at);
         if *before != after {
             class.by_memory.replace(before, after);
@@ -277,6 +277,11 @@ impl Classes {
         self.numbers.push(HashMap::new());
         self.divide(slots);
         Asked { number: self.fields.len() - 1, is_new_partition: true }
+    }
+
+    /// Orders and logs are kept: changes must be told by [`Classes::changed`].
+    pub(super) const fn is_sorted(&self) -> bool {
+        self.is_sorted
     }
 
     /// From now on orders and logs are kept.
