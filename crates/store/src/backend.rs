@@ -116,6 +116,15 @@ pub trait Backend: Send + 'static {
     fn idle(&mut self) -> bool {
         false
     }
+
+    /// There is something that would hold up one of the next commits and could be done before: [`Backend::lull`] does it.
+    fn wants_lull(&self) -> bool {
+        false
+    }
+
+    /// Nothing waits to be written at this moment, though it may in the next: what [`Backend::wants_lull`] said is done, in about a
+    /// millisecond.
+    fn lull(&mut self) {}
 }
 
 /// Keeps nothing beyond the process's life. For tests and simulation.

@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use berth_model::record::{Key, Record};
+use foldhash::fast::RandomState;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 use serde::Deserialize;
 
@@ -26,6 +27,9 @@ const SCHEMA: i64 = 2;
 const WAL_BYTES: i64 = 8 * 1024 * 1024;
 /// Pages in the write-ahead log at which it is written back even while commits wait: before it would grow.
 const CHECKPOINT_PAGES: usize = 1_800;
+/// Pages in the write-ahead log from which on it is written back as soon as nothing waits for a moment. To write all of
+/// [`CHECKPOINT_PAGES`] back takes tens of milliseconds, for which a commit would wait; so few take one.
+const LULL_PAGES: usize = 128;
 /// Bytes of a page that hold content, about.
 const PAGE_CONTENT: usize = 4_000;
 /// Bytes in the table `log` from which on every commit also moves some records on.
@@ -46,7 +50,7 @@ const DROP: i64 = 128;
 pub struct Sqlite {
     connection: Connection,
     /// The newest write of each record that is in the log only.
-    fresh: HashMap<Key, Write>,
+    fresh: HashMap<Key, Write, RandomState>,
     /// What is being moved on.
     folding: Option<Folding>,
     /// The newest revision in the log.
@@ -108,7 +112,7 @@ impl Sqlite {
         check(&connection, path)?;
         Ok(Self {
             connection,
-            fresh: HashMap::new(),
+            fresh: HashMap::default(),
             folding: None,
             last: Revision(0),
             log_bytes: 0,
@@ -321,7 +325,7 @@ fn write_row(row: &mut Vec<u8>, writes: &[Write]) -> serde_json::Result<()> {
 }
 
 /// Keeps the newest write of a record.
-fn remember(fresh: &mut HashMap<Key, Write>, write: Write) {
+fn remember(fresh: &mut HashMap<Key, Write, RandomState>, write: Write) {
     match (fresh.get_mut(&write.key()), write) {
         (Some(Write::Put(stored)), Write::Touch { modified, version, .. }) => {
             stored.modified = modified;
@@ -437,5 +441,13 @@ impl Backend for Sqlite {
         }
         let outcome = self.tidy();
         self.heed(outcome)
+    }
+    fn wants_lull(&self) -> bool {
+        self.wal_pages > LULL_PAGES
+    }
+
+    fn lull(&mut self) {
+        let outcome = self.checkpoint();
+        self.heed(outcome.map(|()| false));
     }
 }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use berth_model::record::Key;
+use foldhash::fast::RandomState;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -24,6 +25,9 @@ const QUEUE: usize = 4_096;
 const BATCH: usize = 512;
 /// How long nothing must be written before housekeeping.
 const IDLE: Duration = Duration::from_millis(200);
+/// How long nothing must wait before the backend does what would hold up one of the next commits. Writers who wait for their last commit's
+/// answer before they send the next leave shorter gaps than this.
+const LULL: Duration = Duration::from_millis(1);
 /// A disk whose syncs take longer is waited for by the writer thread alone: callers belong to a thread that serves others.
 const QUICK: Duration = Duration::from_millis(1);
 
@@ -51,6 +55,8 @@ struct Queue {
     closed: bool,
     /// Something was written since the last housekeeping.
     untidy: bool,
+    /// The backend wants to be let do something before it holds up a commit.
+    lull: bool,
 }
 
 struct Pen {
@@ -124,9 +130,13 @@ impl Writer {
             return Err(transaction);
         }
         let outcome = pen.commit_one(&self.desk.shared, transaction);
+        let lull = pen.backend.wants_lull();
         drop(pen);
-        let was_untidy = std::mem::replace(&mut self.desk.queue.lock().untidy, true);
-        if !was_untidy {
+        let mut queue = self.desk.queue.lock();
+        let is_news = !queue.untidy || lull && !queue.lull;
+        (queue.untidy, queue.lull) = (true, lull);
+        drop(queue);
+        if is_news {
             self.desk.bell.notify_one();
         }
         Ok(outcome)
@@ -152,7 +162,19 @@ fn run(desk: &Desk) {
             if queue.closed {
                 return;
             }
-            if !queue.untidy {
+            if queue.lull {
+                if desk.bell.wait_for(&mut queue, LULL).timed_out() && queue.jobs.is_empty() {
+                    queue.lull = false;
+                    drop(queue);
+                    let mut pen = desk.pen.lock();
+                    // A commit may have done it meanwhile.
+                    if pen.backend.wants_lull() {
+                        pen.backend.lull();
+                    }
+                    drop(pen);
+                    queue = desk.queue.lock();
+                }
+            } else if !queue.untidy {
                 desk.bell.wait(&mut queue);
             } else if desk.bell.wait_for(&mut queue, IDLE).timed_out() && queue.jobs.is_empty() {
                 queue.untidy = false;
@@ -174,7 +196,9 @@ fn run(desk: &Desk) {
         };
         let (batch, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.transaction, job.reply)).unzip();
         let outcomes = pen.commit(&desk.shared, batch);
+        let lull = pen.backend.wants_lull();
         drop(pen);
+        desk.queue.lock().lull = lull;
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // The caller may have gone; the commit stands all the same.
             let _ = reply.send(outcome);
@@ -275,7 +299,7 @@ type Counters = Option<(Revision, Revision, u64)>;
 /// The counters of records that earlier transactions of the same batch changed.
 #[derive(Default)]
 struct Pending {
-    counters: HashMap<Key, Counters>,
+    counters: HashMap<Key, Counters, RandomState>,
 }
 
 impl Pending {

@@ -169,18 +169,20 @@ fn nothing_is_lost_by_a_kill_at_any_step() {
         let mut backend = Sqlite::open(&path).unwrap();
         let (mut kept, mut dice, mut revision) = (Kept::new(), Dice(seed), Revision(0));
         for step in 0..120 {
-            if dice.below(3) == 0 {
+            match dice.below(9) {
                 // A piece of the move from the log to the records; often the next writes come before it is complete.
-                backend.idle();
-            } else {
-                let mut writes = Vec::new();
-                for _ in 0..=dice.below(60) {
-                    revision = Revision(revision.0 + 1);
-                    let write = write(&mut dice, &kept, revision);
-                    apply(&mut kept, write.clone());
-                    writes.push(write);
+                0..3 => drop(backend.idle()),
+                3 => backend.lull(),
+                _ => {
+                    let mut writes = Vec::new();
+                    for _ in 0..=dice.below(60) {
+                        revision = Revision(revision.0 + 1);
+                        let write = write(&mut dice, &kept, revision);
+                        apply(&mut kept, write.clone());
+                        writes.push(write);
+                    }
+                    backend.persist(&writes, revision).unwrap();
                 }
-                backend.persist(&writes, revision).unwrap();
             }
             copy(&path, &left, None);
             assert_eq!(found(&left), (revision, kept.clone()), "seed {seed}, step {step}");
@@ -221,5 +223,31 @@ fn a_torn_tail_leaves_the_state_after_some_commit() {
             let (revision, state) = found(&left);
             assert_eq!(after.get(&revision), Some(&state), "seed {seed}, step {step}");
         }
+    }
+}
+
+/// Small commits with gaps between them: the write-ahead log is written back long before it is so long that a commit has to wait for that.
+#[test]
+fn the_log_is_written_back_in_the_first_lull() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, alone) = (directory.path().join("state.db"), directory.path().join("alone.db"));
+    let mut backend = Sqlite::open(&path).unwrap();
+    let (mut kept, mut dice, mut revision) = (Kept::new(), Dice(7), Revision(0));
+    for round in 0..3 {
+        let mut commits = 0;
+        while !backend.wants_lull() {
+            commits += 1;
+            assert!(commits < 200, "round {round}: it asks for a lull long before a commit would wait");
+            revision = Revision(revision.0 + 1);
+            let write = write(&mut dice, &kept, revision);
+            apply(&mut kept, write.clone());
+            backend.persist(&[write], revision).unwrap();
+        }
+        backend.lull();
+        assert!(!backend.wants_lull(), "round {round}: one is enough");
+        // Without the write-ahead log beside it: the file alone has everything.
+        std::fs::copy(&path, &alone).unwrap();
+        let _ = std::fs::remove_file(alone.with_extension("db-wal"));
+        assert_eq!(found(&alone), (revision, kept.clone()), "round {round}");
     }
 }

@@ -247,7 +247,7 @@ impl Classes {
 
     /// Something of an open instance changed; this was its place in the order by memory before.
     pub(super) fn changed(&mut self, at: u32, slot: &Slot, before: &Entry) {
-        let Some(class) = self.all.get_mut(slot.class as usize).filter(|_| self.is_sorted) else { return };
+        let Some(class) = self.all.get_mut(slot.class as usize) else { return };
         let after = slot.by_memory(at);
         if *before != after {
             class.by_memory.replace(before, after);
@@ -304,6 +304,11 @@ impl Classes {
         let open = self.all.iter().filter(move |class| class.accepts(filter) && !class.members.is_empty());
         let open: BTreeSet<u32> = open.map(|class| class.value(field)).collect();
         self.numbers[field].iter().filter(move |(_, number)| open.contains(*number)).map(|(value, _)| value.as_str())
+    }
+
+    /// Orders and logs are kept: changes must be told by [`Classes::changed`].
+    pub(super) const fn is_sorted(&self) -> bool {
+        self.is_sorted
     }
 
     /// From now on orders and logs are kept.

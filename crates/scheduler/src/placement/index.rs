@@ -1,6 +1,8 @@
 //! What placement must know of a cluster, kept up by changes. A placement costs what its answer needs, not the size of the fleet; and
 //! what it answers is exact: [`super::oracle`] looks at every instance and says the same.
 
+mod bulk;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -19,21 +21,25 @@ use super::shapes::Shapes;
 use super::slot::{self, Asked, NO_CLASS, Slot, Wants};
 use super::{Constraint, PlaceRequest, Placement, Refusal, Rule, Strategy};
 
-/// A task's id; as bytes it packs without gaps.
+/// A task's id, in halves: so it packs without gaps, and goes through registers. Read as a whole from memory where its halves were just
+/// written, it would wait for every write before, most of which go to memory that is far away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TaskKey([u8; 16]);
+struct TaskKey {
+    low: u64,
+    high: u64,
+}
 
 impl From<TaskId> for TaskKey {
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
     fn from(id: TaskId) -> Self {
-        Self(id.0.to_le_bytes())
+        Self { low: id.0 as u64, high: (id.0 >> 64) as u64 }
     }
 }
 
 impl Hash for TaskKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // Ids are random: half of one is enough.
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        state.write_u64(self.low);
     }
 }
 
@@ -264,30 +270,7 @@ impl Index {
         if !self.reservations.contains_key(&TaskKey::from(task.id)) {
             let at = self.slot(task.container_instance);
             let kind = self.kinds.take(&task.group, &task.demand);
-            let gpus = if task.demand.gpus == 0 { Vec::new() } else { task.containers.iter().flat_map(|c| &c.gpu_ids).cloned().collect() };
-            self.reserve(task.id, at, kind, gpus);
-        }
-    }
-
-    /// Folds in many tasks. The same as one by one; it looks some tasks ahead, so that a large snapshot does not wait for each of them to
-    /// come from memory, and makes room for as many as are expected.
-    pub fn apply_tasks<'t>(&mut self, expected: usize, tasks: impl Iterator<Item = &'t Task>) {
-        const AHEAD: usize = 32;
-        self.reservations.reserve(expected);
-        let mut next = Vec::with_capacity(AHEAD);
-        let mut tasks = tasks.fuse();
-        loop {
-            next.extend(tasks.by_ref().take(AHEAD));
-            if next.is_empty() {
-                return;
-            }
-            let mut read = 0;
-            for task in &next {
-                read ^= u64::from(task.demand.cpu) ^ task.group.len() as u64 ^ u64::from(task.last_status == TaskStatus::Stopped);
-                read ^= u64::from(self.reservations.contains_key(&TaskKey::from(task.id)));
-            }
-            std::hint::black_box(read);
-            next.drain(..).for_each(|task| self.apply_task(task));
+            self.reserve(task.id, at, kind, gpus_of(task));
         }
     }
 
@@ -326,19 +309,23 @@ impl Index {
             self.gpus.insert(TaskKey::from(id), gpus);
         }
         let Kind { group, cpu, memory, takes_more, ref demand, .. } = *self.kinds.kind(kind);
-        let demand = takes_more.then(|| Arc::clone(demand));
-        let gpus = demand.as_ref().map_or(0, |demand| self.gpu_numbers(at, demand, id));
-        self.change(at, |slot| {
-            slot.used_cpu += u64::from(cpu);
-            slot.used_memory += u64::from(memory);
-            if let Some(demand) = demand {
-                slot.gpus |= gpus;
-                slot.used_gpus += demand.gpus;
-                slot.take_ports(&demand);
-            }
-            slot.count_in(group);
-            slot.tasks += 1;
-        });
+        if !takes_more && !self.classes.is_sorted() {
+            // As a snapshot is read. Nothing is gathered on the stack for [`Index::change`] here: read back from there, it would wait until the
+            // write of the reservation, somewhere in a large table, has come to its place, which takes longer than all the rest.
+            let slot = &mut self.slots[at as usize];
+            slot.take(cpu, memory, group);
+        } else {
+            let demand = takes_more.then(|| Arc::clone(demand));
+            let gpus = demand.as_ref().map_or(0, |demand| self.gpu_numbers(at, demand, id));
+            self.change(at, |slot| {
+                if let Some(demand) = demand {
+                    slot.gpus |= gpus;
+                    slot.used_gpus += demand.gpus;
+                    slot.take_ports(&demand);
+                }
+                slot.take(cpu, memory, group);
+            });
+        }
         let class = self.slots[at as usize].class;
         if class != NO_CLASS {
             self.kinds.count(group, class, 1);
@@ -348,7 +335,7 @@ impl Index {
     /// Changes what is taken on an instance.
     fn change(&mut self, at: u32, change: impl FnOnce(&mut Slot)) {
         let slot = &mut self.slots[at as usize];
-        if !slot.is_open() {
+        if !slot.is_open() || !self.classes.is_sorted() {
             change(slot);
             return;
         }
@@ -475,6 +462,11 @@ impl Index {
         refusals.sort_unstable_by_key(|refusal| refusal.instance);
         refusals
     }
+}
+
+/// The ids of the GPUs that are a task's.
+fn gpus_of(task: &Task) -> Vec<String> {
+    if task.demand.gpus == 0 { Vec::new() } else { task.containers.iter().flat_map(|container| &container.gpu_ids).cloned().collect() }
 }
 
 /// The bits that stand for ids.

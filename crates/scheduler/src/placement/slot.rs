@@ -185,6 +185,14 @@ impl Slot {
         }
     }
 
+    /// A task of a group takes CPU units and MiB.
+    pub(super) fn take(&mut self, cpu: u32, memory: u32, group: u32) {
+        self.used_cpu += u64::from(cpu);
+        self.used_memory += u64::from(memory);
+        self.count_in(group);
+        self.tasks += 1;
+    }
+
     /// Counts a task of a group out.
     pub(super) fn count_out(&mut self, group: u32) {
         let Some(at) = self.place_of(group) else { return };
