@@ -49,6 +49,8 @@ pub struct Temper {
     pub healthy_after: Duration,
     /// When the service tasks of a silent agent are replaced.
     pub replace_after: Option<Duration>,
+    /// How long a minute of bake times takes.
+    pub deployment_minute: Duration,
 }
 
 /// A server's machine.
@@ -164,8 +166,12 @@ impl Server {
             work.spawn(Arc::clone(&self.checker).follow_peer(self.number, store.clone(), watcher));
         }
         let environment = Environment { clock: Arc::new(self.clock.clone()), entropy: Arc::new(chance.part("ids", 0)), scope: scope() };
-        let config =
-            ControlConfig { healthy_after: self.temper.healthy_after, replace_after: self.temper.replace_after, ..Default::default() };
+        let config = ControlConfig {
+            healthy_after: self.temper.healthy_after,
+            replace_after: self.temper.replace_after,
+            deployment_minute: self.temper.deployment_minute,
+            ..Default::default()
+        };
         let control = match Control::start(store.clone(), environment.clone(), config).await {
             Ok(control) => control,
             Err(error) => {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
-use crate::checker::{Checker, Violation};
+use crate::checker::{Checker, Tally, Violation};
 use crate::clock::SimClock;
 use crate::disk::Disk;
 use crate::faults;
@@ -102,6 +102,8 @@ pub struct Report {
     pub commits: u64,
     /// Tasks.
     pub tasks: usize,
+    /// How deployments ended.
+    pub deployments: Tally,
     /// The promise that was broken, if one was.
     pub violation: Option<Violation>,
     /// The last lines of the trace that tell of it.
@@ -151,6 +153,8 @@ impl World {
             slowest_commit: *drawn.pick(&[0, 2, 10, 40]),
             healthy_after: Duration::from_millis(*drawn.pick(&[200, 2_000, 10_000])),
             replace_after: *drawn.pick(&[None, Some(Duration::from_secs(1)), Some(Duration::from_secs(5))]),
+            // A seed is short.
+            deployment_minute: Duration::from_secs(3),
         };
         let checker = Checker::new(trace.clone(), kind != HomeKind::Disk, temper.replace_after.is_some());
         let slowest = *drawn.pick(&[2, 20, 200]);
@@ -176,6 +180,7 @@ impl World {
             millis: self.origin.elapsed().as_millis(),
             commits: self.checker.revision(),
             tasks: self.checker.tasks().len(),
+            deployments: self.checker.tally(),
             violation,
             lines,
         }
@@ -330,6 +335,18 @@ impl World {
         }
     }
 
+    /// A service whose tasks never start, with no circuit breaker at work that will end that, waits for its user, who has seen it and
+    /// deploys what works.
+    async fn cure(&self) {
+        for service in self.checker.services() {
+            if self.checker.is_incurable(&service) {
+                self.trace.line(format_args!("operator: gives {} a revision that works", service.name));
+                let request = json!({"service": service.name.to_string(), "taskDefinition": "web"});
+                let _ = self.desk.insist(Operation::UpdateService, request).await;
+            }
+        }
+    }
+
     async fn settle(self: &Arc<Self>) {
         let begun = Instant::now();
         let chance = self.chance.part("reinforcements", 0);
@@ -351,6 +368,7 @@ impl World {
                 return self.checker.violated("settles", why);
             }
             self.loosen().await;
+            self.cure().await;
             // Several services and users may want the same port: each machine has it once.
             if why.contains(" of port:") && begun.elapsed() > Duration::from_secs(60) && self.hosts.lock().len() < MOST_HOSTS {
                 self.join_host(&chance, true);

@@ -2,6 +2,7 @@
 //! started, and says which promise was broken. It uses none of the product's indexes and never helps it.
 
 mod booking;
+mod deployments;
 mod peers;
 mod services;
 mod tasks;
@@ -13,7 +14,8 @@ use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, ServiceName, TaskId};
 use berth_model::record::{Key, Record};
-use berth_model::service::{RolloutState, Service};
+use berth_model::service::Service;
+use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId};
 use berth_model::task::Task;
 use berth_model::task_definition::TaskDefinition;
 use berth_store::{Change, Commit, Revision, State, Store, Watcher};
@@ -22,6 +24,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::trace::Trace;
+
+pub use deployments::Tally;
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,9 @@ pub(crate) struct Model {
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
     pub(crate) services: BTreeMap<(ClusterName, ServiceName), Arc<Service>>,
     pub(crate) instances: BTreeMap<ContainerInstanceId, Arc<ContainerInstance>>,
+    /// Service deployments that were seen.
+    pub(crate) rollouts: BTreeMap<ServiceDeploymentId, Arc<ServiceDeployment>>,
+    pub(crate) tally: Tally,
     /// What is booked on each instance, by task.
     pub(crate) booked: BTreeMap<ContainerInstanceId, BTreeSet<TaskId>>,
     /// When each service was last seen in the steady state.
@@ -277,8 +284,8 @@ impl Checker {
     /// that, nothing more happens.
     #[must_use]
     pub fn services_to_settle(&self) -> Vec<Arc<Service>> {
-        let has_failed = |service: &Service| service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Failed);
-        self.services().into_iter().filter(|service| !has_failed(service)).collect()
+        let model = self.model.lock();
+        model.services.values().filter(|service| !model.has_ended_badly(service)).cloned().collect()
     }
 
     /// Container instances as the judge knows them.
@@ -334,7 +341,8 @@ impl Model {
                     Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_),
                 ) => {}
                 Change::Put(Record::Gateway(_) | Record::ExpressService(_)) => {}
-                Change::Put(Record::ServiceRevision(_) | Record::ServiceDeployment(_)) => {}
+                Change::Put(Record::ServiceDeployment(one)) => self.follow_deployment(one)?,
+                Change::Put(Record::ServiceRevision(_)) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }

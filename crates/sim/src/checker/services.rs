@@ -136,7 +136,9 @@ impl Model {
             let own = |other: &&Arc<Task>| other.service.as_ref().is_some_and(|member| deployment.owns(member.deployment));
             let has = self.tasks_of(service).filter(own).filter(|t| t.desired_status == DesiredStatus::Running && !t.is_stopped());
             let has = has.filter(|task| !self.may_be_missing(task) && !self.is_drained(task)).count();
-            let keeps = deployment.progress.keeps.unwrap_or(0);
+            // Blue stays whole until green has all of the traffic.
+            let staged = self.staged(service).map(|_| service.desired_count);
+            let keeps = staged.unwrap_or_else(|| deployment.progress.keeps.unwrap_or(0));
             if has > keeps as usize {
                 return broken(
                     "services",
@@ -152,7 +154,8 @@ impl Model {
         }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
         let live = live.filter(|task| !self.may_be_missing(task));
-        let (live, most) = (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)));
+        let twice = self.staged(service).map_or(0, |_| service.desired_count * 2);
+        let (live, most) = (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)).max(twice));
         if live > most as usize {
             return broken("services", format!("service {} has {live} tasks, {most} at most", service.name));
         }
