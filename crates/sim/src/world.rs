@@ -155,6 +155,7 @@ impl World {
             replace_after: *drawn.pick(&[None, Some(Duration::from_secs(1)), Some(Duration::from_secs(5))]),
             // A seed is short.
             deployment_minute: Duration::from_secs(3),
+            heartbeats: true,
         };
         let checker = Checker::new(trace.clone(), kind != HomeKind::Disk, temper.replace_after.is_some());
         let slowest = *drawn.pick(&[2, 20, 200]);
@@ -511,7 +512,7 @@ fn homes(kind: HomeKind, checker: &Arc<Checker>, harm: &Arc<AtomicBool>, chance:
 }
 
 /// What a trace is searched for: ids and names out of a violation's text.
-fn words(what: &str) -> Vec<String> {
+pub(crate) fn words(what: &str) -> Vec<String> {
     let parts = what.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
     let telling = parts.filter(|word| word.len() >= 32 || word.starts_with("svc-") || word.starts_with("token-"));
     telling.map(|word| word.chars().take(if word.len() > 32 { 32 } else { word.len() }).collect()).collect()

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::container_instance::ContainerInstanceStatus;
-use berth_model::ids::TaskId;
+use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::service::{DeploymentStatus, RolloutState, Service, ServiceEvent, ServiceStatus};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use tokio::time::Instant;
 
-use super::{Model, Verdict, broken};
+use super::{Model, ServiceKey, Verdict, broken};
 
 /// How long ago a plan may have seen what it says: it reads, then commits, and others commit between. Longer than any commit takes.
 const STALE: Duration = Duration::from_secs(2);
@@ -21,9 +21,8 @@ type Before = BTreeMap<TaskId, Option<Arc<Task>>>;
 
 impl Model {
     pub(crate) fn tasks_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks.values().filter(move |task| {
-            task.cluster == service.cluster && task.service.as_ref().is_some_and(|member| member.service == service.name)
-        })
+        let own = self.by_service.get(&(service.cluster.clone(), service.name.clone()));
+        own.into_iter().flatten().filter_map(|id| self.tasks.get(id))
     }
 
     fn stale(&self) -> Duration {
@@ -59,10 +58,33 @@ impl Model {
         (running..=running + perhaps).contains(&service.desired_count)
     }
 
-    pub(super) fn note_steady(&mut self) {
+    /// An instance changed: the services of its tasks. If it `is_back`, they are looked at for a while: what its tasks count for changes
+    /// when nobody can have thought it away any more.
+    pub(super) fn note_instance(&mut self, instance: ContainerInstanceId, is_back: bool) -> Vec<ServiceKey> {
+        let tasks = self.booked.get(&instance).into_iter().flatten().filter_map(|id| self.tasks.get(id));
+        let services: BTreeSet<_> =
+            tasks.filter_map(|task| Some((task.cluster.clone(), task.service.as_ref()?.service.clone()))).collect();
+        if is_back {
+            let until = Instant::now() + self.stale();
+            self.unsure.extend(services.iter().map(|key| (key.clone(), until)));
+        }
+        services.into_iter().collect()
+    }
+
+    /// Looks at the services that a commit touched; no other's standing can have changed.
+    pub(super) fn note_steady(&mut self, touched: &BTreeSet<ServiceKey>) {
         let now = Instant::now();
-        let steady: Vec<_> = self.services.iter().filter(|(_, service)| self.is_steady(service)).map(|(key, _)| key.clone()).collect();
-        self.steady.extend(steady.into_iter().map(|key| (key, now)));
+        let unsure: Vec<_> = self.unsure.keys().filter(|key| !touched.contains(*key)).cloned().collect();
+        for key in touched.iter().chain(&unsure) {
+            let is_steady = self.services.get(key).is_some_and(|service| self.is_steady(service));
+            if is_steady {
+                self.steady_now.insert(key.clone());
+            } else if self.steady_now.remove(key) {
+                self.steady.insert(key.clone(), now);
+            }
+        }
+        // Once more after the time is over.
+        self.unsure.retain(|_, until| *until >= now);
     }
 
     pub(super) fn check_services(&self, before: &Before, events: &[Arc<ServiceEvent>]) -> Verdict {
@@ -110,7 +132,8 @@ impl Model {
         }
         if text == "has reached a steady state." || text.ends_with("deployment completed.") {
             let key = (service.cluster.clone(), service.name.clone());
-            if self.steady.get(&key).is_none_or(|at| at.elapsed() > self.stale()) && !self.is_steady(service) {
+            let was = self.steady_now.contains(&key) || self.steady.get(&key).is_some_and(|at| at.elapsed() <= self.stale());
+            if !was && !self.is_steady(service) {
                 return Err(lie("it was not steady"));
             }
         }
