@@ -50,6 +50,8 @@ const KNOWN_TROUBLE: [&str; 9] = [
     "etcd has answered nothing",
     "fell behind the log",
 ];
+/// The same where deployments go through stages.
+const LASTING: [&str; 5] = ["web", "pair", "port", "broken", "flaky"];
 /// How often a call whose outcome is unknown is made again under the same token.
 const TRIES: usize = 4;
 
@@ -258,13 +260,19 @@ async fn look(desk: &Desk, chance: &Chance, known: &mut BTreeMap<TaskId, u8>) {
 
 /// Owns one service: creates, changes and deletes it.
 pub async fn service_user(desk: Desk, chance: Chance, name: String) {
-    let mut is_daemon = false;
+    let (mut is_daemon, mut is_staged) = (false, false);
     while desk.pause(&chance, 200, 20_000).await {
         let exists = desk.services.lock().contains_key(&name);
         is_daemon = if exists { is_daemon } else { chance.per_mille(250) };
+        is_staged = if exists { is_staged } else { chance.per_mille(150) };
         // Few, so that what has a host port finds room on the machines there are.
         let count = chance.within(0, 4);
-        let family = if is_daemon { FAMILIES[COMMON].0 } else { *chance.pick(&SERVED) };
+        let family = match (is_daemon, is_staged) {
+            (true, _) => FAMILIES[COMMON].0,
+            // What never starts and still became blue, while nothing was wanted of it, holds up what comes after.
+            (_, true) => *chance.pick(&LASTING),
+            _ => *chance.pick(&SERVED),
+        };
         let (operation, mut request, after) = match chance.below(8) {
             _ if !exists => {
                 let mut request = json!({"serviceName": name, "taskDefinition": family, "desiredCount": count});
@@ -272,7 +280,7 @@ pub async fn service_user(desk: Desk, chance: Chance, name: String) {
                     let (minimum, maximum) = *chance.pick(&[(0, 100), (50, 100), (50, 150), (100, 150)]);
                     request["deploymentConfiguration"] = json!({"minimumHealthyPercent": minimum, "maximumPercent": maximum});
                 }
-                if chance.per_mille(250) {
+                if is_staged {
                     request["deploymentConfiguration"]["strategy"] = json!("BLUE_GREEN");
                     request["deploymentConfiguration"]["bakeTimeInMinutes"] = json!(chance.within(0, 3));
                 }

@@ -72,7 +72,7 @@ pub(crate) struct Model {
     pub(crate) steady_now: BTreeSet<ServiceKey>,
     /// When each service that is not was last seen in it.
     pub(crate) steady: BTreeMap<ServiceKey, Instant>,
-    /// Services that are looked at again with every commit until then, since what is believed of their tasks changes with time alone.
+    /// Services that are looked at again after that time, since what is believed of their tasks then changes with time alone.
     pub(crate) unsure: BTreeMap<ServiceKey, Instant>,
     /// When each task that ended was seen to.
     ended_at: BTreeMap<TaskId, Instant>,

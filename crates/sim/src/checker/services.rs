@@ -62,8 +62,7 @@ impl Model {
     /// when nobody can have thought it away any more.
     pub(super) fn note_instance(&mut self, instance: ContainerInstanceId, is_back: bool) -> Vec<ServiceKey> {
         let tasks = self.booked.get(&instance).into_iter().flatten().filter_map(|id| self.tasks.get(id));
-        let services: BTreeSet<_> =
-            tasks.filter_map(|task| Some((task.cluster.clone(), task.service.as_ref()?.service.clone()))).collect();
+        let services: BTreeSet<_> = tasks.filter_map(|task| Some((task.cluster.clone(), task.service.as_ref()?.service.clone()))).collect();
         if is_back {
             let until = Instant::now() + self.stale();
             self.unsure.extend(services.iter().map(|key| (key.clone(), until)));
@@ -71,20 +70,19 @@ impl Model {
         services.into_iter().collect()
     }
 
-    /// Looks at the services that a commit touched; no other's standing can have changed.
+    /// Looks at the services that a commit touched, and at those whose time has come; no other's standing can have changed.
     pub(super) fn note_steady(&mut self, touched: &BTreeSet<ServiceKey>) {
         let now = Instant::now();
-        let unsure: Vec<_> = self.unsure.keys().filter(|key| !touched.contains(*key)).cloned().collect();
-        for key in touched.iter().chain(&unsure) {
-            let is_steady = self.services.get(key).is_some_and(|service| self.is_steady(service));
+        let over: Vec<_> = self.unsure.iter().filter(|(_, until)| **until < now).map(|(key, until)| (key.clone(), *until)).collect();
+        self.unsure.retain(|_, until| *until >= now);
+        for (key, at) in over.into_iter().chain(touched.iter().map(|key| (key.clone(), now))) {
+            let is_steady = self.services.get(&key).is_some_and(|service| self.is_steady(service));
             if is_steady {
-                self.steady_now.insert(key.clone());
-            } else if self.steady_now.remove(key) {
-                self.steady.insert(key.clone(), now);
+                self.steady_now.insert(key);
+            } else if self.steady_now.remove(&key) {
+                self.steady.insert(key, at);
             }
         }
-        // Once more after the time is over.
-        self.unsure.retain(|_, until| *until >= now);
     }
 
     pub(super) fn check_services(&self, before: &Before, events: &[Arc<ServiceEvent>]) -> Verdict {
@@ -177,8 +175,13 @@ impl Model {
         }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
         let live = live.filter(|task| !self.may_be_missing(task));
-        let twice = self.staged(service).map_or(0, |_| service.desired_count * 2);
-        let (live, most) = (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)).max(twice));
+        // With stages, blue and green have as many each, and what is older ends in its own time.
+        let (live, most) = if self.staged(service).is_some() {
+            let own = |other: &&Arc<Task>| other.service.as_ref().is_some_and(|member| deployment.owns(member.deployment));
+            (live.filter(own).filter(|task| !self.is_drained(task)).count(), service.desired_count)
+        } else {
+            (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)))
+        };
         if live > most as usize {
             return broken("services", format!("service {} has {live} tasks, {most} at most", service.name));
         }

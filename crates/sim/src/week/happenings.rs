@@ -20,8 +20,8 @@ use crate::server::Server;
 pub const FAMILIES: [&str; 3] = ["web", "flaky", "dud"];
 /// How long a user lets a deployment stand whose tasks never start, where no circuit breaker ends it.
 const NOTICES_AFTER: (u64, u64) = (5 * 60_000, 60 * 60_000);
-/// Most tasks of a service.
-const MOST_TASKS: u64 = 14;
+/// Fewest and most tasks of a service. With fewer its percentages, rounded, could leave a deployment no way.
+const TASKS: (u64, u64) = (5, 14);
 
 /// Kinds of happenings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl<'a> Happenings<'a> {
                 lasting.spawn(async move { deploy_dud(desk, chance, service, is_watched).await });
             }
             Kind::Scale => {
-                let count = chance.within(1, MOST_TASKS);
+                let count = chance.within(TASKS.0, TASKS.1);
                 let request = json!({"service": service, "desiredCount": count});
                 lasting.spawn(async move { update(&desk, Operation::UpdateService, request, &service).await });
             }

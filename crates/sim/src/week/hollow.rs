@@ -278,7 +278,8 @@ impl Hollow {
             seq_num: 1,
             berth_heartbeat: true,
         };
-        let options = DialOptions { dialer: Some(Arc::new(Way(Arc::clone(self)))), timeout: Duration::from_secs(3_600), ..Default::default() };
+        let options =
+            DialOptions { dialer: Some(Arc::new(Way(Arc::clone(self)))), timeout: Duration::from_secs(3_600), ..Default::default() };
         AgentConnection::connect("http://server", &query.render(), |_, _| Vec::new(), &options).await
     }
 
@@ -345,7 +346,8 @@ impl Hollow {
                 desired_status: DesiredStatus::Running,
             };
             let stop_candidates = unlisted.into_iter().map(candidate).collect();
-            answers.push(AgentFrame::TaskStopVerification(TaskStopVerificationMessage { message_id: manifest.message_id, stop_candidates }));
+            answers
+                .push(AgentFrame::TaskStopVerification(TaskStopVerificationMessage { message_id: manifest.message_id, stop_candidates }));
         }
         answers
     }
@@ -453,7 +455,11 @@ fn container(arn: &str) -> String {
 struct Way(Arc<Hollow>);
 
 impl Dialer for Way {
-    fn dial(&self, _endpoint: &str, query: &str) -> std::pin::Pin<Box<dyn Future<Output = Result<Box<dyn Wire>, ConnectError>> + Send + '_>> {
+    fn dial(
+        &self,
+        _endpoint: &str,
+        query: &str,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Box<dyn Wire>, ConnectError>> + Send + '_>> {
         let query = query.to_owned();
         Box::pin(async move {
             self.0.until_open().await;

@@ -198,7 +198,8 @@ impl Week {
             let shown = self.checker.services().into_iter().find(|service| *service.name.to_string() == **name);
             let shown = shown.map(|service| u64::from(service.desired_count));
             if desired.is_some() && shown != *desired {
-                self.checker.violated("acknowledged", format!("service {name} was acknowledged to keep {desired:?} tasks, and has {shown:?}"));
+                self.checker
+                    .violated("acknowledged", format!("service {name} was acknowledged to keep {desired:?} tasks, and has {shown:?}"));
             }
         }
         self.server.crash();
