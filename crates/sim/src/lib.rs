@@ -12,6 +12,7 @@ mod host;
 mod load;
 mod machine;
 mod net;
+mod operator;
 mod sabotage;
 mod server;
 pub mod trace;
