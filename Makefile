@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build image demo test nightly install uninstall
+.PHONY: help setup build image demo test nightly sim-week install uninstall
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: setup ## Everything: format, clippy, tidy, generated code, unit, property,
 
 nightly: setup ## The simulation under 100,000 seeds; goes on after a failure and lists what failed
 	cargo run --quiet --release --package xtask -- sim --seeds 100000 --keep-going
+
+sim-week: setup ## A week of 1,000 services on 500 hollow machines under 20 seeds; prints the processor time
+	cargo run --quiet --release --package xtask -- sim --fleet week --seeds 20
 
 fuzz: ## Every decoder under libFuzzer, ten minutes each (SECONDS_EACH=600); needs a nightly compiler
 	@scripts/fuzz

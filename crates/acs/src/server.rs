@@ -178,6 +178,11 @@ impl ServerSession {
         }
     }
 
+    /// Something says that the agent may be away: the next heartbeat is due now, whenever it would have been.
+    pub fn ask_pulse(&mut self, now: i64) {
+        self.heartbeat.hurry(now);
+    }
+
     /// Which connection of the container instance this is.
     pub fn generation(&self) -> u64 {
         self.generation

@@ -54,6 +54,7 @@ impl Server {
             replace_after: settings.replace_after.0,
             deployment_minute: settings.deployment_minute,
             hooks: Hooks::new(settings.hook.clone()).map_err(|problem| Failure::setting("--hook", problem))?,
+            ..Default::default()
         };
         make_default_cluster(&store, &environment).await.map_err(|error| Failure::part("store", error))?;
         let control = Control::start(store.clone(), environment.clone(), config).await.map_err(|error| Failure::part("store", error))?;

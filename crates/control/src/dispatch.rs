@@ -32,6 +32,8 @@ pub(crate) struct Pending {
     pub(crate) everything: bool,
     /// Another connection took over, or the instance was deregistered: end.
     pub(crate) end: bool,
+    /// Something says that the agent may be away.
+    pub(crate) pulse: bool,
 }
 
 impl Inbox {
@@ -40,7 +42,7 @@ impl Inbox {
         loop {
             let woken = self.wake.notified();
             let pending = std::mem::take(&mut *self.tasks.lock());
-            if pending.end || pending.everything || !pending.tasks.is_empty() {
+            if pending.end || pending.everything || pending.pulse || !pending.tasks.is_empty() {
                 return pending;
             }
             woken.await;
@@ -81,6 +83,13 @@ impl Dispatch {
             older.mark(|pending| pending.end = true);
         }
         inbox
+    }
+
+    /// Has an instance's session ask its agent for its pulse now, if one is open.
+    pub(crate) fn ask_pulse(&self, instance: ContainerInstanceId) {
+        if let Some(inbox) = self.sessions.lock().get(&instance) {
+            inbox.mark(|pending| pending.pulse = true);
+        }
     }
 
     /// Closes an inbox, unless a newer session has taken its place.

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use berth_acs::SessionOptions;
 use berth_model::cluster::ClusterStatus;
 use berth_model::ids::{ClusterName, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
@@ -74,6 +75,8 @@ pub struct ControlConfig {
     pub deployment_minute: Duration,
     /// What lifecycle hooks may call.
     pub hooks: Hooks,
+    /// How agents' connections are kept alive, and when what they do not take is sent again.
+    pub sessions: SessionOptions,
 }
 
 impl Default for ControlConfig {
@@ -83,6 +86,7 @@ impl Default for ControlConfig {
             replace_after: Some(Duration::from_secs(1)),
             deployment_minute: Duration::from_secs(60),
             hooks: Hooks::default(),
+            sessions: SessionOptions::default(),
         }
     }
 }
@@ -99,6 +103,7 @@ struct Shared {
     rules: Rules,
     constraints: Constraints,
     hooks: Hooks,
+    sessions: SessionOptions,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     dispatch: Dispatch,
     loops: Loops,
@@ -143,6 +148,7 @@ impl Control {
                 rules,
                 constraints: Constraints::default(),
                 hooks: config.hooks,
+                sessions: config.sessions,
                 owners: Mutex::default(),
                 dispatch,
                 loops,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_acs::messages::{DesiredStatus, TaskIdentifier};
-use berth_acs::{AcsQuery, Effect, Refusal, RefusalKind, ServerConnection, ServerFrame, ServerSession, SessionOptions, Subject};
+use berth_acs::{AcsQuery, Effect, Refusal, RefusalKind, ServerConnection, ServerFrame, ServerSession, Subject};
 use berth_model::arn::{parse_cluster, parse_container_instance, parse_task};
 use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus, Parting};
 use berth_model::ids::{ClusterName, ContainerInstanceId, TaskId};
@@ -73,6 +73,12 @@ pub struct Session {
 }
 
 impl Control {
+    /// Has the session of a container instance ask its agent for its pulse now, if one is open: something says that it may be away, or
+    /// heartbeats are so rare that somebody else has to say it.
+    pub fn ask_pulse(&self, instance: ContainerInstanceId) {
+        self.shared.dispatch.ask_pulse(instance);
+    }
+
     /// Lets an agent in, or says why not. It counts as connected from here on, until [`Session::run`] ends.
     ///
     /// # Errors
@@ -111,7 +117,7 @@ impl Control {
             scope.cluster(&cluster),
             scope.container_instance(&cluster, instance),
             connection,
-            SessionOptions::default(),
+            shared.sessions.clone(),
             now,
         );
         let inbox = shared.dispatch.open(instance, connection);
@@ -173,6 +179,9 @@ impl Session {
                 pending = inbox.next() => {
                     if pending.end {
                         return AgentAway::Replaced;
+                    }
+                    if pending.pulse {
+                        self.machine.ask_pulse(self.now());
                     }
                     frames = self.deliver(&pending);
                 },

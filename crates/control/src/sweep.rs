@@ -26,6 +26,9 @@ const KEEP_TASKS: usize = 100_000;
 const BATCH: usize = 500;
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(60);
+/// How often if nothing was committed since it looked last: then time alone makes things old, and a day is not told from a day and ten
+/// minutes. A large fleet at rest is not walked through every minute.
+const EVERY_AT_REST: u32 = 10;
 
 /// What may be forgotten now. Pure.
 #[must_use]
@@ -116,11 +119,15 @@ fn deleted_capacity(state: &State, now: UnixMillis) -> Vec<Key> {
 
 /// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store, environment: Environment) {
+    let (mut looked_at, mut skipped) = (None, 0);
     loop {
         tokio::time::sleep(EVERY).await;
-        if !store.leads() {
+        let revision = store.state().revision;
+        if !store.leads() || (looked_at == Some(revision) && skipped + 1 < EVERY_AT_REST) {
+            skipped += 1;
             continue;
         }
+        (looked_at, skipped) = (Some(revision), 0);
         let keys: Vec<_> = {
             let state = store.state();
             forgettable(&state, environment.now()).into_iter().filter_map(|key| Some((state.modified(&key)?, key))).collect()

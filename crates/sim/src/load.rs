@@ -18,21 +18,26 @@ use crate::server::Told;
 use crate::trace::Trace;
 
 /// Families of task definitions: name, image, whether the container has a host port.
-const FAMILIES: [(&str, &str, bool); 6] = [
+const FAMILIES: [(&str, &str, bool); 8] = [
     ("web", "web", false),
     ("pair", "web-pair", false),
     ("job", "job", false),
     ("port", "web-port", true),
     ("broken", "broken-web", false),
+    ("dud", DUD, false),
+    ("flaky", "flaky", false),
     ("log", "web", false),
 ];
+/// The family and image whose containers never start, in good times neither.
+pub const DUD: &str = "dud";
 /// How many of [`FAMILIES`] everybody takes from; the last is that of DAEMON services.
-const COMMON: usize = 5;
+const COMMON: usize = 7;
 /// What a task of that last takes, in CPU units and in MiB: all others take multiples of 64, and machines have a little more than that, so
 /// that a DAEMON service that comes to full machines is not in the way of a simulation's end.
 const SMALL: u64 = 8;
-/// Those of [`FAMILIES`] whose containers do not end by themselves in good times: a service of others is never steady.
-const LASTING: [&str; 4] = ["web", "pair", "port", "broken"];
+/// What services run: families whose containers, once up, do not end by themselves in good times, so that they come to rest; and one whose
+/// never come up, which only circuit breakers and users end.
+const SERVED: [&str; 6] = ["web", "pair", "port", "broken", DUD, "flaky"];
 /// What a failure of the server's own may say: these troubles are made by the simulation.
 const KNOWN_TROUBLE: [&str; 9] = [
     "no space left",
@@ -45,6 +50,8 @@ const KNOWN_TROUBLE: [&str; 9] = [
     "etcd has answered nothing",
     "fell behind the log",
 ];
+/// The same where deployments go through stages.
+const LASTING: [&str; 5] = ["web", "pair", "port", "broken", "flaky"];
 /// How often a call whose outcome is unknown is made again under the same token.
 const TRIES: usize = 4;
 
@@ -253,19 +260,29 @@ async fn look(desk: &Desk, chance: &Chance, known: &mut BTreeMap<TaskId, u8>) {
 
 /// Owns one service: creates, changes and deletes it.
 pub async fn service_user(desk: Desk, chance: Chance, name: String) {
-    let mut is_daemon = false;
+    let (mut is_daemon, mut is_staged) = (false, false);
     while desk.pause(&chance, 200, 20_000).await {
         let exists = desk.services.lock().contains_key(&name);
         is_daemon = if exists { is_daemon } else { chance.per_mille(250) };
+        is_staged = if exists { is_staged } else { chance.per_mille(150) };
         // Few, so that what has a host port finds room on the machines there are.
         let count = chance.within(0, 4);
-        let family = if is_daemon { FAMILIES[COMMON].0 } else { *chance.pick(&LASTING) };
+        let family = match (is_daemon, is_staged) {
+            (true, _) => FAMILIES[COMMON].0,
+            // What never starts and still became blue, while nothing was wanted of it, holds up what comes after.
+            (_, true) => *chance.pick(&LASTING),
+            _ => *chance.pick(&SERVED),
+        };
         let (operation, mut request, after) = match chance.below(8) {
             _ if !exists => {
                 let mut request = json!({"serviceName": name, "taskDefinition": family, "desiredCount": count});
                 if chance.per_mille(400) {
                     let (minimum, maximum) = *chance.pick(&[(0, 100), (50, 100), (50, 150), (100, 150)]);
                     request["deploymentConfiguration"] = json!({"minimumHealthyPercent": minimum, "maximumPercent": maximum});
+                }
+                if is_staged {
+                    request["deploymentConfiguration"]["strategy"] = json!("BLUE_GREEN");
+                    request["deploymentConfiguration"]["bakeTimeInMinutes"] = json!(chance.within(0, 3));
                 }
                 (Operation::CreateService, request, Some(count))
             }

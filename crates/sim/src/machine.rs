@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::chance::Chance;
 use crate::checker::Checker;
 use crate::clock::SimClock;
+use crate::load::DUD;
 use crate::trace::Trace;
 
 /// A machine. Clones share it.
@@ -167,6 +168,8 @@ impl Machine {
         if image.contains("job") {
             let code = if chance.per_mille(700) { 0 } else { 1 };
             self.end_later(id, code, chance.millis(0, 15_000), false);
+        } else if image.contains("flaky") && chance.per_mille(500) {
+            self.end_later(id, 1, chance.millis(0, 3_000), false);
         } else if image.contains("web") && chance.per_mille(200) {
             let code = i32::try_from(chance.below(3)).unwrap_or(0);
             self.end_later(id, code, chance.millis(0, 60_000), true);
@@ -204,7 +207,8 @@ impl Runtime for Machine {
 
     async fn start(&self, id: &ContainerId) -> Result<Started, RunError> {
         self.takes(0, 15).await;
-        if self.harmed(10) {
+        let is_dud = || self.0.inner.lock().containers.get(id).is_some_and(|container| container.spec.image_digest.contains(DUD));
+        if self.harmed(10) || is_dud() {
             return Err(RunError::Exec("exec: not found".to_owned()));
         }
         let state = self.state_of(id)?;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use berth_sim::checker::Violation;
-use berth_sim::{Options, Report, simulate};
-use clap::Parser;
+use berth_sim::checker::{Tally, Violation};
+use berth_sim::{Options, Report, WEEK, simulate, simulate_fleet};
+use clap::{Parser, ValueEnum};
 
 /// A simulation takes a fraction of a second; one that takes this long does not end.
 const HANGS: Duration = Duration::from_secs(120);
@@ -28,12 +28,48 @@ struct Arguments {
     /// Print the whole trace, and what the product logs.
     #[arg(long)]
     verbose: bool,
+    /// A fleet of that name instead: `week` is 1,000 services on 500 hollow machines for a week of virtual time. Ends with what it took as
+    /// a row of a bench.
+    #[arg(long)]
+    fleet: Option<FleetName>,
     /// Run each seed twice; both must be the same, byte for byte.
     #[arg(long)]
     twice: bool,
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FleetName {
+    Week,
+}
+
+impl Arguments {
+    fn simulate(&self, seed: u64, registry: &berth_registry::Registry) -> Report {
+        match self.fleet {
+            Some(FleetName::Week) => simulate_fleet(seed, WEEK, self.verbose, registry),
+            None => simulate(seed, Options { aloud: self.verbose, ..Default::default() }, registry),
+        }
+    }
+
+    /// The one command that runs a seed again.
+    fn replay(&self, seed: u64) -> String {
+        let fleet = if self.fleet.is_some() { " --fleet week" } else { "" };
+        format!("cargo xtask sim{fleet} --seed {seed}")
+    }
+}
+
+/// Seconds of processor time, user and system, of this process.
+fn cpu_seconds() -> f64 {
+    // SAFETY: an all-zero rusage is one, and the call writes nothing but that.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
 fn main() -> ExitCode {
@@ -54,7 +90,7 @@ fn main() -> ExitCode {
     let next = AtomicU64::new(first);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(usize::try_from(count).unwrap_or(1));
     let (done, reports) = mpsc::channel::<(u64, Option<Report>)>();
-    let options = Options { aloud: arguments.verbose, ..Default::default() };
+    let mut ended = Tally::default();
     let mut failed: BTreeMap<u64, &'static str> = BTreeMap::new();
     let progress = (count / 100).max(50);
     let (mut commits, mut tasks, mut millis, mut finished) = (0, 0, 0, 0);
@@ -68,9 +104,9 @@ fn main() -> ExitCode {
                     if seed >= first + count || done.send((seed, None)).is_err() {
                         return;
                     }
-                    let mut report = simulate(seed, options, registry);
+                    let mut report = arguments.simulate(seed, registry);
                     if arguments.twice && report.violation.is_none() {
-                        let again = simulate(seed, options, registry).hash;
+                        let again = arguments.simulate(seed, registry).hash;
                         let what = format!("the trace is {:016x}, then {again:016x}", report.hash);
                         report.violation = (again != report.hash).then_some(Violation { property: "one seed, one trace", what });
                     }
@@ -90,10 +126,11 @@ fn main() -> ExitCode {
                     finished += 1;
                     commits += report.commits;
                     tasks += report.tasks;
+                    ended.add(report.deployments);
                     millis += report.millis;
                     if let Some(violation) = &report.violation {
                         failed.insert(seed, violation.property);
-                        show(&report);
+                        show(&report, &arguments.replay(report.seed));
                         if !arguments.keep_going {
                             next.store(u64::MAX / 2, Ordering::Relaxed);
                         }
@@ -106,8 +143,8 @@ fn main() -> ExitCode {
                     }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    list(&failed);
-                    eprintln!("these seeds do not end: {under_way:?}\nreplay: cargo xtask sim --seed {}", under_way.first().unwrap_or(&0));
+                    list(&failed, arguments);
+                    eprintln!("these seeds do not end: {under_way:?}\nreplay: {}", arguments.replay(*under_way.first().unwrap_or(&0)));
                     std::process::exit(1);
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -120,23 +157,30 @@ fn main() -> ExitCode {
         started.elapsed().as_secs_f64(),
         millis as f64 / 3_600_000.0
     );
+    eprintln!(
+        "deployments: {} came out, {} of them through stages; {} circuit breakers triggered, {} without a way back; {} went back",
+        ended.successful, ended.shifted, ended.broke, ended.failed, ended.rolled_back
+    );
+    if arguments.fleet.is_some() {
+        println!(r#"{{"name":"sim/week-{count}-seeds-cpu-s","value":{:.1},"unit":"s"}}"#, cpu_seconds());
+    }
     if failed.len() > 1 {
-        list(&failed);
+        list(&failed, arguments);
     }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Which seeds failed, by what they broke.
-fn list(failed: &BTreeMap<u64, &'static str>) {
+fn list(failed: &BTreeMap<u64, &'static str>, arguments: &Arguments) {
     for (seed, property) in failed {
-        eprintln!("{property}: cargo xtask sim --seed {seed}");
+        eprintln!("{property}: {}", arguments.replay(*seed));
     }
 }
 
-fn show(report: &Report) {
+fn show(report: &Report, replay: &str) {
     let Some(violation) = &report.violation else { return };
     for line in &report.lines {
         eprintln!("  {}", line.chars().take(240).collect::<String>());
     }
-    eprintln!("seed {} breaks '{}': {}\nreplay: cargo xtask sim --seed {}", report.seed, violation.property, violation.what, report.seed);
+    eprintln!("seed {} breaks '{}': {}\nreplay: {replay}", report.seed, violation.property, violation.what);
 }

@@ -32,6 +32,9 @@ pub fn scope() -> Scope {
     Scope { region: "us-east-1".into(), account: "000000000000".into() }
 }
 
+/// From one heartbeat to the next where there are none: a year.
+const NEVER_MILLIS: i64 = 365 * 24 * 60 * 60 * 1_000;
+
 /// Nobody answers at the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("connection refused")]
@@ -49,6 +52,10 @@ pub struct Temper {
     pub healthy_after: Duration,
     /// When the service tasks of a silent agent are replaced.
     pub replace_after: Option<Duration>,
+    /// How long a minute of bake times takes.
+    pub deployment_minute: Duration,
+    /// Agents are asked for their pulse as they are outside of simulations; otherwise when they connect and with [`Server::ask_pulse`].
+    pub heartbeats: bool,
 }
 
 /// A server's machine.
@@ -164,8 +171,15 @@ impl Server {
             work.spawn(Arc::clone(&self.checker).follow_peer(self.number, store.clone(), watcher));
         }
         let environment = Environment { clock: Arc::new(self.clock.clone()), entropy: Arc::new(chance.part("ids", 0)), scope: scope() };
-        let config =
-            ControlConfig { healthy_after: self.temper.healthy_after, replace_after: self.temper.replace_after, ..Default::default() };
+        let mut config = ControlConfig {
+            healthy_after: self.temper.healthy_after,
+            replace_after: self.temper.replace_after,
+            deployment_minute: self.temper.deployment_minute,
+            ..Default::default()
+        };
+        if !self.temper.heartbeats {
+            config.sessions.brisk_heartbeat_every = NEVER_MILLIS;
+        }
         let control = match Control::start(store.clone(), environment.clone(), config).await {
             Ok(control) => control,
             Err(error) => {
@@ -287,6 +301,14 @@ impl Server {
             let _ = reply.send(outcome);
         })?;
         Ok(answer)
+    }
+
+    /// Asks the agent of a container instance for its pulse, if it is connected.
+    pub fn ask_pulse(&self, arn: &str) {
+        let id = arn.rsplit('/').next().and_then(|id| id.parse().ok());
+        if let Some((life, id)) = self.life.lock().as_ref().zip(id) {
+            life.api.control.ask_pulse(id);
+        }
     }
 
     /// An agent's handshake.

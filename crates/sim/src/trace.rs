@@ -15,6 +15,8 @@ const KEPT: usize = 4_000;
 pub struct Trace {
     origin: Instant,
     aloud: bool,
+    /// Lines alone are hashed.
+    is_terse: bool,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -38,8 +40,18 @@ impl Trace {
     /// An empty trace; `aloud` also prints each line to stderr.
     #[must_use]
     pub fn new(origin: Instant, aloud: bool) -> Self {
+        Self::made(origin, aloud, false)
+    }
+
+    /// One that leaves out of the hash what is too long to read: what a line tells of each change has to do.
+    #[must_use]
+    pub fn terse(origin: Instant, aloud: bool) -> Self {
+        Self::made(origin, aloud, true)
+    }
+
+    fn made(origin: Instant, aloud: bool, is_terse: bool) -> Self {
         let inner = Inner { hash: Fnv(0xcbf2_9ce4_8422_2325), lines: 0, kept: VecDeque::new() };
-        Self { origin, aloud, inner: Arc::new(Mutex::new(inner)) }
+        Self { origin, aloud, is_terse, inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Adds a line.
@@ -60,6 +72,9 @@ impl Trace {
 
     /// Adds something to the hash that is too long to read.
     pub fn detail(&self, what: &dyn fmt::Debug) {
+        if self.is_terse {
+            return;
+        }
         let _ = write!(self.inner.lock().hash, "{what:?}");
     }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
-use crate::checker::{Checker, Violation};
+use crate::checker::{Checker, Tally, Violation};
 use crate::clock::SimClock;
 use crate::disk::Disk;
 use crate::faults;
@@ -102,6 +102,8 @@ pub struct Report {
     pub commits: u64,
     /// Tasks.
     pub tasks: usize,
+    /// How deployments ended.
+    pub deployments: Tally,
     /// The promise that was broken, if one was.
     pub violation: Option<Violation>,
     /// The last lines of the trace that tell of it.
@@ -151,6 +153,9 @@ impl World {
             slowest_commit: *drawn.pick(&[0, 2, 10, 40]),
             healthy_after: Duration::from_millis(*drawn.pick(&[200, 2_000, 10_000])),
             replace_after: *drawn.pick(&[None, Some(Duration::from_secs(1)), Some(Duration::from_secs(5))]),
+            // A seed is short.
+            deployment_minute: Duration::from_secs(3),
+            heartbeats: true,
         };
         let checker = Checker::new(trace.clone(), kind != HomeKind::Disk, temper.replace_after.is_some());
         let slowest = *drawn.pick(&[2, 20, 200]);
@@ -176,6 +181,7 @@ impl World {
             millis: self.origin.elapsed().as_millis(),
             commits: self.checker.revision(),
             tasks: self.checker.tasks().len(),
+            deployments: self.checker.tally(),
             violation,
             lines,
         }
@@ -310,26 +316,6 @@ impl World {
         self.living_hosts().iter().all(|host| is_connected(&host.arn()))
     }
 
-    /// Where the percentages, rounded, allow a deployment neither one task more nor one less, only the user can help. He does so once
-    /// the service has told him.
-    async fn loosen(&self) {
-        for service in self.checker.services().iter().filter(|service| service.status == ServiceStatus::Active) {
-            let (desired, percentages) = (service.desired_count, service.percentages);
-            if service.deployments.len() < 2 || percentages.lower(desired) < desired || percentages.upper(desired) > desired {
-                continue;
-            }
-            let name = service.name.to_string();
-            let shown = self.desk.insist(Operation::DescribeServices, json!({"services": [name]})).await.unwrap_or_default();
-            let events = shown["services"][0]["events"].as_array().cloned().unwrap_or_default();
-            let told = |event: &Value| event["message"].as_str().unwrap_or_default().contains("is unable to");
-            if events.iter().any(told) {
-                self.trace.line(format_args!("operator: loosens the percentages of {name}"));
-                let loose = json!({"minimumHealthyPercent": 0, "maximumPercent": if service.is_daemon() { 100 } else { 200 }});
-                let _ = self.desk.insist(Operation::UpdateService, json!({"service": name, "deploymentConfiguration": loose})).await;
-            }
-        }
-    }
-
     async fn settle(self: &Arc<Self>) {
         let begun = Instant::now();
         let chance = self.chance.part("reinforcements", 0);
@@ -351,6 +337,7 @@ impl World {
                 return self.checker.violated("settles", why);
             }
             self.loosen().await;
+            self.cure().await;
             // Several services and users may want the same port: each machine has it once.
             if why.contains(" of port:") && begun.elapsed() > Duration::from_secs(60) && self.hosts.lock().len() < MOST_HOSTS {
                 self.join_host(&chance, true);
@@ -495,7 +482,7 @@ fn homes(kind: HomeKind, checker: &Arc<Checker>, harm: &Arc<AtomicBool>, chance:
 }
 
 /// What a trace is searched for: ids and names out of a violation's text.
-fn words(what: &str) -> Vec<String> {
+pub(crate) fn words(what: &str) -> Vec<String> {
     let parts = what.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
     let telling = parts.filter(|word| word.len() >= 32 || word.starts_with("svc-") || word.starts_with("token-"));
     telling.map(|word| word.chars().take(if word.len() > 32 { 32 } else { word.len() }).collect()).collect()

@@ -17,6 +17,11 @@ impl Heartbeat {
         Self { every, patience, next: now, unanswered_since: None }
     }
 
+    /// The next is due now.
+    pub(super) fn hurry(&mut self, now: i64) {
+        self.next = self.next.min(now);
+    }
+
     pub(super) fn due(&self, now: i64) -> bool {
         self.next <= now
     }

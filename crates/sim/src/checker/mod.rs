@@ -2,18 +2,21 @@
 //! started, and says which promise was broken. It uses none of the product's indexes and never helps it.
 
 mod booking;
+mod deployments;
 mod peers;
 mod services;
 mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, ServiceName, TaskId};
 use berth_model::record::{Key, Record};
-use berth_model::service::{RolloutState, Service};
+use berth_model::service::Service;
+use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId};
 use berth_model::task::Task;
 use berth_model::task_definition::TaskDefinition;
 use berth_store::{Change, Commit, Revision, State, Store, Watcher};
@@ -22,6 +25,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::trace::Trace;
+
+pub use deployments::Tally;
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +61,23 @@ pub(crate) struct Model {
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
     pub(crate) services: BTreeMap<(ClusterName, ServiceName), Arc<Service>>,
     pub(crate) instances: BTreeMap<ContainerInstanceId, Arc<ContainerInstance>>,
+    /// Service deployments that were seen.
+    pub(crate) rollouts: BTreeMap<ServiceDeploymentId, Arc<ServiceDeployment>>,
+    pub(crate) tally: Tally,
     /// What is booked on each instance, by task.
     pub(crate) booked: BTreeMap<ContainerInstanceId, BTreeSet<TaskId>>,
-    /// When each service was last seen in the steady state.
-    pub(crate) steady: BTreeMap<(ClusterName, ServiceName), Instant>,
+    /// The tasks of each service.
+    pub(crate) by_service: BTreeMap<ServiceKey, BTreeSet<TaskId>>,
+    /// Services that are in the steady state now.
+    pub(crate) steady_now: BTreeSet<ServiceKey>,
+    /// When each service that is not was last seen in it.
+    pub(crate) steady: BTreeMap<ServiceKey, Instant>,
+    /// Services that are looked at again after that time, since what is believed of their tasks then changes with time alone.
+    pub(crate) unsure: BTreeMap<ServiceKey, Instant>,
+    /// When each task that ended was seen to.
+    ended_at: BTreeMap<TaskId, Instant>,
+    /// Tasks there ever were.
+    tasks_seen: usize,
     /// Which tasks a client token gave, as the state has it.
     pub(crate) by_token: BTreeMap<String, (u64, BTreeSet<TaskId>)>,
     /// Tasks whose making was acknowledged.
@@ -69,6 +87,11 @@ pub(crate) struct Model {
     answered: BTreeMap<String, BTreeSet<TaskId>>,
     started: BTreeMap<String, Vec<(usize, u64)>>,
 }
+
+pub(crate) type ServiceKey = (ClusterName, ServiceName);
+
+/// ECS's promise: a stopped task is shown for an hour.
+const SHOWN_FOR: Duration = Duration::from_secs(60 * 60);
 
 pub(crate) type Verdict = Result<(), (&'static str, String)>;
 
@@ -267,6 +290,12 @@ impl Checker {
         self.model.lock().tasks.values().cloned().collect()
     }
 
+    /// How many tasks there ever were.
+    #[must_use]
+    pub fn tasks_seen(&self) -> usize {
+        self.model.lock().tasks_seen
+    }
+
     /// Services as the judge knows them.
     #[must_use]
     pub fn services(&self) -> Vec<Arc<Service>> {
@@ -277,8 +306,8 @@ impl Checker {
     /// that, nothing more happens.
     #[must_use]
     pub fn services_to_settle(&self) -> Vec<Arc<Service>> {
-        let has_failed = |service: &Service| service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::Failed);
-        self.services().into_iter().filter(|service| !has_failed(service)).collect()
+        let model = self.model.lock();
+        model.services.values().filter(|service| !model.has_ended_badly(service)).cloned().collect()
     }
 
     /// Container instances as the judge knows them.
@@ -304,8 +333,8 @@ impl Model {
         if self.is_shared {
             self.commits.insert(self.revision, peers::keys(commit));
         }
-        self.note_steady();
         let before = self.tasks_before(commit);
+        let mut touched = BTreeSet::new();
         let mut events = Vec::new();
         for change in &commit.changes {
             match change {
@@ -314,18 +343,21 @@ impl Model {
                     drop(self.definitions.insert(definition.id.clone(), Arc::clone(definition)));
                 }
                 Change::Put(Record::Service(service)) => {
+                    touched.insert((service.cluster.clone(), service.name.clone()));
                     drop(self.services.insert((service.cluster.clone(), service.name.clone()), Arc::clone(service)));
                 }
                 Change::Put(Record::ServiceEvent(event)) => events.push(Arc::clone(event)),
                 Change::Put(Record::ContainerInstance(instance)) => {
                     let before = self.instances.insert(instance.id, Arc::clone(instance));
-                    if instance.agent_connected && before.is_some_and(|before| !before.agent_connected) {
+                    let is_back = instance.agent_connected && before.is_some_and(|before| !before.agent_connected);
+                    if is_back {
                         self.back_at.insert(instance.id, Instant::now());
                     }
+                    touched.extend(self.note_instance(instance.id, is_back));
                 }
                 Change::Put(Record::Task(task)) => {
                     self.check_task(task, commit.revision.0)?;
-                    self.tasks.insert(task.id, Arc::clone(task));
+                    touched.extend(self.keep_task(task));
                     self.book(task)?;
                 }
                 Change::Put(Record::Family(_) | Record::AccountSetting(_)) | Change::Touch(_) => {}
@@ -334,13 +366,40 @@ impl Model {
                     Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_),
                 ) => {}
                 Change::Put(Record::Gateway(_) | Record::ExpressService(_) | Record::Alarm(_)) => {}
-                Change::Put(Record::ServiceRevision(_) | Record::ServiceDeployment(_)) => {}
+                Change::Put(Record::ServiceDeployment(one)) => self.follow_deployment(one)?,
+                Change::Put(Record::ServiceRevision(_)) => {}
                 Change::Delete(key) => self.forget(key)?,
             }
         }
         self.check_services(&before, &events)?;
-        self.note_steady();
+        self.note_steady(&touched);
         Ok(())
+    }
+
+    /// Keeps a task; its service, if it has one.
+    fn keep_task(&mut self, task: &Arc<Task>) -> Option<ServiceKey> {
+        if task.is_stopped() {
+            self.ended_at.entry(task.id).or_insert_with(Instant::now);
+        }
+        self.tasks_seen += usize::from(self.tasks.insert(task.id, Arc::clone(task)).is_none());
+        let key = (task.cluster.clone(), task.service.as_ref()?.service.clone());
+        self.by_service.entry(key.clone()).or_default().insert(task.id);
+        Some(key)
+    }
+
+    fn forget_task(&mut self, id: TaskId) {
+        self.ended_at.remove(&id);
+        self.acknowledged.remove(&id);
+        self.stops.remove(&id);
+        let Some(task) = self.tasks.remove(&id) else { return };
+        for container in 0..task.containers.len() {
+            self.started.remove(&format!("{id}-{container}"));
+        }
+        if let Some(member) = &task.service
+            && let Some(own) = self.by_service.get_mut(&(task.cluster.clone(), member.service.clone()))
+        {
+            own.remove(&id);
+        }
     }
 
     /// Tasks of the commit as they were before it; `None` for those that it makes.
@@ -355,8 +414,10 @@ impl Model {
     fn forget(&mut self, key: &Key) -> Verdict {
         match key {
             Key::Task(id) => {
-                // Simulations are shorter than the hour for which ECS keeps a stopped task.
-                return broken("acknowledged", format!("task {id} is forgotten before its time"));
+                if self.ended_at.get(id).is_none_or(|at| at.elapsed() < SHOWN_FOR) {
+                    return broken("acknowledged", format!("task {id} is forgotten before its time"));
+                }
+                self.forget_task(*id);
             }
             Key::Service(cluster, name) => drop(self.services.remove(&(cluster.clone(), name.clone()))),
             Key::ContainerInstance(id) => drop(self.instances.remove(id)),
@@ -414,7 +475,8 @@ impl Checker {
     /// Whether the service ever was in the steady state.
     #[must_use]
     pub fn was_steady(&self, service: &Service) -> bool {
-        self.model.lock().steady.contains_key(&(service.cluster.clone(), service.name.clone()))
+        let (model, key) = (self.model.lock(), (service.cluster.clone(), service.name.clone()));
+        model.steady_now.contains(&key) || model.steady.contains_key(&key)
     }
 
     /// The tasks whose making was acknowledged.

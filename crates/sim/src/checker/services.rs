@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::container_instance::ContainerInstanceStatus;
-use berth_model::ids::TaskId;
+use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::service::{DeploymentStatus, RolloutState, Service, ServiceEvent, ServiceStatus};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use tokio::time::Instant;
 
-use super::{Model, Verdict, broken};
+use super::{Model, ServiceKey, Verdict, broken};
 
 /// How long ago a plan may have seen what it says: it reads, then commits, and others commit between. Longer than any commit takes.
 const STALE: Duration = Duration::from_secs(2);
@@ -21,9 +21,8 @@ type Before = BTreeMap<TaskId, Option<Arc<Task>>>;
 
 impl Model {
     pub(crate) fn tasks_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks.values().filter(move |task| {
-            task.cluster == service.cluster && task.service.as_ref().is_some_and(|member| member.service == service.name)
-        })
+        let own = self.by_service.get(&(service.cluster.clone(), service.name.clone()));
+        own.into_iter().flatten().filter_map(|id| self.tasks.get(id))
     }
 
     fn stale(&self) -> Duration {
@@ -59,10 +58,31 @@ impl Model {
         (running..=running + perhaps).contains(&service.desired_count)
     }
 
-    pub(super) fn note_steady(&mut self) {
+    /// An instance changed: the services of its tasks. If it `is_back`, they are looked at for a while: what its tasks count for changes
+    /// when nobody can have thought it away any more.
+    pub(super) fn note_instance(&mut self, instance: ContainerInstanceId, is_back: bool) -> Vec<ServiceKey> {
+        let tasks = self.booked.get(&instance).into_iter().flatten().filter_map(|id| self.tasks.get(id));
+        let services: BTreeSet<_> = tasks.filter_map(|task| Some((task.cluster.clone(), task.service.as_ref()?.service.clone()))).collect();
+        if is_back {
+            let until = Instant::now() + self.stale();
+            self.unsure.extend(services.iter().map(|key| (key.clone(), until)));
+        }
+        services.into_iter().collect()
+    }
+
+    /// Looks at the services that a commit touched, and at those whose time has come; no other's standing can have changed.
+    pub(super) fn note_steady(&mut self, touched: &BTreeSet<ServiceKey>) {
         let now = Instant::now();
-        let steady: Vec<_> = self.services.iter().filter(|(_, service)| self.is_steady(service)).map(|(key, _)| key.clone()).collect();
-        self.steady.extend(steady.into_iter().map(|key| (key, now)));
+        let over: Vec<_> = self.unsure.iter().filter(|(_, until)| **until < now).map(|(key, until)| (key.clone(), *until)).collect();
+        self.unsure.retain(|_, until| *until >= now);
+        for (key, at) in over.into_iter().chain(touched.iter().map(|key| (key.clone(), now))) {
+            let is_steady = self.services.get(&key).is_some_and(|service| self.is_steady(service));
+            if is_steady {
+                self.steady_now.insert(key);
+            } else if self.steady_now.remove(&key) {
+                self.steady.insert(key, at);
+            }
+        }
     }
 
     pub(super) fn check_services(&self, before: &Before, events: &[Arc<ServiceEvent>]) -> Verdict {
@@ -118,7 +138,8 @@ impl Model {
         }
         if text == "has reached a steady state." || text.ends_with("deployment completed.") {
             let key = (service.cluster.clone(), service.name.clone());
-            if self.steady.get(&key).is_none_or(|at| at.elapsed() > self.stale()) && !self.is_steady(service) {
+            let was = self.steady_now.contains(&key) || self.steady.get(&key).is_some_and(|at| at.elapsed() <= self.stale());
+            if !was && !self.is_steady(service) {
                 return Err(lie("it was not steady"));
             }
         }
@@ -144,7 +165,9 @@ impl Model {
             let own = |other: &&Arc<Task>| other.service.as_ref().is_some_and(|member| deployment.owns(member.deployment));
             let has = self.tasks_of(service).filter(own).filter(|t| t.desired_status == DesiredStatus::Running && !t.is_stopped());
             let has = has.filter(|task| !self.may_be_missing(task) && !self.is_drained(task)).count();
-            let keeps = deployment.progress.keeps.unwrap_or(0);
+            // Blue stays whole until green has all of the traffic.
+            let staged = self.staged(service).map(|_| service.desired_count);
+            let keeps = staged.unwrap_or_else(|| deployment.progress.keeps.unwrap_or(0));
             if has > keeps as usize {
                 return broken(
                     "services",
@@ -160,7 +183,13 @@ impl Model {
         }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
         let live = live.filter(|task| !self.may_be_missing(task));
-        let (live, most) = (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)));
+        // With stages, blue and green have as many each, and what is older ends in its own time.
+        let (live, most) = if self.staged(service).is_some() {
+            let own = |other: &&Arc<Task>| other.service.as_ref().is_some_and(|member| deployment.owns(member.deployment));
+            (live.filter(own).filter(|task| !self.is_drained(task)).count(), service.desired_count)
+        } else {
+            (live.count(), service.desired_count.max(service.percentages.upper(service.desired_count)))
+        };
         if live > most as usize {
             return broken("services", format!("service {} has {live} tasks, {most} at most", service.name));
         }

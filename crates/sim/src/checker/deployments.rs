@@ -1,0 +1,96 @@
+//! Service deployments: how each ends, which of them nobody but a user ends, and how many of each kind a simulation has seen.
+
+use berth_model::service::{RolloutState, Service, ServiceStatus};
+use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentStatus as Status};
+
+use super::{Checker, Model, Verdict, broken};
+use crate::load::DUD;
+
+/// How the service deployments of a simulation ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Their revision came out.
+    pub successful: u32,
+    /// The same, through lifecycle stages.
+    pub shifted: u32,
+    /// Their circuit breaker triggered, whatever came of it.
+    pub broke: u32,
+    /// Their circuit breaker triggered, and nothing went back: there was nowhere to go, or nobody wanted it.
+    pub failed: u32,
+    /// They went back, and the old revision is the service's again.
+    pub rolled_back: u32,
+}
+
+impl Tally {
+    /// Adds another simulation's.
+    pub const fn add(&mut self, other: Self) {
+        self.successful += other.successful;
+        self.shifted += other.shifted;
+        self.broke += other.broke;
+        self.failed += other.failed;
+        self.rolled_back += other.rolled_back;
+    }
+}
+
+fn has_broken(one: &ServiceDeployment) -> bool {
+    one.breaker.is_some_and(|count| count.triggered)
+}
+
+impl Model {
+    pub(super) fn follow_deployment(&mut self, one: &std::sync::Arc<ServiceDeployment>) -> Verdict {
+        let before = self.rollouts.insert(one.id, std::sync::Arc::clone(one));
+        if let Some(was) = before.as_ref().filter(|was| was.status.is_finished() && was.status != one.status) {
+            let text = format!("service deployment {} of {} was {} and becomes {}", one.id, one.service, was.status, one.status);
+            return broken("deployments", text);
+        }
+        let tally = &mut self.tally;
+        tally.broke += u32::from(has_broken(one) && !before.as_deref().is_some_and(has_broken));
+        if before.is_some_and(|was| was.status == one.status) {
+            return Ok(());
+        }
+        match one.status {
+            Status::Successful => {
+                tally.successful += 1;
+                tally.shifted += u32::from(one.rollout.is_some());
+            }
+            Status::RollbackSuccessful => tally.rolled_back += 1,
+            Status::Stopped | Status::RollbackFailed => tally.failed += u32::from(has_broken(one)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The service's current deployment, if that goes through stages.
+    pub(super) fn staged(&self, service: &Service) -> Option<&ServiceDeployment> {
+        let one = self.rollouts.get(&service.primary()?.service_deployment?)?;
+        one.rollout.is_some().then_some(&**one)
+    }
+
+    /// Its circuit breaker ended the service's deployment, and nothing more happens: there was nothing to go back to, or nobody wanted it.
+    pub(super) fn has_ended_badly(&self, service: &Service) -> bool {
+        let Some(primary) = service.primary() else { return false };
+        let record = primary.service_deployment.and_then(|id| self.rollouts.get(&id));
+        primary.rollout_state == RolloutState::Failed && record.is_none_or(|one| one.status.is_finished())
+    }
+}
+
+impl Checker {
+    /// What its deployments came to.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.model.lock().tally
+    }
+
+    /// Its tasks never start, and no circuit breaker is at work that has to end that.
+    #[must_use]
+    pub fn is_incurable(&self, service: &Service) -> bool {
+        let Some(primary) = service.primary() else { return false };
+        let breaker = service.settings.deployment_configuration.deployment_circuit_breaker.as_ref();
+        let is_watched = primary.rollout_state == RolloutState::InProgress && breaker.is_some_and(|breaker| breaker.enable == Some(true));
+        service.status == ServiceStatus::Active
+            && service.desired_count > 0
+            && primary.definition.family.as_str() == DUD
+            && primary.rollout_state != RolloutState::Failed
+            && !is_watched
+    }
+}
