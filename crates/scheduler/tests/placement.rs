@@ -130,3 +130,18 @@ fn releasing_twice_gives_back_once() {
     index.release(TaskId(1));
     assert_eq!(place(&mut index, 2, 2, &demand, &[], &[]).placed.len(), 1);
 }
+
+#[test]
+fn gpus_of_tasks_that_end_while_their_instance_is_away_are_free_when_it_is_back() {
+    let mut one = instance(1, 100, 100, "a");
+    one.registered.gpus = ["GPU-0".to_owned(), "GPU-1".to_owned()].into();
+    let mut index = index(std::slice::from_ref(&one));
+    // Another task keeps what is known of the instance.
+    assert_eq!(on(&place(&mut index, 1, 1, &Demand { cpu: 1, ..Default::default() }, &[], &[])), [1]);
+    assert_eq!(on(&place(&mut index, 2, 1, &Demand { gpus: 1, ..Default::default() }, &[], &[])), [1]);
+    index.remove_instance(one.id);
+    index.release(TaskId(2));
+    index.apply_instance(&one);
+    assert_eq!(on(&place(&mut index, 3, 1, &Demand { gpus: 2, ..Default::default() }, &[], &[])), [1]);
+    assert_eq!(index.gpus_of(TaskId(3)), ["GPU-0", "GPU-1"]);
+}

@@ -165,6 +165,8 @@ impl Index {
     /// Which GPUs of an instance that has others than before, or was not known, are in use.
     fn number_gpus_again(&mut self, at: u32) {
         let slot = &mut self.slots[at as usize];
+        // What ended while the instance was not known gave no number back.
+        slot.gpus = 0;
         if slot.used_gpus > 0 {
             let now = &self.classes.profile(slot.profile).gpus;
             let here = self.gpus.iter().filter(|(task, _)| self.reservations.get(task).is_some_and(|reservation| reservation.slot == at));
