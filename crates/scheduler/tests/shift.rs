@@ -193,6 +193,26 @@ fn a_newer_deployment_reconciles_first_and_keeps_blue() {
 }
 
 #[test]
+fn a_blue_revision_that_never_starts_holds_up_nothing() {
+    for replaced in [false, true] {
+        let mut shifting = Shifting::new(0);
+        // It came out while nothing was wanted of it.
+        shifting.world.fates.insert(DeploymentId(1), world::Fate::NeverRun);
+        shifting.world.service.desired_count = 2;
+        shifting.world.service.announced_steady = false;
+        shifting.world.run(20);
+        shifting.deploy(|_| {});
+        if replaced {
+            shifting.run(20);
+            shifting.deploy(|_| {});
+        }
+        let why = shifting.run(600);
+        assert_eq!(shifting.record().status, Status::Successful, "{replaced}: {why:?}");
+        assert_eq!(shifting.world.live(), 2);
+    }
+}
+
+#[test]
 fn a_rolling_update_is_held_back_before_its_first_task_and_its_end() {
     let mut shifting = Shifting::new(2);
     shifting.deploy(|record| {

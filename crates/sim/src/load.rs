@@ -50,8 +50,6 @@ const KNOWN_TROUBLE: [&str; 9] = [
     "etcd has answered nothing",
     "fell behind the log",
 ];
-/// The same where deployments go through stages.
-const LASTING: [&str; 5] = ["web", "pair", "port", "broken", "flaky"];
 /// How often a call whose outcome is unknown is made again under the same token.
 const TRIES: usize = 4;
 
@@ -267,12 +265,7 @@ pub async fn service_user(desk: Desk, chance: Chance, name: String) {
         is_staged = if exists { is_staged } else { chance.per_mille(150) };
         // Few, so that what has a host port finds room on the machines there are.
         let count = chance.within(0, 4);
-        let family = match (is_daemon, is_staged) {
-            (true, _) => FAMILIES[COMMON].0,
-            // What never starts and still became blue, while nothing was wanted of it, holds up what comes after.
-            (_, true) => *chance.pick(&LASTING),
-            _ => *chance.pick(&SERVED),
-        };
+        let family = if is_daemon { FAMILIES[COMMON].0 } else { *chance.pick(&SERVED) };
         let (operation, mut request, after) = match chance.below(8) {
             _ if !exists => {
                 let mut request = json!({"serviceName": name, "taskDefinition": family, "desiredCount": count});

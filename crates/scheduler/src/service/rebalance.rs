@@ -217,7 +217,9 @@ pub(super) fn begin(view: &ServiceView<'_>, tasks: &[&TaskView], now: UnixMillis
     let least = cells.iter().filter(|(zone, _)| view.zones.open.iter().any(|open| open == *zone)).map(|(_, cell)| cell.tasks).min();
     let most = cells.values().map(|cell| cell.tasks).max();
     if most.unwrap_or(0) <= least.unwrap_or(0) + 1 {
-        if view.service.primary().is_some_and(|primary| primary.progress.rebalancing.is_some()) {
+        // Where a zone with few of them takes no tasks now there is nothing to be done, but nothing is balanced either.
+        let is_even = most.unwrap_or(0) <= cells.values().map(|cell| cell.tasks).min().unwrap_or(0) + 1;
+        if is_even && view.service.primary().is_some_and(|primary| primary.progress.rebalancing.is_some()) {
             plan.announcements.push(format!("is AZ balanced with {}.", listed(&cells, " tasks")));
         }
         remember(plan, None);

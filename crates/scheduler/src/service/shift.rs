@@ -16,6 +16,7 @@ use super::breaker::{BreakerRules, failures};
 use super::outcome::{ALARM_TRIGGERED, BREAKER_TRIGGERED, complete};
 use super::plan::{is_gone, plan};
 use super::stages::{self, Sight, Verdict};
+use super::throttle::throttle;
 use super::whole::{Own, all_gone_but, keep, stop_all_but};
 use super::{ServicePlan, ServiceView, TaskView};
 
@@ -123,12 +124,14 @@ fn shift(view: &ShiftView<'_>, (blue, green): (DeploymentId, DeploymentId), roll
     let goes_back = view.record.status == ServiceDeploymentStatus::RollbackInProgress;
     let stays = if goes_back { blue } else { green };
     let whole = |deployment| Own::of(view, deployment, now).healthy(view, now) >= desired;
+    // A blue revision that cannot start may never be whole; what serves in its place is left alone then, and holds up nothing.
+    let blue_fails = throttle(view.service.tasks.iter().filter(|task| view.owns(blue, task)), desired).has_failed();
     let sight = Sight {
         course: &course,
         goes_back,
         is_green_whole: whole(green),
         is_blue_whole: whole(blue),
-        others_are_gone: all_gone_but(view, &[blue, green], now),
+        others_may_stay: blue_fails || all_gone_but(view, &[blue, green], now),
         is_clean: all_gone_but(view, &[stays], now) && Own::of(view, stays, now).is_steady(desired),
         minute: view.service.minute_millis,
         bits: view.bits,
@@ -147,7 +150,7 @@ fn shift(view: &ShiftView<'_>, (blue, green): (DeploymentId, DeploymentId), roll
     }
     if is_last {
         stop_all_but(view, &[stays], next, now);
-    } else if rollout.stage == LifecycleStage::ReconcileService && sight.is_blue_whole {
+    } else if sight.is_blue_whole {
         // Until then they may be all that serves.
         stop_all_but(view, &[blue, green], next, now);
     }
@@ -222,7 +225,7 @@ fn gate(view: &ShiftView<'_>, rollout: &mut Rollout, next: &mut ShiftPlan, now: 
         is_green_whole: completes,
         is_blue_whole: true,
         // A rolling update replaces them itself.
-        others_are_gone: true,
+        others_may_stay: true,
         is_clean: completes,
         minute: view.service.minute_millis,
         bits: view.bits,

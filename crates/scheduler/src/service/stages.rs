@@ -27,8 +27,8 @@ pub(super) struct Sight<'a> {
     pub(super) is_green_whole: bool,
     /// ...of the blue one.
     pub(super) is_blue_whole: bool,
-    /// Of revisions other than blue and green nothing is left.
-    pub(super) others_are_gone: bool,
+    /// Of revisions other than blue and green nothing is left, or what is left serves where blue cannot.
+    pub(super) others_may_stay: bool,
     /// Of revisions other than the one that stays nothing is left, and that one has what it should have.
     pub(super) is_clean: bool,
     /// How long a minute takes, in milliseconds.
@@ -212,7 +212,7 @@ fn next(rollout: &mut Rollout, sight: &Sight<'_>, now: UnixMillis) -> Next {
     let is_rolling = sight.course.strategy == Strategy::Rolling;
     let minutes = |minutes: i64| if rollout.blue.is_none() { 0 } else { minutes.saturating_mul(sight.minute) };
     Next::Stage(match stage {
-        Stage::ReconcileService if !sight.others_are_gone => return wait("tasks of earlier revisions stop", 0),
+        Stage::ReconcileService if !sight.others_may_stay => return wait("tasks of earlier revisions stop", 0),
         Stage::ReconcileService => Stage::PreScaleUp,
         Stage::PreScaleUp => Stage::ScaleUp,
         Stage::ScaleUp if !sight.is_green_whole => return wait("tasks of the green revision come up", 0),

@@ -183,8 +183,8 @@ impl Model {
         }
         let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
         let live = live.filter(|task| !self.may_be_missing(task));
-        // With stages, blue and green have as many each, and what is older ends in its own time.
-        let (live, most) = if self.staged(service).is_some() {
+        // With stages, blue and green have as many each, and what is older ends in its own time. Afterwards it is a service like any other.
+        let (live, most) = if self.staged(service).is_some_and(|one| !one.status.is_finished()) {
             let own = |other: &&Arc<Task>| other.service.as_ref().is_some_and(|member| deployment.owns(member.deployment));
             (live.filter(own).filter(|task| !self.is_drained(task)).count(), service.desired_count)
         } else {
