@@ -2,7 +2,8 @@
 
 use berth_sim::{Fleet, simulate_fleet};
 
-const SMALL: Fleet = Fleet { hosts: 12, services: 24, tasks: 4, hours: 12, happenings: 120 };
+/// Five tasks each: of four some percentages leave a deployment no way, as on ECS.
+const SMALL: Fleet = Fleet { hosts: 12, services: 24, tasks: 5, hours: 12, happenings: 120 };
 
 #[test]
 fn a_fleet_keeps_every_promise() {
@@ -11,7 +12,7 @@ fn a_fleet_keeps_every_promise() {
         let report = simulate_fleet(seed, SMALL, false, &registry);
         assert_eq!(report.violation, None, "seed {seed}\n{}", report.lines.join("\n"));
         assert!(report.millis > 12 * 3_600_000, "it has lived its time: {report:?}");
-        assert!(report.deployments.successful > 0 && report.tasks > 24 * 4, "{report:?}");
+        assert!(report.deployments.successful > 0 && report.tasks > 24 * 5, "{report:?}");
     }
 }
 

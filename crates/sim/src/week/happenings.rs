@@ -111,6 +111,7 @@ impl<'a> Happenings<'a> {
             while lasting.try_join_next().is_some() {}
             self.happen(kind, &mut lasting);
         }
+        tokio::time::sleep_until(begun + Duration::from_millis(millis)).await;
         while lasting.join_next().await.is_some() {}
     }
 
