@@ -14,11 +14,11 @@ help: ## Show this list
 setup: ## Install what is missing on Debian or Ubuntu: packages, Python tools in .venv
 	@scripts/setup
 
+# One small test goes along: cargo then resolves the features that `make test` resolves, and each crate is compiled once for both.
 build: setup ## Build berth and its small programs (release)
-	cargo build --release --package berth --package berth-shim
+	cargo build --release --workspace --bins --test loopback
 
 image: build ## Build the sample image, target/hello.tar
-	cargo build --release --package xtask
 	target/release/xtask image
 
 demo: image ## Start Berth in the background and deploy a sample service

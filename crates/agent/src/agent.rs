@@ -100,13 +100,13 @@ impl Agent {
         tasks.recover().await?;
         loops.spawn(tasks.clone().sweep());
 
-        let arn = register(&client, &config, Some(kept.container_instance_arn.clone())).await?;
+        let arn = register(&client, &config, &runtime.capabilities(), Some(kept.container_instance_arn.clone())).await?;
         let timeline = if arn == kept.container_instance_arn { kept.timeline } else { 0 };
         let identity = Identity { cluster: config.cluster.clone(), container_instance_arn: arn, timeline };
         ledger.keep_identity(&identity)?;
         tracing::info!(container_instance = identity.container_instance_arn, cluster = config.cluster, "registered");
 
-        let link = Link::new(config, client, ledger, clock, identity);
+        let link = Link::new(config, runtime.capabilities(), client, ledger, clock, identity);
         let (is_connected, connected) = watch::channel(false);
         let options = DialOptions { tls: tls(&link.config.backend)?, ..Default::default() };
         loops.spawn(acs::run(link.clone(), tasks.clone(), options.clone(), is_connected, nudge, stop.clone()));

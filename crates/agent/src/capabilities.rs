@@ -1,8 +1,8 @@
-//! What this agent announces that it can do. A name belongs here only if the engine and the native runtime honour it: the
-//! control plane places tasks by these names.
+//! What this agent announces that it can do, whatever its runtime; the runtime adds its own ([`berth_runtime::port::Runtime::capabilities`]).
+//! A name belongs here only if the engine honours it: the control plane places tasks by these names.
 
 /// Names without values, sorted.
-pub const CAPABILITIES: [&str; 13] = [
+pub const CAPABILITIES: [&str; 12] = [
     "com.amazonaws.ecs.capability.docker-remote-api.1.17",
     "com.amazonaws.ecs.capability.docker-remote-api.1.18",
     "com.amazonaws.ecs.capability.docker-remote-api.1.19",
@@ -11,7 +11,6 @@ pub const CAPABILITIES: [&str; 13] = [
     "com.amazonaws.ecs.capability.docker-remote-api.1.22",
     "com.amazonaws.ecs.capability.logging-driver.json-file",
     "com.amazonaws.ecs.capability.logging-driver.none",
-    "com.amazonaws.ecs.capability.privileged-container",
     "ecs.capability.container-ordering",
     "ecs.capability.external",
     "ecs.capability.full-sync",

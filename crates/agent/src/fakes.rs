@@ -78,6 +78,10 @@ impl FakeRuntime {
 
 #[async_trait]
 impl Runtime for FakeRuntime {
+    fn capabilities(&self) -> Vec<&'static str> {
+        vec!["com.amazonaws.ecs.capability.privileged-container"]
+    }
+
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
         self.call(format!("pull {}", request.reference));
         match word(&request.reference, "pull").as_deref() {

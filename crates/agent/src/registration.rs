@@ -32,19 +32,19 @@ pub enum RegisterError {
     Attribute(String),
 }
 
-/// Registers this machine, with `known` as the ARN that it had. An ARN that the server does not know any more is dropped and a
+/// Registers this machine, with `runtime` as the names of what its runtime honours and `known` as the ARN that it had. An ARN that the server does not know any more is dropped and a
 /// new one taken.
 ///
 /// # Errors
 /// [`RegisterError`] once trying again is of no use or `registration_patience` is over.
-pub async fn register(client: &EcsClient, config: &AgentConfig, known: Option<String>) -> Result<String, RegisterError> {
+pub async fn register(client: &EcsClient, config: &AgentConfig, runtime: &[&str], known: Option<String>) -> Result<String, RegisterError> {
     let started = tokio::time::Instant::now();
     let (mut busy, mut away) = (BUSY.0, AWAY.0);
     let mut known = known.filter(|arn| !arn.is_empty());
     let mut may_create = config.create_cluster;
     let token = client.chance().uuid();
     loop {
-        let error = match announce(client, config, known.as_deref(), &token).await {
+        let error = match announce(client, config, runtime, known.as_deref(), &token).await {
             Ok(arn) => return Ok(arn),
             Err(RegisterError::Call(error)) => error,
             Err(other) => return Err(other),
@@ -79,8 +79,14 @@ pub(crate) fn doubled(delay: &mut Duration, longest: Duration) -> Duration {
     present
 }
 
-async fn announce(client: &EcsClient, config: &AgentConfig, known: Option<&str>, token: &str) -> Result<String, RegisterError> {
-    let request = request(config, known);
+async fn announce(
+    client: &EcsClient,
+    config: &AgentConfig,
+    runtime: &[&str],
+    known: Option<&str>,
+    token: &str,
+) -> Result<String, RegisterError> {
+    let request = request(config, runtime, known);
     let sent = request.attributes.clone().unwrap_or_default();
     // The model does not have the token, and the official agent sends it.
     let mut json = serde_json::to_value(&request).expect("a request has a JSON form");
@@ -102,7 +108,7 @@ fn unrepeated(sent: &[Attribute], answered: &[Attribute]) -> Option<String> {
     missing.name.clone()
 }
 
-fn request(config: &AgentConfig, known: Option<&str>) -> RegisterContainerInstanceRequest {
+fn request(config: &AgentConfig, runtime: &[&str], known: Option<&str>) -> RegisterContainerInstanceRequest {
     let cpu = config.total_cpu.unwrap_or_else(machine::cpu_units);
     let memory = config.total_memory_mib.or_else(machine::memory_mib).unwrap_or(0).saturating_sub(config.reserved_memory_mib);
     let tags = config.tags.iter().map(|(key, value)| Tag { key: Some(key.clone()), value: Some(value.clone()) });
@@ -118,17 +124,17 @@ fn request(config: &AgentConfig, known: Option<&str>) -> RegisterContainerInstan
             ports("PORTS_UDP", &config.reserved_ports_udp),
         ]),
         container_instance_arn: known.map(str::to_owned),
-        attributes: Some(attributes(config, known.is_none())),
+        attributes: Some(attributes(config, runtime, known.is_none())),
         tags: Some(tags).filter(|tags| !tags.is_empty()),
         ..Default::default()
     }
 }
 
 /// A user's attributes go along the first time only: later ones are changed by `PutAttributes`.
-fn attributes(config: &AgentConfig, first_time: bool) -> Vec<Attribute> {
+fn attributes(config: &AgentConfig, runtime: &[&str], first_time: bool) -> Vec<Attribute> {
     let attribute = |name: &str, value: Option<String>| Attribute { name: Some(name.to_owned()), value, ..Default::default() };
     let zone = config.availability_zone.clone().unwrap_or_else(|| format!("{}a", config.region));
-    let mut list: Vec<_> = capabilities::CAPABILITIES.iter().map(|name| attribute(name, None)).collect();
+    let mut list: Vec<_> = capabilities::CAPABILITIES.iter().chain(runtime).map(|name| attribute(name, None)).collect();
     list.extend(capabilities::valued(&zone).into_iter().map(|(name, value)| attribute(name, Some(value))));
     if first_time {
         list.extend(config.attributes.iter().map(|(name, value)| attribute(name, value.clone())));
@@ -161,7 +167,7 @@ mod tests {
             tags: BTreeMap::from([("a".into(), "b".into())]),
             ..Default::default()
         };
-        let first = request(&config, None);
+        let first = request(&config, &["ecs.capability.x"], None);
         let json = serde_json::to_value(&first).unwrap();
         assert_eq!(json["totalResources"][0], serde_json::json!({"name": "CPU", "type": "INTEGER", "integerValue": 2048}));
         assert_eq!(json["totalResources"][1]["integerValue"], 900);
@@ -170,9 +176,10 @@ mod tests {
         let names: Vec<_> = first.attributes.unwrap().into_iter().map(|a| (a.name.unwrap(), a.value)).collect();
         assert!(names.contains(&("ecs.availability-zone".into(), Some("eu-west-1a".into()))));
         assert!(names.contains(&("stack".into(), Some("prod".into()))));
+        assert!(names.contains(&("ecs.capability.x".into(), None)));
         assert!(!names.iter().any(|(name, _)| name.contains("1.25") || name.contains("berth")));
 
-        let again = request(&config, Some("arn:x"));
+        let again = request(&config, &[], Some("arn:x"));
         assert_eq!(again.container_instance_arn.as_deref(), Some("arn:x"));
         assert!(again.tags.is_none() && !again.attributes.unwrap().iter().any(|a| a.name.as_deref() == Some("stack")));
     }

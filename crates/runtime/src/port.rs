@@ -1,6 +1,6 @@
 //! The `Runtime` port: what the agent's engine asks of whatever runs containers.
 //!
-//! Two implementations are planned (native, Docker Engine); both must pass the suite in [`crate::conformance`].
+//! Two implementations (native, Docker Engine); both must pass the suite in [`crate::conformance`].
 //! Nothing here may know of tasks' desired states, clusters or the control plane.
 
 use std::collections::BTreeMap;
@@ -125,13 +125,54 @@ pub struct Ulimit {
     pub hard: u64,
 }
 
+/// A port that the runtime itself publishes ([`ContainerNetwork::Bridge`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PublishedPort {
+    /// Port inside the container.
+    pub container_port: u16,
+    /// Port on the machine; whoever asks has made sure that it is free.
+    pub host_port: u16,
+    /// UDP; otherwise TCP.
+    pub udp: bool,
+}
+
 /// The network of a container.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ContainerNetwork {
     /// The machine's own network namespace.
     Host,
-    /// A prepared network namespace, by path.
+    /// A prepared network namespace, by path. A runtime that has its own networks refuses it.
     Namespace(PathBuf),
+    /// The runtime's own bridge (Docker's), with the ports that it publishes. A runtime without networks refuses it.
+    Bridge(Vec<PublishedPort>),
+    /// The runtime's own: loopback only. A runtime without networks refuses it.
+    Isolated,
+}
+
+/// Whose pid or ipc namespace a container has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub enum Sharing {
+    /// Its own.
+    #[default]
+    Own,
+    /// The machine's (`pidMode` or `ipcMode` of `host`).
+    Host,
+    /// That of all containers with the same [`ContainerSpec::cgroup_parent`] that say so (`task`). It lives until the last of them is
+    /// removed, whichever of them ends first.
+    Task,
+    /// Its own, and for ipc without `/dev/shm` (`ipcMode` of `none`); for pid the same as [`Sharing::Own`].
+    Closed,
+}
+
+/// A device of the machine in the container (`linuxParameters.devices`).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DeviceMapping {
+    /// Path on the machine.
+    pub host_path: PathBuf,
+    /// Path in the container.
+    pub container_path: PathBuf,
+    /// Of `r`, `w` and `m` (make nodes), those that are allowed.
+    pub permissions: String,
 }
 
 /// Everything a container is made of. Optional values of `None` mean "what the image says".
@@ -193,8 +234,27 @@ pub struct ContainerSpec {
     pub ulimits: Vec<Ulimit>,
     /// Kernel settings of the container's own namespaces.
     pub sysctls: BTreeMap<String, String>,
-    /// A terminal is allocated for stdout.
+    /// A terminal is its standard input, output and error (`pseudoTerminal`).
     pub terminal: bool,
+    /// Standard input stays open though nobody writes to it (`interactive`); otherwise it is at its end at once.
+    pub stdin_open: bool,
+    /// A small init is its first process: it passes signals on and collects orphans (`initProcessEnabled`).
+    pub init: bool,
+    /// Devices besides the usual ones.
+    pub devices: Vec<DeviceMapping>,
+    /// Most memory and swap together, in bytes; -1: as much swap as the machine has; `None`: the runtime's default (Docker's: as much
+    /// swap as memory).
+    pub memory_swap: Option<i64>,
+    /// How readily its memory is swapped out, 0 to 100; `None`: the machine's setting.
+    pub swappiness: Option<u8>,
+    /// `dockerSecurityOptions` as they stand: `no-new-privileges`, `seccomp=unconfined`, `apparmor:PROFILE`, `label:..`.
+    pub security_options: Vec<String>,
+    /// Whose processes it sees.
+    pub pid: Sharing,
+    /// Whose System V and POSIX objects it sees.
+    pub ipc: Sharing,
+    /// Identifiers of the GPUs that it may use.
+    pub gpus: Vec<String>,
     /// Kept with the container and given back by [`Runtime::list`].
     pub labels: BTreeMap<String, String>,
     /// Most bytes of output kept on disk per container, both streams together.
@@ -308,6 +368,10 @@ pub struct Stats {
 /// A cancelled call leaves nothing half-made that a later `remove` does not clear.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
+    /// ECS's names (`com.amazonaws.ecs.capability.privileged-container`, `ecs.capability.pid-ipc-namespace-sharing`, ..) of what this
+    /// runtime honours on this machine, beyond what each must. The agent announces them, and tasks that need others are not placed here.
+    fn capabilities(&self) -> Vec<&'static str>;
+
     /// Makes an image present. Several calls for one image share the work.
     ///
     /// # Errors
@@ -320,10 +384,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`RunError`]; then nothing is left.
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError>;
 
-    /// Starts a created container; returns when its program is executing.
+    /// Starts a created container, or one that has ended once more (restart policies): its file system and its output go on where they
+    /// were. Returns when its program is executing; a container that runs is left as it is.
     ///
     /// # Errors
-    /// [`RunError`]; the container then is as after `create` and can be removed.
+    /// [`RunError`]; the container then is as it was before and can be removed.
     async fn start(&self, id: &ContainerId) -> Result<Started, RunError>;
 
     /// Sends a signal to the container's first process. A container that has ended is no error.

@@ -15,6 +15,7 @@ use berth_agent::session::{Link, acs};
 use berth_agent::tasks::{Means, PullGate, Tasks};
 use berth_control::Entropy;
 use berth_identity::AccessKey;
+use berth_runtime::port::Runtime;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -184,13 +185,15 @@ impl Host {
         let served = async {
             tasks.recover().await.map_err(|error| text(&error))?;
             parts.spawn(Arc::clone(&tasks).sweep());
-            let arn = register(&client, &config, Some(kept.container_instance_arn.clone())).await.map_err(|error| text(&error))?;
+            let arn = register(&client, &config, &self.machine.capabilities(), Some(kept.container_instance_arn.clone()))
+                .await
+                .map_err(|error| text(&error))?;
             let timeline = if arn == kept.container_instance_arn { kept.timeline } else { 0 };
             let identity = Identity { cluster: config.cluster.clone(), container_instance_arn: arn, timeline };
             ledger.keep_identity(&identity).map_err(|error| text(&error))?;
             *self.arn.lock() = identity.container_instance_arn.clone();
             self.trace.line(format_args!("host {}: agent is {}", self.number, identity.container_instance_arn));
-            let link = Link::new(config.clone(), client.clone(), ledger.clone(), clock, identity);
+            let link = Link::new(config.clone(), self.machine.capabilities(), client.clone(), ledger.clone(), clock, identity);
             let dialler = Arc::new(self.net.clone());
             let options = DialOptions { timeout: Duration::from_secs(20), dialer: Some(dialler), ..Default::default() };
             let (connected, _) = watch::channel(false);

@@ -179,6 +179,10 @@ impl Machine {
 
 #[async_trait]
 impl Runtime for Machine {
+    fn capabilities(&self) -> Vec<&'static str> {
+        vec!["com.amazonaws.ecs.capability.privileged-container"]
+    }
+
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
         self.takes(1, 400).await;
         if self.harmed(20) {

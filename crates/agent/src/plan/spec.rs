@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use berth_acs::messages as acs;
 use berth_acs::messages::{ContainerConfig, HostConfig};
 use berth_network::port::{PortRequest, Protocol};
-use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec};
+use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec, Sharing};
 
 use super::{Blueprint, PlanContext, Wiring, docker, volumes};
 
@@ -87,6 +87,15 @@ pub(super) fn blueprint(
         ulimits: docker::ulimits(&host),
         sysctls: host.sysctls.clone(),
         terminal: false,
+        stdin_open: false,
+        init: false,
+        devices: Vec::new(),
+        memory_swap: None,
+        swappiness: None,
+        security_options: Vec::new(),
+        pid: Sharing::Own,
+        ipc: Sharing::Own,
+        gpus: Vec::new(),
         labels: labels(task, container, config.labels),
         log_limit: docker::log_limit(&host, context.log_limit)?,
     };

@@ -55,6 +55,8 @@ pub struct Endpoints {
 pub struct Link {
     /// Settings.
     pub config: AgentConfig,
+    /// What the runtime honours, as announced.
+    pub capabilities: Vec<&'static str>,
     /// The ECS API.
     pub client: EcsClient,
     /// Keeps the identity.
@@ -68,8 +70,15 @@ pub struct Link {
 impl Link {
     /// A link of an agent that is registered.
     #[must_use]
-    pub fn new(config: AgentConfig, client: EcsClient, ledger: Ledger, clock: Clock, identity: Identity) -> Arc<Self> {
-        Arc::new(Self { config, client, ledger, clock, identity: watch::Sender::new(identity), endpoints: Mutex::default() })
+    pub fn new(
+        config: AgentConfig,
+        capabilities: Vec<&'static str>,
+        client: EcsClient,
+        ledger: Ledger,
+        clock: Clock,
+        identity: Identity,
+    ) -> Arc<Self> {
+        Arc::new(Self { config, capabilities, client, ledger, clock, identity: watch::Sender::new(identity), endpoints: Mutex::default() })
     }
 
     /// Who this agent is now.
@@ -107,7 +116,7 @@ impl Link {
     /// # Errors
     /// [`RenewError`].
     pub async fn renew(&self) -> Result<(), RenewError> {
-        let arn = register(&self.client, &self.config, None).await?;
+        let arn = register(&self.client, &self.config, &self.capabilities, None).await?;
         tracing::info!(container_instance = arn, "registered anew");
         let identity = Identity { cluster: self.config.cluster.clone(), container_instance_arn: arn, timeline: 0 };
         self.ledger.keep_identity(&identity)?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use self::fixture::{Layer, Packing, TestNamespace, TestRegistry};
-use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, Exit, PullBehavior, PullRequest, Runtime};
+use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, Exit, PullBehavior, PullRequest, Runtime, Sharing};
 
 /// Nothing in the suite takes long; whoever waits this long waits for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -189,6 +189,15 @@ pub fn plain_spec(id: &str, image_digest: &str) -> ContainerSpec {
         ulimits: vec![],
         sysctls: BTreeMap::new(),
         terminal: false,
+        stdin_open: false,
+        init: false,
+        devices: vec![],
+        memory_swap: None,
+        swappiness: None,
+        security_options: vec![],
+        pid: Sharing::Own,
+        ipc: Sharing::Own,
+        gpus: vec![],
         labels: BTreeMap::new(),
         log_limit: 1 << 20,
     }

@@ -69,7 +69,7 @@ pub fn plan_process(spec: &ContainerSpec, image: &ImageDefaults, machine: &str) 
     let hostname = match (&spec.hostname, &spec.network) {
         (Some(name), _) => name.clone(),
         (None, ContainerNetwork::Host) => machine.to_owned(),
-        (None, ContainerNetwork::Namespace(_)) => spec.id.0.chars().take(12).collect(),
+        (None, _) => spec.id.0.chars().take(12).collect(),
     };
     if hostname.len() > 64 || hostname.contains(['\n', '\0', ' ']) {
         return Err(RunError::InvalidSpec(format!("hostname: {hostname:?} is not a host name of at most 64 characters")));

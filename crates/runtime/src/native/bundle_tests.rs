@@ -1,7 +1,7 @@
 //! Tests of what a specification and an image come to.
 
 use super::*;
-use crate::port::{BindMount, ContainerId, TmpfsMount};
+use crate::port::{BindMount, ContainerId, Sharing, TmpfsMount};
 
 fn spec() -> ContainerSpec {
     ContainerSpec {
@@ -34,6 +34,15 @@ fn spec() -> ContainerSpec {
         ulimits: vec![],
         sysctls: BTreeMap::new(),
         terminal: false,
+        stdin_open: false,
+        init: false,
+        devices: vec![],
+        memory_swap: None,
+        swappiness: None,
+        security_options: vec![],
+        pid: Sharing::Own,
+        ipc: Sharing::Own,
+        gpus: vec![],
         labels: BTreeMap::new(),
         log_limit: 0,
     }

@@ -12,7 +12,7 @@ use crate::native::bundle::{self, Machine, ProcessPlan};
 use crate::native::cgroups::Layout;
 use crate::native::monitor::{self, Sighting};
 use crate::native::starter::Starter;
-use crate::port::{ContainerId, ContainerSpec, ExecSpec, RunError};
+use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, RunError};
 
 /// The killed processes of a container need some time to be gone from their cgroup.
 const CGROUP_ATTEMPTS: u32 = 200;
@@ -86,6 +86,9 @@ impl Plan<'_> {
         check_names(&self.spec)?;
         if self.spec.terminal {
             return Err(RunError::InvalidSpec("pseudoTerminal: this runtime has no terminals".into()));
+        }
+        if matches!(self.spec.network, ContainerNetwork::Bridge(_) | ContainerNetwork::Isolated) {
+            return Err(RunError::InvalidSpec("networkMode: this runtime has no networks of its own".into()));
         }
         let process = bundle::plan_process(&self.spec, self.defaults, &bundle::machine_name())?;
         let config = bundle::config(&self.spec, &process, &self.folder, &self.cgroup, self.machine)?;

@@ -258,6 +258,10 @@ fn lock(data_dir: &std::path::Path) -> io::Result<std::fs::File> {
 
 #[async_trait]
 impl Runtime for NativeRuntime {
+    fn capabilities(&self) -> Vec<&'static str> {
+        vec!["com.amazonaws.ecs.capability.privileged-container"]
+    }
+
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
         self.images.pull(request).await
     }
