@@ -35,6 +35,7 @@ fn tasks(
         clock,
         pulls: PullGate::new(4),
         submissions,
+        volumes: Default::default(),
     };
     (Tasks::new(Arc::new(means), stop.clone()), inbox)
 }
