@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub struct Volume {
     /// The name that mount points use.
     pub name: String,
-    /// `host`, `docker`, `efs`, `fsxWindowsFileServer`, `ebs`.
+    /// `host`, `docker`, `efs`, `s3files`, `fsxWindowsFileServer`, `ebs`.
     #[serde(rename = "type")]
     pub kind: String,
     /// For `host`.
@@ -26,6 +26,9 @@ pub struct Volume {
     /// For `fsxWindowsFileServer`: kept as it came, since nothing here acts on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fsx_windows_file_server_volume_configuration: Option<Value>,
+    /// For `s3files`: kept as it came.
+    #[serde(rename = "s3filesVolumeConfiguration", skip_serializing_if = "Option::is_none")]
+    pub s3files_volume_configuration: Option<Value>,
     /// For `ebs`: kept as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ebs_volume_configuration: Option<Value>,
