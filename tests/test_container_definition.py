@@ -37,7 +37,7 @@ def limits(part, *names):
 
 
 def namespace(task, name, kind):
-    return os.readlink(f"/proc/{pids_of(only(task, name))[-1]}/ns/{kind}")
+    return os.readlink(f"/proc/{pids_of(only(task, name))[0]}/ns/{kind}")
 
 
 # -- the process --------------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_links_give_a_name_an_address_and_dockers_variables(up):
     hosts = [line.split() for line in shown if line.startswith(address)]
     assert {name for _, *names in hosts for name in names} >= {"the-db", "db"}
     # It is the other container's own address.
-    own = Path(f"/proc/{pids_of(only(task, 'db'))[-1]}/root/etc/hosts").read_text()
+    own = Path(f"/proc/{pids_of(only(task, 'db'))[0]}/root/etc/hosts").read_text()
     assert any(line.split()[0] == address for line in own.splitlines() if line.strip())
     stop(up, task["taskArn"])
 
@@ -274,7 +274,7 @@ def test_ipc_mode_host_and_none(up):
     stop(up, task["taskArn"])
     task = running(up, shell(IDLE), ipcMode="none")
     assert namespace(task, "app", "ipc") != os.readlink("/proc/self/ns/ipc")
-    pid = pids_of(task["containers"][0])[-1]
+    pid = pids_of(task["containers"][0])[0]
     assert mounted(Path(f"/proc/{pid}/mounts").read_text().splitlines(), "/dev/shm") is None
     stop(up, task["taskArn"])
 

@@ -31,7 +31,7 @@ def until_health(up, arn, wanted):
 def root_of(task, name="app"):
     """A container's root file system, from outside."""
     container = next(container for container in task["containers"] if container["name"] == name)
-    return Path(f"/proc/{pids_of(container)[-1]}/root")
+    return Path(f"/proc/{pids_of(container)[0]}/root")
 
 
 def probes(root):
