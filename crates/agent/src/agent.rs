@@ -94,6 +94,7 @@ impl Agent {
             clock: clock.clone(),
             pulls,
             submissions,
+            volumes: Default::default(),
         };
         let tasks = Tasks::new(Arc::new(means), stop.clone());
         // Before anybody is asked: what ran goes on being watched, server or no server.

@@ -2,7 +2,7 @@
 //! A name belongs here only if the engine honours it: the control plane places tasks by these names.
 
 /// Names without values, sorted.
-pub const CAPABILITIES: [&str; 12] = [
+pub const CAPABILITIES: [&str; 15] = [
     "com.amazonaws.ecs.capability.docker-remote-api.1.17",
     "com.amazonaws.ecs.capability.docker-remote-api.1.18",
     "com.amazonaws.ecs.capability.docker-remote-api.1.19",
@@ -11,7 +11,10 @@ pub const CAPABILITIES: [&str; 12] = [
     "com.amazonaws.ecs.capability.docker-remote-api.1.22",
     "com.amazonaws.ecs.capability.logging-driver.json-file",
     "com.amazonaws.ecs.capability.logging-driver.none",
+    "ecs.capability.container-health-check",
     "ecs.capability.container-ordering",
+    "ecs.capability.container-restart-policy",
+    "ecs.capability.docker-plugin.local",
     "ecs.capability.external",
     "ecs.capability.full-sync",
     "ecs.capability.task-cpu-mem-limit",

@@ -1,6 +1,8 @@
 //! A runtime and a network in memory, for tests. What a container does is said by its image's name: words joined by dots.
 //! `exit=3` ends it with that code, `after=500` so many milliseconds after its start, `deaf` lets it ignore SIGTERM, `immortal`
-//! SIGKILL too, `oom` lets the kernel end it; `pull=error`, `pull=slow`, `create=error`, `create=slow`, `start=error` go wrong.
+//! SIGKILL too, `oom` lets the kernel end it; `lives=2` lets `exit` hold for its first two lives alone; `probe=1-0` is what its health
+//! checks end with, one after the other, the last for ever (`x` cannot be run, `slow` takes too long, `hung` never ends); `start=once`
+//! starts but once; `pull=error`, `pull=slow`, `create=error`, `create=slow`, `start=error` go wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,6 +21,8 @@ use tokio::sync::watch;
 
 struct FakeContainer {
     spec: ContainerSpec,
+    lives: u32,
+    probes: usize,
     state: watch::Sender<ContainerState>,
 }
 
@@ -100,22 +104,31 @@ impl Runtime for FakeRuntime {
             _ => {}
         }
         let id = spec.id.clone();
-        self.containers.lock().insert(id, FakeContainer { spec, state: watch::Sender::new(ContainerState::Created) });
+        self.containers.lock().insert(id, FakeContainer { spec, lives: 0, probes: 0, state: watch::Sender::new(ContainerState::Created) });
         Ok(())
     }
 
     async fn start(&self, id: &ContainerId) -> Result<Started, RunError> {
         self.call(format!("start {id}"));
         let state = self.state_of(id)?;
-        let image = self.containers.lock()[id].spec.image_digest.clone();
-        if word(&image, "start").as_deref() == Some("error") {
+        let (image, lives) = {
+            let mut containers = self.containers.lock();
+            let container = containers.get_mut(id).ok_or_else(|| RunError::NoContainer(id.clone()))?;
+            container.lives += 1;
+            (container.spec.image_digest.clone(), container.lives)
+        };
+        let start = word(&image, "start");
+        if start.as_deref() == Some("error") || (start.as_deref() == Some("once") && lives > 1) {
             return Err(RunError::Exec("exec: \"nope\": executable file not found in $PATH".into()));
         }
-        let started = Started { pid: 7, at: UNIX_EPOCH + Duration::from_secs(4000) };
+        let at = UNIX_EPOCH + Duration::from_secs(4000 + 2000 * u64::from(lives - 1));
+        let started = Started { pid: 7, at };
         state.send_replace(ContainerState::Running(started));
-        if let Some(code) = word(&image, "exit") {
+        let ends = word(&image, "lives").is_none_or(|text| lives <= text.parse().unwrap());
+        if let Some(code) = word(&image, "exit").filter(|_| ends) {
             let after = Duration::from_millis(word(&image, "after").map_or(0, |text| text.parse().unwrap()));
-            let ending = exit(code.parse().unwrap(), has(&image, "oom"));
+            let code = code.parse().unwrap();
+            let ending = ContainerState::Exited(Exit { code, oom_killed: has(&image, "oom"), at: at + Duration::from_secs(1000) });
             tokio::spawn(async move {
                 tokio::time::sleep(after).await;
                 state.send_replace(ending);
@@ -153,8 +166,25 @@ impl Runtime for FakeRuntime {
         }
     }
 
-    async fn exec(&self, _id: &ContainerId, _spec: ExecSpec) -> Result<ExecOutcome, RunError> {
-        Ok(ExecOutcome { code: Some(0), output: Vec::new() })
+    async fn exec(&self, id: &ContainerId, spec: ExecSpec) -> Result<ExecOutcome, RunError> {
+        self.call(format!("exec {id} {}", spec.command.join(" ")));
+        let answer = {
+            let mut containers = self.containers.lock();
+            let container = containers.get_mut(id).ok_or_else(|| RunError::NoContainer(id.clone()))?;
+            let script = word(&container.spec.image_digest, "probe").unwrap_or_else(|| "0".to_owned());
+            let answers: Vec<&str> = script.split('-').collect();
+            container.probes += 1;
+            answers[(container.probes - 1).min(answers.len() - 1)].to_owned()
+        };
+        match answer.as_str() {
+            "x" => Err(RunError::Exec("exec: \"check\": executable file not found in $PATH".into())),
+            "slow" => {
+                tokio::time::sleep(spec.timeout).await;
+                Ok(ExecOutcome { code: None, output: Vec::new() })
+            }
+            "hung" => std::future::pending().await,
+            code => Ok(ExecOutcome { code: Some(code.parse().unwrap()), output: b"what it says".to_vec() }),
+        }
     }
 
     async fn stats(&self, id: &ContainerId) -> Result<Stats, RunError> {

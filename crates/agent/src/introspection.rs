@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Desired, Phase, TaskState, Told};
+use crate::engine::{Desired, Phase, TaskState, Told, Verdict};
 use crate::plan::{ContainerPlan, TaskPlan};
 use crate::session::{AGENT_HASH, AGENT_VERSION, Link};
 use crate::tasks::{TaskRecord, Tasks};
@@ -126,9 +126,23 @@ fn container(plan: &ContainerPlan, phase: &Phase) -> Value {
             .iter()
             .map(|binding| json!({"ContainerPort": binding.container_port, "Protocol": binding.protocol, "HostPort": binding.host_port}));
         value["Ports"] = ports.collect();
+        if plan.health_check.is_some() {
+            value["Health"] = json!({"status": render_verdict(run.health.verdict), "statusSince": run.health.since});
+        }
+        if plan.restart.is_some() {
+            value["RestartCount"] = run.restarts.into();
+        }
         value["ImageID"] = run.image_digest.clone().into();
     }
     value
+}
+
+const fn render_verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Unknown => "UNKNOWN",
+        Verdict::Healthy => "HEALTHY",
+        Verdict::Unhealthy => "UNHEALTHY",
+    }
 }
 
 fn render(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {

@@ -202,12 +202,6 @@ fn container_attributes(container: &ecs::ContainerDefinition, need: &mut impl Fn
         if parameters.shared_memory_size.is_some() || non_empty(parameters.tmpfs.as_ref().map(Vec::len)) {
             need("com.amazonaws.ecs.capability.docker-remote-api.1.22");
         }
-        if non_empty(parameters.devices.as_ref().map(Vec::len)) {
-            need("ecs.capability.berth.devices");
-        }
-        if parameters.max_swap.is_some() || parameters.swappiness.is_some() {
-            need("ecs.capability.berth.swap");
-        }
     }
     if non_empty(container.secrets.as_ref().map(Vec::len)) {
         for secret in container.secrets.as_deref().unwrap_or_default() {
@@ -237,18 +231,6 @@ fn container_attributes(container: &ecs::ContainerDefinition, need: &mut impl Fn
         let kind = container.firelens_configuration.as_ref().and_then(|f| f.r#type.as_ref()).map_or("fluentbit", |t| t.as_str());
         need(&format!("ecs.capability.firelens.{kind}"));
     }
-    if non_empty(container.links.as_ref().map(Vec::len)) {
-        need("ecs.capability.berth.links");
-    }
-    if non_empty(container.volumes_from.as_ref().map(Vec::len)) {
-        need("ecs.capability.berth.volumes-from");
-    }
-    if container.interactive == Some(true) || container.pseudo_terminal == Some(true) {
-        need("ecs.capability.berth.terminal");
-    }
-    if non_empty(container.docker_security_options.as_ref().map(Vec::len)) {
-        need("ecs.capability.berth.docker-security-options");
-    }
     if non_empty(container.credential_specs.as_ref().map(Vec::len)) {
         need("ecs.capability.gmsa");
     }
@@ -269,6 +251,28 @@ mod tests {
 
     fn container(json: serde_json::Value) -> ecs::ContainerDefinition {
         serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn what_every_agent_honours_needs_no_name() {
+        let document = ecs::TaskDefinition {
+            container_definitions: Some(vec![container(serde_json::json!({"name": "a", "links": ["b:c"], "interactive": true,
+                "pseudoTerminal": true, "volumesFrom": [{"sourceContainer": "b"}], "dockerSecurityOptions": ["no-new-privileges"],
+                "linuxParameters": {"devices": [{"hostPath": "/dev/fuse"}], "maxSwap": 0, "swappiness": 10}}))]),
+            ..Default::default()
+        };
+        let bare = required_attributes(&ecs::TaskDefinition::default());
+        assert_eq!(required_attributes(&document), bare);
+        let checked = ecs::TaskDefinition {
+            container_definitions: Some(vec![container(serde_json::json!({"name": "a", "healthCheck": {"command": ["CMD", "true"]},
+                "restartPolicy": {"enabled": true}}))]),
+            volumes: Some(vec![serde_json::from_value(serde_json::json!({"name": "v", "dockerVolumeConfiguration": {}})).unwrap()]),
+            ..Default::default()
+        };
+        let more: Vec<_> = required_attributes(&checked).difference(&bare).cloned().collect();
+        let names =
+            ["ecs.capability.container-health-check", "ecs.capability.container-restart-policy", "ecs.capability.docker-plugin.local"];
+        assert_eq!(more, names);
     }
 
     #[test]

@@ -180,6 +180,7 @@ impl Host {
             clock: clock.clone(),
             pulls: PullGate::new(config.concurrent_pulls),
             submissions,
+            volumes: Default::default(),
         };
         let tasks = Tasks::new(Arc::new(means), stop.clone());
         let served = async {

@@ -1,7 +1,7 @@
 //! `dependsOn`: whether a container may start yet. Follows
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDependency.html>.
 
-use super::{Ended, Millis, Phase, TaskState};
+use super::{Ended, Millis, Phase, TaskState, Verdict};
 use crate::plan::{Condition, TaskPlan};
 
 /// Whether a container may start.
@@ -40,22 +40,29 @@ fn one(plan: &TaskPlan, state: &TaskState, on: usize, condition: Condition, now:
     let name = &dependency.name;
     let phase = &state.containers[on];
     let impossible = |what: &str| Gate::Impossible(format!("dependency {name} {what}"));
-    match (condition, phase) {
-        (_, Phase::Stopped(Ended::NeverStarted { .. }) | Phase::Cancelling { .. }) => impossible("never started"),
-        (Condition::Start, Phase::Running(_) | Phase::Stopping { .. } | Phase::Stopped(_))
-        | (Condition::Complete, Phase::Stopped(Ended::Exited { .. })) => Gate::Open,
-        (Condition::Success, Phase::Stopped(Ended::Exited { exit, .. })) => {
-            if exit.code == 0 {
-                Gate::Open
-            } else {
+    // Until when it may take to get there, or that it took too long.
+    let within = |started_at: Millis, what: &str| match dependency.start_timeout {
+        Some(limit) if now >= started_at + limit => impossible(&format!("{what} within its startTimeout")),
+        limit => Gate::Closed { until: limit.map(|limit| started_at + limit) },
+    };
+    if let Some(ended) = phase.ended() {
+        return match (condition, ended) {
+            (_, Ended::NeverStarted { .. }) => impossible("never started"),
+            (Condition::Start, _) | (Condition::Complete, Ended::Exited { .. }) => Gate::Open,
+            (Condition::Success, Ended::Exited { exit, .. }) if exit.code == 0 => Gate::Open,
+            (Condition::Success, Ended::Exited { exit, .. }) => {
                 impossible(&format!("ended with exit code {}, and SUCCESS was required", exit.code))
             }
-        }
-        (Condition::Complete | Condition::Success, Phase::Stopped(Ended::Lost { .. })) => impossible("was lost"),
-        (Condition::Complete | Condition::Success, Phase::Running(run)) => match dependency.start_timeout {
-            Some(limit) if now >= run.started_at + limit => impossible("did not end within its startTimeout"),
-            limit => Gate::Closed { until: limit.map(|limit| run.started_at + limit) },
-        },
+            (Condition::Complete | Condition::Success, Ended::Lost { .. }) => impossible("was lost"),
+            (Condition::Healthy, _) => impossible("ended, and HEALTHY was required"),
+        };
+    }
+    match (condition, phase) {
+        (_, Phase::Cancelling { .. }) => impossible("never started"),
+        (Condition::Start, phase) if phase.is_up() => Gate::Open,
+        (Condition::Healthy, Phase::Running(run)) if run.health.verdict == Verdict::Healthy => Gate::Open,
+        (Condition::Healthy, Phase::Running(run)) => within(run.started_at, "did not become HEALTHY"),
+        (Condition::Complete | Condition::Success, Phase::Running(run)) => within(run.started_at, "did not end"),
         _ => Gate::Closed { until: None },
     }
 }
@@ -63,5 +70,5 @@ fn one(plan: &TaskPlan, state: &TaskState, on: usize, condition: Condition, now:
 /// Whether all containers that depend on `index` have ended: the order of stopping is that of starting, backwards.
 pub fn is_free_to_stop(plan: &TaskPlan, state: &TaskState, index: usize) -> bool {
     let depends = |container: &crate::plan::ContainerPlan| container.depends_on.iter().any(|dependency| dependency.on == index);
-    plan.containers.iter().zip(&state.containers).all(|(container, phase)| !depends(container) || phase.is_stopped())
+    plan.containers.iter().zip(&state.containers).all(|(container, phase)| !depends(container) || phase.ended().is_some())
 }

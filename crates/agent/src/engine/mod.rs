@@ -2,8 +2,10 @@
 //! Never waits, never reads a clock, never touches a container.
 
 mod dependency;
+mod health;
 mod phase;
 mod report;
+mod restart;
 mod state;
 mod step;
 
@@ -13,6 +15,7 @@ mod properties;
 mod tests;
 
 pub use dependency::Gate;
+pub use health::{Health, Verdict};
 pub use phase::{Ended, ExitRecord, Phase, Prepared, Reached, Run};
 pub use report::{ContainerReport, ContainerWord, Report, TaskWord, Told, next_report};
 pub use state::{Desired, Fact, LaunchFailure, TaskState};

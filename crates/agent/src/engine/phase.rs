@@ -1,10 +1,12 @@
 //! Where one container is in its life. Each phase holds only what it has.
 
+use std::net::Ipv4Addr;
+
 use berth_network::port::{Attachment, PortBinding};
 use berth_runtime::port::Exit;
 use serde::{Deserialize, Serialize};
 
-use super::Millis;
+use super::{Health, Millis};
 
 /// A container that has its image and its network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,8 +24,17 @@ pub struct Run {
     pub image_digest: Option<String>,
     /// Its published ports.
     pub bindings: Vec<PortBinding>,
-    /// When its program began.
+    /// Its address on the bridge, for those that link to it.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// When its program began, the last time.
     pub started_at: Millis,
+    /// How often it was started again by its restart policy.
+    #[serde(default)]
+    pub restarts: u32,
+    /// What its health check says; without one it stays unknown.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// How a program ended.
@@ -112,6 +123,17 @@ pub enum Phase {
         /// How often it was killed.
         kills: u8,
     },
+    /// Its program has ended, and what follows is not decided.
+    Exited(Ended),
+    /// It is being started again.
+    Restarting {
+        /// What it was.
+        run: Run,
+        /// How its program ended.
+        exit: ExitRecord,
+    },
+    /// Its life is over, and its network is being taken back.
+    Releasing(Ended),
     /// Its life is over.
     Stopped(Ended),
 }
@@ -121,14 +143,32 @@ impl Phase {
     #[must_use]
     pub const fn run(&self) -> Option<&Run> {
         match self {
-            Self::Running(run) | Self::Stopping { run, .. } | Self::Stopped(Ended::Exited { run, .. } | Ended::Lost { run, .. }) => {
-                Some(run)
-            }
+            Self::Running(run)
+            | Self::Stopping { run, .. }
+            | Self::Restarting { run, .. }
+            | Self::Exited(Ended::Exited { run, .. } | Ended::Lost { run, .. })
+            | Self::Releasing(Ended::Exited { run, .. } | Ended::Lost { run, .. })
+            | Self::Stopped(Ended::Exited { run, .. } | Ended::Lost { run, .. }) => Some(run),
             _ => None,
         }
     }
 
-    /// Its life is over.
+    /// How its life ended, if it will not be started again.
+    #[must_use]
+    pub const fn ended(&self) -> Option<&Ended> {
+        match self {
+            Self::Releasing(ended) | Self::Stopped(ended) => Some(ended),
+            _ => None,
+        }
+    }
+
+    /// It was started, and its life is not over; between two lives it is neither.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        matches!(self, Self::Running(_) | Self::Stopping { .. } | Self::Exited(_) | Self::Restarting { .. })
+    }
+
+    /// Its life is over and nothing of it holds a port.
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
         matches!(self, Self::Stopped(_))
@@ -137,6 +177,6 @@ impl Phase {
     /// It runs, or is over: nothing more will be started.
     #[must_use]
     pub const fn is_past_start(&self) -> bool {
-        matches!(self, Self::Running(_) | Self::Stopping { .. } | Self::Stopped(_))
+        self.is_up() || self.ended().is_some()
     }
 }

@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use super::tests::context;
 use super::*;
 use crate::fakes::task;
-use crate::plan::{Condition, ContainerPlan, Dependency, TaskPlan, plan};
+use crate::plan::{Condition, ContainerPlan, Dependency, HealthCheck, RestartPolicy, TaskPlan, plan};
 
-/// Essential, dependencies with the number of their condition, refused.
-type Sketch = (bool, Vec<(usize, u8)>, bool);
+/// Essential, dependencies with the number of their condition, refused, started again after its end.
+type Sketch = (bool, Vec<(usize, u8)>, bool, bool);
 
 #[derive(Debug, Clone)]
 struct Shape {
@@ -19,16 +19,20 @@ struct Shape {
 
 /// Dependencies only on earlier containers, so that there are no circles; those that others wait for are seldom essential.
 fn shapes() -> impl Strategy<Value = Shape> {
-    let container =
-        (prop::bool::weighted(0.3), prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8), 0..3), prop::bool::weighted(0.1));
+    let container = (
+        prop::bool::weighted(0.3),
+        prop::collection::vec((any::<prop::sample::Index>(), 0..4_u8), 0..3),
+        prop::bool::weighted(0.1),
+        any::<bool>(),
+    );
     prop::collection::vec(container, 1..5).prop_map(|list| {
         let last = list.len() - 1;
         let containers = list
             .into_iter()
             .enumerate()
-            .map(|(index, (essential, on, refused))| {
+            .map(|(index, (essential, on, refused, restarts))| {
                 let on = if index == 0 { Vec::new() } else { on.into_iter().map(|(on, condition)| (on.index(index), condition)).collect() };
-                (essential || index == last, on, refused)
+                (essential || index == last, on, refused, restarts)
             })
             .collect();
         Shape { containers }
@@ -39,11 +43,14 @@ fn planned(shape: &Shape) -> TaskPlan {
     let names: Vec<String> = (0..shape.containers.len()).map(|index| format!("c{index}")).collect();
     let containers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "image")).collect();
     let mut plan = plan(&task("t1", &containers), &context()).unwrap();
-    for (container, (essential, on, refused)) in plan.containers.iter_mut().zip(&shape.containers) {
+    for (container, (essential, on, refused, restarts)) in plan.containers.iter_mut().zip(&shape.containers) {
         container.essential = *essential;
-        let condition = |number: &u8| [Condition::Start, Condition::Complete, Condition::Success][usize::from(*number)];
+        let condition = |number: &u8| [Condition::Start, Condition::Complete, Condition::Success, Condition::Healthy][usize::from(*number)];
         container.depends_on = on.iter().map(|(on, number)| Dependency { on: *on, condition: condition(number) }).collect();
         container.start_timeout = Some(60_000);
+        let check = HealthCheck { command: vec!["true".into()], interval: 7_000, timeout: 5_000, retries: 2, start_period: 12_000 };
+        container.health_check = Some(check);
+        container.restart = restarts.then(|| RestartPolicy { ignored_exit_codes: vec![0], attempt_period: 10_000 });
         if *refused {
             container.blueprint = Err("no".into());
         }
@@ -81,8 +88,9 @@ impl Model {
                 for dependency in &self.plan.containers[*index].depends_on {
                     let holds = match (dependency.condition, phase(dependency.on)) {
                         (Condition::Start, phase) => phase.run().is_some(),
-                        (Condition::Complete, phase) => matches!(phase, Phase::Stopped(Ended::Exited { .. })),
-                        (Condition::Success, phase) => matches!(phase, Phase::Stopped(Ended::Exited { exit, .. }) if exit.code == 0),
+                        (Condition::Complete, phase) => matches!(phase.ended(), Some(Ended::Exited { .. })),
+                        (Condition::Success, phase) => matches!(phase.ended(), Some(Ended::Exited { exit, .. }) if exit.code == 0),
+                        (Condition::Healthy, phase) => phase.run().is_some_and(|run| run.health.verdict == Verdict::Healthy),
                     };
                     assert!(holds, "{index} is launched before {dependency:?}");
                 }
@@ -91,7 +99,16 @@ impl Model {
                 assert!(self.state.is_ending(&self.plan));
                 let depends = |container: &ContainerPlan| container.depends_on.iter().any(|dependency| dependency.on == *index);
                 let dependents = self.plan.containers.iter().enumerate().filter(|(_, container)| depends(container));
-                assert!(dependents.into_iter().all(|(other, _)| phase(other).is_stopped()), "{index} stops before those that need it");
+                assert!(dependents.into_iter().all(|(other, _)| phase(other).ended().is_some()), "{index} stops before those that need it");
+            }
+            Step::Probe(index) => {
+                assert!(matches!(phase(*index), Phase::Running(_)));
+                assert!(!self.running.contains(step), "one probe at a time");
+            }
+            Step::Restart(index) => {
+                assert!(!self.state.is_ending(&self.plan), "a task that ends starts nothing again");
+                assert!(self.plan.containers[*index].restart.is_some());
+                assert!(!matches!(phase(*index), Phase::Exited(Ended::Exited { exit, .. }) if exit.code == 0), "its exit code is ignored");
             }
             _ => {}
         }
@@ -106,7 +123,8 @@ impl Model {
         let choice = choice % choices;
         let attachment = None;
         let prepared = Prepared { image_digest: "sha256:i".into(), attachment };
-        let run = Run { image_digest: None, bindings: Vec::new(), started_at: self.now };
+        let (address, health) = (None, Health::default());
+        let run = Run { image_digest: None, bindings: Vec::new(), address, started_at: self.now, restarts: 0, health };
         let fact = if choice < self.running.len() {
             match self.running.remove(choice) {
                 Step::Prepare(index) => {
@@ -117,11 +135,19 @@ impl Model {
                     Fact::Launched(index, if luck.is_multiple_of(8) { Err(failure) } else { Ok(run) })
                 }
                 Step::Abandon(index, _) => Fact::Abandoned(index),
+                Step::Release(index) => Fact::Released(index),
+                Step::Restart(index) => {
+                    Fact::Restarted(index, if luck.is_multiple_of(8) { Err("CannotStartContainerError: x".into()) } else { Ok(self.now) })
+                }
+                Step::Probe(index) => Fact::Probed(index, !luck.is_multiple_of(3)),
                 Step::Stop(_) | Step::Kill(_) | Step::GiveUp(_) => return,
             }
         } else if let Some(index) = runs.get(choice - self.running.len()) {
             let exit = ExitRecord { code: i32::from(luck % 3), oom_killed: false, at: self.now };
-            Fact::Exited(*index, if luck.is_multiple_of(16) { Err("lost".into()) } else { Ok(exit) })
+            let index = *index;
+            // A probe of what has ended comes to nothing.
+            self.running.retain(|step| *step != Step::Probe(index));
+            Fact::Exited(index, if luck.is_multiple_of(16) { Err("lost".into()) } else { Ok(exit) })
         } else if choice + 1 == choices {
             self.now += 5_000;
             return;

@@ -155,7 +155,8 @@ fn container(state: &TaskState, index: usize) -> ContainerReport {
         index,
         status: match phase {
             Phase::Stopped(_) => ContainerWord::Stopped,
-            Phase::Running(_) | Phase::Stopping { .. } => ContainerWord::Running,
+            phase if phase.is_up() => ContainerWord::Running,
+            Phase::Releasing(_) => ContainerWord::Running,
             _ => ContainerWord::Pending,
         },
         has_runtime_id: run.is_some(),

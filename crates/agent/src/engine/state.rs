@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ended, ExitRecord, Millis, Phase, Prepared, Reached, Report, Run, Step, Told};
+use super::{Ended, ExitRecord, Health, Millis, Phase, Prepared, Reached, Report, Run, Step, Told};
 use crate::plan::TaskPlan;
 
 /// What the control plane wants of a task. Once stopped, it never wants otherwise again.
@@ -45,6 +45,12 @@ pub enum Fact {
     Launched(usize, Result<Run, LaunchFailure>),
     /// The container ended; the text says why nobody knows how.
     Exited(usize, Result<ExitRecord, String>),
+    /// A probe of the container's health ended, well or not.
+    Probed(usize, bool),
+    /// The container was started again, at this time; or not, with a reason with its class.
+    Restarted(usize, Result<Millis, String>),
+    /// The network of a container that has ended was taken back.
+    Released(usize),
     /// The control plane accepted a report, or will never take it.
     Reported(Report),
 }
@@ -76,7 +82,7 @@ impl TaskState {
     #[must_use]
     pub fn is_ending(&self, plan: &TaskPlan) -> bool {
         let essential_ended =
-            || plan.containers.iter().zip(&self.containers).any(|(container, phase)| container.essential && phase.is_stopped());
+            || plan.containers.iter().zip(&self.containers).any(|(container, phase)| container.essential && phase.ended().is_some());
         self.desired == Desired::Stopped || essential_ended()
     }
 
@@ -114,6 +120,21 @@ impl TaskState {
             Step::Kill(index) => {
                 if let Phase::Stopping { kills, .. } = &mut self.containers[*index] {
                     *kills = kills.saturating_add(1);
+                }
+            }
+            Step::Probe(index) => {
+                if let Phase::Running(run) = &mut self.containers[*index] {
+                    run.health.begin(now);
+                }
+            }
+            Step::Restart(index) => {
+                if let Phase::Exited(Ended::Exited { run, exit }) = &self.containers[*index] {
+                    self.containers[*index] = Phase::Restarting { run: run.clone(), exit: *exit };
+                }
+            }
+            Step::Release(index) => {
+                if let Phase::Exited(ended) = &self.containers[*index] {
+                    self.containers[*index] = Phase::Releasing(ended.clone());
                 }
             }
             Step::GiveUp(index) => {
@@ -156,6 +177,17 @@ impl TaskState {
                 }
             }
             Fact::Exited(index, outcome) => self.exited(index, outcome),
+            Fact::Probed(index, succeeded) => {
+                if let (Phase::Running(run), Some(check)) = (&mut self.containers[index], &plan.containers[index].health_check) {
+                    run.health.probed(check, run.started_at, succeeded, now);
+                }
+            }
+            Fact::Restarted(index, outcome) => self.restarted(index, outcome),
+            Fact::Released(index) => {
+                if let Phase::Releasing(ended) = &self.containers[index] {
+                    self.containers[index] = Phase::Stopped(ended.clone());
+                }
+            }
         }
         self.note_execution_stop(plan, now);
     }
@@ -163,10 +195,22 @@ impl TaskState {
     fn exited(&mut self, index: usize, outcome: Result<ExitRecord, String>) {
         if let Phase::Running(run) | Phase::Stopping { run, .. } = &self.containers[index] {
             let run = run.clone();
-            self.containers[index] = Phase::Stopped(match outcome {
+            self.containers[index] = Phase::Exited(match outcome {
                 Ok(exit) => Ended::Exited { run, exit },
                 Err(reason) => Ended::Lost { run, reason },
             });
+        }
+    }
+
+    fn restarted(&mut self, index: usize, outcome: Result<Millis, String>) {
+        if let Phase::Restarting { run, .. } = &self.containers[index] {
+            let run = run.clone();
+            self.containers[index] = match outcome {
+                Ok(started_at) => {
+                    Phase::Running(Run { started_at, restarts: run.restarts.saturating_add(1), health: Health::default(), ..run })
+                }
+                Err(reason) => Phase::Exited(Ended::Lost { run, reason }),
+            };
         }
     }
 
@@ -177,10 +221,10 @@ impl TaskState {
         }
         let ends = plan.containers.iter().zip(&self.containers).filter(|(container, _)| container.essential);
         self.execution_stopped_at = ends
-            .filter_map(|(_, phase)| match phase {
-                Phase::Stopped(Ended::Exited { exit, .. }) => Some(exit.at),
-                Phase::Stopped(Ended::Lost { .. }) => Some(now),
-                _ => None,
+            .filter_map(|(_, phase)| match phase.ended()? {
+                Ended::Exited { exit, .. } => Some(exit.at),
+                Ended::Lost { .. } => Some(now),
+                Ended::NeverStarted { .. } => None,
             })
             .min();
     }

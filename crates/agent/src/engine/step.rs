@@ -1,7 +1,8 @@
 //! The next thing to do for a task. One step at most; doing it is the driver's work.
 
 use super::dependency::{gate, is_free_to_stop};
-use super::{Gate, Millis, Phase, TaskState};
+use super::restart::is_restarted;
+use super::{Gate, Millis, Phase, Run, TaskState};
 use crate::plan::TaskPlan;
 
 /// How long a kill may take before it is tried again; the kernel needs milliseconds.
@@ -18,6 +19,12 @@ pub enum Step {
     Launch(usize),
     /// Take back what was prepared; it will not be started.
     Abandon(usize, Option<String>),
+    /// Find out whether it is well.
+    Probe(usize),
+    /// Start it again after its end.
+    Restart(usize),
+    /// Take its network back: it will not be started again.
+    Release(usize),
     /// Ask it to end.
     Stop(usize),
     /// End it.
@@ -49,11 +56,19 @@ fn step_of(plan: &TaskPlan, state: &TaskState, index: usize, ending: bool, now: 
             }
         }
         Phase::Running(_) if ending && is_free_to_stop(plan, state, index) => Some(Step::Stop(index)),
+        // One that waits for others to stop before it is still looked after.
+        Phase::Running(run) if now >= probe_due(plan, index, run)? => Some(Step::Probe(index)),
+        Phase::Exited(ended) => Some(if is_restarted(plan, state, index, ended) { Step::Restart(index) } else { Step::Release(index) }),
         Phase::Stopping { kills, .. } if now >= deadline(plan, state, index)? => {
             Some(if *kills < MOST_KILLS { Step::Kill(index) } else { Step::GiveUp(index) })
         }
         _ => None,
     }
+}
+
+/// When a running container's health is to be looked at next.
+fn probe_due(plan: &TaskPlan, index: usize, run: &Run) -> Option<Millis> {
+    run.health.due(plan.containers[index].health_check.as_ref()?, run.started_at)
 }
 
 /// When a stopping container is to be killed, or killed again.
@@ -71,6 +86,7 @@ fn deadline(plan: &TaskPlan, state: &TaskState, index: usize) -> Option<Millis> 
 pub fn wake_at(plan: &TaskPlan, state: &TaskState, now: Millis) -> Option<Millis> {
     let of = |index: usize| match &state.containers[index] {
         Phase::Stopping { .. } => deadline(plan, state, index),
+        Phase::Running(run) => probe_due(plan, index, run),
         Phase::Waiting | Phase::Preparing | Phase::Prepared(_) => match gate(plan, state, index, now) {
             Gate::Closed { until } => until,
             _ => None,

@@ -14,7 +14,14 @@ fn two() -> (TaskPlan, TaskState) {
 }
 
 fn run() -> Run {
-    Run { image_digest: Some("sha256:x".into()), bindings: Vec::new(), started_at: 10 }
+    Run {
+        image_digest: Some("sha256:x".into()),
+        bindings: Vec::new(),
+        address: None,
+        started_at: 10,
+        restarts: 0,
+        health: Health::default(),
+    }
 }
 
 fn exit(code: i32) -> ExitRecord {

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use berth_acs::messages as acs;
-use berth_acs::messages::{ContainerConfig, HostConfig};
-use berth_runtime::port::{TmpfsMount, Ulimit};
+use berth_acs::messages::HostConfig;
+use berth_runtime::port::{DeviceMapping, Sharing, TmpfsMount, Ulimit};
+
+use super::{HealthCheck, RestartPolicy};
+use crate::engine::Millis;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -25,29 +28,72 @@ pub(super) fn overridden_command(container: &acs::Container) -> Result<Option<Ve
 }
 
 /// The first member that this agent does not honour.
-pub(super) fn unsupported(container: &acs::Container, config: &ContainerConfig, host: &HostConfig) -> Option<String> {
+pub(super) fn unsupported(container: &acs::Container) -> Option<String> {
     let named = [
-        (!container.links.is_empty(), "links"),
-        (!container.volumes_from.is_empty(), "volumesFrom"),
         (!container.secrets.is_empty(), "secrets"),
         (!container.environment_files.is_empty(), "environmentFiles"),
         (container.firelens_configuration.is_some(), "firelensConfiguration"),
         (!container.managed_agents.is_empty(), "managedAgents (ECS Exec)"),
-        (container.restart_policy.as_ref().is_some_and(|policy| policy.enabled), "restartPolicy"),
         (!container.credential_specs.is_empty(), "credentialSpecs"),
         (container.registry_authentication.as_ref().is_some_and(|auth| auth.kind == "asm"), "repositoryCredentials"),
-        (config.tty, "pseudoTerminal"),
-        (config.open_stdin, "interactive"),
-        (config.healthcheck.is_some(), "healthCheck"),
-        (host.init == Some(true), "linuxParameters.initProcessEnabled"),
-        (!host.devices.is_empty(), "linuxParameters.devices"),
-        (host.memory_swap != 0, "linuxParameters.maxSwap"),
-        (host.memory_swappiness.is_some(), "linuxParameters.swappiness"),
-        (!host.security_opt.is_empty(), "dockerSecurityOptions"),
-        (!matches!(host.pid_mode.as_str(), ""), "pidMode"),
-        (!matches!(host.ipc_mode.as_str(), "" | "private"), "ipcMode"),
     ];
     named.into_iter().find(|(set, _)| *set).map(|(_, name)| format!("{name} is not supported by this agent"))
+}
+
+/// The health check, in ECS's defaults where Docker's configuration leaves something out.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_HealthCheck.html>.
+pub(super) fn health_check(container: &acs::Container) -> Result<Option<HealthCheck>, String> {
+    let Some(docker) = &container.docker_config else { return Ok(None) };
+    let Some(check) = docker.container_config().map_err(|error| error.to_string())?.healthcheck else { return Ok(None) };
+    let command = match check.test.split_first() {
+        None => return Ok(None),
+        Some((kind, [])) if kind == "NONE" => return Ok(None),
+        Some((kind, command)) if kind == "CMD" && !command.is_empty() => command.to_vec(),
+        Some((kind, [line])) if kind == "CMD-SHELL" => vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()],
+        Some((kind, _)) => return Err(format!("healthCheck: command {kind} is not CMD with a program or CMD-SHELL with a line")),
+    };
+    let millis = |nanos: i64, default: Millis| if nanos > 0 { (nanos / 1_000_000).max(1) } else { default };
+    Ok(Some(HealthCheck {
+        command,
+        interval: millis(check.interval, 30_000),
+        timeout: millis(check.timeout, 5_000),
+        retries: u32::try_from(check.retries).ok().filter(|retries| *retries > 0).unwrap_or(3),
+        start_period: millis(check.start_period, 0),
+    }))
+}
+
+/// The restart policy, if it is enabled. <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerRestartPolicy.html>.
+pub(super) fn restart_policy(container: &acs::Container) -> Option<RestartPolicy> {
+    const DEFAULT_PERIOD: i64 = 300;
+    let policy = container.restart_policy.as_ref().filter(|policy| policy.enabled)?;
+    let period = if policy.restart_attempt_period > 0 { policy.restart_attempt_period } else { DEFAULT_PERIOD };
+    let ignored_exit_codes = policy.ignored_exit_codes.clone();
+    Some(RestartPolicy { ignored_exit_codes, attempt_period: period.saturating_mul(1000) })
+}
+
+/// `Devices`; Docker's defaults are all permissions, and the same path inside.
+pub(super) fn devices(host: &HostConfig) -> Result<Vec<DeviceMapping>, String> {
+    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    let one = |device: &acs::Device| {
+        let on_host = &device.path_on_host;
+        if !on_host.starts_with('/') {
+            return Err(format!("linuxParameters.devices: hostPath '{on_host}' is not an absolute path"));
+        }
+        let container_path = PathBuf::from(or(&device.path_in_container, on_host));
+        Ok(DeviceMapping { host_path: PathBuf::from(on_host), container_path, permissions: or(&device.cgroup_permissions, "rwm") })
+    };
+    host.devices.iter().map(one).collect()
+}
+
+/// A namespace's mode: the task's, or else Docker's own. `task` is no mode of Docker's.
+pub(super) fn sharing(member: &str, of_task: &str, of_docker: &str) -> Result<Sharing, String> {
+    match (of_task, of_docker) {
+        ("", "" | "private" | "shareable") => Ok(Sharing::Own),
+        ("host", _) | ("", "host") => Ok(Sharing::Host),
+        ("task", _) => Ok(Sharing::Task),
+        ("none", _) | ("", "none") => Ok(Sharing::Closed),
+        (mode, docker) => Err(format!("{member} {} is not supported by this agent", if mode.is_empty() { docker } else { mode })),
+    }
 }
 
 /// Most bytes of output to keep, by the log driver; `default` where the driver does not say.

@@ -2,6 +2,8 @@
 //! found here, before anything is pulled. Pure; never touches the machine.
 
 mod docker;
+pub mod links;
+mod order;
 mod spec;
 mod volumes;
 
@@ -14,17 +16,21 @@ use berth_acs::messages as acs;
 use berth_network::port::{AttachmentId, PortRequest};
 use berth_runtime::port::{ContainerId, ContainerSpec};
 
+pub use self::volumes::{MountPlan, VolumePlan};
 use crate::engine::Millis;
 
 /// ECS allows ten containers; an agent takes a few more before it calls a task nonsense.
 pub const MOST_CONTAINERS: usize = 32;
+
+/// The type of the association by which a container gets a GPU.
+const GPU: &str = "gpu";
 
 /// What a plan needs to know besides the task.
 #[derive(Debug, Clone)]
 pub struct PlanContext {
     /// The region that containers are told of.
     pub region: String,
-    /// Where task-scoped volumes are made.
+    /// Where volumes are made.
     pub volumes_dir: PathBuf,
     /// Milliseconds from stop signal to kill where the container does not say.
     pub stop_timeout: Millis,
@@ -64,6 +70,12 @@ pub struct ContainerPlan {
     pub start_timeout: Option<Millis>,
     /// From stop signal to kill.
     pub stop_timeout: Millis,
+    /// How its health is found out.
+    pub health_check: Option<HealthCheck>,
+    /// When it is started again.
+    pub restart: Option<RestartPolicy>,
+    /// Whose addresses it is told of.
+    pub links: Vec<Link>,
     /// Its name on this machine.
     pub runtime_id: ContainerId,
     /// Its network's name on this machine.
@@ -92,6 +104,41 @@ pub enum Condition {
     Complete,
     /// It ended with exit code 0.
     Success,
+    /// Its health check says so.
+    Healthy,
+}
+
+/// A command that says whether a container is well. All times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Program and arguments; exit code 0 is well.
+    pub command: Vec<String>,
+    /// From the end of one probe to the beginning of the next.
+    pub interval: Millis,
+    /// How long a probe may take; one that takes longer has failed.
+    pub timeout: Millis,
+    /// How many failures in a row make it unhealthy.
+    pub retries: u32,
+    /// How long after the start failures do not count.
+    pub start_period: Millis,
+}
+
+/// An enabled `restartPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartPolicy {
+    /// After these it is not started again.
+    pub ignored_exit_codes: Vec<i32>,
+    /// How long it must have run to be started again.
+    pub attempt_period: Millis,
+}
+
+/// One of a container's `links`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The other container's place in the task.
+    pub to: usize,
+    /// What it is called in here.
+    pub alias: String,
 }
 
 /// How a container is connected.
@@ -112,8 +159,8 @@ pub struct Blueprint {
     pub spec: ContainerSpec,
     /// The ports to publish.
     pub ports: Vec<PortRequest>,
-    /// Host directories to make if they are missing.
-    pub directories: Vec<PathBuf>,
+    /// The volumes that must be there before it is made.
+    pub volumes: Vec<VolumePlan>,
 }
 
 /// A task that cannot be planned at all.
@@ -145,19 +192,24 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
     if task.containers.is_empty() || task.containers.len() > MOST_CONTAINERS {
         return Err(PlanError::Unreadable(format!("a task has 1 to {MOST_CONTAINERS} containers, not {}", task.containers.len())));
     }
+    let dependencies = order::dependencies(task).ok_or_else(|| PlanError::Dependencies(task.arn.clone()))?;
     let mut containers = Vec::with_capacity(task.containers.len());
-    for (index, container) in task.containers.iter().enumerate() {
+    for (index, (container, depends_on)) in task.containers.iter().zip(dependencies).enumerate() {
         if container.name.is_empty() || task.containers[..index].iter().any(|other| other.name == container.name) {
             return Err(PlanError::Unreadable(format!("container {index} has no name of its own")));
         }
-        let depends_on = dependencies(task, container).ok_or_else(|| PlanError::Dependencies(task.arn.clone()))?;
         let command = docker::overridden_command(container).map_err(PlanError::Unreadable)?;
         let wiring = spec::wiring(task, container);
+        let health_check = docker::health_check(container);
+        let links = links::links(task, container);
         let runtime_id = ContainerId(format!("{id}-{index}"));
-        let blueprint = match (&wiring, unsupported_task(task)) {
-            (_, Some(refusal)) => Err(refusal),
-            (Err(refusal), None) => Err(refusal.clone()),
+        let refusal = unsupported_task(task)
+            .or_else(|| wiring.as_ref().err().cloned())
+            .or_else(|| health_check.as_ref().err().cloned())
+            .or_else(|| links.as_ref().err().cloned());
+        let blueprint = match (&wiring, refusal) {
             (Ok(wiring), None) => spec::blueprint(task, container, &id, &runtime_id, *wiring, command, context).map(Box::new),
+            (_, refusal) => Err(refusal.unwrap_or_default()),
         };
         containers.push(ContainerPlan {
             task: task.arn.clone(),
@@ -167,13 +219,18 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
             depends_on,
             start_timeout: (container.start_timeout > 0).then(|| container.start_timeout.saturating_mul(1000)),
             stop_timeout: if container.stop_timeout > 0 { container.stop_timeout.saturating_mul(1000) } else { context.stop_timeout },
+            health_check: health_check.unwrap_or_default(),
+            restart: docker::restart_policy(container),
+            links: links.unwrap_or_default(),
             runtime_id,
             attachment_id: AttachmentId(format!("{}-{index}", &id[..id.len().min(16)])),
             wiring: wiring.unwrap_or(Wiring::Isolated),
             blueprint,
         });
     }
-    if has_circle(&containers) {
+    // Nobody can wait for the health of what has no check.
+    let waits_in_vain = |on: &Dependency| on.condition == Condition::Healthy && containers[on.on].health_check.is_none();
+    if order::has_circle(&containers) || containers.iter().any(|container| container.depends_on.iter().any(waits_in_vain)) {
         return Err(PlanError::Dependencies(task.arn.clone()));
     }
     Ok(TaskPlan { arn: task.arn.clone(), id, family: task.family.clone(), version: task.version.clone(), containers })
@@ -181,14 +238,9 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
 
 /// What of the task as a whole cannot be honoured.
 fn unsupported_task(task: &acs::Task) -> Option<String> {
-    let host_or_unset = |mode: &str| mode.is_empty();
-    let refusal = if !host_or_unset(&task.pid_mode) {
-        format!("pidMode {} is not supported by this agent", task.pid_mode)
-    } else if !host_or_unset(&task.ipc_mode) {
-        format!("ipcMode {} is not supported by this agent", task.ipc_mode)
-    } else if task.proxy_configuration.is_some() {
+    let refusal = if task.proxy_configuration.is_some() {
         "proxyConfiguration is not supported by this agent".to_owned()
-    } else if let Some(association) = task.associations.first() {
+    } else if let Some(association) = task.associations.iter().find(|association| association.kind != GPU) {
         format!("associations of type {} are not supported by this agent", association.kind)
     } else if let Some(attachment) = task.attachments.first() {
         format!("attachments of type {} are not supported by this agent", attachment.attachment_type)
@@ -196,30 +248,4 @@ fn unsupported_task(task: &acs::Task) -> Option<String> {
         return None;
     };
     Some(refusal)
-}
-
-fn dependencies(task: &acs::Task, container: &acs::Container) -> Option<Vec<Dependency>> {
-    let one = |dependency: &acs::ContainerDependency| {
-        let on = task.containers.iter().position(|other| other.name == dependency.container_name)?;
-        let condition = match dependency.condition.as_str() {
-            "START" | "CREATE" => Condition::Start,
-            "COMPLETE" => Condition::Complete,
-            "SUCCESS" => Condition::Success,
-            _ => return None,
-        };
-        Some(Dependency { on, condition })
-    };
-    container.depends_on.iter().map(one).collect()
-}
-
-/// Takes containers away whose dependencies are all gone, until none is left or none can go.
-fn has_circle(containers: &[ContainerPlan]) -> bool {
-    let mut gone = vec![false; containers.len()];
-    loop {
-        let free = (0..containers.len()).find(|i| !gone[*i] && containers[*i].depends_on.iter().all(|dependency| gone[dependency.on]));
-        match free {
-            Some(index) => gone[index] = true,
-            None => return gone.contains(&false),
-        }
-    }
 }

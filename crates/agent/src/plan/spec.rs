@@ -1,14 +1,13 @@
 //! From ECS's container to the runtime's specification of it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use berth_acs::messages as acs;
 use berth_acs::messages::{ContainerConfig, HostConfig};
 use berth_network::port::{PortRequest, Protocol};
-use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec, Sharing};
+use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec};
 
-use super::{Blueprint, PlanContext, Wiring, docker, volumes};
+use super::{Blueprint, GPU, PlanContext, Wiring, docker, volumes};
 
 const MIB: u64 = 1024 * 1024;
 /// The kernel's least share of CPU; ECS gives it to containers without CPU units.
@@ -48,21 +47,28 @@ pub(super) fn blueprint(
     context: &PlanContext,
 ) -> Result<Blueprint, String> {
     let (config, host) = docker_config(container)?;
-    if let Some(refusal) = docker::unsupported(container, &config, &host) {
+    if let Some(refusal) = docker::unsupported(container) {
         return Err(refusal);
     }
     if container.image.is_empty() {
         return Err("the container has no image".to_owned());
     }
     let ports = ports(container)?;
-    let (mounts, directories) = volumes::mounts(task, container, task_id, context)?;
+    if !container.links.is_empty() && wiring != Wiring::Bridge {
+        // Docker's own words.
+        return Err(
+            "conflicting options: host type networking can't be used with links. This would result in undefined behavior".to_owned()
+        );
+    }
+    let gpus = gpus(task, container);
+    let (mounts, volumes) = volumes::mounts(task, container, task_id, context)?;
     let command = overridden.unwrap_or_else(|| container.command.clone());
     let spec = ContainerSpec {
         id: id.clone(),
         image_digest: String::new(),
         entry_point: non_empty(&container.entry_point),
         command: non_empty(&command),
-        environment: environment(container, &context.region),
+        environment: environment(container, &context.region, &gpus),
         user: some_text(&config.user),
         working_directory: some_text(&config.working_dir),
         hostname: some_text(&config.hostname),
@@ -86,21 +92,21 @@ pub(super) fn blueprint(
         shared_memory_mib: docker::shared_memory_mib(&host)?,
         ulimits: docker::ulimits(&host),
         sysctls: host.sysctls.clone(),
-        terminal: false,
-        stdin_open: false,
-        init: false,
-        devices: Vec::new(),
-        memory_swap: None,
-        swappiness: None,
-        security_options: Vec::new(),
-        pid: Sharing::Own,
-        ipc: Sharing::Own,
-        gpus: Vec::new(),
+        terminal: config.tty,
+        stdin_open: config.open_stdin,
+        init: host.init == Some(true),
+        devices: docker::devices(&host)?,
+        memory_swap: Some(host.memory_swap).filter(|bytes| *bytes != 0),
+        swappiness: host.memory_swappiness.and_then(|percent| u8::try_from(percent).ok()).filter(|percent| *percent <= 100),
+        security_options: host.security_opt.clone(),
+        pid: docker::sharing("pidMode", &task.pid_mode, &host.pid_mode)?,
+        ipc: docker::sharing("ipcMode", &task.ipc_mode, &host.ipc_mode)?,
+        gpus,
         labels: labels(task, container, config.labels),
         log_limit: docker::log_limit(&host, context.log_limit)?,
     };
     let ports = if wiring == Wiring::Bridge { ports } else { Vec::new() };
-    Ok(Blueprint { spec, ports, directories: directories.into_iter().collect::<Vec<PathBuf>>() })
+    Ok(Blueprint { spec, ports, volumes })
 }
 
 fn some_text(text: &str) -> Option<String> {
@@ -117,13 +123,23 @@ fn mib(amount: i64) -> Option<u64> {
 
 /// The region is given unless the task has an opinion on it. The metadata and credentials variables are not: nothing here
 /// answers at their addresses, and a URL that leads nowhere makes SDKs wait.
-fn environment(container: &acs::Container, region: &str) -> BTreeMap<String, String> {
+fn environment(container: &acs::Container, region: &str, gpus: &[String]) -> BTreeMap<String, String> {
     const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
     let mut environment = container.environment.clone();
     if !REGION.iter().any(|name| environment.contains_key(*name)) {
         environment.extend(REGION.map(|name| (name.to_owned(), region.to_owned())));
     }
+    if !gpus.is_empty() {
+        // By which NVIDIA's own tools know, as with the official agent.
+        environment.insert("NVIDIA_VISIBLE_DEVICES".to_owned(), gpus.join(","));
+    }
     environment
+}
+
+/// The identifiers of the GPUs that the task gives to this container.
+fn gpus(task: &acs::Task, container: &acs::Container) -> Vec<String> {
+    let own = |association: &&acs::Association| association.kind == GPU && association.containers.contains(&container.name);
+    task.associations.iter().filter(own).map(|association| association.name.clone()).collect()
 }
 
 /// The labels that the official agent sets; a task definition's own cannot replace them.

@@ -1,11 +1,14 @@
 //! From the wire to a specification, and what is refused on the way.
 
 use berth_acs::messages as acs;
-use berth_acs::messages::{ContainerConfig, DockerConfig, HostConfig};
+use berth_acs::messages::{ContainerConfig, DockerConfig, HealthCheck, HostConfig};
 use berth_network::port::Protocol;
+use berth_runtime::port::Sharing;
 
 use super::*;
 use crate::fakes::task;
+
+mod fields;
 
 fn context() -> PlanContext {
     PlanContext { region: "eu-west-1".into(), volumes_dir: "/data/volumes".into(), stop_timeout: 30_000, log_limit: 1000 }
@@ -133,13 +136,12 @@ fn networks() {
 #[test]
 fn every_refusal_names_its_member() {
     type Change = fn(&mut acs::Task);
-    let changes: [(Change, &str); 14] = [
-        (|task| task.containers[0].links = vec!["x".into()], "links "),
-        (|task| task.containers[0].volumes_from = vec![acs::VolumeFrom::default()], "volumesFrom "),
+    let changes: [(Change, &str); 16] = [
+        (|task| task.containers[0].links = vec!["x".into()], "links: the task has no container 'x'"),
+        (|task| task.containers[0].volumes_from = vec![acs::VolumeFrom::default()], "volumesFrom: the task has no container ''"),
         (|task| task.containers[0].secrets = vec![acs::Secret::default()], "secrets "),
         (|task| task.containers[0].environment_files = vec![acs::EnvironmentFile::default()], "environmentFiles "),
         (|task| task.containers[0].firelens_configuration = Some(acs::FirelensConfiguration::default()), "firelensConfiguration "),
-        (|task| task.containers[0].restart_policy = Some(acs::RestartPolicy { enabled: true, ..Default::default() }), "restartPolicy "),
         (|task| task.containers[0].image = String::new(), "the container has no image"),
         (|task| task.containers[0].port_mappings = vec![acs::PortMapping::default()], "containerPort 0 "),
         (
@@ -153,29 +155,43 @@ fn every_refusal_names_its_member() {
             },
             "port mapping protocol sctp ",
         ),
-        (|task| task.pid_mode = "host".into(), "pidMode host "),
-        (|task| task.ipc_mode = "task".into(), "ipcMode task "),
-        (|task| task.associations = vec![acs::Association { kind: "gpu".into(), ..Default::default() }], "associations of type gpu "),
+        (|task| task.pid_mode = "none-such".into(), "pidMode none-such "),
+        (|task| task.ipc_mode = "none-such".into(), "ipcMode none-such "),
+        (|task| task.associations = vec![acs::Association { kind: "x".into(), ..Default::default() }], "associations of type x "),
+        (|task| task.volumes[0].docker_volume_configuration.as_mut().unwrap().driver = "rexray".into(), "volume 'v': driver rexray "),
+        (|task| task.volumes[0].docker_volume_configuration.as_mut().unwrap().scope = "x".into(), "volume 'v': scope x "),
+        (
+            |task| {
+                let options = &mut task.volumes[0].docker_volume_configuration.as_mut().unwrap().driver_opts;
+                options.insert("type".to_owned(), "tmpfs".to_owned());
+            },
+            "volume 'v': missing required option: \"device\"",
+        ),
         (
             |task| task.containers[0].docker_config = Some(DockerConfig { host_config: Some("{".into()), ..Default::default() }),
             "dockerConfig.hostConfig is not ",
         ),
     ];
     for (change, text) in changes {
-        let refusal = one(change).blueprint.unwrap_err();
+        let with_volume = |task: &mut acs::Task| {
+            let docker_volume_configuration = Some(acs::DockerVolumeConfiguration::default());
+            task.volumes = vec![acs::Volume { name: "v".into(), kind: "docker".into(), docker_volume_configuration, ..Default::default() }];
+            task.containers[0].mount_points =
+                vec![acs::MountPoint { source_volume: "v".into(), container_path: "/v".into(), read_only: false }];
+            change(task);
+        };
+        let refusal = one(with_volume).blueprint.unwrap_err();
         assert!(refusal.starts_with(text), "{refusal}");
     }
-    let docker: [(ContainerConfig, HostConfig, &str); 9] = [
-        (ContainerConfig { tty: true, ..Default::default() }, HostConfig::default(), "pseudoTerminal "),
-        (ContainerConfig { open_stdin: true, ..Default::default() }, HostConfig::default(), "interactive "),
-        (ContainerConfig::default(), HostConfig { init: Some(true), ..Default::default() }, "linuxParameters.initProcessEnabled "),
+    let bad_check = HealthCheck { test: vec!["CMD".into()], ..Default::default() };
+    let docker: [(ContainerConfig, HostConfig, &str); 6] = [
+        (ContainerConfig { healthcheck: Some(bad_check), ..Default::default() }, HostConfig::default(), "healthCheck: command CMD "),
         (
             ContainerConfig::default(),
             HostConfig { devices: vec![acs::Device::default()], ..Default::default() },
-            "linuxParameters.devices ",
+            "linuxParameters.devices: hostPath '' ",
         ),
-        (ContainerConfig::default(), HostConfig { memory_swap: -1, ..Default::default() }, "linuxParameters.maxSwap "),
-        (ContainerConfig::default(), HostConfig { security_opt: vec!["x".into()], ..Default::default() }, "dockerSecurityOptions "),
+        (ContainerConfig::default(), HostConfig { pid_mode: "container:x".into(), ..Default::default() }, "pidMode container:x "),
         (
             ContainerConfig::default(),
             HostConfig { log_config: Some(acs::LogConfig { kind: "splunk".into(), ..Default::default() }), ..Default::default() },
@@ -246,7 +262,7 @@ fn tasks_that_are_none() {
     }
     let depends = |name: &str, condition: &str| acs::ContainerDependency { container_name: name.into(), condition: condition.into() };
     let mut circle = task("t1", &[("main", "x")]);
-    for dependency in [depends("main", "START"), depends("nobody", "START"), depends("main", "HEALTHY")] {
+    for dependency in [depends("main", "START"), depends("nobody", "START"), depends("main", "HEALTHY"), depends("main", "NEVER")] {
         circle.containers[0].depends_on = vec![dependency];
         assert!(matches!(plan(&circle, &context()), Err(PlanError::Dependencies(_))));
     }

@@ -1,4 +1,4 @@
-//! The TCS connection's life: readings every few seconds, publications every twenty, come back when it breaks. Telemetry must
+//! The TCS connection's life: readings every few seconds, publications every twenty and of health at once, come back when it breaks. Telemetry must
 //! never hold a task up.
 
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_acs::messages::{
-    InstanceStatus, InstanceStatusMetadata, MetricsMetadata, PublishInstanceStatusRequest, TaskMetric, TelemetryFrame,
+    InstanceStatus, InstanceStatusMetadata, MetricsMetadata, PublishInstanceStatusRequest, TaskHealth, TaskMetric, TelemetryFrame,
 };
 use berth_acs::reconnect::{Backoff, Ending, IdleTimer};
 use berth_acs::{DialOptions, SocketError, TelemetryConnection, TelemetryQuery};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{AGENT_HASH, AGENT_VERSION, Link, RUNTIME_VERSION};
 use crate::engine::Phase;
 use crate::tasks::Tasks;
-use crate::telemetry::{Reading, Window, pages};
+use crate::telemetry::{Reading, ToldHealth, Window, health_of, health_pages, pages};
 use crate::{entropy, machine};
 
 const PUBLISH_EVERY: Duration = Duration::from_secs(20);
@@ -99,8 +99,9 @@ impl Meter {
     }
 
     async fn serve(&mut self, mut connection: TelemetryConnection) -> Result<(), SocketError> {
-        let clock = self.link.clock.clone();
+        let (clock, tasks) = (self.link.clock.clone(), self.tasks.clone());
         let renew_at = Instant::now() + RENEW_AFTER + RENEW_SPREAD.mul_f64(entropy::unit());
+        let mut told = ToldHealth::default();
         let mut idle = IdleTimer::new(clock.now(), false, entropy::unit());
         let mut publish = interval(PUBLISH_EVERY);
         let mut read = interval_at(Instant::now() + READ_EVERY, READ_EVERY);
@@ -115,10 +116,16 @@ impl Meter {
                     Some(Err(error)) => tracing::debug!(%error, "an answer to telemetry"),
                 },
                 _ = publish.tick() => {
-                    for frame in self.publication().await {
-                        let link = self.link.clone();
-                        connection.send(&frame, move |host, path, json| link.sign_telemetry(host, path, json)).await?;
-                    }
+                    let mut frames = self.publication().await;
+                    let health = self.health();
+                    frames.extend(self.health_frames(&health));
+                    told.news(health);
+                    self.send(&mut connection, frames).await?;
+                }
+                // A deployment may wait for it, or a service has to replace a task: nobody should wait for the next round.
+                () = tasks.health_changed() => {
+                    let frames = self.health_frames(&told.news(self.health()));
+                    self.send(&mut connection, frames).await?;
                 }
                 _ = read.tick(), if self.link.config.metrics => self.read().await,
                 () = clock.sleep_until(Some(idle.wake_at())) => if idle.expired(clock.now()) {
@@ -126,6 +133,33 @@ impl Meter {
                 },
                 () = tokio::time::sleep_until(renew_at) => return connection.close(1000, "ConnectionExpired: Reconnect to continue").await,
             }
+        }
+    }
+
+    async fn send(&self, connection: &mut TelemetryConnection, frames: Vec<TelemetryFrame>) -> Result<(), SocketError> {
+        for frame in frames {
+            let link = self.link.clone();
+            connection.send(&frame, move |host, path, json| link.sign_telemetry(host, path, json)).await?;
+        }
+        Ok(())
+    }
+
+    /// The health of all containers that have a health check.
+    fn health(&self) -> Vec<TaskHealth> {
+        self.tasks.records().iter().filter_map(|record| health_of(&record.plan, &record.state.lock())).collect()
+    }
+
+    fn health_frames(&self, tasks: &[TaskHealth]) -> Vec<TelemetryFrame> {
+        let timestamp = self.link.clock.now() as f64 / 1000.0;
+        health_pages(&self.metadata(), tasks, timestamp).into_iter().map(TelemetryFrame::Health).collect()
+    }
+
+    fn metadata(&self) -> MetricsMetadata {
+        MetricsMetadata {
+            cluster: self.link.config.cluster.clone(),
+            container_instance: self.link.identity().container_instance_arn,
+            message_id: entropy::uuid(),
+            ..Default::default()
         }
     }
 
@@ -155,13 +189,7 @@ impl Meter {
         let (cluster, instance) = (self.link.config.cluster.clone(), identity.container_instance_arn);
         let now = self.link.clock.now();
         let timestamp = now as f64 / 1000.0;
-        let metadata = MetricsMetadata {
-            cluster: cluster.clone(),
-            container_instance: instance.clone(),
-            message_id: entropy::uuid(),
-            ..Default::default()
-        };
-        let mut frames: Vec<_> = pages(&metadata, self.figures(), timestamp).into_iter().map(TelemetryFrame::Metrics).collect();
+        let mut frames: Vec<_> = pages(&self.metadata(), self.figures(), timestamp).into_iter().map(TelemetryFrame::Metrics).collect();
         frames.push(TelemetryFrame::InstanceStatus(PublishInstanceStatusRequest {
             metadata: InstanceStatusMetadata { cluster, container_instance: instance, request_id: entropy::uuid() },
             statuses: vec![self.runtime_status(now).await],
@@ -174,8 +202,17 @@ impl Meter {
         let mut figures = Vec::new();
         for record in self.tasks.records() {
             let plan = &record.plan;
-            let of = |container: &crate::plan::ContainerPlan| self.windows.get_mut(&container.runtime_id)?.take(&container.name);
-            let container_metrics: Vec<_> = plan.containers.iter().filter_map(of).collect();
+            let restarts: Vec<Option<u32>> = {
+                let state = record.state.lock();
+                let of = |(container, phase): (&crate::plan::ContainerPlan, &Phase)| {
+                    container.restart.as_ref().and_then(|_| phase.run()).map(|run| run.restarts)
+                };
+                plan.containers.iter().zip(&state.containers).map(of).collect()
+            };
+            let of = |(container, restarts): (&crate::plan::ContainerPlan, Option<u32>)| {
+                self.windows.get_mut(&container.runtime_id)?.take(&container.name, restarts)
+            };
+            let container_metrics: Vec<_> = plan.containers.iter().zip(restarts).filter_map(of).collect();
             if !container_metrics.is_empty() {
                 figures.push(TaskMetric {
                     task_arn: plan.arn.clone(),

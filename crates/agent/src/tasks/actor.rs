@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use berth_acs::messages as acs;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Means, effects};
-use crate::engine::{Fact, Phase, Prepared, Step, TaskState, Told, next_report, next_step, wake_at};
+use crate::engine::{Fact, Phase, Prepared, Step, TaskState, Told, Verdict, next_report, next_step, wake_at};
 use crate::ledger::TaskEntry;
 use crate::plan::TaskPlan;
 use crate::reports::{self, Submission};
@@ -58,6 +58,10 @@ pub struct Actor {
     facts: mpsc::UnboundedReceiver<Fact>,
     tell: mpsc::UnboundedSender<Fact>,
     preparations: Vec<Preparation>,
+    /// Of each container, what ends the probe that is under way.
+    probes: Vec<CancellationToken>,
+    /// Told when a container's health is another than before.
+    health_changed: Arc<Notify>,
     effects: JoinSet<()>,
     reporting: bool,
     unsaved: bool,
@@ -70,9 +74,13 @@ impl Actor {
         record: Arc<TaskRecord>,
         tell: mpsc::UnboundedSender<Fact>,
         facts: mpsc::UnboundedReceiver<Fact>,
+        health_changed: Arc<Notify>,
     ) -> Self {
         let preparations = record.plan.containers.iter().map(|_| Preparation::default()).collect();
-        let mut actor = Self { means, record, facts, tell, preparations, effects: JoinSet::new(), reporting: false, unsaved: false };
+        let probes = record.plan.containers.iter().map(|_| CancellationToken::new()).collect();
+        let effects = JoinSet::new();
+        let mut actor =
+            Self { means, record, facts, tell, preparations, probes, health_changed, effects, reporting: false, unsaved: false };
         let running: Vec<usize> = {
             let state = actor.record.state.lock();
             let runs = |phase: &Phase| matches!(phase, Phase::Running(_) | Phase::Stopping { .. });
@@ -117,18 +125,33 @@ impl Actor {
 
     fn apply(&mut self, fact: Fact) {
         let watched = match &fact {
-            Fact::Launched(index, Ok(_)) => Some(*index),
+            Fact::Launched(index, Ok(_)) | Fact::Restarted(index, Ok(_)) => Some(*index),
             _ => None,
         };
-        // Preparations are made again after a restart, so they need not be kept.
-        self.unsaved |= !matches!(fact, Fact::Prepared(_, Ok(_)));
+        // Preparations are made again after a restart, and health is found out again, so they need not be kept.
+        self.unsaved |= !matches!(fact, Fact::Prepared(_, Ok(_)) | Fact::Probed(..));
+        if let Fact::Exited(index, _) = &fact {
+            self.probes[*index].cancel();
+        }
         if matches!(fact, Fact::Reported(_)) {
             self.reporting = false;
         }
+        let health_before = self.health();
         self.record.state.lock().apply(&self.record.plan, fact, self.means.clock.now());
+        if self.health() != health_before {
+            self.health_changed.notify_one();
+        }
         if let Some(index) = watched {
             self.watch(index);
         }
+    }
+
+    /// What is said of each container that has a health check.
+    fn health(&self) -> Vec<Verdict> {
+        if self.record.plan.containers.iter().all(|container| container.health_check.is_none()) {
+            return Vec::new();
+        }
+        self.record.state.lock().containers.iter().map(|phase| phase.run().map(|run| run.health.verdict).unwrap_or_default()).collect()
     }
 
     fn take_step(&mut self) -> bool {
@@ -146,9 +169,20 @@ impl Actor {
             (Step::Launch(index), Phase::Prepared(prepared)) => self.launch(index, prepared),
             (Step::Abandon(index, _), before @ (Phase::Preparing | Phase::Prepared(_))) => self.abandon(index, before == Phase::Preparing),
             (Step::Abandon(..), _) => self.unsaved = true,
-            (Step::Stop(index), _) => self.spawn(index, |means, record, index| async move {
-                effects::stop(&means, &record.plan.containers[index]).await;
-                None
+            (Step::Stop(index), _) => {
+                self.probes[index].cancel();
+                self.spawn(index, |means, record, index| async move {
+                    effects::stop(&means, &record.plan.containers[index]).await;
+                    None
+                });
+            }
+            (Step::Probe(index), _) => self.probe(index),
+            (Step::Restart(index), _) => self.spawn(index, |means, record, index| async move {
+                Some(Fact::Restarted(index, effects::restart(&means, &record.plan.containers[index]).await))
+            }),
+            (Step::Release(index), _) => self.spawn(index, |means, record, index| async move {
+                effects::release_network(&means, &record.plan.containers[index]).await;
+                Some(Fact::Released(index))
             }),
             (Step::Kill(index), _) => self.spawn(index, |means, record, index| async move {
                 effects::kill(&means, &record.plan.containers[index]).await;
@@ -205,7 +239,30 @@ impl Actor {
         self.spawn(index, |means, record, index| async move {
             let container = &record.plan.containers[index];
             let blueprint = container.blueprint.as_ref().expect("only a container with a blueprint is prepared");
-            Some(Fact::Launched(index, effects::launch(&means, container, blueprint, &prepared).await))
+            let linked: Vec<_> = {
+                let state = record.state.lock();
+                let linked = container.links.iter().map(|link| effects::Linked {
+                    link,
+                    to: &record.plan.containers[link.to],
+                    run: Some(&state.containers[link.to]).filter(|phase| phase.is_up()).and_then(Phase::run).cloned(),
+                });
+                linked.collect()
+            };
+            Some(Fact::Launched(index, effects::launch(&means, container, blueprint, &prepared, &linked).await))
+        });
+    }
+
+    fn probe(&mut self, index: usize) {
+        let cancel = CancellationToken::new();
+        self.probes[index] = cancel.clone();
+        self.spawn(index, |means, record, index| async move {
+            let container = &record.plan.containers[index];
+            let check = container.health_check.as_ref()?;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => None,
+                succeeded = effects::probe(&means, container, check) => Some(Fact::Probed(index, succeeded)),
+            }
         });
     }
 
@@ -251,6 +308,9 @@ const fn index_of(step: &Step) -> usize {
         Step::Prepare(index)
         | Step::Launch(index)
         | Step::Abandon(index, _)
+        | Step::Probe(index)
+        | Step::Restart(index)
+        | Step::Release(index)
         | Step::Stop(index)
         | Step::Kill(index)
         | Step::GiveUp(index) => *index,

@@ -1,4 +1,4 @@
-//! What is done to one container: prepare, launch, watch, stop, take back. Each effect ends with a fact or an error text that
+//! What is done to one container: prepare, launch, watch, probe, start again, stop, take back. Each effect ends with a fact or an error text that
 //! carries ECS's class of reason; none decides what comes next.
 
 use std::future::Future;
@@ -6,19 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding};
-use berth_runtime::port::{ContainerNetwork, Image, PullError, PullRequest, RunError};
+use berth_runtime::port::{ContainerNetwork, ContainerSpec, ExecSpec, Image, PullError, PullRequest, RunError};
 use tokio_util::sync::CancellationToken;
 
-use super::Means;
+use super::{Means, volumes};
 use crate::clock::unix_millis;
-use crate::engine::{ExitRecord, LaunchFailure, Prepared, Run};
-use crate::plan::{Blueprint, ContainerPlan, Wiring};
+use crate::engine::{ExitRecord, Health, LaunchFailure, Millis, Prepared, Run};
+use crate::plan::{Blueprint, ContainerPlan, HealthCheck, Link, Wiring, links};
 use crate::trace;
 
 /// How often an unreachable registry is asked.
 const PULL_TRIES: u32 = 3;
 /// The wait before the second try; it doubles.
 const PULL_DELAY: Duration = Duration::from_millis(1100);
+/// How much longer than a probe may take its end is waited for: the runtime has to kill it.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Docker keeps as much of a probe's output; here it goes to the log.
+const PROBE_OUTPUT: usize = 4096;
 /// How often the release of a network is tried before it is left to the sweep.
 const DETACH_TRIES: u32 = 3;
 
@@ -73,8 +77,14 @@ async fn attach(means: &Means, container: &ContainerPlan) -> Result<Option<Attac
 
 /// Makes the container and publishes its ports, side by side, then starts it. After a failure neither container nor network
 /// is left.
-pub async fn launch(means: &Means, container: &ContainerPlan, blueprint: &Blueprint, prepared: &Prepared) -> Result<Run, LaunchFailure> {
-    let outcome = attempt(means, container, blueprint, prepared).await;
+pub async fn launch(
+    means: &Means,
+    container: &ContainerPlan,
+    blueprint: &Blueprint,
+    prepared: &Prepared,
+    linked: &[Linked<'_>],
+) -> Result<Run, LaunchFailure> {
+    let outcome = attempt(means, container, blueprint, prepared, linked).await;
     if outcome.is_err() {
         if let Err(error) = means.runtime.remove(&container.runtime_id).await {
             tracing::warn!(task = container.task, container = %container.runtime_id, %error, "a container that did not start cannot be removed");
@@ -84,14 +94,25 @@ pub async fn launch(means: &Means, container: &ContainerPlan, blueprint: &Bluepr
     outcome
 }
 
-async fn attempt(means: &Means, container: &ContainerPlan, blueprint: &Blueprint, prepared: &Prepared) -> Result<Run, LaunchFailure> {
+async fn attempt(
+    means: &Means,
+    container: &ContainerPlan,
+    blueprint: &Blueprint,
+    prepared: &Prepared,
+    linked: &[Linked<'_>],
+) -> Result<Run, LaunchFailure> {
     let failure = |created: bool| move |reason: String| LaunchFailure { reason, created };
-    for directory in &blueprint.directories {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("CannotCreateContainerError: volume directory {}: {error}", directory.display()))
-            .map_err(failure(false))?;
+    if !blueprint.volumes.is_empty() {
+        let (turn, wanted) = (means.volumes.clone(), blueprint.volumes.clone());
+        // Aside, since a mount over the network may take its time.
+        let ensured = tokio::task::spawn_blocking(move || {
+            let _turn = turn.lock();
+            wanted.iter().try_for_each(volumes::ensure)
+        });
+        ensured.await.unwrap_or_else(|error| Err(format!("CannotCreateVolumeError: {error}"))).map_err(failure(false))?;
     }
     let mut spec = blueprint.spec.clone();
+    linked.iter().try_for_each(|linked| introduce(&mut spec, container, linked)).map_err(failure(false))?;
     spec.image_digest.clone_from(&prepared.image_digest);
     if let Some(attachment) = &prepared.attachment {
         spec.network = ContainerNetwork::Namespace(attachment.namespace.clone());
@@ -111,7 +132,78 @@ async fn attempt(means: &Means, container: &ContainerPlan, blueprint: &Blueprint
     let start = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id));
     let started = trace::within(trace::step("start", container), start).await;
     let started = started.map_err(|error| error.reason("CannotStartContainerError")).map_err(failure(true))?;
-    Ok(Run { image_digest: Some(prepared.image_digest.clone()), bindings, started_at: unix_millis(started.at) })
+    Ok(Run {
+        image_digest: Some(prepared.image_digest.clone()),
+        bindings,
+        address: prepared.attachment.as_ref().and_then(|attachment| attachment.address),
+        started_at: unix_millis(started.at),
+        restarts: 0,
+        health: Health::default(),
+    })
+}
+
+/// A container that another one links to.
+#[derive(Debug, Clone)]
+pub struct Linked<'a> {
+    /// The link.
+    pub link: &'a Link,
+    /// Whom it names.
+    pub to: &'a ContainerPlan,
+    /// What that one is, if it runs.
+    pub run: Option<Run>,
+}
+
+/// Tells a container of one that it links to. What it says itself of a variable is stronger.
+fn introduce(spec: &mut ContainerSpec, container: &ContainerPlan, linked: &Linked<'_>) -> Result<(), String> {
+    let Linked { link, to, run } = linked;
+    let Some(run) = run else {
+        let (name, alias) = (&to.name, &link.alias);
+        return Err(format!("CannotCreateContainerError: Cannot link to a non running container: /{name} AS /{}/{alias}", container.name));
+    };
+    let Some(address) = run.address else {
+        return Err(format!("CannotCreateContainerError: links: container {} has no address that this agent knows", to.name));
+    };
+    spec.extra_hosts.extend(links::hosts(link, to, address));
+    for (name, value) in links::variables(link, container, to, address) {
+        spec.environment.entry(name).or_insert(value);
+    }
+    Ok(())
+}
+
+/// Starts a container again whose program has ended. `Err` is a reason with its class.
+pub async fn restart(means: &Means, container: &ContainerPlan) -> Result<Millis, String> {
+    let start = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id));
+    match trace::within(trace::step("restart", container), start).await {
+        Ok(started) => Ok(unix_millis(started.at)),
+        Err(error) => {
+            // A start that timed out may still come about; nobody would watch it.
+            if let Err(error) = means.runtime.signal(&container.runtime_id, libc::SIGKILL).await {
+                tracing::debug!(task = container.task, container = %container.runtime_id, %error, "nothing to kill after a failed restart");
+            }
+            Err(error.reason("CannotStartContainerError"))
+        }
+    }
+}
+
+/// Whether the container is well. A command that cannot be run, or takes too long, says that it is not.
+pub async fn probe(means: &Means, container: &ContainerPlan, check: &HealthCheck) -> bool {
+    let timeout = Duration::from_millis(u64::try_from(check.timeout).unwrap_or(0));
+    let spec = ExecSpec {
+        command: check.command.clone(),
+        environment: std::collections::BTreeMap::new(),
+        user: None,
+        timeout,
+        output_limit: PROBE_OUTPUT,
+    };
+    let exec = tokio::time::timeout(timeout + PROBE_PATIENCE, means.runtime.exec(&container.runtime_id, spec)).await;
+    let problem = match exec {
+        Ok(Ok(outcome)) if outcome.code == Some(0) => return true,
+        Ok(Ok(outcome)) => format!("exit code {:?}: {}", outcome.code, String::from_utf8_lossy(&outcome.output).trim_end()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it did not come to an end".to_owned(),
+    };
+    tracing::info!(task = container.task, container = container.name, problem, "a health check failed");
+    false
 }
 
 async fn publish(means: &Means, container: &ContainerPlan, blueprint: &Blueprint) -> Result<Vec<PortBinding>, NetworkError> {
@@ -153,11 +245,9 @@ async fn within<T>(state: &'static str, limit: Duration, work: impl Future<Outpu
     }
 }
 
-/// Waits for the container's end and gives its ports back, so that whoever is told of the end can use them again.
+/// Waits for the container's end. Its network stays: it may be started again.
 pub async fn watch(means: &Means, container: &ContainerPlan) -> Result<ExitRecord, String> {
-    let outcome = means.runtime.wait(&container.runtime_id).await;
-    release_network(means, container).await;
-    match outcome {
+    match means.runtime.wait(&container.runtime_id).await {
         Ok(exit) => Ok(exit.into()),
         Err(error) => {
             // What nobody watches may still run; it must not go on unseen.
@@ -210,9 +300,8 @@ pub async fn remove(means: &Arc<Means>, containers: &[ContainerPlan], task_id: &
             detached.map_err(|error| format!("network {}: {error}", container.attachment_id))?;
         }
     }
-    let volumes = means.volumes_dir().join(task_id);
-    match tokio::fs::remove_dir_all(&volumes).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("volumes {}: {error}", volumes.display())),
-        _ => Ok(()),
-    }
+    let folder = means.volumes_dir().join(task_id);
+    let removed =
+        tokio::task::spawn_blocking(move || volumes::remove(&folder).map_err(|error| format!("volumes {}: {error}", folder.display())));
+    removed.await.map_err(|error| error.to_string())?
 }

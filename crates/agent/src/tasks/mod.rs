@@ -5,6 +5,7 @@ mod actor;
 pub mod effects;
 mod pull_gate;
 mod recovery;
+mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,8 @@ pub struct Means {
     pub pulls: PullGate,
     /// Takes reports.
     pub submissions: mpsc::Sender<Submission>,
+    /// Held while volumes are made: two tasks may want the same one.
+    pub volumes: Arc<Mutex<()>>,
 }
 
 impl Means {
@@ -99,6 +102,7 @@ pub struct Tasks {
     known: Mutex<HashMap<String, Known>>,
     kept: Mutex<VecDeque<Kept>>,
     kept_more: Notify,
+    health_changed: Arc<Notify>,
     actors: TaskTracker,
     stop: CancellationToken,
 }
@@ -112,6 +116,7 @@ impl Tasks {
             known: Mutex::default(),
             kept: Mutex::default(),
             kept_more: Notify::new(),
+            health_changed: Arc::default(),
             actors: TaskTracker::new(),
             stop,
         })
@@ -171,7 +176,7 @@ impl Tasks {
         let record = Arc::new(record);
         let (tell, facts) = mpsc::unbounded_channel();
         self.known.lock().insert(record.plan.arn.clone(), Known::Live { record: record.clone(), tell: tell.clone() });
-        let (tasks, actor) = (self.clone(), Actor::new(self.means.clone(), record.clone(), tell, facts));
+        let (tasks, actor) = (self.clone(), Actor::new(self.means.clone(), record.clone(), tell, facts, self.health_changed.clone()));
         self.actors.spawn(async move {
             if actor.run(tasks.stop.clone()).await == Outcome::Over {
                 let remove_at = tasks.means.clock.now().saturating_add(tasks.cleanup_wait());
@@ -214,6 +219,11 @@ impl Tasks {
         let request = reports::render_refusal(&self.means.config.cluster, arn, reason);
         // The other end closes only when the agent ends.
         let _ = self.means.submissions.send(Submission { request, done: None }).await;
+    }
+
+    /// Waits until the health of a container is another than before; for one listener.
+    pub async fn health_changed(&self) {
+        self.health_changed.notified().await;
     }
 
     /// Tasks that run although a manifest does not list them as running.
@@ -335,9 +345,7 @@ impl Tasks {
                 problems.push(error.to_string());
             }
         }
-        if let Err(error) = std::fs::remove_dir_all(self.means.volumes_dir())
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
+        if let Err(error) = volumes::remove(&self.means.volumes_dir()) {
             problems.push(format!("volumes {}: {error}", self.means.volumes_dir().display()));
         }
         if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{TaskRecord, Tasks};
 use crate::clock::unix_millis;
-use crate::engine::{Ended, Phase, Reached, Run};
+use crate::engine::{Ended, Health, Phase, Reached, Run};
 use crate::ledger::{LedgerError, TaskEntry};
 use crate::plan;
 
@@ -31,24 +31,42 @@ pub enum RecoveryError {
 /// Where a container is, by what was written, what the runtime sees (`None`: no such container) and its network.
 #[must_use]
 pub fn recovered(written: &Phase, seen: Option<&ContainerState>, attachment: Option<&Attachment>) -> Phase {
+    // Nobody saw the probes of the meantime, so health begins anew.
     let run = |started_at: i64| match written.run() {
-        Some(run) => run.clone(),
+        Some(run) => Run { health: Health::default(), ..run.clone() },
         None => Run {
             image_digest: digest(written),
             bindings: attachment.map(|attachment| attachment.bindings.clone()).unwrap_or_default(),
+            address: attachment.and_then(|attachment| attachment.address),
             started_at,
+            restarts: 0,
+            health: Health::default(),
         },
     };
-    let lost = |reason: &str| Phase::Stopped(Ended::Lost { run: run(0), reason: format!("ContainerVanishedError: {reason}") });
+    let lost = |reason: &str| Phase::Exited(Ended::Lost { run: run(0), reason: format!("ContainerVanishedError: {reason}") });
     match (written, seen) {
         (Phase::Stopped(_), _) => written.clone(),
+        // It was decided; its network goes with those that have no container.
+        (Phase::Releasing(ended), _) => Phase::Stopped(ended.clone()),
+        // The start was under way. What is seen is the new life, or if it ended before that began, the old one.
+        (Phase::Restarting { run: before, .. }, Some(ContainerState::Running(started))) => {
+            let restarts = before.restarts.saturating_add(1);
+            Phase::Running(Run { started_at: unix_millis(started.at), restarts, ..run(0) })
+        }
+        (Phase::Restarting { exit: before, run: ran }, Some(ContainerState::Exited(seen))) if unix_millis(seen.at) > before.at => {
+            let run = Run { started_at: before.at, restarts: ran.restarts.saturating_add(1), ..run(0) };
+            Phase::Exited(Ended::Exited { run, exit: seen.clone().into() })
+        }
         // A stop that was asked for is asked for again: nobody knows whether the signal went out.
         (_, Some(ContainerState::Running(started))) => Phase::Running(run(unix_millis(started.at))),
         (_, Some(ContainerState::Exited(exit))) => {
-            Phase::Stopped(Ended::Exited { run: run(unix_millis(exit.at)), exit: exit.clone().into() })
+            Phase::Exited(Ended::Exited { run: run(unix_millis(exit.at)), exit: exit.clone().into() })
         }
         (_, Some(ContainerState::Lost)) => lost("nobody can say how the container ended"),
-        (Phase::Running(_) | Phase::Stopping { .. }, Some(ContainerState::Created) | None) => lost("the container is gone"),
+        (
+            Phase::Running(_) | Phase::Stopping { .. } | Phase::Exited(_) | Phase::Restarting { .. },
+            Some(ContainerState::Created) | None,
+        ) => lost("the container is gone"),
         (Phase::Cancelling { reached, reason }, _) => {
             Phase::Stopped(Ended::NeverStarted { reached: reached.clone(), reason: reason.clone() })
         }
@@ -139,7 +157,7 @@ impl Tasks {
                 if *phase != Phase::Waiting {
                     kept.insert(&container.runtime_id);
                 }
-                if matches!(phase, Phase::Running(_)) {
+                if phase.is_up() {
                     connected.insert(&container.attachment_id);
                 }
             }

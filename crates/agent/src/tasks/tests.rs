@@ -9,6 +9,10 @@ use tempfile::TempDir;
 use super::*;
 use crate::fakes::{FakeNetwork, FakeRuntime, arn, machine, stopped, task};
 
+mod health;
+mod links;
+mod restarts;
+
 struct World {
     runtime: Arc<FakeRuntime>,
     network: Arc<FakeNetwork>,
@@ -35,6 +39,7 @@ fn tasks(
         clock,
         pulls: PullGate::new(4),
         submissions,
+        volumes: Default::default(),
     };
     (Tasks::new(Arc::new(means), stop.clone()), inbox)
 }
@@ -44,7 +49,7 @@ impl World {
         let (runtime, network) = machine();
         let dir = tempfile::tempdir().unwrap();
         let config = AgentConfig { region: "eu-west-1".into(), data_dir: dir.path().to_owned(), ..Default::default() };
-        let clock = Clock::Tokio(tokio::time::Instant::now(), 1_000_000);
+        let clock = Clock::Tokio(tokio::time::Instant::now(), 4_000_000);
         let stop = CancellationToken::new();
         let (tasks, inbox) = tasks((&runtime, &network), &config, clock.clone(), &stop);
         Self { runtime, network, dir, config, tasks, inbox, stop, clock }
@@ -217,11 +222,11 @@ async fn a_port_in_use_is_said_in_dockers_words() {
 async fn what_cannot_be_honoured_is_refused_before_anything_is_pulled() {
     let mut world = World::new();
     let mut bad = task("t1", &[("main", "app"), ("side", "app")]);
-    bad.containers[1].links = vec!["main".into()];
+    bad.containers[1].secrets = vec![acs::Secret::default()];
     world.take(&bad).await;
     let over = world.report().await;
     assert_eq!(summary(&over), "STOPPED main=STOPPED side=STOPPED");
-    assert_eq!(reason(&over, 1), "CannotCreateContainerError: links is not supported by this agent");
+    assert_eq!(reason(&over, 1), "CannotCreateContainerError: secrets is not supported by this agent");
 
     let mut circle = task("t2", &[("a", "app"), ("b", "app")]);
     depends(&mut circle, 0, "b", "START");

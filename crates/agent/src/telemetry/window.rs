@@ -1,6 +1,6 @@
 //! One container's readings since the last publication.
 
-use berth_acs::messages::{ContainerMetric, CountSet, StatsSet, StorageStats};
+use berth_acs::messages::{ContainerMetric, CountSet, RestartStats, StatsSet, StorageStats};
 use berth_runtime::port::Stats;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -22,6 +22,8 @@ pub struct Window {
     memory: StatsSet,
     read: CountSet,
     written: CountSet,
+    /// Starts again that were published.
+    restarts: u32,
 }
 
 impl Window {
@@ -40,15 +42,20 @@ impl Window {
         self.last = Some(reading);
     }
 
-    /// What there is to publish since the last time; `None` before the second reading.
-    pub fn take(&mut self, container_name: &str) -> Option<ContainerMetric> {
+    /// What there is to publish since the last time; `None` before the second reading. `restarts` is how often a container with a
+    /// restart policy was started again in all its life; `None` for others.
+    pub fn take(&mut self, container_name: &str, restarts: Option<u32>) -> Option<ContainerMetric> {
+        let published = self.restarts;
+        let is_due = self.cpu.sample_count > 0;
         let taken = std::mem::take(self);
-        self.last = taken.last;
-        (taken.cpu.sample_count > 0).then(|| ContainerMetric {
+        (self.last, self.restarts) = (taken.last, if is_due { restarts.unwrap_or(0) } else { published });
+        let since = restarts.map(|restarts| RestartStats { restart_count: i64::from(restarts.saturating_sub(published)) });
+        is_due.then(|| ContainerMetric {
             container_name: container_name.to_owned(),
             cpu_stats_set: Some(taken.cpu),
             memory_stats_set: Some(taken.memory),
             storage_stats_set: Some(StorageStats { read_size_bytes: Some(taken.read), write_size_bytes: Some(taken.written) }),
+            restart_stats_set: since,
             ..Default::default()
         })
     }
@@ -83,16 +90,18 @@ mod tests {
             at,
         };
         window.add(reading(0, 0, 10, 100), 2);
-        assert_eq!(window.take("c"), None);
+        assert_eq!(window.take("c", None), None);
         window.add(reading(1000, 1_000_000_000, 20, 150), 2);
         window.add(reading(2000, 3_000_000_000, 40, 150), 2);
-        let metric = window.take("c").unwrap();
+        let metric = window.take("c", Some(2)).unwrap();
+        assert_eq!(metric.restart_stats_set.unwrap().restart_count, 2);
         assert_eq!(metric.cpu_stats_set.unwrap(), StatsSet { min: 50.0, max: 100.0, sum: 150.0, sample_count: 2 });
         assert_eq!(metric.memory_stats_set.unwrap(), StatsSet { min: 20.0, max: 40.0, sum: 60.0, sample_count: 2 });
         let read = metric.storage_stats_set.unwrap().read_size_bytes.unwrap();
         assert_eq!((read.min, read.max, read.sum), (0, 50, 50));
-        assert_eq!(window.take("c"), None, "nothing was read since");
+        assert_eq!(window.take("c", Some(3)), None, "nothing was read since");
         window.add(reading(3000, 3_000_000_000, 40, 150), 2);
-        assert_eq!(window.take("c").unwrap().cpu_stats_set.unwrap().max, 0.0);
+        let metric = window.take("c", Some(3)).unwrap();
+        assert_eq!((metric.cpu_stats_set.unwrap().max, metric.restart_stats_set.unwrap().restart_count), (0.0, 1));
     }
 }
