@@ -6,6 +6,8 @@
 mod container;
 mod docker;
 mod fetched;
+#[cfg(test)]
+mod tests;
 mod volume;
 
 use berth_acs::messages::{self as acs, Association, DesiredStatus, ProxyConfiguration};
