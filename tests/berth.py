@@ -114,7 +114,7 @@ def clean_environment(**extra):
 class Berth:
     """One Berth process with its data directory. `role` is "server" or "up"."""
 
-    def __init__(self, role, *, data_dir=None, arguments=(), healthy_after=1, listen="127.0.0.1:0"):
+    def __init__(self, role, *, data_dir=None, arguments=(), healthy_after=1, listen="127.0.0.1:0", environment=None):
         self.role = role
         self.data_dir = Path(data_dir) if data_dir else fresh_folder(role) / "data"
         # Its parent is removed at the end: that must be nobody else's.
@@ -122,6 +122,7 @@ class Berth:
             raise ValueError(f"{self.data_dir} is not in this run's folder {run_folder()}")
         self.arguments = ["--healthy-after", str(healthy_after), *arguments]
         self.listen = listen
+        self.environment = environment or {}
         self.log = self.data_dir.parent / "berth.log"
         self.process = None
         self._clients = {}
@@ -133,7 +134,7 @@ class Berth:
             (self.data_dir / "endpoint.json").unlink()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=clean_environment(BERTH_LOG="info"), start_new_session=True
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=clean_environment(BERTH_LOG="info", **self.environment), start_new_session=True
             )
         self._clients.clear()
         (self.data_dir.parent / "berth.pid").write_text(str(self.process.pid))

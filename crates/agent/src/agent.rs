@@ -17,6 +17,7 @@ use crate::ecs_client::EcsClient;
 use crate::ledger::{Identity, Ledger, LedgerError};
 use crate::registration::{RegisterError, register};
 use crate::session::{Link, acs, tcs};
+use crate::sources::AwsSources;
 use crate::tasks::{Means, PullGate, RecoveryError, Tasks};
 use crate::{introspection, reports};
 
@@ -86,10 +87,13 @@ impl Agent {
         let (submissions, inbox) = mpsc::channel(WAITING_REPORTS);
         loops.spawn(reports::run(client.clone(), inbox, nudge.clone(), stop.clone()));
         let pulls = PullGate::new(config.concurrent_pulls);
+        let sources_key = config.sources_key.clone().unwrap_or_else(|| config.access_key.clone());
+        let sources = AwsSources::new(config.service_endpoints.clone(), sources_key, clock.clone());
         let means = Means {
             config: config.clone(),
             runtime: runtime.clone(),
             network,
+            sources: Arc::new(sources),
             ledger: ledger.clone(),
             clock: clock.clone(),
             pulls,

@@ -19,11 +19,13 @@ use crate::tasks::{self, is_stopped, name_of, short_id};
 
 mod cri;
 mod find;
+mod group;
 mod show;
 mod tail;
 
 use cri::Line;
 use find::{FindError, Found};
+use group::Writer;
 use show::{Label, Look};
 use tail::LogTail;
 
@@ -35,12 +37,18 @@ const POLLS_PER_QUESTION: u32 = 5;
 /// Show what containers of this machine wrote.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  berth logs web --follow\n  berth logs 3f1c --container app --tail 100 --timestamps\n  berth logs web --output json | jq -r .message"
+    after_help = "Examples:\n  berth logs web --follow\n  berth logs 3f1c --container app --tail 100 --timestamps\n  berth logs --group /ecs/web --stream web/app --follow\n  berth logs web --output json | jq -r .message"
 )]
 pub struct Logs {
     /// Task id, unique beginning of one, ARN, or service name
-    #[arg(value_name = "TASK")]
-    task: String,
+    #[arg(value_name = "TASK", required_unless_present = "group")]
+    task: Option<String>,
+    /// Of containers with the log driver awslogs: all that write to this log group
+    #[arg(long, value_name = "GROUP", conflicts_with = "task")]
+    group: Option<String>,
+    /// Of the log group, only streams whose names begin so: PREFIX/CONTAINER/TASK-ID
+    #[arg(long, value_name = "STREAM", requires = "group")]
+    stream: Option<String>,
     /// Only this container
     #[arg(long, value_name = "NAME")]
     container: Option<String>,
@@ -85,8 +93,10 @@ impl From<LogsError> for Failure {
         let (advice, code) = match &error {
             LogsError::Find(FindError::Client(_)) => (None, FAILED),
             LogsError::Find(FindError::Ambiguous { .. }) => (Some("type more of the id".to_owned()), BAD_ARGUMENTS),
-            LogsError::Find(FindError::ManyClusters { .. }) => (Some("name one with --cluster CLUSTER".to_owned()), BAD_ARGUMENTS),
-            LogsError::Find(FindError::Unknown { .. } | FindError::NoTasks(_)) => {
+            LogsError::Find(FindError::ManyClusters { .. } | FindError::ManyGroups { .. }) => {
+                (Some("name one with --cluster CLUSTER".to_owned()), BAD_ARGUMENTS)
+            }
+            LogsError::Find(FindError::Unknown { .. } | FindError::NoTasks(_) | FindError::NoWriter(_)) => {
                 (Some("see which there are with `berth ps --all`; stopped tasks are forgotten after an hour".to_owned()), FAILED)
             }
             LogsError::NoContainer { .. } => (Some("name one of those with --container NAME".to_owned()), BAD_ARGUMENTS),
@@ -167,9 +177,17 @@ impl Logs {
         let connection = Connection::find(&self.data_dir, environment)?;
         let containers = containers_folder(&self.data_dir.path(environment)?);
         let client = Client::new(&connection)?;
-        let found = find::find(&client, &self.task, self.cluster.as_deref()).await.map_err(LogsError::from)?;
+        let cluster = self.cluster.as_deref();
+        let (found, writers) = match (&self.task, &self.group) {
+            (Some(task), _) => (find::find(&client, task, cluster).await.map_err(LogsError::from)?, None),
+            (None, group) => {
+                let group = group.as_deref().unwrap_or_default();
+                let (found, writers) = group::find(&client, group, self.stream.as_deref(), cluster).await.map_err(LogsError::from)?;
+                (found, Some(writers))
+            }
+        };
         let look = Look { output: self.output, timestamps: self.timestamps, colours: console.colours };
-        let mut sources = self.sources(&found)?;
+        let mut sources = self.sources(&found, writers.as_deref())?;
         self.open(&found.tasks, &mut sources, &containers, console)?;
         if let Some(most) = self.tail {
             for source in &mut sources {
@@ -189,8 +207,8 @@ impl Logs {
         Ok(())
     }
 
-    /// The containers to show, none of them opened yet.
-    fn sources(&self, found: &Found) -> Result<Vec<Source>, LogsError> {
+    /// The containers to show, none of them opened yet; of `writers` if there are any, else of all.
+    fn sources(&self, found: &Found, writers: Option<&[Writer]>) -> Result<Vec<Source>, LogsError> {
         let mut chosen: Vec<(String, String)> = Vec::new();
         for task in &found.tasks {
             let arn = task.task_arn.clone().unwrap_or_default();
@@ -200,7 +218,8 @@ impl Logs {
                 return Err(LogsError::NoContainer { task, wanted: wanted.to_owned(), names: names.join(", ") });
             }
             let wanted = names.into_iter().filter(|name| self.container.as_deref().is_none_or(|wanted| wanted == *name));
-            chosen.extend(wanted.map(|name| (arn.clone(), name.to_owned())));
+            let wanted = wanted.map(|name| (arn.clone(), name.to_owned()));
+            chosen.extend(wanted.filter(|writer| writers.is_none_or(|writers| writers.contains(writer))));
         }
         let pairs: Vec<(&str, &str)> = chosen.iter().map(|(arn, name)| (short_id(arn), name.as_str())).collect();
         let prefixes = show::prefixes(&pairs);

@@ -12,6 +12,7 @@ use berth_agent::entropy::Chance as AgentChance;
 use berth_agent::ledger::{Identity, Ledger};
 use berth_agent::registration::register;
 use berth_agent::session::{Link, acs};
+use berth_agent::sources::{AwsSources, ServiceEndpoints};
 use berth_agent::tasks::{Means, PullGate, Tasks};
 use berth_control::Entropy;
 use berth_identity::AccessKey;
@@ -176,6 +177,8 @@ impl Host {
             config: config.clone(),
             runtime: Arc::new(self.machine.clone()),
             network: Arc::new(self.machine.clone()),
+            // No task of the load names a secret.
+            sources: Arc::new(AwsSources::new(ServiceEndpoints::default(), config.access_key.clone(), clock.clone())),
             ledger: ledger.clone(),
             clock: clock.clone(),
             pulls: PullGate::new(config.concurrent_pulls),

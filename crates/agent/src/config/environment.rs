@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_identity::AccessKey;
 use berth_identity::keys::Secret;
 use berth_runtime::port::PullBehavior;
 use serde::de::DeserializeOwned;
 
 use super::{AgentConfig, ConfigError};
+use crate::sources::ServiceEndpoints;
 
 struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
 
@@ -40,6 +42,13 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<AgentConfig, 
         metrics: !variables.flag("ECS_DISABLE_METRICS")?,
         ..AgentConfig::default()
     };
+    config.service_endpoints = ServiceEndpoints {
+        all: variables.text("AWS_ENDPOINT_URL"),
+        ssm: variables.text("AWS_ENDPOINT_URL_SSM"),
+        secrets_manager: variables.text("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
+        s3: variables.text("AWS_ENDPOINT_URL_S3"),
+    };
+    config.sources_key = variables.sources_key()?;
     config.access_key.id = variables.text("AWS_ACCESS_KEY_ID").unwrap_or_default();
     config.access_key.secret = Secret::new(variables.text("AWS_SECRET_ACCESS_KEY").unwrap_or_default());
     config.access_key.session_token = variables.text("AWS_SESSION_TOKEN").map(Secret::new);
@@ -87,6 +96,16 @@ impl Variables<'_> {
         parse_duration(&text)
             .map(Some)
             .ok_or_else(|| ConfigError { name, problem: format!("'{text}' is not a duration like 30s or 1h30m") })
+    }
+
+    /// A key for parameters, secrets and environment files, where these are kept by somebody who does not know this agent's own.
+    fn sources_key(&self) -> Result<Option<AccessKey>, ConfigError> {
+        const SECRET: &str = "BERTH_SOURCES_SECRET_ACCESS_KEY";
+        let Some(id) = self.text("BERTH_SOURCES_ACCESS_KEY_ID") else { return Ok(None) };
+        let missing = || ConfigError { name: SECRET, problem: "is not set, and BERTH_SOURCES_ACCESS_KEY_ID is".to_owned() };
+        let mut key = AccessKey::long_term(id, self.text(SECRET).ok_or_else(missing)?, "");
+        key.session_token = self.text("BERTH_SOURCES_SESSION_TOKEN").map(Secret::new);
+        Ok(Some(key))
     }
 
     fn pull_behavior(&self) -> Result<PullBehavior, ConfigError> {
@@ -162,6 +181,9 @@ mod tests {
             ("ECS_CONTAINER_STOP_TIMEOUT", "1m30s"),
             ("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION", "1500ms"),
             ("ECS_DISABLE_METRICS", "true"),
+            ("AWS_ENDPOINT_URL_SSM", "http://127.0.0.1:1"),
+            ("BERTH_SOURCES_ACCESS_KEY_ID", "minio"),
+            ("BERTH_SOURCES_SECRET_ACCESS_KEY", "minio-secret"),
         ])
         .unwrap();
         assert!(!config.create_cluster && !config.metrics);
@@ -173,6 +195,8 @@ mod tests {
         assert_eq!(config.container_stop_timeout, Duration::from_secs(90));
         assert_eq!(config.cleanup_wait, Duration::from_millis(1500));
         assert_eq!(config.pull_behavior, PullBehavior::PreferCached);
+        assert_eq!(config.service_endpoints.ssm.as_deref(), Some("http://127.0.0.1:1"));
+        assert_eq!(config.sources_key.unwrap().id, "minio");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::time::Duration;
 use berth_identity::AccessKey;
 use berth_runtime::port::PullBehavior;
 
+use crate::sources::ServiceEndpoints;
+
 /// Ports that the official agent keeps for the machine: SSH, Docker, its own two.
 pub const DEFAULT_RESERVED_PORTS: [u16; 5] = [22, 2375, 2376, 51678, 51679];
 
@@ -37,6 +39,10 @@ pub struct AgentConfig {
     pub region: String,
     /// What requests are signed with.
     pub access_key: AccessKey,
+    /// Where parameters, secrets and environment files are asked for.
+    pub service_endpoints: ServiceEndpoints,
+    /// What those calls are signed with where a task has no execution role's credentials; the agent's own key if none.
+    pub sources_key: Option<AccessKey>,
     /// Where the agent keeps what must survive it.
     pub data_dir: PathBuf,
     /// The machine's own attributes.
@@ -89,6 +95,8 @@ impl Default for AgentConfig {
             backend: String::new(),
             region: String::new(),
             access_key: AccessKey::long_term("", "", ""),
+            service_endpoints: ServiceEndpoints::default(),
+            sources_key: None,
             data_dir: PathBuf::from("/data"),
             attributes: BTreeMap::new(),
             availability_zone: None,

@@ -7,6 +7,7 @@ use berth_runtime::port::Exit;
 use serde::{Deserialize, Serialize};
 
 use super::{Health, Millis};
+use crate::sources::Fetched;
 
 /// A container that has its image and its network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,9 @@ pub struct Prepared {
     pub image_digest: String,
     /// Its network; none in the machine's own.
     pub attachment: Option<Attachment>,
+    /// What was fetched for it; never kept on disk, since preparations are made again after a restart.
+    #[serde(skip)]
+    pub fetched: Fetched,
 }
 
 /// A container that was started.

@@ -8,6 +8,7 @@ use super::tests::context;
 use super::*;
 use crate::fakes::task;
 use crate::plan::{Condition, ContainerPlan, Dependency, HealthCheck, RestartPolicy, TaskPlan, plan};
+use crate::sources::Fetched;
 
 /// Essential, dependencies with the number of their condition, refused, started again after its end.
 type Sketch = (bool, Vec<(usize, u8)>, bool, bool);
@@ -122,7 +123,7 @@ impl Model {
         let choices = self.running.len() + runs.len() + 2;
         let choice = choice % choices;
         let attachment = None;
-        let prepared = Prepared { image_digest: "sha256:i".into(), attachment };
+        let prepared = Prepared { image_digest: "sha256:i".into(), attachment, fetched: Fetched::default() };
         let (address, health) = (None, Health::default());
         let run = Run { image_digest: None, bindings: Vec::new(), address, started_at: self.now, restarts: 0, health };
         let fact = if choice < self.running.len() {

@@ -30,12 +30,9 @@ pub(super) fn overridden_command(container: &acs::Container) -> Result<Option<Ve
 /// The first member that this agent does not honour.
 pub(super) fn unsupported(container: &acs::Container) -> Option<String> {
     let named = [
-        (!container.secrets.is_empty(), "secrets"),
-        (!container.environment_files.is_empty(), "environmentFiles"),
         (container.firelens_configuration.is_some(), "firelensConfiguration"),
         (!container.managed_agents.is_empty(), "managedAgents (ECS Exec)"),
         (!container.credential_specs.is_empty(), "credentialSpecs"),
-        (container.registry_authentication.as_ref().is_some_and(|auth| auth.kind == "asm"), "repositoryCredentials"),
     ];
     named.into_iter().find(|(set, _)| *set).map(|(_, name)| format!("{name} is not supported by this agent"))
 }
@@ -96,25 +93,8 @@ pub(super) fn sharing(member: &str, of_task: &str, of_docker: &str) -> Result<Sh
     }
 }
 
-/// Most bytes of output to keep, by the log driver; `default` where the driver does not say.
-pub(super) fn log_limit(host: &HostConfig, default: u64) -> Result<u64, String> {
-    let Some(log) = &host.log_config else { return Ok(default) };
-    match log.kind.as_str() {
-        "" => Ok(default),
-        "none" => Ok(0),
-        "json-file" => {
-            let Some(size) = log.config.get("max-size") else { return Ok(default) };
-            let size = parse_size(size).ok_or_else(|| format!("logConfiguration: max-size '{size}' is no size"))?;
-            let files = log.config.get("max-file").map_or(Ok(1), |text| text.parse::<u64>());
-            let files = files.map_err(|_| "logConfiguration: max-file is no number".to_owned())?;
-            Ok(size.saturating_mul(files.max(1)))
-        }
-        other => Err(format!("log driver {other} is not supported by this agent")),
-    }
-}
-
 /// Docker's notation of sizes: `10m`, `512k`, `1g`, bytes without a unit.
-fn parse_size(text: &str) -> Option<u64> {
+pub(super) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let text = text.strip_suffix('b').unwrap_or(&text);
     let (number, unit) = match text.strip_suffix(['k', 'm', 'g']) {

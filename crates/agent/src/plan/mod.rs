@@ -3,8 +3,9 @@
 
 mod docker;
 pub mod links;
+mod logging;
 mod order;
-mod spec;
+pub(crate) mod spec;
 mod volumes;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use berth_runtime::port::{ContainerId, ContainerSpec};
 
 pub use self::volumes::{MountPlan, VolumePlan};
 use crate::engine::Millis;
+use crate::sources::Wanted;
 
 /// ECS allows ten containers; an agent takes a few more before it calls a task nonsense.
 pub const MOST_CONTAINERS: usize = 32;
@@ -76,6 +78,8 @@ pub struct ContainerPlan {
     pub restart: Option<RestartPolicy>,
     /// Whose addresses it is told of.
     pub links: Vec<Link>,
+    /// What must be fetched before its image is pulled.
+    pub wanted: Wanted,
     /// Its name on this machine.
     pub runtime_id: ContainerId,
     /// Its network's name on this machine.
@@ -202,11 +206,13 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
         let wiring = spec::wiring(task, container);
         let health_check = docker::health_check(container);
         let links = links::links(task, container);
+        let wanted = Wanted::of(container, &context.region).map_err(|error| error.to_string());
         let runtime_id = ContainerId(format!("{id}-{index}"));
         let refusal = unsupported_task(task)
             .or_else(|| wiring.as_ref().err().cloned())
             .or_else(|| health_check.as_ref().err().cloned())
-            .or_else(|| links.as_ref().err().cloned());
+            .or_else(|| links.as_ref().err().cloned())
+            .or_else(|| wanted.as_ref().err().cloned());
         let blueprint = match (&wiring, refusal) {
             (Ok(wiring), None) => spec::blueprint(task, container, &id, &runtime_id, *wiring, command, context).map(Box::new),
             (_, refusal) => Err(refusal.unwrap_or_default()),
@@ -222,6 +228,7 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
             health_check: health_check.unwrap_or_default(),
             restart: docker::restart_policy(container),
             links: links.unwrap_or_default(),
+            wanted: wanted.unwrap_or_default(),
             runtime_id,
             attachment_id: AttachmentId(format!("{}-{index}", &id[..id.len().min(16)])),
             wiring: wiring.unwrap_or(Wiring::Isolated),

@@ -7,7 +7,7 @@ use berth_acs::messages::{ContainerConfig, HostConfig};
 use berth_network::port::{PortRequest, Protocol};
 use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec};
 
-use super::{Blueprint, GPU, PlanContext, Wiring, docker, volumes};
+use super::{Blueprint, GPU, PlanContext, Wiring, docker, logging, volumes};
 
 const MIB: u64 = 1024 * 1024;
 /// The kernel's least share of CPU; ECS gives it to containers without CPU units.
@@ -103,7 +103,7 @@ pub(super) fn blueprint(
         ipc: docker::sharing("ipcMode", &task.ipc_mode, &host.ipc_mode)?,
         gpus,
         labels: labels(task, container, config.labels),
-        log_limit: docker::log_limit(&host, context.log_limit)?,
+        log_limit: logging::limit(&host, context.log_limit)?,
     };
     let ports = if wiring == Wiring::Bridge { ports } else { Vec::new() };
     Ok(Blueprint { spec, ports, volumes })
@@ -121,13 +121,21 @@ fn mib(amount: i64) -> Option<u64> {
     u64::try_from(amount).ok().filter(|mib| *mib > 0).map(|mib| mib.saturating_mul(MIB))
 }
 
+/// Gives a container the region, unless it has an opinion on it.
+pub(crate) fn give_region(environment: &mut BTreeMap<String, String>, region: &str) {
+    const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+    if !REGION.iter().any(|name| environment.contains_key(*name)) {
+        environment.extend(REGION.map(|name| (name.to_owned(), region.to_owned())));
+    }
+}
+
 /// The region is given unless the task has an opinion on it. The metadata and credentials variables are not: nothing here
 /// answers at their addresses, and a URL that leads nowhere makes SDKs wait.
 fn environment(container: &acs::Container, region: &str, gpus: &[String]) -> BTreeMap<String, String> {
-    const REGION: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
     let mut environment = container.environment.clone();
-    if !REGION.iter().any(|name| environment.contains_key(*name)) {
-        environment.extend(REGION.map(|name| (name.to_owned(), region.to_owned())));
+    // What its files say of the region is known only once they are here.
+    if container.environment_files.is_empty() {
+        give_region(&mut environment, region);
     }
     if !gpus.is_empty() {
         // By which NVIDIA's own tools know, as with the official agent.

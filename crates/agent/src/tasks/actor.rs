@@ -219,7 +219,8 @@ impl Actor {
         let Preparation { cancel, ended } = self.preparations[index].clone();
         self.spawn(index, |means, record, index| async move {
             let _ended = ended.drop_guard();
-            Some(Fact::Prepared(index, effects::prepare(&means, &record.plan.containers[index], &cancel).await))
+            let role = record.credentials.lock().execution.clone();
+            Some(Fact::Prepared(index, effects::prepare(&means, &record.plan.containers[index], role, &cancel).await))
         });
     }
 

@@ -5,14 +5,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_acs::messages::RoleCredentials;
 use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding};
-use berth_runtime::port::{ContainerNetwork, ContainerSpec, ExecSpec, Image, PullError, PullRequest, RunError};
+use berth_runtime::port::{ContainerNetwork, ContainerSpec, ExecSpec, Image, PullError, PullRequest, RegistryCredentials, RunError};
 use tokio_util::sync::CancellationToken;
 
 use super::{Means, volumes};
 use crate::clock::unix_millis;
 use crate::engine::{ExitRecord, Health, LaunchFailure, Millis, Prepared, Run};
+use crate::plan::spec::give_region;
 use crate::plan::{Blueprint, ContainerPlan, HealthCheck, Link, Wiring, links};
+use crate::sources::Fetched;
 use crate::trace;
 
 /// How often an unreachable registry is asked.
@@ -26,20 +29,26 @@ const PROBE_OUTPUT: usize = 4096;
 /// How often the release of a network is tried before it is left to the sweep.
 const DETACH_TRIES: u32 = 3;
 
-/// Has the image here and the network made, side by side. After a failure or a cancellation no network is left.
-pub async fn prepare(means: &Means, container: &ContainerPlan, cancel: &CancellationToken) -> Result<Prepared, String> {
+/// Has the image here, what the container wants fetched, and the network made, side by side. After a failure or a cancellation no
+/// network is left.
+pub async fn prepare(
+    means: &Means,
+    container: &ContainerPlan,
+    role: Option<RoleCredentials>,
+    cancel: &CancellationToken,
+) -> Result<Prepared, String> {
     let pulling = async {
         tokio::select! {
             biased;
             // A pull can take minutes; nobody who stops the task waits for it.
             () = cancel.cancelled() => Err("the task was stopped".to_owned()),
-            pulled = trace::within(trace::step("pull", container), pull(means, container)) => pulled.map_err(|error| format!("CannotPullContainerError: {error}")),
+            pulled = fetch_and_pull(means, container, role) => pulled,
         }
     };
     let (image, attachment) = tokio::join!(pulling, attach(means, container));
     let attachment = attachment.map_err(|error| format!("CannotCreateContainerError: {error}"));
     match (image, attachment) {
-        (Ok(image), Ok(attachment)) => Ok(Prepared { image_digest: image.digest, attachment }),
+        (Ok((image, fetched)), Ok(attachment)) => Ok(Prepared { image_digest: image.digest, attachment, fetched }),
         (Err(reason), _) | (_, Err(reason)) => {
             release_network(means, container).await;
             Err(reason)
@@ -47,13 +56,27 @@ pub async fn prepare(means: &Means, container: &ContainerPlan, cancel: &Cancella
     }
 }
 
-async fn pull(means: &Means, container: &ContainerPlan) -> Result<Image, PullError> {
+/// First what is wanted of elsewhere: the registry's password is among it, and a task without its secrets needs no image.
+async fn fetch_and_pull(means: &Means, container: &ContainerPlan, role: Option<RoleCredentials>) -> Result<(Image, Fetched), String> {
+    let fetched = match container.wanted.is_empty() {
+        true => Fetched::default(),
+        false => {
+            let fetched = trace::within(trace::step("fetch", container), container.wanted.fetch(&*means.sources, role.as_ref())).await;
+            // Fargate's words; on EC2 instances the class alone is the same.
+            fetched.map_err(|error| format!("ResourceInitializationError: unable to pull secrets or registry auth: {error}"))?
+        }
+    };
+    let pulled = trace::within(trace::step("pull", container), pull(means, container, fetched.registry.clone())).await;
+    Ok((pulled.map_err(|error| format!("CannotPullContainerError: {error}"))?, fetched))
+}
+
+async fn pull(means: &Means, container: &ContainerPlan, credentials: Option<RegistryCredentials>) -> Result<Image, PullError> {
     let image = container.image.as_str();
     let _turn = means.pulls.enter(image).await;
     let mut delay = PULL_DELAY;
     let mut tries = 1;
     loop {
-        let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials: None };
+        let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials: credentials.clone() };
         match means.runtime.pull(request).await {
             Err(PullError::Unreachable(problem)) if tries < PULL_TRIES => {
                 tracing::warn!(task = container.task, image, error = problem, "a pull is tried again");
@@ -112,6 +135,10 @@ async fn attempt(
         ensured.await.unwrap_or_else(|error| Err(format!("CannotCreateVolumeError: {error}"))).map_err(failure(false))?;
     }
     let mut spec = blueprint.spec.clone();
+    if !container.wanted.is_empty() {
+        spec.environment = prepared.fetched.laid_around(&spec.environment);
+        give_region(&mut spec.environment, &means.config.region);
+    }
     linked.iter().try_for_each(|linked| introduce(&mut spec, container, linked)).map_err(failure(false))?;
     spec.image_digest.clone_from(&prepared.image_digest);
     if let Some(attachment) = &prepared.attachment {

@@ -33,6 +33,7 @@ use crate::engine::{Desired, Fact, Millis, TaskState};
 use crate::ledger::{Ledger, LedgerError, TaskEntry};
 use crate::plan::{self, PlanContext, PlanError};
 use crate::reports::{self, Submission};
+use crate::sources::Sources;
 
 /// When something of a task that is over cannot be removed, it is tried again after this long.
 const REMOVE_AGAIN: Millis = 60_000;
@@ -45,6 +46,8 @@ pub struct Means {
     pub runtime: Arc<dyn Runtime>,
     /// Connects them.
     pub network: Arc<dyn Network>,
+    /// Keeps what their definitions only name.
+    pub sources: Arc<dyn Sources>,
     /// Keeps what must survive.
     pub ledger: Ledger,
     /// Tells the time.

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::fakes::{FakeNetwork, FakeRuntime, arn, machine, stopped, task};
+use crate::sources::AwsSources;
 
 mod health;
 mod links;
@@ -35,6 +36,7 @@ fn tasks(
         config: config.clone(),
         runtime: world.0.clone(),
         network: world.1.clone(),
+        sources: Arc::new(AwsSources::new(config.service_endpoints.clone(), config.access_key.clone(), clock.clone())),
         ledger: Ledger::open(&config.data_dir).unwrap(),
         clock,
         pulls: PullGate::new(4),

@@ -19,6 +19,10 @@ pub(super) enum FindError {
     Ambiguous { wanted: String, ids: String },
     #[error("'{wanted}' is a service in more than one cluster: {clusters}")]
     ManyClusters { wanted: String, clusters: String },
+    #[error("tasks of more than one cluster write to the log group '{group}': {clusters}")]
+    ManyGroups { group: String, clusters: String },
+    #[error("no task of the last hour has a container with the log driver awslogs, the group {0}")]
+    NoWriter(String),
     #[error("the service '{0}' has had no tasks within the last hour")]
     NoTasks(String),
 }

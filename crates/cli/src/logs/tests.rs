@@ -63,7 +63,9 @@ fn write(data_dir: &Path, runtime_id: &str, records: &[&str]) {
 
 fn logs(data_dir: &Path, wanted: &str) -> Logs {
     Logs {
-        task: wanted.into(),
+        task: Some(wanted.into()),
+        group: None,
+        stream: None,
         container: None,
         follow: false,
         tail: None,
