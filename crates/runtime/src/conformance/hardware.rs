@@ -33,8 +33,8 @@ async fn devices(bench: &Bench) {
     let kind = if meta.file_type().is_block_device() { 'b' } else { 'c' };
     let (major, minor) = (libc::major(meta.rdev()), libc::minor(meta.rdev()));
     let script = format!(
-        "stat -c '%t:%T %a' /dev/some/where; : < /dev/some/where && echo reads; : >> /dev/some/where && echo writes;
-         mknod /tmp/other {kind} {major} {minor} && : >> /tmp/other && echo writes under another name; test -e {} && echo twice; true",
+        "stat -c '%t:%T %a' /dev/some/where; true < /dev/some/where && echo reads; true >> /dev/some/where && echo writes;
+         mknod /tmp/other {kind} {major} {minor} && true >> /tmp/other && echo writes under another name; test -e {} && echo twice; true",
         path.display()
     );
     let all = bench.say(ContainerSpec { devices: vec![map(path.clone(), "/dev/some/where", "rwm")], ..bench.script(&script) }).await;
@@ -44,7 +44,7 @@ async fn devices(bench: &Bench) {
     assert!(read.starts_with(&(number + "reads\n")) && !read.contains("writes"), "only what the permissions say: {read}");
     assert!(read.contains("Operation not permitted"), "{read}");
     // One without it cannot use it, though it can make the file.
-    let script = format!("mknod /tmp/other {kind} {major} {minor}; : < /tmp/other && echo reads; true");
+    let script = format!("mknod /tmp/other {kind} {major} {minor}; true < /tmp/other && echo reads; true");
     assert!(!bench.say(bench.script(&script)).await.contains("reads"));
 }
 

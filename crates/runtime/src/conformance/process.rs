@@ -28,7 +28,7 @@ async fn terminals(bench: &Bench) {
     let output = bench.say(ContainerSpec { terminal: true, user: Some("web".into()), ..bench.script(script) }).await;
     assert_eq!(output.replace('\r', ""), "by name\ninput\n33\n");
     // Without one there is none.
-    let (exit, _) = bench.run(bench.script("test -t 0 || test -t 1 || : > /dev/tty")).await;
+    let (exit, _) = bench.run(bench.script("test -t 0 || test -t 1 || true > /dev/tty")).await;
     assert_ne!(exit.code, 0);
 }
 
@@ -71,7 +71,7 @@ async fn init(bench: &Bench) {
     assert!(output.starts_with("33\n") && output.contains("CapEff:\t0000000000000000"), "{output}");
     assert_eq!(output.matches("Seccomp:\t2").count(), 2, "{output}");
     // The terminal is the program's, which is foremost there: in the background it could not set it.
-    let script = "test -t 0 && echo terminal; : > /dev/tty && echo its own";
+    let script = "test -t 0 && echo terminal; true > /dev/tty && echo its own";
     let output = bench.say(ContainerSpec { terminal: true, ..with_init(bench.script(script)) }).await;
     assert_eq!(output.replace('\r', ""), "terminal\nits own\n");
 }
