@@ -140,7 +140,7 @@ impl Agent {
         self.let_go().await;
     }
 
-    /// Lets go, then removes every container, network and volume and the records of them. For `berth down` and
+    /// Lets go, then removes every container, network and volume of a task and the records of them. For `berth down` and
     /// `berth up --ephemeral`, when tasks have ended.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_shapes::timestamp::Timestamp;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -127,7 +128,8 @@ fn container(plan: &ContainerPlan, phase: &Phase) -> Value {
             .map(|binding| json!({"ContainerPort": binding.container_port, "Protocol": binding.protocol, "HostPort": binding.host_port}));
         value["Ports"] = ports.collect();
         if plan.health_check.is_some() {
-            value["Health"] = json!({"status": render_verdict(run.health.verdict), "statusSince": run.health.since});
+            let since = Timestamp::from_millis(run.health.stands_since(run.started_at)).render_iso8601();
+            value["Health"] = json!({"status": render_verdict(run.health.verdict), "statusSince": since});
         }
         if plan.restart.is_some() {
             value["RestartCount"] = run.restarts.into();

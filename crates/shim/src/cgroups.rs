@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::config::Resources;
+use crate::config::{Memory, Resources};
 use crate::{devices, fds};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -66,15 +66,14 @@ fn make_once(path: &str, hierarchies: &[PathBuf], resources: &Resources, above: 
         if has("memory") {
             set(&folder, "memory.limit_in_bytes", resources.memory.limit)?;
             set(&folder, "memory.soft_limit_in_bytes", resources.memory.reservation)?;
-            // Memory and swap together. Docker's default: as much swap as memory; without, the limit would be none where there is swap.
-            let both = resources.memory.limit.map(|limit| limit.saturating_mul(2).min(i64::MAX as u64));
-            set_if_known(&folder, "memory.memsw.limit_in_bytes", both)?;
+            set_if_known(&folder, "memory.memsw.limit_in_bytes", memory_and_swap(&resources.memory))?;
+            set_if_known(&folder, "memory.swappiness", resources.memory.swappiness)?;
         }
         if has("pids") {
             set(&folder, "pids.max", resources.pids.limit)?;
         }
         if has("devices") && are_restricted(resources) {
-            devices::restrict_v1(&folder)?;
+            devices::restrict_v1(&folder, &resources.devices)?;
         }
     }
     open(path, hierarchies)
@@ -107,6 +106,21 @@ impl Cgroup {
             Cgroup::V1 { .. } => None,
             Cgroup::V2(folder) => Some(folder.as_raw_fd()),
         }
+    }
+}
+
+/// The limit of memory and swap together. Docker's default: as much swap as memory; without, the limit would be none where there is swap.
+fn memory_and_swap(memory: &Memory) -> Option<i64> {
+    let twice = |limit: u64| i64::try_from(limit.saturating_mul(2)).unwrap_or(i64::MAX);
+    memory.swap.or(memory.limit.map(twice))
+}
+
+/// The limit of swap alone, as version 2 counts it.
+fn swap_alone(memory: &Memory) -> Option<String> {
+    let limit = i64::try_from(memory.limit?).unwrap_or(i64::MAX);
+    match memory_and_swap(memory)? {
+        ..0 => Some("max".to_owned()),
+        both => Some((both - limit).max(0).to_string()),
     }
 }
 
@@ -172,12 +186,12 @@ fn make_v2(path: &str, resources: &Resources, above: Option<u64>) -> io::Result<
     }
     set(&folder, "memory.max", resources.memory.limit)?;
     set(&folder, "memory.low", resources.memory.reservation)?;
-    // Swap by itself, not together with memory as on version 1.
-    set_if_known(&folder, "memory.swap.max", resources.memory.limit)?;
+    set_if_known(&folder, "memory.swap.max", swap_alone(&resources.memory))?;
     set(&folder, "pids.max", resources.pids.limit)?;
     let opened = fds::open_place(&folder, libc::O_DIRECTORY)?;
     if are_restricted(resources) {
-        devices::restrict_v2(&opened).map_err(|e| io::Error::new(e.kind(), format!("attach the device filter: {e}")))?;
+        devices::restrict_v2(&opened, &resources.devices)
+            .map_err(|e| io::Error::new(e.kind(), format!("attach the device filter: {e}")))?;
     }
     Ok(Cgroup::V2(opened))
 }
@@ -208,6 +222,12 @@ pub fn view(folder: &Path, writable: bool) -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
+/// The folder by which all processes of a cgroup are found.
+pub fn members_folder(path: &str, hierarchies: &[PathBuf]) -> PathBuf {
+    let version_2 = || Path::new(ROOT).join(path.trim_start_matches('/'));
+    used(path, hierarchies).next().map_or_else(version_2, |(_, folder)| folder)
+}
+
 /// Hierarchies that a container sees.
 pub fn is_shown(name: &str) -> bool {
     name != "systemd" && name != "devices"
@@ -220,6 +240,21 @@ mod tests {
     #[test]
     fn shares_become_weights() {
         assert_eq!([0, 2, 1024, 262_144].map(weight), [1, 1, 39, 10_000]);
+    }
+
+    #[test]
+    fn swap_is_counted_with_memory_or_by_itself() {
+        let memory = |limit, swap| Memory { limit, swap, ..Memory::default() };
+        let cases = [
+            (memory(None, None), None, None),
+            (memory(Some(100), None), Some(200), Some("100")),
+            (memory(Some(100), Some(100)), Some(100), Some("0")),
+            (memory(Some(100), Some(150)), Some(150), Some("50")),
+            (memory(Some(100), Some(-1)), Some(-1), Some("max")),
+        ];
+        for (memory, together, alone) in cases {
+            assert_eq!((memory_and_swap(&memory), swap_alone(&memory).as_deref()), (together, alone));
+        }
     }
 
     #[test]

@@ -116,11 +116,20 @@ pub struct Resources {
     pub pids: Pids,
 }
 
-/// Whether all devices are allowed.
+/// Without numbers: whether all devices are allowed, or only the usual ones. With numbers: one device that is allowed besides.
 #[derive(serde::Deserialize)]
 pub struct DeviceRule {
     /// All, or only the usual ones.
     pub allow: bool,
+    /// `c` or `b`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// Major number.
+    pub major: Option<u32>,
+    /// Minor number.
+    pub minor: Option<u32>,
+    /// Of `r`, `w` and `m`, those that are allowed.
+    pub access: String,
 }
 
 /// CPU limits.
@@ -141,6 +150,10 @@ pub struct Memory {
     pub limit: Option<u64>,
     /// Soft.
     pub reservation: Option<u64>,
+    /// Memory and swap together; -1: no limit. Missing: as much swap as memory.
+    pub swap: Option<i64>,
+    /// 0 to 100.
+    pub swappiness: Option<u64>,
 }
 
 /// Process limits.
@@ -154,7 +167,7 @@ pub struct Pids {
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
-    /// Path below /dev.
+    /// Absolute path.
     pub path: String,
     /// `c` or `b`.
     #[serde(rename = "type")]

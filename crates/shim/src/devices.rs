@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
+use crate::config::DeviceRule;
 use crate::fds;
 
 /// Character devices of every container by major and minor number: null, zero, full, random, urandom, tty, console, ptmx, and
@@ -14,14 +15,31 @@ const ALLOWED: [(u32, Option<u32>); 9] =
     [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(1)), (5, Some(2)), (136, None)];
 
 /// Restricts a cgroup of version 1 by its folder in the devices hierarchy.
-pub fn restrict_v1(folder: &Path) -> io::Result<()> {
+pub fn restrict_v1(folder: &Path, rules: &[DeviceRule]) -> io::Result<()> {
     File::options().write(true).open(folder.join("devices.deny"))?.write_all(b"a")?;
     let mut allow = File::options().write(true).open(folder.join("devices.allow"))?;
     // Making any is harmless: only opening them is not.
-    for rule in ["c *:* m".to_owned(), "b *:* m".to_owned()].into_iter().chain(ALLOWED.iter().map(rule_v1)) {
+    let usual = ["c *:* m".to_owned(), "b *:* m".to_owned()].into_iter().chain(ALLOWED.iter().map(rule_v1));
+    let own = given(rules).map(|given| format!("{} {}:{} {}", given.kind, given.major, given.minor, given.access));
+    for rule in usual.chain(own) {
         allow.write_all(rule.as_bytes())?;
     }
     Ok(())
+}
+
+/// A device that a container has besides the usual ones.
+struct Given<'a> {
+    kind: &'a str,
+    major: u32,
+    minor: u32,
+    access: &'a str,
+}
+
+fn given(rules: &[DeviceRule]) -> impl Iterator<Item = Given<'_>> {
+    rules
+        .iter()
+        .filter(|rule| rule.allow && !rule.access.is_empty())
+        .filter_map(|rule| Some(Given { kind: &rule.kind, major: rule.major?, minor: rule.minor?, access: &rule.access }))
 }
 
 fn rule_v1((major, minor): &(u32, Option<u32>)) -> String {
@@ -60,12 +78,20 @@ mod code {
 }
 
 /// The program's argument: `{ u32 access_type, major, minor }`, the kind in the lower half of the first, the access in the upper.
+const KIND_BLOCK: i32 = 1;
 const KIND_CHARACTER: i32 = 2;
 const ACCESS_MAKE: i32 = 1;
+const ACCESS_READ: i32 = 2;
+const ACCESS_WRITE: i32 = 4;
 
-fn program() -> Vec<Instruction> {
+fn access_bits(letters: &str) -> i32 {
+    let bit = |letter, bit| if letters.contains(letter) { bit } else { 0 };
+    bit('m', ACCESS_MAKE) | bit('r', ACCESS_READ) | bit('w', ACCESS_WRITE)
+}
+
+fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     let step = |code, destination: u8, source: u8, offset, value| Instruction { code, registers: source << 4 | destination, offset, value };
-    let (kind, access, major, minor) = (2, 3, 4, 5);
+    let (kind, access, major, minor, rest) = (2, 3, 4, 5, 6);
     let result = |value| [step(code::MOVE_VALUE, 0, 0, 0, value), step(code::EXIT, 0, 0, 0, 0)];
     let mut steps = vec![
         step(code::LOAD_WORD, kind, 1, 0, 0),
@@ -78,6 +104,19 @@ fn program() -> Vec<Instruction> {
         step(code::JUMP_UNLESS_EQUAL, access, 0, 2, ACCESS_MAKE),
     ];
     steps.extend(result(1));
+    for device in given(rules) {
+        let wanted = if device.kind == "b" { KIND_BLOCK } else { KIND_CHARACTER };
+        steps.extend([
+            step(code::JUMP_UNLESS_EQUAL, kind, 0, 7, wanted),
+            step(code::JUMP_UNLESS_EQUAL, major, 0, 6, device.major as i32),
+            step(code::JUMP_UNLESS_EQUAL, minor, 0, 5, device.minor as i32),
+            // What is wanted beyond what is allowed.
+            step(code::MOVE_REGISTER, rest, access, 0, 0),
+            step(code::AND_VALUE, rest, 0, 0, !access_bits(device.access)),
+            step(code::JUMP_UNLESS_EQUAL, rest, 0, 2, 0),
+        ]);
+        steps.extend(result(1));
+    }
     steps.push(step(code::JUMP_IF_EQUAL, kind, 0, 2, KIND_CHARACTER));
     steps.extend(result(0));
     for (wanted_major, wanted_minor) in ALLOWED {
@@ -122,8 +161,8 @@ struct AttachArguments {
 }
 
 /// Restricts a cgroup of version 2, given its folder. The program goes away with the cgroup.
-pub fn restrict_v2(folder: &OwnedFd) -> io::Result<()> {
-    let steps = program();
+pub fn restrict_v2(folder: &OwnedFd, rules: &[DeviceRule]) -> io::Result<()> {
+    let steps = program(rules);
     let load = LoadArguments {
         kind: TYPE_CGROUP_DEVICE,
         count: steps.len() as u32,
@@ -193,11 +232,22 @@ mod tests {
             println!("SKIPPED (needs root and cgroups of version 2): the device filter");
             return;
         };
-        restrict_v2(&fds::open_place(&cgroup.0, libc::O_DIRECTORY).expect("it is there")).expect("the filter is attached");
+        let rule = |kind: &str, major, minor, access: &str| DeviceRule {
+            allow: true,
+            kind: kind.to_owned(),
+            major: Some(major),
+            minor: Some(minor),
+            access: access.to_owned(),
+        };
+        // A tty that may be read only, and a disk of its own.
+        let rules = [rule("c", 4, 63, "r"), rule("b", 7, 1, "rw")];
+        restrict_v2(&fds::open_place(&cgroup.0, libc::O_DIRECTORY).expect("it is there"), &rules).expect("the filter is attached");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let script = "for i in '1 3' '1 5' '1 9'; do mknod c c $i && true < c || echo refused $i; rm c; done; true > /dev/null
             mknod m c 1 11 && echo made; true < m || echo no log; rm m; mknod m c 1 4 && true < m || echo no ports; rm m
-            mknod b b 7 0 && echo made; true < b || echo no disk; mknod z b 1 5 && true < z || echo no such disk; mknod n c 5 3 && true < n || echo no tty3";
+            mknod b b 7 0 && echo made; true < b || echo no disk; mknod z b 1 5 && true < z || echo no such disk; mknod n c 5 3 && true < n || echo no tty3
+            mknod t c 4 63; true < t && echo may read; true > t || echo may not write; mknod d b 7 1; true < d && true >> d && echo own disk
+            mknod e c 7 1; true < e || echo no other kind";
         let procs = std::ffi::CString::new(cgroup.0.join("cgroup.procs").as_os_str().as_encoded_bytes()).expect("a plain path");
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder.path());
@@ -211,7 +261,10 @@ mod tests {
         let output = command.output().expect("a shell runs in the cgroup");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(said, "made\nno log\nno ports\nmade\nno disk\nno such disk\nno tty3\n", "{errors}");
-        assert_eq!(errors.matches("Operation not permitted").count(), 5, "{errors}");
+        assert_eq!(
+            said, "made\nno log\nno ports\nmade\nno disk\nno such disk\nno tty3\nmay read\nmay not write\nown disk\nno other kind\n",
+            "{errors}"
+        );
+        assert_eq!(errors.matches("Operation not permitted").count(), 7, "{errors}");
     }
 }

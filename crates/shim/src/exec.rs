@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::payload::{Payload, Prepared};
+use crate::payload::{Manner, Payload, Prepared};
 use crate::request::{self, ExecRequest, Failure, Reply};
 use crate::{cgroups, fds, inheritance, steps};
 
@@ -85,11 +85,12 @@ fn find(pid: i32, cgroup: &str) -> Result<(OwnedFd, String), Failure> {
 /// It joins all of the container but its pid namespace, where nobody sees it, and gives up all that the program shall not have.
 /// Only what it clones then is born among the container's processes, which may trace it from its first moment if they have
 /// CAP_SYS_PTRACE: with more rights than theirs it would be a way out.
-fn enter(container: &OwnedFd, cgroup: &cgroups::Cgroup, payload: Payload, tells: &OwnedFd) -> Failure {
+fn enter(container: &OwnedFd, cgroup: &cgroups::Cgroup, mut payload: Payload, tells: &OwnedFd) -> Failure {
     let system = |step: &'static str| move |e: std::io::Error| Failure::system(step, e);
-    let steps = || -> Result<Prepared, Failure> {
+    let steps = move || -> Result<Prepared, Failure> {
         inheritance::shed().map_err(system("make a session keyring"))?;
         cgroup.enter().map_err(system("enter the container's cgroup"))?;
+        payload.open_profile()?;
         let kinds = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
         let kinds = if cgroup.clone_target().is_some() { kinds | libc::CLONE_NEWCGROUP } else { kinds };
         // The pid namespace holds for children only.
@@ -99,23 +100,9 @@ fn enter(container: &OwnedFd, cgroup: &cgroups::Cgroup, payload: Payload, tells:
         fds::place(null.as_raw_fd(), 0).map_err(system("give it an empty stdin"))?;
         payload.prepare()
     };
-    let prepared = match steps() {
-        Ok(prepared) => prepared,
-        Err(failure) => return failure,
-    };
-    // SAFETY: one thread.
-    match unsafe { fds::clone_sibling() } {
-        Ok(0) => {
-            // SAFETY: no memory arguments.
-            unsafe { libc::setsid() };
-            prepared.execute()
-        }
-        Ok(pid) => {
-            // SAFETY: the number is valid for its length. Without it the shim has nobody to wait for, and says so.
-            unsafe { libc::write(tells.as_raw_fd(), pid.to_ne_bytes().as_ptr().cast(), 4) };
-            std::process::exit(0)
-        }
-        Err(error) => Failure::system("clone inside the container", error),
+    match steps() {
+        Ok(prepared) => prepared.begin_inside(Manner { terminal: false, init: false }, tells),
+        Err(failure) => failure,
     }
 }
 

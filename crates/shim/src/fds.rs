@@ -115,6 +115,13 @@ pub fn mount_onto(source: &CStr, target: &OwnedFd, kind: &CStr, flags: libc::c_u
     mount(source, &CString::new(format!("/proc/self/fd/{}", target.as_raw_fd()))?, kind, flags, options)
 }
 
+/// mount(2) onto a folder by going there: this needs no /proc that knows this process. The working directory is that folder then.
+pub fn mount_here(target: &OwnedFd, kind: &CStr, flags: libc::c_ulong, options: &CStr) -> io::Result<()> {
+    // SAFETY: no memory arguments.
+    check(unsafe { libc::fchdir(target.as_raw_fd()) })?;
+    mount(kind, c".", kind, flags, options)
+}
+
 /// Mount attributes of mount_setattr(2).
 pub const RDONLY: u64 = 0x1;
 /// No set-user-id.
@@ -164,13 +171,28 @@ pub fn rights(fd: &OwnedFd) -> io::Result<u32> {
     Ok(stat(fd)?.st_mode & 0o7777)
 }
 
-/// Whether a descriptor leads into a proc file system.
-pub fn is_in_proc(fd: &OwnedFd) -> io::Result<bool> {
+fn stat_system(fd: &OwnedFd) -> io::Result<libc::statfs> {
     // SAFETY: zero is a valid value for this plain structure.
     let mut found: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: `found` has room for what the kernel writes.
     check(unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut found) })?;
-    Ok(found.f_type as u64 == libc::PROC_SUPER_MAGIC as u64)
+    Ok(found)
+}
+
+/// The magic number of the file system that a descriptor leads into.
+pub fn file_system(fd: &OwnedFd) -> io::Result<u64> {
+    Ok(stat_system(fd)?.f_type as u64)
+}
+
+/// Size in bytes of the file system that a descriptor leads into.
+pub fn capacity(fd: &OwnedFd) -> io::Result<u64> {
+    let found = stat_system(fd)?;
+    Ok((found.f_blocks as u64).saturating_mul(found.f_bsize as u64))
+}
+
+/// Whether a descriptor leads into a proc file system.
+pub fn is_in_proc(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(file_system(fd)? == libc::PROC_SUPER_MAGIC as u64)
 }
 
 /// Opens this root's /dev/null. It must be the null device itself: where somebody else filled /dev it could be a link to

@@ -16,7 +16,11 @@ mod exec;
 #[cfg(target_os = "linux")]
 mod fds;
 #[cfg(target_os = "linux")]
+mod hold;
+#[cfg(target_os = "linux")]
 mod inheritance;
+#[cfg(target_os = "linux")]
+mod init;
 #[cfg(target_os = "linux")]
 mod payload;
 #[cfg(target_os = "linux")]
@@ -28,9 +32,13 @@ mod rootfs;
 #[cfg(target_os = "linux")]
 mod seccomp;
 #[cfg(target_os = "linux")]
+mod shared;
+#[cfg(target_os = "linux")]
 mod start;
 #[cfg(target_os = "linux")]
 mod steps;
+#[cfg(target_os = "linux")]
+mod terminal;
 #[cfg(target_os = "linux")]
 mod users;
 
@@ -48,9 +56,10 @@ fn main() -> std::process::ExitCode {
     match mode.as_str() {
         "start" => start::run(),
         "exec" => exec::run(),
+        "hold" => hold::run(),
         "seccomp" => seccomp::run(),
         _ => {
-            eprintln!("usage: berth-shim start|exec|seccomp   (the request comes on stdin; started by berth's agent)");
+            eprintln!("usage: berth-shim start|exec|hold|seccomp   (the request comes on stdin; started by berth's agent)");
             std::process::ExitCode::from(2)
         }
     }

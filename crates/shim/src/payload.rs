@@ -2,13 +2,13 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Process, Rlimit};
 use crate::request::{Blame, Confinement, Failure};
-use crate::{capabilities, fds, inheritance, places, seccomp, users};
+use crate::{capabilities, fds, inheritance, init, places, seccomp, terminal, users};
 
 /// What runs in the container, with all that must be read before the process is cut off from the machine's files.
 pub struct Payload {
@@ -17,6 +17,15 @@ pub struct Payload {
     working_directory: String,
     capabilities: u64,
     filter: Option<Vec<u8>>,
+    no_new_privileges: bool,
+    apparmor: Option<Profile>,
+}
+
+/// An AppArmor profile and where this process says that it wants it.
+struct Profile {
+    name: String,
+    /// Open once the process is the one that will become the program, or its parent.
+    place: Option<std::fs::File>,
 }
 
 impl Payload {
@@ -27,20 +36,24 @@ impl Payload {
             None => None,
         };
         let capabilities = capabilities::bits(&confinement.capabilities).map_err(Failure::spec)?;
-        Ok(Payload { process, user, working_directory, capabilities, filter })
+        let no_new_privileges = confinement.no_new_privileges;
+        let apparmor = confinement.apparmor.clone().map(|name| Profile { name, place: None });
+        Ok(Payload { process, user, working_directory, capabilities, filter, no_new_privileges, apparmor })
+    }
+
+    /// Opens what only the machine's /proc has, by the process that will become the program, or by its parent.
+    pub fn open_profile(&mut self) -> Result<(), Failure> {
+        let Some(profile) = &mut self.apparmor else { return Ok(()) };
+        let open = |path: &str| std::fs::File::options().write(true).open(path);
+        // The second is the only one before Linux 5.8, and another security module's where there are several.
+        let place = open("/proc/self/attr/apparmor/exec").or_else(|_| open("/proc/self/attr/exec"));
+        profile.place = Some(place.map_err(|e| Failure::system("ask for an AppArmor profile", e))?);
+        Ok(())
     }
 
     /// Where it will start.
     pub fn working_directory(&self) -> &str {
         &self.working_directory
-    }
-
-    /// Becomes the program. Must be called inside the container's root, with all rights. Returns only on failure.
-    pub fn run(self) -> Failure {
-        match self.prepare() {
-            Ok(prepared) => prepared.execute(),
-            Err(failure) => failure,
-        }
     }
 
     /// All but the last step. Must be called inside the container's root, with all rights; gives them up.
@@ -59,6 +72,11 @@ impl Payload {
         give_outputs(identity.uid).map_err(system("give the outputs to the user"))?;
         capabilities::drop_bounding(self.capabilities).map_err(system("drop bounding capabilities"))?;
         become_user(&identity).map_err(system("become the user"))?;
+        if let Some(Profile { name, place: Some(place) }) = &mut self.apparmor {
+            // Holds from the next execve on, of this process or of one that it forks.
+            let asked = io::Write::write_all(place, format!("exec {name}").as_bytes());
+            asked.map_err(|e| Failure::spec(format!("dockerSecurityOptions: apparmor: profile {name:?}: {}", phrase(&e))))?;
+        }
         let program = find(&self.process).map_err(|text| Failure { blame: Blame::Exec, text })?;
         let prepared = Prepared {
             program: c_string(&program.to_string_lossy())?,
@@ -70,6 +88,10 @@ impl Payload {
             seccomp::install(filter).map_err(system("install the seccomp filter"))?;
         }
         capabilities::keep(self.capabilities).map_err(system("drop capabilities"))?;
+        if self.no_new_privileges {
+            // SAFETY: no memory arguments.
+            fds::check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map_err(system("forbid new privileges"))?;
+        }
         // From here on only its own first process, or the agent, decides how long it lives.
         inheritance::die_with_parent(false);
         Ok(prepared)
@@ -93,7 +115,44 @@ pub struct Prepared {
     environment: Vec<CString>,
 }
 
+/// How the program begins.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    /// Its standard input is a terminal that shall be its own.
+    pub terminal: bool,
+    /// It has an init above it.
+    pub init: bool,
+}
+
 impl Prepared {
+    /// Becomes the program, or the init above it, as the leader of a session. Returns only on failure.
+    pub fn begin(self, manner: Manner) -> Failure {
+        // SAFETY: no memory arguments. A session's leader already cannot make another, which is as good.
+        unsafe { libc::setsid() };
+        if manner.terminal
+            && let Err(error) = terminal::control()
+        {
+            return Failure::system("take the terminal", error);
+        }
+        if manner.init { init::run(self, manner.terminal) } else { self.execute() }
+    }
+
+    /// Begins in a process that is cloned from this one as its sibling, and so born in the pid namespace that this one has joined. Its
+    /// number goes out through `tells`. Only now, when all rights are gone that the program shall not have: other members of that namespace
+    /// may trace it from its first moment if they have CAP_SYS_PTRACE. Returns only on failure.
+    pub fn begin_inside(self, manner: Manner, tells: &OwnedFd) -> Failure {
+        // SAFETY: one thread.
+        match unsafe { fds::clone_sibling() } {
+            Ok(0) => self.begin(manner),
+            Ok(pid) => {
+                // SAFETY: the number is valid for its length. Without it the shim has nobody to wait for, and says so.
+                unsafe { libc::write(tells.as_raw_fd(), pid.to_ne_bytes().as_ptr().cast(), 4) };
+                std::process::exit(0)
+            }
+            Err(error) => Failure::system("clone inside the container", error),
+        }
+    }
+
     /// Becomes the program. Returns only on failure.
     pub fn execute(self) -> Failure {
         let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
@@ -112,15 +171,21 @@ fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
     texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
-/// Lets the user open its own outputs again by name: servers log to /dev/stdout, and a pipe has an owner like any file. Only
-/// pipes, which are this container's alone; as runc does.
+/// Lets the user open its own input and outputs again by name: servers log to /dev/stdout, and a pipe has an owner like any file. Only
+/// pipes and pseudo terminals, which are this container's alone; as runc does.
 fn give_outputs(uid: u32) -> io::Result<()> {
-    for fd in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+    const PSEUDO_TERMINALS: std::ops::RangeInclusive<u32> = 136..=143;
+    for fd in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
         // SAFETY: zero is a valid value for this plain structure, and the kernel has room for what it writes; -1 leaves the group.
         unsafe {
             let mut found: libc::stat = std::mem::zeroed();
             fds::check(libc::fstat(fd, &raw mut found))?;
-            if found.st_mode & libc::S_IFMT == libc::S_IFIFO && found.st_uid != uid {
+            let is_own = match found.st_mode & libc::S_IFMT {
+                libc::S_IFIFO => true,
+                libc::S_IFCHR => PSEUDO_TERMINALS.contains(&libc::major(found.st_rdev)),
+                _ => false,
+            };
+            if is_own && found.st_uid != uid {
                 fds::check(libc::fchown(fd, uid, libc::gid_t::MAX))?;
             }
         }

@@ -38,6 +38,30 @@ pub struct StartRequest {
     pub log_limit: u64,
     /// The cgroup file that counts OOM kills; empty if the host has none.
     pub oom_file: PathBuf,
+    /// A terminal is its standard input, output and error.
+    #[serde(default)]
+    pub terminal: bool,
+    /// Its standard input stays open.
+    #[serde(default)]
+    pub stdin_open: bool,
+    /// A small init is its first process.
+    #[serde(default)]
+    pub init: bool,
+    /// What it has in common with the task's other containers.
+    pub shared: Option<Shared>,
+}
+
+/// What a container has in common with the others of its task: the namespaces of the task's holder (`hold.rs`).
+#[derive(serde::Deserialize)]
+pub struct Shared {
+    /// The file that says which process the holder is.
+    pub holder: PathBuf,
+    /// The pid namespace, and with it the mount `proc`.
+    pub pid: bool,
+    /// The ipc namespace, and with it the mount `shm`.
+    pub ipc: bool,
+    /// The least size of the shared memory in MiB.
+    pub shared_memory_mib: u32,
 }
 
 /// How to run a process in a running container.
@@ -66,6 +90,12 @@ pub struct Confinement {
     pub capabilities: Vec<String>,
     /// A compiled seccomp filter; `None` for privileged containers.
     pub seccomp: Option<PathBuf>,
+    /// Programs that belong to another user give nobody that user's rights.
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// The AppArmor profile that holds for the program.
+    #[serde(default)]
+    pub apparmor: Option<String>,
 }
 
 /// Why a request failed, by who is to blame.

@@ -11,9 +11,10 @@ use std::path::Path;
 
 use crate::cgroups::{self, Cgroup};
 use crate::config::{Config, Device, Mount};
-use crate::fds;
 use crate::places::{FOLDER, ensure_file, ensure_folder, make_folder_at};
 use crate::request::Failure;
+use crate::shared::Joined;
+use crate::{fds, shared};
 
 /// mount(2) takes one page of options.
 const MAX_OPTIONS: usize = 4095;
@@ -58,20 +59,42 @@ pub fn overlay(bundle: &Path, target: &Path, layers: &Path, lower: &[String], no
 }
 
 /// Mounts everything that the configuration lists, and fills /dev.
-pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup) -> Result<(), Failure> {
+pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup, joined: Option<&Joined>) -> Result<(), Failure> {
     for mount in &config.mounts {
         let step = |e: io::Error| Failure::system(&format!("mount {} at {}", mount.source, mount.destination), e);
         match mount.kind.as_str() {
             "bind" => bind(root, mount).map_err(step)?,
+            "shared" => show_shared(root, mount, joined).map_err(step)?,
             "cgroup" => show_cgroup(root, mount, cgroup).map_err(step)?,
             _ => new_file_system(root, mount).map_err(step)?,
         }
     }
-    if config.mounts.iter().any(|mount| mount.kind == "bind" && mount.destination == "/dev") {
+    if has_foreign_dev(config) {
         // A folder of the machine's: what is in it is the user's affair, and device files in it would be the machine's.
         return Ok(());
     }
     fill_dev(root, &config.linux.devices).map_err(|e| Failure::system("make device files", e))
+}
+
+/// Whether /dev is a folder of the machine's.
+pub fn has_foreign_dev(config: &Config) -> bool {
+    config.mounts.iter().any(|mount| mount.kind == "bind" && mount.destination == "/dev")
+}
+
+/// A mount that the containers of a task have in common.
+fn show_shared(root: &OwnedFd, mount: &Mount, joined: Option<&Joined>) -> io::Result<()> {
+    let tree = joined.and_then(|joined| joined.tree(&mount.source)).ok_or(io::ErrorKind::NotFound)?;
+    let target =
+        if mount.source == shared::PROC { system_folder(root, &mount.destination)? } else { ensure_folder(root, &mount.destination)? };
+    fds::move_mount(tree, &target)
+}
+
+/// What is hidden and read-only below it is found by name afterwards: it must be where it seems to be.
+fn system_folder(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+    match fds::open_straight(root, path, FOLDER) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => ensure_folder(root, path),
+        result => result,
+    }
 }
 
 fn bind(root: &OwnedFd, mount: &Mount) -> io::Result<()> {
@@ -97,11 +120,7 @@ fn refuse_in_proc(target: &OwnedFd) -> io::Result<()> {
 fn new_file_system(root: &OwnedFd, mount: &Mount) -> io::Result<()> {
     let mut covered = None;
     let target = match mount.kind.as_str() {
-        // What is hidden and read-only below these is found by name afterwards: they must be where they seem to be.
-        "proc" | "sysfs" => match fds::open_straight(root, &mount.destination, FOLDER) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => ensure_folder(root, &mount.destination)?,
-            result => result?,
-        },
+        "proc" | "sysfs" => system_folder(root, &mount.destination)?,
         "tmpfs" => {
             covered = fds::open_in_root(root, &mount.destination, FOLDER).and_then(|folder| fds::rights(&folder)).ok();
             ensure_folder(root, &mount.destination)?
@@ -197,11 +216,12 @@ fn fill_dev(root: &OwnedFd, more: &[Device]) -> io::Result<()> {
         link_at(&dev, name, target)?;
     }
     for device in more {
-        let Some((folder, name)) = device.path.strip_prefix("/dev/").map(|path| path.rsplit_once('/').unwrap_or(("", path))) else {
-            continue;
+        let (folder, name) = device.path.rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = match folder {
+            "/dev" => fds::open_straight(root, "/dev", FOLDER)?,
+            folder => ensure_folder(root, folder)?,
         };
-        let parent =
-            if folder.is_empty() { fds::open_straight(root, "/dev", FOLDER)? } else { ensure_folder(root, &format!("/dev/{folder}"))? };
+        refuse_in_proc(&parent)?;
         let kind = if device.kind == "b" { libc::S_IFBLK } else { libc::S_IFCHR };
         make_device(&parent, name, kind | device.file_mode, libc::makedev(device.major, device.minor))?;
         let c_name = CString::new(name)?;
@@ -254,6 +274,7 @@ pub fn seal(config: &Config) -> Result<(), Failure> {
         for path in &config.linux.masked_paths {
             hide(path, &null).map_err(|e| Failure::system(&format!("hide {path}"), e))?;
         }
+        std::env::set_current_dir("/").map_err(|e| Failure::system("return to the root", e))?;
     }
     if config.root.readonly {
         // By mount_setattr, which adds to what the mount has: a remount would take "no device files" away from it.
@@ -281,7 +302,8 @@ fn make_read_only(path: &str) -> io::Result<()> {
 fn hide(path: &str, null: &OwnedFd) -> io::Result<()> {
     let Some(place) = existing(path)? else { return Ok(()) };
     if fds::is_folder(&place)? {
-        return fds::mount_onto(c"tmpfs", &place, c"tmpfs", libc::MS_RDONLY, c"size=0k");
+        // Not by way of /proc: of a shared pid namespace's this process is no part.
+        return fds::mount_here(&place, c"tmpfs", libc::MS_RDONLY, c"size=0k");
     }
     fds::move_mount(&fds::open_tree(null, false)?, &place)
 }

@@ -56,6 +56,12 @@ impl Health {
         self.probing_since = Some(now);
     }
 
+    /// Since when the verdict stands, of a container that was started at `started_at`.
+    #[must_use]
+    pub const fn stands_since(&self, started_at: Millis) -> Millis {
+        if self.since == 0 { started_at } else { self.since }
+    }
+
     /// Folds a probe's end in.
     pub fn probed(&mut self, check: &HealthCheck, started_at: Millis, succeeded: bool, now: Millis) {
         let Some(began) = self.probing_since.take() else { return };

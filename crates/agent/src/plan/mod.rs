@@ -17,7 +17,7 @@ use berth_acs::messages as acs;
 use berth_network::port::{AttachmentId, PortRequest};
 use berth_runtime::port::{ContainerId, ContainerSpec};
 
-pub use self::volumes::{MountPlan, VolumePlan};
+pub use self::volumes::{MountPlan, SHARED, VolumePlan};
 use crate::engine::Millis;
 use crate::sources::Wanted;
 

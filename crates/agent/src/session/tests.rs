@@ -318,6 +318,37 @@ async fn telemetry_is_signed_and_says_idle() {
     agent.shutdown().await;
 }
 
+/// A container that is started again after its end, and is looked at once in an hour; the first time is due at once, since fakes began
+/// long ago.
+fn looked_after(task: &mut acs::Task) {
+    let healthcheck = acs::HealthCheck { test: vec!["CMD".into(), "check".into()], interval: 3_600_000_000_000, ..Default::default() };
+    let config = acs::ContainerConfig { healthcheck: Some(healthcheck), ..Default::default() };
+    task.containers[0].docker_config = Some(acs::DockerConfig::render(&config, &acs::HostConfig::default()));
+    task.containers[0].restart_policy = Some(acs::RestartPolicy { enabled: true, ..Default::default() });
+}
+
+#[tokio::test]
+async fn a_change_of_health_is_published_before_the_next_round() {
+    let mut world = World::new().await;
+    let agent = world.start().await;
+    let (path, mut telemetry) = world.backend.tcs.recv().await.unwrap();
+    for _ in 0..2 {
+        world.backend.telemetry(&path, &mut telemetry).await;
+    }
+    let mut socket = world.socket().await;
+    let mut wanted = task("t1", &[("main", "app.probe=0"), ("side", "app")]);
+    looked_after(&mut wanted);
+    send(&mut socket, payload("m1", 1, &[wanted])).await;
+    assert_eq!(world.backend.report().await, "RUNNING t1");
+    let frame = world.backend.telemetry(&path, &mut telemetry).await.frame;
+    let TelemetryFrame::Health(health) = frame else { panic!("first came {frame:?}") };
+    assert_eq!((health.metadata.fin, health.tasks.len()), (Some(true), 1));
+    let told: Vec<_> =
+        health.tasks[0].containers.iter().map(|container| (container.container_name.as_str(), container.health_status)).collect();
+    assert_eq!((health.tasks[0].task_arn.clone(), told), (arn("t1"), vec![("main", acs::HealthStatus::Healthy)]));
+    agent.shutdown().await;
+}
+
 #[tokio::test]
 async fn introspection_tells_who_and_what() {
     let mut world = World::new().await;
@@ -326,6 +357,7 @@ async fn introspection_tells_who_and_what() {
     let mut socket = world.socket().await;
     let mut wanted = task("t1", &[("main", "app")]);
     wanted.containers[0].port_mappings = vec![acs::PortMapping { container_port: 80, host_port: 8080, ..Default::default() }];
+    looked_after(&mut wanted);
     send(&mut socket, payload("m1", 1, &[wanted])).await;
     assert_eq!(world.backend.report().await, "RUNNING t1");
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
@@ -342,6 +374,9 @@ async fn introspection_tells_who_and_what() {
     assert_eq!(all["Tasks"][0]["KnownStatus"].as_str(), Some("RUNNING"));
     let (_, one) = get(&format!("/v1/tasks?taskarn={}", arn("t1"))).await;
     assert_eq!((one["Family"].as_str(), one["Containers"][0]["Ports"][0]["HostPort"].as_u64()), (Some("web"), Some(8080)));
+    assert_eq!(one["Containers"][0]["RestartCount"].as_u64(), Some(0));
+    let health = &one["Containers"][0]["Health"];
+    assert!(["UNKNOWN", "HEALTHY"].contains(&health["status"].as_str().unwrap()) && health["statusSince"].as_str().unwrap().ends_with('Z'));
     assert_eq!(get("/v1/tasks?dockerid=t1-0").await.1["Arn"].as_str(), Some(arn("t1").as_str()));
     assert_eq!(get("/v1/tasks?taskarn=nobody").await.0, 404);
     agent.shutdown().await;

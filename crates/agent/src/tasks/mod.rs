@@ -327,7 +327,8 @@ impl Tasks {
         self.actors.wait().await;
     }
 
-    /// Removes every container, network, volume and record. Actors must have ended.
+    /// Removes every container, network, volume of a task and record; volumes that are found by name stay, with nothing mounted in them.
+    /// Actors must have ended.
     ///
     /// # Errors
     /// The text says what resists; the rest is removed all the same.
@@ -348,7 +349,7 @@ impl Tasks {
                 problems.push(error.to_string());
             }
         }
-        if let Err(error) = volumes::remove(&self.means.volumes_dir()) {
+        if let Err(error) = volumes::sweep(&self.means.volumes_dir(), |_| false, true) {
             problems.push(format!("volumes {}: {error}", self.means.volumes_dir().display()));
         }
         if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }

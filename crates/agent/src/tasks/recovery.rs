@@ -8,7 +8,7 @@ use berth_network::port::{Attachment, AttachmentId};
 use berth_runtime::port::{ContainerId, ContainerObservation, ContainerState, RunError};
 use parking_lot::Mutex;
 
-use super::{TaskRecord, Tasks};
+use super::{TaskRecord, Tasks, volumes};
 use crate::clock::unix_millis;
 use crate::engine::{Ended, Health, Phase, Reached, Run};
 use crate::ledger::{LedgerError, TaskEntry};
@@ -143,7 +143,8 @@ impl Tasks {
         Some((TaskRecord { task, plan, state: Mutex::new(state), credentials: Mutex::default() }, retired_at))
     }
 
-    /// Removes containers that no task knows or that will be made anew, and networks without a container that runs.
+    /// Removes containers that no task knows or that will be made anew, networks without a container that runs, and volumes without
+    /// their task.
     async fn remove_strays(
         &self,
         records: &[(TaskRecord, Option<i64>)],
@@ -172,6 +173,10 @@ impl Tasks {
             if let Err(error) = self.means.network.detach(id).await {
                 tracing::error!(attachment = %id, %error, "a network without a container cannot be taken back");
             }
+        }
+        let tasks: HashSet<&str> = records.iter().map(|(record, _)| record.plan.id.as_str()).collect();
+        if let Err(error) = volumes::sweep(&self.means.volumes_dir(), |id| tasks.contains(id), false) {
+            tracing::error!(%error, "volumes without a task cannot be removed");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use berth_acs::messages::DockerVolumeConfiguration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::plan::{MountPlan, VolumePlan};
+use crate::plan::{MountPlan, SHARED, VolumePlan};
 
 /// The file beside a shared volume's content that says how it was asked for.
 const CONFIGURATION: &str = "volume.json";
@@ -104,24 +104,54 @@ fn options(text: &str) -> (MsFlags, String) {
     (flags, data.join(","))
 }
 
+/// Removes the volumes of tasks, of all whose folder's name is not kept. Those that are found by name stay, as Docker's do; only what
+/// is mounted in them goes with `all`, which the next task that wants them mounts again.
+///
+/// # Errors
+/// What resists; the rest is removed all the same.
+pub fn sweep(volumes: &Path, is_kept: impl Fn(&str) -> bool, all: bool) -> io::Result<()> {
+    let entries = match fs::read_dir(volumes) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut outcome = Ok(());
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let gone = match name.to_str() {
+            Some(SHARED) if all => unmount(&entry.path()),
+            Some(SHARED) => Ok(()),
+            Some(name) if is_kept(name) => Ok(()),
+            _ => remove(&entry.path()),
+        };
+        outcome = outcome.and(gone);
+    }
+    outcome
+}
+
 /// Removes a folder of volumes with all that is in it, after taking away what is mounted there.
 ///
 /// # Errors
 /// What resists. While something is still mounted, nothing is deleted: it would be the content of somebody's file system.
 pub fn remove(folder: &Path) -> io::Result<()> {
-    // Mounts can lie over each other.
-    for layer in 0.. {
-        let points = mount_points(folder)?;
-        match points.first() {
-            None => break,
-            Some(point) if layer == MOST_LAYERS => return Err(io::Error::other(format!("{} is still mounted", point.display()))),
-            Some(_) => points.iter().rev().try_for_each(|point| umount2(point, MntFlags::MNT_DETACH))?,
-        }
-    }
+    unmount(folder)?;
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+fn unmount(folder: &Path) -> io::Result<()> {
+    // Mounts can lie over each other.
+    for layer in 0.. {
+        let points = mount_points(folder)?;
+        match points.first() {
+            None => return Ok(()),
+            Some(point) if layer == MOST_LAYERS => return Err(io::Error::other(format!("{} is still mounted", point.display()))),
+            Some(_) => points.iter().rev().try_for_each(|point| umount2(point, MntFlags::MNT_DETACH))?,
+        }
+    }
+    Ok(())
 }
 
 /// Where something is mounted at or below a folder, parents first.
@@ -177,6 +207,26 @@ mod tests {
         ensure(&shared(dir.path(), false, "b")).unwrap();
         assert!(ensure(&shared(dir.path(), true, "b")).unwrap_err().ends_with("with other labels"));
         assert_eq!(fs::read_to_string(dir.path().join("v/data/file")).unwrap(), "kept");
+    }
+
+    #[test]
+    fn volumes_of_tasks_that_are_gone_go_and_those_found_by_name_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        sweep(&dir.path().join("none"), |_| false, true).unwrap();
+        for name in ["t1/v", "t2/v", "_shared/v/data"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let left = || {
+            let mut names: Vec<_> =
+                fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        sweep(dir.path(), |id| id == "t2", false).unwrap();
+        assert_eq!(left(), ["_shared", "t2"]);
+        sweep(dir.path(), |_| false, true).unwrap();
+        assert_eq!(left(), ["_shared"]);
+        assert!(dir.path().join("_shared/v/data").exists());
     }
 
     #[test]

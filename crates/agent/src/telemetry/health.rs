@@ -14,7 +14,6 @@ pub fn health_of(plan: &TaskPlan, state: &TaskState) -> Option<TaskHealth> {
     let one = |(container, phase): (&crate::plan::ContainerPlan, &crate::engine::Phase)| {
         container.health_check.as_ref()?;
         let run = phase.run().filter(|_| phase.is_up())?;
-        let since = if run.health.since == 0 { run.started_at } else { run.health.since };
         Some(ContainerHealth {
             container_name: container.name.clone(),
             health_status: match run.health.verdict {
@@ -22,7 +21,7 @@ pub fn health_of(plan: &TaskPlan, state: &TaskState) -> Option<TaskHealth> {
                 Verdict::Healthy => HealthStatus::Healthy,
                 Verdict::Unhealthy => HealthStatus::Unhealthy,
             },
-            status_since: Some(since as f64 / 1000.0),
+            status_since: Some(run.health.stands_since(run.started_at) as f64 / 1000.0),
         })
     };
     let containers: Vec<_> = plan.containers.iter().zip(&state.containers).filter_map(one).collect();

@@ -19,9 +19,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 pub const BUSYBOX: &str = "/bin/busybox";
 
 /// Applets that the suite runs.
-const APPLETS: [&str; 24] = [
-    "cat", "chown", "cut", "dd", "echo", "env", "grep", "head", "hostname", "id", "kill", "ls", "mkdir", "mknod", "mount", "pwd", "seq",
-    "sh", "sleep", "stat", "touch", "true", "unshare", "yes",
+const APPLETS: [&str; 27] = [
+    "cat", "chown", "cut", "dd", "echo", "env", "grep", "head", "hostname", "id", "kill", "ls", "mkdir", "mknod", "mount", "pwd",
+    "readlink", "rm", "seq", "sh", "sleep", "stat", "touch", "true", "unshare", "wc", "yes",
 ];
 
 /// How a layer is stored.

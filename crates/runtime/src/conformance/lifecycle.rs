@@ -168,7 +168,7 @@ async fn programs_that_cannot_run(bench: &Bench) {
         let error = bench.runtime.start(&id).await.expect_err("it cannot run");
         assert!(matches!(&error, RunError::Exec(found) if found == text), "{error:?}");
         // As after create: it can be tried again, and removed.
-        assert_eq!(state_of(bench, &id).await, Some(ContainerState::Created));
+        assert_eq!(bench.state(&id).await, Some(ContainerState::Created));
         let error = bench.runtime.start(&id).await.expect_err("it still cannot run");
         assert!(matches!(error, RunError::Exec(_)), "{error:?}");
         bench.remove(&id).await;
@@ -216,13 +216,13 @@ async fn looking_while_starting(bench: &Bench) {
         bench.runtime.create(spec).await.expect("create");
         let look = async {
             for _ in 0..20 {
-                let state = state_of(bench, &id).await.expect("it is listed");
+                let state = bench.state(&id).await.expect("it is listed");
                 assert!(matches!(state, ContainerState::Created | ContainerState::Running(_)), "{state:?}");
             }
         };
         let (started, ()) = tokio::join!(bench.runtime.start(&id), look);
         started.expect("start");
-        assert!(matches!(state_of(bench, &id).await, Some(ContainerState::Running(_))));
+        assert!(matches!(bench.state(&id).await, Some(ContainerState::Running(_))));
         bench.remove(&id).await;
     }
 }
@@ -243,11 +243,6 @@ async fn many_at_once(bench: &Bench) {
         assert_eq!((exit.code, output), (number, format!("{number}\n")));
     });
     futures_util::future::join_all(all).await;
-}
-
-async fn state_of(bench: &Bench, id: &ContainerId) -> Option<ContainerState> {
-    let all = bench.runtime.list().await.expect("list");
-    all.into_iter().find(|container| container.id == *id).map(|container| container.state)
 }
 
 /// What must be found again.

@@ -3,9 +3,13 @@
 //! Asks of an implementation nothing but the port: what it leaves behind on the machine, its own tests must look at.
 
 pub mod fixture;
+mod hardware;
 mod inside;
 mod lifecycle;
+mod lives;
+mod process;
 mod pulls;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +20,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use self::fixture::{Layer, Packing, TestNamespace, TestRegistry};
-use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, Exit, PullBehavior, PullRequest, Runtime, Sharing};
+use crate::port::{
+    ContainerId, ContainerNetwork, ContainerSpec, ContainerState, ExecSpec, Exit, PullBehavior, PullRequest, RunError, Runtime, Sharing,
+};
 
 /// Nothing in the suite takes long; whoever waits this long waits for ever.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,6 +33,8 @@ pub struct Subject<F: Fn() -> Arc<dyn Runtime>> {
     pub open: F,
     /// An empty folder for the suite's own files.
     pub folder: PathBuf,
+    /// Whether it has networks of its own, and so refuses prepared namespaces: [`ContainerNetwork::Isolated`] takes their place then.
+    pub own_networks: bool,
 }
 
 /// What the cases share.
@@ -35,6 +43,7 @@ struct Bench {
     registry: TestRegistry,
     folder: PathBuf,
     image: String,
+    own_networks: bool,
     next: AtomicU64,
 }
 
@@ -56,17 +65,24 @@ pub async fn run_all<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>) {
     let runtime = (subject.open)();
     let request = PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior: PullBehavior::Always, credentials: None };
     let image = runtime.pull(request).await.expect("the suite's image can be pulled").digest;
-    let bench = Bench { runtime, registry, folder: subject.folder.clone(), image, next: AtomicU64::new(0) };
+    let bench =
+        Bench { runtime, registry, folder: subject.folder.clone(), image, own_networks: subject.own_networks, next: AtomicU64::new(0) };
 
     pulls::run(&bench).await;
     lifecycle::run(&bench).await;
     inside::run(&bench).await;
+    process::run(&bench).await;
+    hardware::run(&bench).await;
+    sharing::run(&bench).await;
+    lives::run(&bench).await;
 
     // An agent that ends and comes back.
     let survivors = lifecycle::before_restart(&bench).await;
-    let Bench { runtime, registry, folder, image, next } = bench;
+    let sharing = sharing::before_restart(&bench).await;
+    let Bench { runtime, registry, folder, image, own_networks, next } = bench;
     drop(runtime);
-    let bench = Bench { runtime: (subject.open)(), registry, folder, image, next };
+    let bench = Bench { runtime: (subject.open)(), registry, folder, image, own_networks, next };
+    sharing::after_restart(&bench, sharing).await;
     lifecycle::after_restart(&bench, survivors).await;
     assert!(bench.runtime.list().await.expect("list").is_empty(), "containers are left");
 }
@@ -152,8 +168,31 @@ impl Bench {
         .await;
     }
 
-    fn namespace(&self) -> TestNamespace {
-        TestNamespace::make(&self.folder).expect("a network namespace can be made")
+    /// A network that is not the machine's, with lo alone, for as long as what comes with it is kept.
+    fn network(&self) -> (Option<TestNamespace>, ContainerNetwork) {
+        if self.own_networks {
+            return (None, ContainerNetwork::Isolated);
+        }
+        let namespace = TestNamespace::make(&self.folder).expect("a network namespace can be made");
+        let network = ContainerNetwork::Namespace(namespace.path());
+        (Some(namespace), network)
+    }
+
+    /// A specification that cannot be: it is refused at creation, or at the start where the runtime finds out only then.
+    async fn refuses(&self, spec: ContainerSpec, part: &str) {
+        let id = spec.id.clone();
+        let result = match self.runtime.create(spec).await {
+            Ok(()) => self.runtime.start(&id).await.map(drop),
+            refused => refused,
+        };
+        self.remove(&id).await;
+        let error = result.expect_err("it cannot be");
+        assert!(matches!(error, RunError::InvalidSpec(_)) && error.to_string().contains(part), "{part}: {error:?}");
+    }
+
+    async fn state(&self, id: &ContainerId) -> Option<ContainerState> {
+        let all = self.runtime.list().await.expect("list");
+        all.into_iter().find(|container| container.id == *id).map(|container| container.state)
     }
 }
 

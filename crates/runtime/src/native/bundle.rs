@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::images::store::ImageDefaults;
 use crate::native::cgroups::Layout;
-use crate::native::{mounts, ulimits};
-use crate::port::{ContainerNetwork, ContainerSpec, RunError};
+use crate::native::security::Modules;
+use crate::native::{devices, mounts, ulimits};
+use crate::port::{ContainerNetwork, ContainerSpec, RunError, Sharing};
 
 /// Docker's PATH for images that have none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -108,6 +109,8 @@ pub struct Machine {
     pub cgroups: Layout,
     /// All capabilities that can be given.
     pub capabilities: BTreeSet<&'static str>,
+    /// Security modules in force.
+    pub modules: Modules,
 }
 
 /// The OCI configuration, complete but for user, groups and HOME, and with the working directory left to the shim.
@@ -115,21 +118,31 @@ pub struct Machine {
 /// # Errors
 /// [`RunError::InvalidSpec`] that names the member.
 pub fn config(spec: &ContainerSpec, plan: &ProcessPlan, folder: &Path, cgroup: &str, machine: &Machine) -> Result<Value, RunError> {
-    let mut namespaces = vec![json!({"type": "pid"}), json!({"type": "mount"}), json!({"type": "ipc"}), json!({"type": "uts"})];
+    let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "uts"})];
+    for (kind, sharing) in [("pid", spec.pid), ("ipc", spec.ipc)] {
+        // The task's are joined by way of its holder.
+        if matches!(sharing, Sharing::Own | Sharing::Closed) {
+            namespaces.push(json!({"type": kind}));
+        }
+    }
     if let ContainerNetwork::Namespace(path) = &spec.network {
         namespaces.push(json!({"type": "network", "path": path}));
     }
     if machine.cgroups == Layout::V2 {
         namespaces.push(json!({"type": "cgroup"}));
     }
+    let mut resources = resources(spec, machine)?;
+    let devices = devices::devices(spec)?;
+    for rule in devices.rules {
+        resources["devices"].as_array_mut().into_iter().for_each(|rules| rules.push(rule.clone()));
+    }
     let mut linux = json!({
         "namespaces": namespaces,
         "cgroupsPath": cgroup,
-        "resources": resources(spec),
+        "resources": resources,
+        "devices": devices.files,
     });
-    if spec.privileged {
-        linux["devices"] = mounts::host_devices().into();
-    } else {
+    if !spec.privileged {
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);
     }
@@ -142,7 +155,7 @@ pub fn config(spec: &ContainerSpec, plan: &ProcessPlan, folder: &Path, cgroup: &
         "hostname": plan.hostname,
         "mounts": mounts::mounts(spec, folder)?,
         "process": {
-            "terminal": false,
+            "terminal": spec.terminal,
             "args": plan.arguments,
             "env": plan.environment,
             "cwd": "/",
@@ -160,7 +173,7 @@ pub fn rlimits(spec: &ContainerSpec, machine: &Machine) -> Result<Vec<Value>, Ru
     ulimits::rlimits(&spec.ulimits, machine.capabilities.contains("SYS_RESOURCE")).map_err(RunError::InvalidSpec)
 }
 
-fn resources(spec: &ContainerSpec) -> Value {
+fn resources(spec: &ContainerSpec, machine: &Machine) -> Result<Value, RunError> {
     let mut resources = json!({
         "devices": [{"allow": spec.privileged, "access": "rwm"}],
         "cpu": {"shares": spec.cpu_shares.max(MIN_CPU_SHARES)},
@@ -178,13 +191,42 @@ fn resources(spec: &ContainerSpec) -> Value {
     if let Some(limit) = spec.pids_limit.filter(|limit| *limit > 0) {
         resources["pids"]["limit"] = limit.into();
     }
-    resources
+    if let Some(swap) = memory_swap(spec)? {
+        if !machine.cgroups.knows_swap() {
+            tracing::warn!(container = %spec.id, "this machine's kernel does not count swap: the container's use of it is not limited");
+        }
+        resources["memory"]["swap"] = swap.into();
+    }
+    if let Some(swappiness) = spec.swappiness {
+        if swappiness > 100 {
+            return Err(RunError::InvalidSpec(format!("linuxParameters.swappiness: {swappiness} is not between 0 and 100")));
+        }
+        if !machine.cgroups.knows_swappiness() {
+            tracing::warn!(container = %spec.id, "this machine's kernel has no swappiness of single containers: the machine's holds");
+        }
+        resources["memory"]["swappiness"] = swappiness.into();
+    }
+    Ok(resources)
+}
+
+/// The limit of memory and swap together, in Docker's words where it cannot be.
+fn memory_swap(spec: &ContainerSpec) -> Result<Option<i64>, RunError> {
+    let refuse = |text: &str| Err(RunError::InvalidSpec(format!("linuxParameters.maxSwap: {text}")));
+    match (spec.memory_swap, spec.memory_limit) {
+        (None, _) => Ok(None),
+        (Some(swap), _) if swap < -1 => refuse(&format!("{swap} is no limit")),
+        (Some(-1), _) => Ok(Some(-1)),
+        (Some(_), None) => refuse("You should always set the Memory limit when using Memoryswap limit"),
+        (Some(swap), Some(limit)) if swap.unsigned_abs() < limit => refuse("Minimum memoryswap limit should be larger than memory limit"),
+        (swap, _) => Ok(swap),
+    }
 }
 
 /// Only settings that belong to a namespace of the container's own; the others are the machine's.
 fn sysctls(spec: &ContainerSpec) -> Result<&BTreeMap<String, String>, RunError> {
     for name in spec.sysctls.keys() {
-        let own_ipc = ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix));
+        let is_ipc = ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix));
+        let own_ipc = is_ipc && spec.ipc != Sharing::Host;
         let own_network = name.starts_with("net.") && spec.network != ContainerNetwork::Host;
         if !(own_ipc || own_network) {
             return Err(RunError::InvalidSpec(format!("systemControls: {name:?} is not a setting of the container's own namespaces")));

@@ -60,7 +60,7 @@ fn image() -> ImageDefaults {
 }
 
 fn config_of(spec: &ContainerSpec) -> Result<Value, RunError> {
-    let machine = Machine { cgroups: Layout::V1 { hierarchies: vec![] }, capabilities: BTreeSet::new() };
+    let machine = Machine { cgroups: Layout::V1 { hierarchies: vec![] }, capabilities: BTreeSet::new(), modules: Modules::default() };
     config(spec, &plan_process(spec, &image(), "machine")?, Path::new("/data/c"), "/berth/task/c", &machine)
 }
 
@@ -150,6 +150,49 @@ fn members_that_cannot_be_are_named() {
     let net = BTreeMap::from([("net.core.somaxconn".to_owned(), "1".to_owned())]);
     assert!(config_of(&ContainerSpec { sysctls: net.clone(), ..spec() }).is_ok());
     assert!(refused(ContainerSpec { sysctls: net, network: ContainerNetwork::Host, ..spec() }).contains("somaxconn"));
+}
+
+#[test]
+fn swap_goes_with_memory() {
+    let config = |limit, swap| config_of(&ContainerSpec { memory_limit: limit, memory_swap: swap, ..spec() });
+    let swap = |limit, swap| config(limit, swap).unwrap()["linux"]["resources"]["memory"]["swap"].clone();
+    assert_eq!(swap(Some(10), None), Value::Null);
+    assert_eq!((swap(Some(10), Some(10)), swap(Some(10), Some(15))), (json!(10), json!(15)));
+    assert_eq!((swap(Some(10), Some(-1)), swap(None, Some(-1))), (json!(-1), json!(-1)));
+    for (limit, swap) in [(Some(10), Some(9)), (None, Some(9)), (Some(10), Some(-2))] {
+        let error = config(limit, swap).unwrap_err().to_string();
+        assert!(error.starts_with("linuxParameters.maxSwap: "), "{error}");
+    }
+    let error = config_of(&ContainerSpec { swappiness: Some(101), ..spec() }).unwrap_err().to_string();
+    assert!(error.starts_with("linuxParameters.swappiness: 101"), "{error}");
+}
+
+#[test]
+fn namespaces_are_own_shared_or_the_machines() {
+    let of = |pid, ipc| {
+        let config = config_of(&ContainerSpec { pid, ipc, ..spec() }).unwrap();
+        let kinds: Vec<String> = config["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|namespace| namespace["type"].as_str().unwrap().to_owned())
+            .filter(|kind| kind == "pid" || kind == "ipc")
+            .collect();
+        let kind_at = |place: &str| {
+            let mounts = config["mounts"].as_array().unwrap();
+            mounts.iter().find(|mount| mount["destination"] == place).map(|mount| mount["type"].as_str().unwrap().to_owned())
+        };
+        (kinds.join(" "), kind_at("/proc").unwrap_or_default(), kind_at("/dev/shm").unwrap_or_default())
+    };
+    let expected = |kinds: &str, proc: &str, shm: &str| (kinds.to_owned(), proc.to_owned(), shm.to_owned());
+    assert_eq!(of(Sharing::Own, Sharing::Own), expected("pid ipc", "proc", "tmpfs"));
+    assert_eq!(of(Sharing::Closed, Sharing::Closed), expected("pid ipc", "proc", ""));
+    assert_eq!(of(Sharing::Task, Sharing::Task), expected("", "shared", "shared"));
+    let (kinds, proc, _) = of(Sharing::Host, Sharing::Host);
+    assert_eq!((kinds.as_str(), proc.as_str()), ("", "proc"));
+    let sysctl = BTreeMap::from([("kernel.shmmax".to_owned(), "1".to_owned())]);
+    let host = ContainerSpec { sysctls: sysctl, ipc: Sharing::Host, ..spec() };
+    assert!(config_of(&host).unwrap_err().to_string().contains("kernel.shmmax"), "the machine's are not the container's to set");
 }
 
 #[test]

@@ -118,6 +118,17 @@ impl Layout {
         })
     }
 
+    /// Whether the kernel limits how much of a cgroup is swapped out; version 1 counts that only where the kernel was told to.
+    pub fn knows_swap(&self) -> bool {
+        // A cgroup of version 2 that has been made says it for itself; at the root there are no limits.
+        *self == Layout::V2 || self.controller("", "memory").is_some_and(|folder| folder.join("memory.memsw.limit_in_bytes").exists())
+    }
+
+    /// Whether a cgroup can be swapped out more or less readily than the rest of the machine.
+    pub fn knows_swappiness(&self) -> bool {
+        self.controller("", "memory").is_some_and(|folder| folder.join("memory.swappiness").exists())
+    }
+
     /// Whether the kernel keeps device files in check for a cgroup: by a controller of version 1, or by a program on version 2.
     pub fn restricts_devices(&self) -> bool {
         *self == Layout::V2 || self.controller("", "devices").is_some()

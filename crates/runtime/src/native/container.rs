@@ -11,8 +11,10 @@ use crate::images::store::ImageDefaults;
 use crate::native::bundle::{self, Machine, ProcessPlan};
 use crate::native::cgroups::Layout;
 use crate::native::monitor::{self, Sighting};
+use crate::native::security::SecurityOptions;
 use crate::native::starter::Starter;
-use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, RunError};
+use crate::native::{holders, mounts};
+use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, RunError, Sharing};
 
 /// The killed processes of a container need some time to be gone from their cgroup.
 const CGROUP_ATTEMPTS: u32 = 200;
@@ -24,6 +26,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a start that an earlier life of the agent began may go on, and how often it is looked at.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const START_PAUSE: Duration = Duration::from_millis(5);
+
+/// In the mark of a start: the container had ended before.
+const AGAIN: &str = "again";
 
 /// What a restarted agent needs to know; `container.json`.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
@@ -40,6 +45,12 @@ pub struct Record {
     pub capabilities: Vec<String>,
     /// Its compiled seccomp filter.
     pub filter: Option<PathBuf>,
+    /// Whether its processes can gain no rights by executing.
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// Its AppArmor profile.
+    #[serde(default)]
+    pub apparmor: Option<String>,
 }
 
 /// A container that has a folder.
@@ -67,6 +78,10 @@ pub struct Plan<'a> {
     pub capabilities: Vec<String>,
     /// Its compiled seccomp filter.
     pub filter: Option<PathBuf>,
+    /// How else it is confined.
+    pub security: SecurityOptions,
+    /// The file that says which process holds what its task shares.
+    pub holder: PathBuf,
     /// Folder of layer links.
     pub layers: PathBuf,
     /// Links of its layers, topmost first.
@@ -84,21 +99,35 @@ impl Plan<'_> {
     /// [`RunError`]; then nothing is left.
     pub fn write(self) -> Result<Container, RunError> {
         check_names(&self.spec)?;
-        if self.spec.terminal {
-            return Err(RunError::InvalidSpec("pseudoTerminal: this runtime has no terminals".into()));
+        if !self.spec.gpus.is_empty() {
+            return Err(RunError::InvalidSpec("resourceRequirements: this runtime cannot give GPUs to containers".into()));
         }
         if matches!(self.spec.network, ContainerNetwork::Bridge(_) | ContainerNetwork::Isolated) {
             return Err(RunError::InvalidSpec("networkMode: this runtime has no networks of its own".into()));
         }
         let process = bundle::plan_process(&self.spec, self.defaults, &bundle::machine_name())?;
         let config = bundle::config(&self.spec, &process, &self.folder, &self.cgroup, self.machine)?;
+        let SecurityOptions { no_new_privileges, apparmor, .. } = self.security;
+        let confinement = confinement(&self.capabilities, self.filter.as_deref(), no_new_privileges, apparmor.as_deref());
+        let shared = holders::is_wanted_by(&self.spec).then(|| {
+            json!({
+                "holder": self.holder,
+                "pid": self.spec.pid == Sharing::Task,
+                "ipc": self.spec.ipc == Sharing::Task,
+                "shared_memory_mib": self.spec.shared_memory_mib.unwrap_or(mounts::SHARED_MEMORY_MIB),
+            })
+        });
         let request = json!({
             "id": self.spec.id,
             "config": config,
             "hierarchies": self.machine.cgroups.hierarchies(),
             "layers": self.layers,
             "lower": self.lower,
-            "confinement": {"capabilities": self.capabilities, "seccomp": self.filter},
+            "confinement": confinement,
+            "terminal": self.spec.terminal,
+            "stdin_open": self.spec.stdin_open,
+            "init": self.spec.init,
+            "shared": shared,
             "no_devices": !self.machine.cgroups.restricts_devices(),
             "user": process.user,
             "working_directory": process.working_directory,
@@ -111,6 +140,8 @@ impl Plan<'_> {
             cgroup: self.cgroup,
             capabilities: self.capabilities,
             filter: self.filter,
+            no_new_privileges,
+            apparmor,
             spec: self.spec,
             process,
         };
@@ -126,6 +157,11 @@ impl Plan<'_> {
         }
         Ok(Container::new(self.folder, record))
     }
+}
+
+/// How a process of the container is confined, for the shim.
+fn confinement(capabilities: &[String], filter: Option<&Path>, no_new_privileges: bool, apparmor: Option<&str>) -> serde_json::Value {
+    json!({"capabilities": capabilities, "seccomp": filter, "no_new_privileges": no_new_privileges, "apparmor": apparmor})
 }
 
 fn write_files(folder: &Path, record: &Record, request: &serde_json::Value) -> io::Result<()> {
@@ -196,23 +232,76 @@ impl Container {
     ///
     /// # Errors
     /// Of the system.
-    pub fn mark_started(&self, starter: Starter) -> io::Result<()> {
+    pub fn mark_started(&self, starter: Starter, again: bool) -> io::Result<()> {
         // Not in place: a mark that is cut off would name another process, or none.
         let fresh = self.folder.join("started.new");
-        std::fs::write(&fresh, starter.to_text())?;
+        let text = starter.to_text();
+        std::fs::write(&fresh, if again { text + AGAIN + "\n" } else { text })?;
         std::fs::rename(fresh, self.folder.join("started"))
+    }
+
+    /// The mark of the last start: its process, and whether the container had ended before.
+    fn mark(&self) -> (Option<Starter>, bool) {
+        let text = std::fs::read_to_string(self.folder.join("started")).unwrap_or_default();
+        (Starter::parse(&text), text.lines().any(|line| line == AGAIN))
+    }
+
+    /// Whether it may be about to live again, so that its exit file says nothing: that is taken away when its program executes.
+    pub fn may_be_reviving(&self) -> bool {
+        let (starter, again) = self.mark();
+        again && starter.is_some_and(Starter::is_alive)
+    }
+
+    /// Makes ready for another life what has ended: nothing of the last one is left but its files, its output and its exit. Whoever calls
+    /// has its turn.
+    ///
+    /// # Errors
+    /// With the step; the container has ended as before.
+    pub async fn prepare_again(&self, cgroups: &Layout) -> io::Result<()> {
+        if let (Some(monitor), _) = self.mark() {
+            // The last thing it does is to take away its socket, which must not be the next one's.
+            let patience = tokio::time::timeout(KILL_TIMEOUT, async {
+                while monitor.is_alive() {
+                    tokio::time::sleep(START_PAUSE).await;
+                }
+            });
+            if patience.await.is_err() {
+                monitor.kill();
+            }
+        }
+        // A start that came to nothing may have left processes; and what the cgroup has counted, such as kills for memory, was the last life.
+        cgroups.kill(&self.record.cgroup);
+        remove_cgroup(cgroups, &self.record.cgroup).await?;
+        self.forget_start();
+        // A "volatile" overlay refuses to be mounted again on its work folder; what the container wrote is in the other.
+        let work = self.folder.join("work");
+        std::fs::remove_dir_all(&work)?;
+        std::fs::create_dir(&work)
+    }
+
+    /// Takes away what a start leaves beside the mark.
+    pub fn forget_start(&self) {
+        for name in ["monitor.sock", "exit.json.new"] {
+            let _ = std::fs::remove_file(self.folder.join(name));
+        }
     }
 
     /// What its folder says about it once no start is under way: one that an earlier life of the agent began may still be. Whoever calls
     /// has its turn.
     pub async fn settled_sighting(&self) -> Sighting {
-        let starter = std::fs::read_to_string(self.folder.join("started")).ok().and_then(|text| Starter::parse(&text));
+        let (starter, again) = self.mark();
         let deadline = tokio::time::Instant::now() + START_TIMEOUT;
         loop {
             // In this order: what it wrote before its end is seen after it.
             let goes_on = starter.is_some_and(Starter::is_alive);
             let sighting = monitor::sight(&self.folder).await;
-            if !matches!(sighting, Sighting::Nothing) || !goes_on {
+            let is_open = match sighting {
+                Sighting::Nothing => true,
+                // Of the life before, perhaps.
+                Sighting::Exited(_) => again,
+                Sighting::Running(_) => false,
+            };
+            if !is_open || !goes_on {
                 return sighting;
             }
             if tokio::time::Instant::now() >= deadline {
@@ -231,9 +320,8 @@ impl Container {
 
     /// Back to "created", after a start that failed.
     pub fn reset(&self) {
-        for name in ["started", "monitor.sock", "exit.json.new"] {
-            let _ = std::fs::remove_file(self.folder.join(name));
-        }
+        self.forget_start();
+        let _ = std::fs::remove_file(self.folder.join("started"));
         // A "volatile" overlay cannot be mounted again on what it left.
         for name in ["upper", "work"] {
             let _ = std::fs::remove_dir_all(self.folder.join(name));
@@ -254,12 +342,13 @@ impl Container {
         let changed = |entry: &&String| !spec.environment.contains_key(entry.split('=').next().unwrap_or_default());
         let mut environment: Vec<String> = own.environment.iter().filter(changed).cloned().collect();
         environment.extend(spec.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        let Record { capabilities, filter, no_new_privileges, apparmor, .. } = &self.record;
         let request = json!({
             "pid": pid,
             "cgroup": self.record.cgroup,
             "hierarchies": machine.cgroups.hierarchies(),
             "process": {"args": spec.command, "env": environment, "rlimits": bundle::rlimits(&self.record.spec, machine)?},
-            "confinement": {"capabilities": self.record.capabilities, "seccomp": self.record.filter},
+            "confinement": confinement(capabilities, filter.as_deref(), *no_new_privileges, apparmor.as_deref()),
             "user": user,
             "working_directory": own.working_directory,
         });
@@ -272,7 +361,12 @@ impl Container {
     /// With the step; calling again goes on.
     pub async fn remove(&self, cgroups: &Layout) -> io::Result<()> {
         let cgroup = &self.record.cgroup;
-        if self.was_started() && !matches!(self.settled_sighting().await, Sighting::Exited(_)) {
+        let ended = self.was_started() && matches!(self.settled_sighting().await, Sighting::Exited(_));
+        if ended && self.mark().1 {
+            // A start that came to nothing at its very end may have left processes.
+            cgroups.kill(cgroup);
+        }
+        if self.was_started() && !ended {
             if monitor::signal(&self.folder, libc::SIGKILL).await? {
                 let ended = tokio::time::timeout(KILL_TIMEOUT, monitor::wait(&self.folder)).await;
                 ended.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it does not end after SIGKILL"))?;

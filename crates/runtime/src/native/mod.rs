@@ -6,10 +6,13 @@ pub mod bundle;
 pub mod capabilities;
 pub mod cgroups;
 mod container;
+mod devices;
+mod holders;
 mod locate;
 pub mod monitor;
 mod mounts;
 pub mod seccomp;
+mod security;
 mod shim;
 mod starter;
 mod ulimits;
@@ -27,8 +30,10 @@ use crate::images::{BerthRegistry, Images};
 use crate::native::bundle::Machine;
 use crate::native::cgroups::Layout;
 use crate::native::container::Container;
+use crate::native::holders::Holders;
 use crate::native::monitor::Sighting;
 use crate::native::seccomp::Filters;
+use crate::native::security::Modules;
 use crate::native::shim::{Program, Shim, StartError};
 use crate::port::{
     ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
@@ -66,6 +71,7 @@ pub struct NativeRuntime {
     shim: Arc<Program>,
     machine: Machine,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
+    holders: Holders,
     ready: Arc<Mutex<Option<Shim>>>,
     /// Held for as long as this runtime lives.
     _only: std::fs::File,
@@ -86,7 +92,7 @@ impl NativeRuntime {
         }
         // Others' accounts on this machine must not reach in: images hold set-user-id programs, old ones with known holes among them,
         // and device files; requests hold what a task definition keeps in its environment (CVE-2021-41091).
-        for name in ["containers", "images", "seccomp"] {
+        for name in ["containers", "images", "seccomp", "tasks"] {
             let folder = config.data_dir.join(name);
             make_private(&folder).map_err(step(&format!("make {}", folder.display())))?;
         }
@@ -94,8 +100,11 @@ impl NativeRuntime {
         let data_dir = config.data_dir.canonicalize().map_err(step("resolve the data directory"))?;
         let config = NativeConfig { data_dir, ..config };
         let only = lock(&config.data_dir).map_err(step(&format!("lock {}", config.data_dir.display())))?;
-        let machine =
-            Machine { cgroups: Layout::detect().map_err(step("look at this machine's cgroups"))?, capabilities: capabilities::available() };
+        let machine = Machine {
+            cgroups: Layout::detect().map_err(step("look at this machine's cgroups"))?,
+            capabilities: capabilities::available(),
+            modules: Modules::detect(),
+        };
         let images = Images::open(&config.data_dir.join("images"), config.berth_registry.clone()).map_err(step("open images"))?;
         let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.clone()).map_err(step("open the seccomp filters"))?;
         // The one that nearly all containers need; compiled now rather than when the first task waits for it.
@@ -106,6 +115,8 @@ impl NativeRuntime {
             return Err(step(&format!("find {}", config.monitor.display()))(io::ErrorKind::NotFound.into()));
         }
         let containers = container::load_all(&config.data_dir.join("containers")).map_err(step("read containers"))?;
+        let wanted = |task: &str| containers.values().any(|one| wants_holder(one, task));
+        let holders = Holders::open(config.data_dir.join("tasks"), wanted).map_err(step("look after what tasks share"))?;
         Ok(NativeRuntime {
             config,
             images,
@@ -113,6 +124,7 @@ impl NativeRuntime {
             shim: Arc::new(shim),
             machine,
             containers: Mutex::new(containers),
+            holders,
             ready: Arc::default(),
             _only: only,
         })
@@ -150,10 +162,14 @@ impl NativeRuntime {
         });
     }
 
-    async fn launch(&self, container: &Container) -> Result<Started, RunError> {
+    async fn launch(&self, container: &Container, again: bool) -> Result<Started, RunError> {
+        if holders::is_wanted_by(&container.record.spec) {
+            self.holders.ensure(&container.record.spec.cgroup_parent, &self.shim).await?;
+        }
         let shares = self.task_cpu_shares(&container.record.spec.cgroup_parent);
-        let mark =
-            |shim: &Shim| container.mark_started(shim.starter()).map_err(|e| RunError::System(format!("mark the container started: {e}")));
+        let mark = |shim: &Shim| {
+            container.mark_started(shim.starter(), again).map_err(|e| RunError::System(format!("mark the container started: {e}")))
+        };
         let shim = self.take_shim()?;
         mark(&shim)?;
         match shim.start(&container.folder, shares).await {
@@ -174,11 +190,16 @@ impl NativeRuntime {
 
     /// Gives back what an ended container needs no more: its cgroups, and the task's if it was the last. Its mounts went with its
     /// namespace; its folder stays for its output and its exit code, until `remove`.
-    fn release(&self, container: &Container) {
-        let (cgroups, own) = (self.machine.cgroups.clone(), container.record.cgroup.clone());
+    fn release(&self, container: &Arc<Container>) {
+        let (cgroups, container) = (self.machine.cgroups.clone(), Arc::clone(container));
         let parent = format!("/{}/{}", self.config.cgroup_root, container.record.spec.cgroup_parent);
         tokio::spawn(async move {
-            let _ = container::remove_cgroup(&cgroups, &own).await;
+            let _turn = container.turn.lock().await;
+            // Started again meanwhile.
+            if matches!(monitor::sight(&container.folder).await, Sighting::Running(_)) {
+                return;
+            }
+            let _ = container::remove_cgroup(&cgroups, &container.record.cgroup).await;
             // Refused while another container of the task has a cgroup in it, as it should be.
             let _ = cgroups.remove(&parent);
         });
@@ -196,7 +217,12 @@ impl NativeRuntime {
     /// `None` if it has been removed meanwhile.
     async fn settled_state(&self, container: &Container) -> Option<ContainerState> {
         let state = state_of(container, monitor::sight(&container.folder).await);
-        if state != ContainerState::Lost {
+        let may_change = match state {
+            ContainerState::Lost => true,
+            ContainerState::Exited(_) => container.may_be_reviving(),
+            ContainerState::Created | ContainerState::Running(_) => false,
+        };
+        if !may_change {
             return Some(state);
         }
         let _turn = container.turn.lock().await;
@@ -233,6 +259,11 @@ fn state_of(container: &Container, sighting: Sighting) -> ContainerState {
     }
 }
 
+/// Whether a container shares namespaces with others of that task.
+fn wants_holder(container: &Container, task: &str) -> bool {
+    container.record.spec.cgroup_parent == task && holders::is_wanted_by(&container.record.spec)
+}
+
 /// Only root's.
 fn make_private(folder: &std::path::Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -259,7 +290,17 @@ fn lock(data_dir: &std::path::Path) -> io::Result<std::fs::File> {
 #[async_trait]
 impl Runtime for NativeRuntime {
     fn capabilities(&self) -> Vec<&'static str> {
-        vec!["com.amazonaws.ecs.capability.privileged-container"]
+        let mut names = vec![
+            "com.amazonaws.ecs.capability.privileged-container",
+            "com.amazonaws.ecs.capability.docker-remote-api.1.23",
+            "com.amazonaws.ecs.capability.docker-remote-api.1.24",
+            "com.amazonaws.ecs.capability.docker-remote-api.1.25",
+            "ecs.capability.pid-ipc-namespace-sharing",
+        ];
+        if self.machine.modules.apparmor {
+            names.push("com.amazonaws.ecs.capability.apparmor");
+        }
+        names
     }
 
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
@@ -273,7 +314,8 @@ impl Runtime for NativeRuntime {
         let available = &self.machine.capabilities;
         let kept = capabilities::resolve(&spec.capabilities_add, &spec.capabilities_drop, spec.privileged, &default, available)
             .map_err(RunError::InvalidSpec)?;
-        let filter = match spec.privileged {
+        let security = security::parse(&spec.security_options, self.machine.modules).map_err(RunError::InvalidSpec)?;
+        let filter = match spec.privileged || security.seccomp_unconfined {
             true => None,
             false => Some(self.filters.compiled(&kept).map_err(|e| RunError::System(e.to_string()))?),
         };
@@ -283,6 +325,8 @@ impl Runtime for NativeRuntime {
             monitor: self.config.monitor.clone(),
             capabilities: kept.iter().map(|name| (*name).to_owned()).collect(),
             filter,
+            security,
+            holder: self.holders.file(&spec.cgroup_parent),
             layers,
             lower,
             machine: &self.machine,
@@ -298,17 +342,28 @@ impl Runtime for NativeRuntime {
     async fn start(&self, id: &ContainerId) -> Result<Started, RunError> {
         let container = self.container(id)?;
         let _turn = container.turn.lock().await;
-        if container.was_started() {
-            match self.state(&container).await {
+        let again = match container.was_started() {
+            false => false,
+            true => match self.state(&container).await {
                 ContainerState::Running(started) => return Ok(started),
-                ContainerState::Created => {}
-                _ => return Err(RunError::System(format!("container {id} has been started before"))),
-            }
+                ContainerState::Created => false,
+                ContainerState::Exited(_) => true,
+                ContainerState::Lost => return Err(RunError::System(format!("container {id} is lost: nobody saw how it ended"))),
+            },
+        };
+        if again {
+            let prepared = container.prepare_again(&self.machine.cgroups).await;
+            prepared.map_err(|e| RunError::System(format!("make container {id} ready to start again: {e}")))?;
         }
-        let result = self.launch(&container).await;
+        let result = self.launch(&container, again).await;
         if result.is_err() {
             self.machine.cgroups.kill(&container.record.cgroup);
-            container.reset();
+            // What ended before has still ended so, and keeps its files.
+            if again {
+                container.forget_start()
+            } else {
+                container.reset()
+            }
             let _ = container::remove_cgroup(&self.machine.cgroups, &container.record.cgroup).await;
         }
         self.prepare_next();
@@ -374,8 +429,13 @@ impl Runtime for NativeRuntime {
         let _turn = container.turn.lock().await;
         container.remove(&self.machine.cgroups).await.map_err(|e| RunError::System(format!("remove container {id}: {e}")))?;
         let parent = container.record.spec.cgroup_parent.clone();
-        let mut containers = self.containers.lock();
-        containers.remove(id);
+        self.containers.lock().remove(id);
+        if holders::is_wanted_by(&container.record.spec) {
+            let is_wanted = || self.containers.lock().values().any(|other| wants_holder(other, &parent));
+            let released = self.holders.release(&parent, is_wanted).await;
+            released.map_err(|e| RunError::System(format!("end what task {parent} shared: {e}")))?;
+        }
+        let containers = self.containers.lock();
         if !containers.values().any(|other| other.record.spec.cgroup_parent == parent) {
             let _ = self.machine.cgroups.remove(&format!("/{}/{parent}", self.config.cgroup_root));
         }

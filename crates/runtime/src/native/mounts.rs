@@ -1,15 +1,14 @@
 //! What is mounted in a container, in OCI form.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::native::bundle::is_plain_absolute;
-use crate::port::{ContainerSpec, RunError, TmpfsMount};
+use crate::port::{ContainerSpec, RunError, Sharing, TmpfsMount};
 
 /// Docker's default.
-const SHARED_MEMORY_MIB: u32 = 64;
+pub const SHARED_MEMORY_MIB: u32 = 64;
 
 /// All mounts in the order in which they are made: parents before what lies in them.
 ///
@@ -17,17 +16,31 @@ const SHARED_MEMORY_MIB: u32 = 64;
 /// [`RunError::InvalidSpec`] that names the member.
 pub fn mounts(spec: &ContainerSpec, folder: &Path) -> Result<Vec<Value>, RunError> {
     let mount = |kind: &str, destination: &str, options: &[&str]| json!({"type": kind, "source": kind, "destination": destination, "options": options});
+    let shared = |name: &str, destination: &str| json!({"type": "shared", "source": name, "destination": destination, "options": []});
+    let proc = match spec.pid {
+        // The machine's is what a new one shows without a pid namespace of the container's own.
+        Sharing::Own | Sharing::Closed | Sharing::Host => mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
+        Sharing::Task => shared("proc", "/proc"),
+    };
     let shared_memory = format!("size={}m", spec.shared_memory_mib.unwrap_or(SHARED_MEMORY_MIB));
     let system = if spec.privileged { "rw" } else { "ro" };
     let mut all = vec![
-        mount("proc", "/proc", &["nosuid", "noexec", "nodev"]),
+        proc,
         mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         mount("devpts", "/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &shared_memory]),
         mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]),
         mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", system]),
         mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime", system]),
     ];
+    let own_memory = || mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &shared_memory]);
+    match spec.ipc {
+        Sharing::Own => all.push(own_memory()),
+        Sharing::Task => all.push(shared("shm", "/dev/shm")),
+        Sharing::Host if Path::new("/dev/shm").is_dir() => all.push(bind(Path::new("/dev/shm"), Path::new("/dev/shm"), false)),
+        // A machine without shared memory has none to give; programs expect some.
+        Sharing::Host => all.push(own_memory()),
+        Sharing::Closed => {}
+    }
     let mut own = Vec::new();
     for name in ["hosts", "hostname", "resolv.conf"] {
         // As with Docker: these are part of the root, and no way to write where that is read-only.
@@ -125,33 +138,4 @@ fn tmpfs(given: &TmpfsMount) -> Result<Value, RunError> {
     }
     options.push(format!("size={}m", given.size_mib));
     Ok(json!({"type": "tmpfs", "source": "tmpfs", "destination": given.destination, "options": options}))
-}
-
-/// The machine's device files, for privileged containers.
-pub fn host_devices() -> Vec<Value> {
-    let mut found = Vec::new();
-    let mut folders = vec![(Path::new("/dev").to_owned(), 0)];
-    // Those that a container has of its own.
-    let own = ["pts", "shm", "mqueue", "fd", "console", "ptmx", ".udev"];
-    while let Some((folder, depth)) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else { continue };
-            if depth == 0 && own.iter().any(|known| name == *known) {
-                continue;
-            }
-            let kind = meta.file_type();
-            if kind.is_dir() && depth < 3 {
-                folders.push((path, depth + 1));
-            } else if kind.is_char_device() || kind.is_block_device() {
-                found.push(json!({
-                    "path": path, "type": if kind.is_block_device() { "b" } else { "c" },
-                    "major": libc::major(meta.rdev()), "minor": libc::minor(meta.rdev()),
-                    "fileMode": meta.mode() & 0o777, "uid": meta.uid(), "gid": meta.gid(),
-                }));
-            }
-        }
-    }
-    found
 }

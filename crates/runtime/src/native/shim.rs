@@ -153,6 +153,32 @@ impl Shim {
     }
 }
 
+/// Has the shim make the holder of what a task's containers share; returns when it is written down in `folder`.
+///
+/// # Errors
+/// [`RunError::System`].
+pub async fn hold(program: &Program, folder: &Path) -> Result<(), RunError> {
+    use std::os::unix::ffi::OsStrExt;
+    let system = |e: io::Error| RunError::System(format!("make the namespaces that the task shares: {e}"));
+    let (mut socket, end, _) = program.spawn("hold", Stdio::null(), Stdio::null()).map_err(system)?;
+    let said = async {
+        socket.write_all(folder.as_os_str().as_bytes()).await?;
+        socket.shutdown().await?;
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).await?;
+        Ok::<_, io::Error>(line)
+    };
+    let Ok(line) = tokio::time::timeout(START_TIMEOUT, said).await else {
+        // Before it has let the holder go, that dies with it.
+        let _ = end.send(());
+        return Err(RunError::System(format!("the shim did not answer in {START_TIMEOUT:?}")));
+    };
+    match parse(&line.map_err(system)?)? {
+        Reply::Failed { blame, text } => Err(failure(&blame, text)),
+        _ => Ok(()),
+    }
+}
+
 /// Why a start failed.
 #[derive(Debug)]
 pub enum StartError {

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Longer lines are written in pieces, all but the last marked `P`; 16 KiB is what Docker and containerd do.
 const MAX_PIECE: usize = 16 * 1024;
 
+/// More than it takes to empty a terminal: the kernel keeps 64 KiB of what was written to one.
+const TERMINAL_READS: usize = 64;
+
 /// Room for time, stream, tag and newline.
 const MAX_PREFIX: usize = 48;
 
@@ -125,7 +128,10 @@ impl Stream {
         let mut left: libc::c_int = 0;
         // SAFETY: `left` has room for what the kernel writes.
         unsafe { libc::ioctl(self.fd, libc::FIONREAD, &raw mut left) };
-        let reads = usize::try_from(left).unwrap_or(0).div_ceil(MAX_PIECE) + 1;
+        // A terminal tells less than it holds, and gives at most a page at a time.
+        // SAFETY: no memory arguments.
+        let more = if unsafe { libc::isatty(self.fd) } == 1 { TERMINAL_READS } else { 1 };
+        let reads = usize::try_from(left).unwrap_or(0).div_ceil(MAX_PIECE) + more;
         for _ in 0..reads {
             if !self.open || !self.copy(log, now) {
                 break;

@@ -10,20 +10,22 @@ mod exit;
 #[cfg(target_os = "linux")]
 mod log;
 #[cfg(target_os = "linux")]
+mod members;
+#[cfg(target_os = "linux")]
 mod watch;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let parsed = match arguments.as_slice() {
-        [_, pid, at, limit, oom_file, ..] => (pid.parse::<i32>(), at.parse::<u64>(), limit.parse::<u64>(), oom_file),
+        [_, pid, at, limit, oom_file, members, ..] => (pid.parse::<i32>(), at.parse::<u64>(), limit.parse::<u64>(), [oom_file, members]),
         _ => {
             eprintln!("berth-monitor is started by berth-shim");
             return std::process::ExitCode::from(2);
         }
     };
     match parsed {
-        (Ok(pid), Ok(at), Ok(limit), oom_file) => watch::run(pid, at, limit, oom_file),
+        (Ok(pid), Ok(at), Ok(limit), [oom_file, members]) => watch::run(pid, at, limit, oom_file, members),
         _ => std::process::ExitCode::from(2),
     }
 }

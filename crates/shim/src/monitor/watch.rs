@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::clients::{Clients, MAX_CLIENTS};
 use crate::exit::{Exit, Room};
 use crate::log::{Log, Stream};
+use crate::members;
 
 /// Descriptors as `berth-shim` leaves them.
 const LISTENER: i32 = 3;
@@ -16,7 +17,7 @@ const STDERR: i32 = 5;
 const FIXED: usize = 4;
 
 /// Watches until the container has ended and everybody has been told.
-pub fn run(pid: i32, at: u64, limit: u64, oom_file: &str) -> ExitCode {
+pub fn run(pid: i32, at: u64, limit: u64, oom_file: &str, members: &str) -> ExitCode {
     // A client that hangs up while it is answered must not end the monitor.
     // SAFETY: sets a disposition, no handler is involved.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
@@ -57,7 +58,9 @@ pub fn run(pid: i32, at: u64, limit: u64, oom_file: &str) -> ExitCode {
         }
     }
 
-    // The first process of a pid namespace is the last to end, so none of its processes write any more: what is in the pipes is all.
+    // The first process of a pid namespace is the last to end; others' processes are ended here. So none of them write any more: what is
+    // in the pipes is all.
+    members::end(members, pid);
     for stream in &mut streams {
         stream.finish(&mut log, &now());
     }
