@@ -191,7 +191,6 @@ fn container_attributes(container: &ecs::ContainerDefinition, need: &mut impl Fn
     }
     if let Some(driver) = container.log_configuration.as_ref().and_then(|log| log.log_driver.as_ref()) {
         match driver.as_str() {
-            "awsfirelens" => need("ecs.capability.logging-driver.awsfirelens"),
             driver => need(&format!("com.amazonaws.ecs.capability.logging-driver.{driver}")),
         }
     }
