@@ -110,6 +110,10 @@ class Docker:
                 self.run("rm", "--force", "--volumes", *containers, check=False)
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(60)
+        # dockerd keeps its own namespace mounted there, and leaves that behind.
+        own = self.folder / "exec/netns/default"
+        if own.exists():
+            subprocess.run(["umount", str(own)], check=False)
         for hierarchy in Path("/sys/fs/cgroup").glob(f"*{self.cgroup}"):
             hierarchy.rmdir()
 

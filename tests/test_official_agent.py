@@ -186,11 +186,18 @@ def test_exit_codes_and_reasons_are_its_own(ecs):
 
 
 def test_a_container_is_restarted_by_its_policy(site, ecs):
+    """One that has run for the period, of which 60 s is the shortest, is started again; one that ended sooner is not. Nothing is reported."""
     policy = {"enabled": True, "restartAttemptPeriod": 60}
-    # It must have run for the period: this one ends too soon and stays ended, which the agent says of itself.
-    arn = start(ecs, shell("exit 5", name="short", essential=False, restartPolicy=policy), shell(IDLE))
+    early = shell("exit 5", name="early", essential=False, restartPolicy=policy)
+    late = shell("sleep 61; exit 6", name="late", restartPolicy=policy)
+    arn = start(ecs, early, late)
     task = until_status(ecs, "default", arn, "RUNNING")
-    assert site.docker.inspect(task["containers"][0]["runtimeId"])["State"]["ExitCode"] == 5
+    ids = {container["name"]: container["runtimeId"] for container in task["containers"]}
+    started = {name: site.docker.inspect(runtime_id)["State"]["StartedAt"] for name, runtime_id in ids.items()}
+    until("the second life", lambda: site.docker.inspect(ids["late"])["State"]["StartedAt"] != started["late"])
+    assert describe(ecs, "default", arn)["lastStatus"] == "RUNNING"
+    ended = site.docker.inspect(ids["early"])["State"]
+    assert (ended["StartedAt"], ended["ExitCode"]) == (started["early"], 5)
     stop(ecs, arn)
 
 
