@@ -160,7 +160,7 @@ impl ServerSession {
         options: SessionOptions,
         now: i64,
     ) -> Self {
-        let brisk = query.berth_heartbeat || query.agent_version.to_ascii_lowercase().contains("berth");
+        let brisk = is_berths(&query);
         let (every, patience) =
             if brisk { (options.brisk_heartbeat_every, options.brisk_patience) } else { (options.heartbeat_every, options.patience) };
         // An agent of protocol version 1 may leave heartbeats unanswered.
@@ -203,6 +203,11 @@ impl ServerSession {
         self.query.send_credentials
     }
 
+    /// Whether the agent is Berth's own.
+    pub fn is_berths(&self) -> bool {
+        is_berths(&self.query)
+    }
+
     /// How many tasks and other messages wait for an acknowledgement.
     pub fn pending(&self) -> usize {
         self.deliveries.len()
@@ -216,6 +221,12 @@ impl ServerSession {
     /// When too much is unacknowledged, or a task does not fit a frame. Nothing is taken then.
     pub fn deliver(&mut self, tasks: Vec<Task>, seq: i64, now: i64) -> Result<Vec<ServerFrame>, DeliverError> {
         self.deliveries.tasks(tasks, seq, &self.cluster_arn, &self.container_instance_arn, now)
+    }
+
+    /// A task has ended: whatever of it waits for an acknowledgement is not sent again. The official agent acknowledges no payload
+    /// with a task that it cannot load, but reports that task as STOPPED.
+    pub fn withdraw(&mut self, task_arn: &str) {
+        self.deliveries.withdraw(task_arn);
     }
 
     /// New credentials for a running task, as a frame to send now. The message id is filled in.
@@ -377,4 +388,9 @@ impl ServerSession {
             None => Effect::Stray { message_id: ack.message_id },
         }
     }
+}
+
+/// Whether an agent is Berth's own, by what it says of itself.
+fn is_berths(query: &AcsQuery) -> bool {
+    query.berth_heartbeat || query.agent_version.to_ascii_lowercase().contains("berth")
 }

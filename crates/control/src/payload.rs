@@ -58,6 +58,12 @@ pub fn render(scope: &Scope, task: &Task, definition: &TaskDefinition) -> acs::T
     }
 }
 
+/// Why the official agent would wait for ever with a task, if it would; in the words of a stopped task's reason.
+#[must_use]
+pub fn unmet(task: &acs::Task) -> Option<String> {
+    fetched::unmet(task)
+}
+
 /// The GPUs that a container alone may use.
 fn gpus(container: &Container) -> impl Iterator<Item = Association> {
     container.gpu_ids.iter().map(|id| Association {

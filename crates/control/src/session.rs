@@ -30,6 +30,8 @@ const NUMBERS_PER_REVISION: i64 = 256;
 const SEND_PATIENCE: Duration = Duration::from_secs(20);
 /// How long to wait before it is tried again to note that an agent is away.
 const NOTE_AGAIN: Duration = Duration::from_secs(1);
+/// Why a task ended that its agent was told of so often without ever taking it or reporting of it.
+const NEVER_TAKEN: &str = "The container agent did not accept the task";
 /// How long to wait before what did not fit is delivered again.
 const RETRY_MILLIS: i64 = 1_000;
 
@@ -64,6 +66,8 @@ pub struct Session {
     sent: HashMap<TaskId, DesiredStatus>,
     /// Stops that were taken, of tasks that never started, with the time when to give up waiting.
     silent: BTreeMap<(i64, TaskId), ()>,
+    /// Tasks that are not to be started here after all, and why.
+    doomed: Vec<(TaskId, String)>,
     retry_at: Option<i64>,
     last_number: i64,
     /// Of tasks that go out with the next frames.
@@ -135,6 +139,7 @@ impl Control {
             parting: Parting::Closed,
             sent: HashMap::new(),
             silent: BTreeMap::new(),
+            doomed: Vec::new(),
             retry_at: None,
             last_number: 0,
             dispatching: Vec::new(),
@@ -167,6 +172,9 @@ impl Session {
                 return error;
             }
             self.dispatching.clear();
+            for (id, reason) in std::mem::take(&mut self.doomed) {
+                self.end_unstarted(id, StopCode::TaskFailedToStart, &reason).await;
+            }
             let inbox = Arc::clone(&self.inbox);
             let sleep = self.until_wake();
             // What is due goes first, so that an agent that never stops talking is still told of its tasks and asked for its pulse.
@@ -228,17 +236,28 @@ impl Session {
         let state = control.shared.store.state();
         let mut tasks = Vec::new();
         let mut told = Vec::new();
+        let (mut ended, mut doomed) = (Vec::new(), Vec::new());
+        let fetches_itself = self.machine.is_berths();
         let mut consider = |entry: &Entry<Task>, sent: &mut HashMap<TaskId, DesiredStatus>| {
             if entry.container_instance != self.instance || entry.is_stopped() {
-                sent.remove(&entry.id);
+                if sent.remove(&entry.id).is_some() {
+                    ended.push(scope.task(&entry.cluster, entry.id));
+                }
                 return;
             }
             let desired = payload::desired(&entry.value);
             if sent.get(&entry.id) != Some(&desired)
                 && let Some(definition) = state.definition(&entry.definition)
             {
-                tasks.push(payload::render(scope, &entry.value, &definition.value));
-                told.push((entry.id, desired));
+                let task = payload::render(scope, &entry.value, &definition.value);
+                let unmet = if fetches_itself || desired != DesiredStatus::Running { None } else { payload::unmet(&task) };
+                match unmet {
+                    Some(reason) => doomed.push((entry.id, reason)),
+                    None => {
+                        tasks.push(task);
+                        told.push((entry.id, desired));
+                    }
+                }
             }
         };
         if pending.everything {
@@ -250,6 +269,10 @@ impl Session {
                 consider(entry, &mut self.sent);
             }
         }
+        for arn in &ended {
+            self.machine.withdraw(arn);
+        }
+        self.doomed.extend(doomed);
         if tasks.is_empty() {
             return Vec::new();
         }
@@ -339,6 +362,13 @@ impl Session {
         if !tick.given_up.is_empty() {
             tracing::warn!(container_instance = self.machine.container_instance_arn(), subjects = ?tick.given_up, "an agent never took these");
         }
+        for subject in tick.given_up {
+            if let Subject::Task { arn, .. } = subject
+                && let Some(id) = self.task_id(&arn)
+            {
+                self.doomed.push((id, NEVER_TAKEN.to_owned()));
+            }
+        }
         if tick.manifest_due {
             frames.push(self.manifest());
         }
@@ -358,13 +388,21 @@ impl Session {
 
     /// The agent took the stop, said nothing, and the task never got beyond PENDING: there is nothing to stop.
     async fn end_silent_stop(&self, id: TaskId) {
+        let is_stopping =
+            |state: &State| state.task(id).is_some_and(|task| task.desired_status == berth_model::task::DesiredStatus::Stopped);
+        if is_stopping(&self.control.shared.store.state()) {
+            self.end_unstarted(id, StopCode::UserInitiated, "Task stopped before it was started").await;
+        }
+    }
+
+    /// Ends a task of which its agent has never reported anything, and which it therefore does not have. A reason that the task has
+    /// already, such as that of a stop, stays.
+    async fn end_unstarted(&self, id: TaskId, code: StopCode, reason: &str) {
         let shared = &self.control.shared;
         let outcome = observe::change_task(&shared.store, &self.cluster, id, |task, _| {
-            let never_started = task.last_status < TaskStatus::Running
-                && task.desired_status == berth_model::task::DesiredStatus::Stopped
-                && task.pull_started_at.is_none();
-            never_started
-                && lifecycle::abandon(task, StopCode::UserInitiated, "Task stopped before it was started", shared.environment.now())
+            let is_made = task.containers.iter().any(|container| container.runtime_id.is_some());
+            let never_started = task.last_status < TaskStatus::Running && task.pull_started_at.is_none() && !is_made;
+            task.container_instance == self.instance && never_started && lifecycle::abandon(task, code, reason, shared.environment.now())
         });
         if let Err(error) = outcome.await {
             let task = shared.environment.scope.task(&self.cluster, id);

@@ -190,10 +190,7 @@ fn container_attributes(container: &ecs::ContainerDefinition, need: &mut impl Fn
         need("com.amazonaws.ecs.capability.privileged-container");
     }
     if let Some(driver) = container.log_configuration.as_ref().and_then(|log| log.log_driver.as_ref()) {
-        match driver.as_str() {
-            "awsfirelens" => need("ecs.capability.logging-driver.awsfirelens"),
-            driver => need(&format!("com.amazonaws.ecs.capability.logging-driver.{driver}")),
-        }
+        need(&format!("com.amazonaws.ecs.capability.logging-driver.{}", driver.as_str()));
     }
     if let Some(parameters) = &container.linux_parameters {
         if parameters.init_process_enabled == Some(true) {

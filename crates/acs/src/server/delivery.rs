@@ -234,6 +234,14 @@ impl Deliveries {
         self.due = self.pending.values().map(|pending| pending.due).min();
     }
 
+    /// Nothing more is to be said of a task: it is not sent again.
+    pub(super) fn withdraw(&mut self, arn: &str) {
+        self.forget_task(arn);
+        if self.pending.is_empty() {
+            self.due = None;
+        }
+    }
+
     pub(super) fn into_subjects(self) -> Vec<Subject> {
         self.pending.into_values().flat_map(|pending| pending.content.subjects()).collect()
     }

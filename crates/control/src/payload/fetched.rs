@@ -1,6 +1,6 @@
 //! What an agent fetches by itself, and is only told where: secrets and registry logins. Nothing secret passes through here.
 
-use berth_acs::messages::{EcrAuth, RegistryAuthentication, Secret, SecretsManagerAuth};
+use berth_acs::messages::{Container, EcrAuth, RegistryAuthentication, Secret, SecretsManagerAuth, Task};
 use berth_model::arn::Scope;
 use berth_shapes::ecs;
 
@@ -43,6 +43,28 @@ pub(super) fn registry_login(scope: &Scope, image: &str, named: Option<&ecs::Rep
         ecr_auth_data: Some(EcrAuth { registry_id: account.to_owned(), region: region.to_owned(), ..Default::default() }),
         asm_auth_data: None,
     })
+}
+
+/// Why a task would wait for ever on the official agent, if it would: that fetches some things only with credentials of the task's
+/// execution role, and does not even begin without them.
+pub(super) fn unmet(task: &Task) -> Option<String> {
+    if task.execution_role_credentials.is_some() {
+        return None;
+    }
+    let member = |container: &Container| {
+        let is_secret = |login: &RegistryAuthentication| login.kind == "asm";
+        let members = [
+            (!container.secrets.is_empty(), "secrets"),
+            (!container.environment_files.is_empty(), "environmentFiles"),
+            (container.registry_authentication.as_ref().is_some_and(is_secret), "repositoryCredentials"),
+        ];
+        members.into_iter().find(|(is_set, _)| *is_set).map(|(_, member)| member)
+    };
+    let (container, member) = task.containers.iter().find_map(|container| Some((&container.name, member(container)?)))?;
+    Some(format!(
+        "ResourceInitializationError: {member} of container {container} are fetched with credentials of the task's execution role, \
+         and Berth has none to give to this container agent"
+    ))
 }
 
 /// Service and region of an ARN.

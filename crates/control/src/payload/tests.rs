@@ -258,6 +258,31 @@ fn secrets_say_where_they_are_kept() {
 }
 
 #[test]
+fn what_only_an_execution_role_could_fetch_is_named() {
+    let unmet = |mut members: Value| {
+        members["name"] = json!("app");
+        let mut sent: berth_acs::messages::Task =
+            serde_json::from_value(render(&json!({"containerDefinitions": [{"name": "first"}, members]}), None)).unwrap();
+        let reason = super::unmet(&sent);
+        sent.execution_role_credentials = Some(Default::default());
+        assert_eq!(super::unmet(&sent), None, "with credentials all is well");
+        reason
+    };
+    let file = json!([{"value": "arn:aws:s3:::b/x.env", "type": "s3"}]);
+    let cases = [
+        ("secrets", json!({"secrets": [{"name": "A", "valueFrom": "/a"}]})),
+        ("secrets", json!({"logConfiguration": {"logDriver": "splunk", "secretOptions": [{"name": "A", "valueFrom": "/a"}]}})),
+        ("environmentFiles", json!({"environmentFiles": file})),
+        ("repositoryCredentials", json!({"repositoryCredentials": {"credentialsParameter": "p"}})),
+    ];
+    for (member, members) in cases {
+        let reason = unmet(members).unwrap();
+        assert!(reason.starts_with(&format!("ResourceInitializationError: {member} of container app ")), "{reason}");
+    }
+    assert_eq!(unmet(json!({"image": "123456789012.dkr.ecr.us-east-2.amazonaws.com/a:1"})), None, "with the instance's own credentials");
+}
+
+#[test]
 fn registries_that_want_a_login() {
     let login = |members: Value| container(members)["registryAuthentication"].take();
     let parameter = "arn:aws:secretsmanager:us-east-2:000000000000:secret:login";
