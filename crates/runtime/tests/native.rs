@@ -293,3 +293,25 @@ async fn what_it_cannot_do_it_does_not_announce() {
     }
     assert!(runtime.list().await.expect("list").is_empty(), "nothing is left of them");
 }
+
+#[tokio::test]
+async fn a_pull_goes_on_where_it_broke_off() {
+    let (true, Some(layer)) = (is_root(), busybox()) else {
+        println!("SKIPPED (needs root and busybox-static): a pull over broken connections");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let runtime = NativeRuntime::open(config(folder.path(), "broken")).expect("open");
+    let registry = TestRegistry::start().await;
+    let manifest = registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
+    let size = |blob: &serde_json::Value| blob["size"].as_u64().expect("a size") as usize;
+    let pull = || {
+        let reference = format!("{}/busybox:1", registry.host());
+        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None })
+    };
+    // More breaks than anybody would be asked in a row: each time there was something new.
+    registry.break_off(size(&manifest["layers"][0]) / 8, 7, false);
+    registry.be_busy(2);
+    pull().await.expect("pull");
+    assert_eq!(registry.sent(), size(&manifest["config"]) + size(&manifest["layers"][0]), "every byte came once");
+}
