@@ -49,21 +49,28 @@ fn signal(pid: i32, number: i32) {
     assert_eq!(unsafe { libc::kill(pid, number) }, 0, "signal {number} to {pid}");
 }
 
-/// Creates a container, begins to start it with a shim that stands still, and lets the agent die; gives the shim.
+/// Creates a container and begins to start it as [`die_while`] does.
 async fn die_while_starting(config: &NativeConfig, digest: &str, id: &str) -> (ContainerId, i32) {
     let runtime = Arc::new(NativeRuntime::open(config.clone()).expect("open"));
     let mut spec = plain_spec(id, digest);
     spec.command = Some(vec!["/bin/sleep".into(), "1000".into()]);
     let id = spec.id.clone();
     runtime.create(spec).await.expect("create");
+    let shim = die_while(runtime, config, &id).await;
+    (id, shim)
+}
+
+/// Begins a start with a shim that stands still, and lets the agent die; gives the shim.
+async fn die_while(runtime: Arc<NativeRuntime>, config: &NativeConfig, id: &ContainerId) -> i32 {
     let shim = ready_shim().await;
     signal(shim, libc::SIGSTOP);
+    let mark = config.data_dir.join("containers").join(&id.0).join("started");
+    let before = std::fs::read_to_string(&mark).ok();
     let start = tokio::spawn({
         let (runtime, id) = (Arc::clone(&runtime), id.clone());
         async move { runtime.start(&id).await.map(drop) }
     });
-    let mark = config.data_dir.join("containers").join(&id.0).join("started");
-    while !mark.exists() {
+    while std::fs::read_to_string(&mark).ok() == before {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // The request is on its way right after the mark.
@@ -72,7 +79,7 @@ async fn die_while_starting(config: &NativeConfig, digest: &str, id: &str) -> (C
     start.abort();
     let _ = start.await;
     drop(Arc::into_inner(runtime).expect("nobody else has it"));
-    (id, shim)
+    shim
 }
 
 async fn state(runtime: &NativeRuntime, id: &ContainerId) -> Option<ContainerState> {
@@ -127,5 +134,39 @@ async fn a_start_in_between_is_seen_to_its_end() {
     assert_eq!(seen, Some(ContainerState::Created));
     runtime.start(&id).await.expect("start");
     assert!(matches!(state(&runtime, &id).await, Some(ContainerState::Running(_))));
+    runtime.remove(&id).await.expect("remove");
+    drop(runtime);
+
+    // The same of a container that had ended: what it left says nothing of a start that goes on, and all of one that came to nothing.
+    let runtime = Arc::new(NativeRuntime::open(config.clone()).expect("open again"));
+    let mut spec = plain_spec("again", &digest);
+    let script = "test -e /been && exec sleep 1000; touch /been; exit 4";
+    spec.command = Some(vec!["/bin/sh".into(), "-c".into(), script.into()]);
+    let id = spec.id.clone();
+    runtime.create(spec).await.expect("create");
+    runtime.start(&id).await.expect("start");
+    let first = runtime.wait(&id).await.expect("its end was seen");
+    assert_eq!(first.code, 4);
+    let shim = die_while(runtime, &config, &id).await;
+    let runtime = NativeRuntime::open(config.clone()).expect("open again");
+    let (seen, ()) = tokio::join!(state(&runtime, &id), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        signal(shim, libc::SIGKILL);
+    });
+    assert_eq!(seen, Some(ContainerState::Exited(first.clone())), "a start that came to nothing");
+    assert_eq!(runtime.wait(&id).await.expect("it has ended"), first);
+    runtime.start(&id).await.expect("it starts again");
+    runtime.signal(&id, libc::SIGKILL).await.expect("signal");
+    let second = runtime.wait(&id).await.expect("its end was seen");
+    assert_eq!(second.code, 137);
+    let shim = die_while(Arc::new(runtime), &config, &id).await;
+    let runtime = NativeRuntime::open(config.clone()).expect("open again");
+    let (seen, ()) = tokio::join!(state(&runtime, &id), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        signal(shim, libc::SIGCONT);
+    });
+    assert!(matches!(seen, Some(ContainerState::Running(_))), "a start that goes on: {seen:?}");
+    runtime.signal(&id, libc::SIGKILL).await.expect("signal");
+    assert_eq!(runtime.wait(&id).await.expect("its end was seen").code, 137);
     runtime.remove(&id).await.expect("remove");
 }

@@ -129,6 +129,7 @@ pub struct DeviceRule {
     /// Minor number.
     pub minor: Option<u32>,
     /// Of `r`, `w` and `m`, those that are allowed.
+    #[serde(default)]
     pub access: String,
 }
 

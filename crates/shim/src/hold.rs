@@ -54,12 +54,13 @@ fn launch(folder: &Path) -> Result<i32, Failure> {
             reporter.report(&failure);
             std::process::exit(1);
         }
+        // From here on the pipe says whether the shim lives: it may end right after it has released this process.
+        inheritance::die_with_parent(false);
         drop(reporter);
         // Nobody would find one whose number was never written down: it ends with the shim that should have.
         if !matches!(File::from(waits).read(&mut [0]), Ok(1)) {
             std::process::exit(1);
         }
-        inheritance::die_with_parent(false);
         hold();
     }
     drop((reporter, waits));

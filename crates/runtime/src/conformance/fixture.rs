@@ -133,6 +133,7 @@ pub struct TestRegistry {
     address: SocketAddr,
     content: Arc<Mutex<HashMap<String, Stored>>>,
     log: Arc<Mutex<Vec<String>>>,
+    faults: Arc<Mutex<Faults>>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -141,6 +142,19 @@ struct Stored {
     bytes: Bytes,
     kind: String,
     digest: String,
+}
+
+/// How it fails.
+#[derive(Default)]
+struct Faults {
+    /// After so many bytes of a blob the connection is closed, so often.
+    breaks: (usize, u32),
+    /// Ranges are not known: everything is sent each time.
+    no_ranges: bool,
+    /// So many requests are answered with 503.
+    busy: u32,
+    /// Bytes of blobs that were sent.
+    sent: usize,
 }
 
 impl Drop for TestRegistry {
@@ -159,14 +173,15 @@ impl TestRegistry {
         let address = listener.local_addr().expect("a bound socket has an address");
         let content: Arc<Mutex<HashMap<String, Stored>>> = Arc::default();
         let log: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (served, logged) = (Arc::clone(&content), Arc::clone(&log));
+        let faults: Arc<Mutex<Faults>> = Arc::default();
+        let (served, logged, faulty) = (Arc::clone(&content), Arc::clone(&log), Arc::clone(&faults));
         let server = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&served), Arc::clone(&logged)));
+                connections.spawn(serve(stream, Arc::clone(&served), Arc::clone(&logged), Arc::clone(&faulty)));
             }
         });
-        TestRegistry { address, content, log, server }
+        TestRegistry { address, content, log, faults, server }
     }
 
     /// `host:port`.
@@ -177,6 +192,21 @@ impl TestRegistry {
     /// Requests so far, as `METHOD path`; forgets them.
     pub fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.log.lock())
+    }
+
+    /// From now on closes the connection after `bytes` of a blob, `times` times; and knows no ranges, if so said.
+    pub fn break_off(&self, bytes: usize, times: u32, no_ranges: bool) {
+        *self.faults.lock() = Faults { breaks: (bytes, times), no_ranges, ..Faults::default() };
+    }
+
+    /// Answers so many requests with 503.
+    pub fn be_busy(&self, requests: u32) {
+        self.faults.lock().busy = requests;
+    }
+
+    /// Bytes of blobs that were sent since [`TestRegistry::break_off`].
+    pub fn sent(&self) -> usize {
+        self.faults.lock().sent
     }
 
     /// Puts bytes at a path below /v2/; for wrong ones too.
@@ -245,7 +275,12 @@ impl TestRegistry {
     }
 }
 
-async fn serve(stream: tokio::net::TcpStream, content: Arc<Mutex<HashMap<String, Stored>>>, log: Arc<Mutex<Vec<String>>>) {
+async fn serve(
+    stream: tokio::net::TcpStream,
+    content: Arc<Mutex<HashMap<String, Stored>>>,
+    log: Arc<Mutex<Vec<String>>>,
+    faults: Arc<Mutex<Faults>>,
+) {
     let _ = stream.set_nodelay(true);
     let mut stream = BufReader::new(stream);
     loop {
@@ -255,6 +290,7 @@ async fn serve(stream: tokio::net::TcpStream, content: Arc<Mutex<HashMap<String,
         }
         let mut words = line.split(' ');
         let (method, path) = (words.next().unwrap_or_default().to_owned(), words.next().unwrap_or_default().to_owned());
+        let mut from = 0;
         loop {
             let mut header = String::new();
             if !matches!(stream.read_line(&mut header).await, Ok(1..)) {
@@ -263,10 +299,20 @@ async fn serve(stream: tokio::net::TcpStream, content: Arc<Mutex<HashMap<String,
             if header == "\r\n" {
                 break;
             }
+            if let Some(range) = header.to_ascii_lowercase().strip_prefix("range: bytes=") {
+                from = range.split('-').next().and_then(|number| number.trim().parse().ok()).unwrap_or(0);
+            }
         }
         log.lock().push(format!("{method} {path}"));
         let found = content.lock().get(&path).cloned();
-        let (status, stored) = match found {
+        let is_busy = {
+            let mut faults = faults.lock();
+            let is_busy = faults.busy > 0;
+            faults.busy = faults.busy.saturating_sub(1);
+            is_busy
+        };
+        let (status, mut stored) = match found {
+            _ if is_busy => ("503 Service Unavailable", Stored { bytes: Bytes::new(), kind: "text/plain".into(), digest: String::new() }),
             Some(stored) => ("200 OK", stored),
             None if path == "/v2/" => {
                 ("200 OK", Stored { bytes: Bytes::from_static(b"{}"), kind: "application/json".into(), digest: String::new() })
@@ -276,6 +322,18 @@ async fn serve(stream: tokio::net::TcpStream, content: Arc<Mutex<HashMap<String,
                 ("404 Not Found", Stored { bytes: text.into(), kind: "application/json".into(), digest: String::new() })
             }
         };
+        let (mut status, mut until) = (status, None);
+        if path.contains("/blobs/") && status == "200 OK" {
+            let mut faults = faults.lock();
+            if from > 0 && from < stored.bytes.len() && !faults.no_ranges {
+                (status, stored.bytes) = ("206 Partial Content", stored.bytes.slice(from..));
+            }
+            if faults.breaks.1 > 0 && faults.breaks.0 < stored.bytes.len() {
+                faults.breaks.1 -= 1;
+                until = Some(faults.breaks.0);
+            }
+            faults.sent += until.unwrap_or(stored.bytes.len());
+        }
         let digest = if stored.digest.is_empty() || path.contains("/blobs/") {
             String::new()
         } else {
@@ -283,6 +341,11 @@ async fn serve(stream: tokio::net::TcpStream, content: Arc<Mutex<HashMap<String,
         };
         let head = format!("HTTP/1.1 {status}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{digest}\r\n", stored.kind, stored.bytes.len());
         if stream.write_all(head.as_bytes()).await.is_err() {
+            return;
+        }
+        if let (Some(until), "GET") = (until, method.as_str()) {
+            let _ = stream.write_all(&stored.bytes[..until]).await;
+            let _ = stream.shutdown().await;
             return;
         }
         if method == "GET" && stream.write_all(&stored.bytes).await.is_err() {

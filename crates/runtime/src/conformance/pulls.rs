@@ -13,6 +13,32 @@ pub(super) async fn run(bench: &Bench) {
     hostile_layers(bench).await;
     platforms(bench).await;
     together(bench).await;
+    broken_connections(bench).await;
+}
+
+/// Layers that are long enough to break off: of bytes that do not shrink.
+fn long(name: &str) -> Vec<(Vec<u8>, Packing)> {
+    let seed = name.bytes().fold(7u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let noise = std::iter::successors(Some(seed), |last| Some(last.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)));
+    let bytes: Vec<u8> = noise.take(300_000).map(|number| (number >> 24) as u8).collect();
+    vec![(Layer::default().file("long", 0o644, bytes).finish(), Packing::Plain)]
+}
+
+async fn broken_connections(bench: &Bench) {
+    for (name, no_ranges) in [("broken", false), ("broken-without-ranges", true)] {
+        bench.registry.put_image(name, "1", &long(name), json!({}));
+        bench.registry.break_off(100_000, if no_ranges { 1 } else { 2 }, no_ranges);
+        let image = pull(bench, &format!("{name}:1"), PullBehavior::Default).await.expect("it goes on");
+        bench.registry.break_off(0, 0, false);
+        assert_eq!(pull(bench, &format!("{name}:1"), PullBehavior::Default).await.expect("it is here"), image);
+    }
+    bench.registry.put_image("busy", "1", &small("busy"), json!({}));
+    bench.registry.be_busy(1);
+    let busy = pull(bench, "busy:1", PullBehavior::Default).await;
+    bench.registry.be_busy(0);
+    // Whether a runtime asks again by itself is its own affair, as long as nothing is left half done.
+    assert!(matches!(busy, Ok(_) | Err(PullError::Unreachable(_))), "{busy:?}");
+    pull(bench, "busy:1", PullBehavior::Default).await.expect("it is whole");
 }
 
 async fn pull(bench: &Bench, name: &str, behavior: PullBehavior) -> Result<Image, PullError> {

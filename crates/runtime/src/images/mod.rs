@@ -3,6 +3,7 @@
 pub mod inside;
 pub mod reference;
 pub mod registry;
+pub mod steady;
 pub mod store;
 pub mod unpack;
 
@@ -18,6 +19,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use self::reference::{Origin, Reference, is_digest};
 use self::registry::{Registries, Repository};
+use self::steady::{Patience, Steady};
 use self::store::{ImageDefaults, Store, StoredImage, Temporary};
 use self::unpack::{Limits, UnpackError};
 use crate::port::{Image, PullBehavior, PullError, PullRequest};
@@ -39,6 +41,7 @@ pub struct Images {
     registries: Registries,
     locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
     limits: Limits,
+    patience: Patience,
 }
 
 /// The parts of a manifest or index that matter.
@@ -96,7 +99,7 @@ impl Images {
     pub fn open(root: &Path, own: Option<BerthRegistry>) -> io::Result<Images> {
         let store = Store::open(root).map_err(|e| io::Error::new(e.kind(), format!("open image store {}: {e}", root.display())))?;
         let registries = Registries::new(own).map_err(io::Error::other)?;
-        Ok(Images { store: Arc::new(store), registries, locks: Mutex::default(), limits: Limits::default() })
+        Ok(Images { store: Arc::new(store), registries, locks: Mutex::default(), limits: Limits::default(), patience: Patience::default() })
     }
 
     /// An image that is here, by the digest that [`Images::pull`] gave.
@@ -128,15 +131,22 @@ impl Images {
         }
         // The second of two pulls of one reference waits here, then finds everything done for the price of one question.
         let _turn = self.lock(&format!("reference {key}")).await;
-        match self.fetch(&reference, &key, &request).await {
-            Ok(image) => Ok(image.as_ref().into()),
-            Err(error) => match self.store.resolve(&key) {
-                Some(image) if request.behavior == PullBehavior::Default => {
-                    tracing::warn!(reference = request.reference, %error, "pull failed; using the copy that is here");
-                    Ok(image.as_ref().into())
-                }
-                _ => Err(error),
-            },
+        let mut failures = 0;
+        loop {
+            let error = match self.fetch(&reference, &key, &request).await {
+                Ok(image) => return Ok(image.as_ref().into()),
+                Err(error) => error,
+            };
+            if let (Some(image), PullBehavior::Default) = (self.store.resolve(&key), request.behavior) {
+                tracing::warn!(reference = request.reference, %error, "pull failed; using the copy that is here");
+                return Ok(image.as_ref().into());
+            }
+            failures += 1;
+            // A registry that does not answer now may in a moment; what it refuses it will refuse again.
+            let pause = matches!(error, PullError::Unreachable(_)).then(|| self.patience.pause(failures)).flatten();
+            let Some(pause) = pause else { return Err(error) };
+            tracing::warn!(reference = request.reference, %error, ?pause, "pull failed; trying again");
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -228,7 +238,7 @@ impl Images {
 
     async fn fetch_layer(&self, repository: &Repository<'_>, layer: Wanted) -> Result<(String, Temporary), PullError> {
         let Descriptor { digest, size, .. } = layer.blob;
-        let mut stream = repository.blob(&digest, size).await?;
+        let mut stream = Steady::open(repository, &digest, size, self.patience).await?;
         let folder = self.store.temporary().map_err(storage)?;
         let limits = self.limits;
         let (pieces, source) = tokio::sync::mpsc::channel(PIECES_AHEAD);
@@ -241,13 +251,8 @@ impl Images {
         let mut hash = Sha256::new();
         let mut length = 0;
         while let Some(piece) = stream.next().await {
-            let piece = match piece {
-                Ok(piece) => piece,
-                Err(error) => {
-                    let _ = pieces.send(Err(io::Error::other(registry::chain(&error)))).await;
-                    break;
-                }
-            };
+            // The unpacker ends by itself when nothing more comes.
+            let piece = piece?;
             length += piece.len() as u64;
             if length > size {
                 return Err(PullError::Invalid(format!("layer {digest} is longer than its manifest says")));
@@ -262,11 +267,10 @@ impl Images {
         let outcome = unpacker.await.map_err(|e| PullError::Storage(format!("unpack layer {digest}: {e}")))?;
         let finished = format!("sha256:{}", hex::encode(hash.finalize()));
         let (diff_id, folder) = match outcome {
-            // Wrong bytes explain a tar that cannot be read, and oci-client's own complaint; the reverse is not true.
+            // Wrong bytes explain a tar that cannot be read; the reverse is not true.
             Err(UnpackError::Invalid(_) | UnpackError::Source(_)) | Ok(_) if length == size && finished != digest => {
                 return Err(PullError::Invalid(format!("layer {digest} has the digest {finished}")));
             }
-            Ok(_) if length < size => return Err(PullError::Unreachable(format!("layer {digest} broke off after {length} bytes"))),
             Ok(unpacked) => unpacked,
             Err(UnpackError::Invalid(text)) => return Err(PullError::Invalid(format!("layer {digest}: {text}"))),
             Err(UnpackError::Storage(text)) => return Err(PullError::Storage(format!("layer {digest}: {text}"))),

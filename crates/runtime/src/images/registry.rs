@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
@@ -173,22 +173,31 @@ impl Repository<'_> {
         Ok((bytes, digest))
     }
 
-    /// A blob as a stream. Nobody has checked its digest yet.
+    /// A blob as a stream, from its byte `from` on. Nobody has checked its digest yet.
     ///
     /// # Errors
     /// [`PullError`].
-    pub async fn blob(&self, digest: &str, size: u64) -> Result<Blob, PullError> {
+    pub async fn blob(&self, digest: &str, size: u64, from: u64) -> Result<Blob, PullError> {
         match &self.remote {
             Remote::Own { .. } => {
-                let answer = self.ask(reqwest::Method::GET, &format!("blobs/{digest}")).await?;
-                Ok(Box::pin(answer.bytes_stream().map(|part| part.map_err(std::io::Error::other))))
+                let answer = self.ask_from(reqwest::Method::GET, &format!("blobs/{digest}"), from).await?;
+                let is_part = answer.status() == reqwest::StatusCode::PARTIAL_CONTENT;
+                let stream: Blob = Box::pin(answer.bytes_stream().map(|part| part.map_err(std::io::Error::other)));
+                Ok(if is_part { stream } else { skip(stream, from) })
             }
             Remote::Oci { client, auth, .. } => {
                 let reference = self.reference(digest);
                 client.store_auth_if_needed(reference.resolve_registry(), auth).await;
                 let descriptor = OciDescriptor { digest: digest.to_owned(), size: size as i64, ..OciDescriptor::default() };
-                let answer = client.pull_blob_stream(&reference, &descriptor).await.map_err(|e| self.translate(e, digest))?;
-                Ok(answer.stream)
+                if from == 0 {
+                    let answer = client.pull_blob_stream(&reference, &descriptor).await.map_err(|e| self.translate(e, digest))?;
+                    return Ok(answer.stream);
+                }
+                let answer = client.pull_blob_stream_partial(&reference, &descriptor, from, None).await;
+                Ok(match answer.map_err(|e| self.translate(e, digest))? {
+                    BlobResponse::Partial(part) => part.stream,
+                    BlobResponse::Full(all) => skip(all.stream, from),
+                })
             }
         }
     }
@@ -198,7 +207,7 @@ impl Repository<'_> {
     /// # Errors
     /// [`PullError`].
     pub async fn small_blob(&self, digest: &str, size: u64) -> Result<Bytes, PullError> {
-        let bytes = gather(self.blob(digest, size).await?, MAX_MANIFEST).await?;
+        let bytes = gather(self.blob(digest, size, 0).await?, MAX_MANIFEST).await?;
         let found = format!("sha256:{}", hex::encode(Sha256::digest(&bytes)));
         if found != digest {
             return Err(PullError::Invalid(format!("blob {digest} has the digest {found}")));
@@ -209,10 +218,15 @@ impl Repository<'_> {
     /// Asks Berth's own registry: every server until one has it. What one of them says it does not have is not there, though another
     /// cannot be reached: a server that is down must not keep images of other registries from being found.
     async fn ask(&self, method: reqwest::Method, what: &str) -> Result<reqwest::Response, PullError> {
+        self.ask_from(method, what, 0).await
+    }
+
+    /// As [`Repository::ask`], for what comes from byte `from` on; a server may answer with all of it.
+    async fn ask_from(&self, method: reqwest::Method, what: &str, from: u64) -> Result<reqwest::Response, PullError> {
         let Remote::Own { own, .. } = &self.remote else { unreachable!("only for Berth's own registry") };
         let mut refusal = None;
         for endpoint in &own.endpoints {
-            match self.ask_at(endpoint, method.clone(), what).await {
+            match self.ask_at(endpoint, method.clone(), what, from).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if refusal.is_none() || !matches!(error, PullError::Unreachable(_)) => refusal = Some(error),
                 Err(_) => {}
@@ -221,11 +235,14 @@ impl Repository<'_> {
         Err(refusal.unwrap_or_else(|| PullError::Unreachable("no server of Berth is known".to_owned())))
     }
 
-    async fn ask_at(&self, endpoint: &str, method: reqwest::Method, what: &str) -> Result<reqwest::Response, PullError> {
+    async fn ask_at(&self, endpoint: &str, method: reqwest::Method, what: &str, from: u64) -> Result<reqwest::Response, PullError> {
         let Remote::Own { client, own } = &self.remote else { unreachable!("only for Berth's own registry") };
         let url = format!("{}/v2/{}/{what}", endpoint.trim_end_matches('/'), self.name);
-        let answer = client
-            .request(method, &url)
+        let mut request = client.request(method, &url);
+        if from > 0 {
+            request = request.header(reqwest::header::RANGE, format!("bytes={from}-"));
+        }
+        let answer = request
             .basic_auth(&own.credentials.username, Some(&own.credentials.password))
             .header(reqwest::header::ACCEPT, MANIFEST_TYPES.join(", "))
             .send()
@@ -278,6 +295,19 @@ impl Repository<'_> {
             _ => PullError::Unreachable(text),
         }
     }
+}
+
+/// What a server that knows no ranges sends once more is left out.
+fn skip(stream: Blob, bytes: u64) -> Blob {
+    let rest = stream.scan(bytes, |left, part| {
+        let part = part.map(|mut part| {
+            let over = usize::try_from(*left).unwrap_or(usize::MAX).min(part.len());
+            *left -= over as u64;
+            part.split_off(over)
+        });
+        std::future::ready(Some(part))
+    });
+    Box::pin(rest)
 }
 
 async fn gather(mut stream: Blob, limit: usize) -> Result<Bytes, PullError> {
