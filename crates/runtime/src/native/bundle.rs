@@ -182,7 +182,7 @@ fn resources(spec: &ContainerSpec) -> Value {
 }
 
 /// Only settings that belong to a namespace of the container's own; the others are the machine's.
-fn sysctls(spec: &ContainerSpec) -> Result<&BTreeMap<String, String>, RunError> {
+pub fn sysctls(spec: &ContainerSpec) -> Result<&BTreeMap<String, String>, RunError> {
     for name in spec.sysctls.keys() {
         let own_ipc = ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix));
         let own_network = name.starts_with("net.") && spec.network != ContainerNetwork::Host;

@@ -12,7 +12,7 @@ mod mounts;
 pub mod seccomp;
 mod shim;
 mod starter;
-mod ulimits;
+pub(crate) mod ulimits;
 
 use std::collections::HashMap;
 use std::io;
