@@ -5,8 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding};
-use berth_runtime::port::{ContainerNetwork, Image, PullError, PullRequest, RunError};
+use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding, Protocol};
+use berth_runtime::port::{ContainerNetwork, Image, PublishedPort, PullError, PullRequest, RunError};
 use tokio_util::sync::CancellationToken;
 
 use super::Means;
@@ -93,13 +93,30 @@ async fn attempt(means: &Means, container: &ContainerPlan, blueprint: &Blueprint
     }
     let mut spec = blueprint.spec.clone();
     spec.image_digest.clone_from(&prepared.image_digest);
-    if let Some(attachment) = &prepared.attachment {
-        spec.network = ContainerNetwork::Namespace(attachment.namespace.clone());
+    let connected = prepared.attachment.as_ref();
+    // A runtime that publishes ports itself is told them when the container is made; else the two go side by side.
+    let own = connected.is_some_and(|attachment| attachment.namespace.is_none());
+    let early = match own {
+        true => Some(publish(means, container, blueprint).await),
+        false => None,
+    };
+    if let Some(Err(error)) = early {
+        return Err(failure(false)(format!("CannotStartContainerError: {error}")));
+    }
+    if let Some(attachment) = connected {
+        let ports = early.as_ref().and_then(|published| published.as_deref().ok()).unwrap_or_default();
+        spec.network = container_network(attachment, ports);
         spec.address = attachment.address.map(std::net::IpAddr::V4);
     }
+    let publishing = async {
+        match early {
+            Some(published) => published,
+            None => publish(means, container, blueprint).await,
+        }
+    };
     let create = within("created", means.config.container_create_timeout, means.runtime.create(spec));
     let create = trace::within(trace::step("create", container), create);
-    let (created, published) = tokio::join!(create, publish(means, container, blueprint));
+    let (created, published) = tokio::join!(create, publishing);
     created.map_err(|error| match error {
         // Docker finds out at the start what cannot be executed, and users know it from there.
         Attempt::Failed(RunError::Exec(problem)) => {
@@ -108,10 +125,28 @@ async fn attempt(means: &Means, container: &ContainerPlan, blueprint: &Blueprint
         other => LaunchFailure { reason: other.reason("CannotCreateContainerError"), created: false },
     })?;
     let bindings = published.map_err(|error| format!("CannotStartContainerError: {error}")).map_err(failure(true))?;
+    if own {
+        let handed = means.network.hand_over(&container.attachment_id).await;
+        handed.map_err(|error| failure(true)(format!("CannotStartContainerError: {error}")))?;
+    }
     let start = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id));
     let started = trace::within(trace::step("start", container), start).await;
     let started = started.map_err(|error| error.reason("CannotStartContainerError")).map_err(failure(true))?;
     Ok(Run { image_digest: Some(prepared.image_digest.clone()), bindings, started_at: unix_millis(started.at) })
+}
+
+/// What the runtime is told of a network. One without a namespace is the runtime's own.
+fn container_network(attachment: &Attachment, ports: &[PortBinding]) -> ContainerNetwork {
+    let port = |binding: &PortBinding| PublishedPort {
+        container_port: binding.container_port,
+        host_port: binding.host_port,
+        udp: binding.protocol == Protocol::Udp,
+    };
+    match (&attachment.namespace, attachment.kind) {
+        (Some(namespace), _) => ContainerNetwork::Namespace(namespace.clone()),
+        (None, AttachmentKind::Bridge) => ContainerNetwork::Bridge(ports.iter().map(port).collect()),
+        (None, AttachmentKind::Isolated) => ContainerNetwork::Isolated,
+    }
 }
 
 async fn publish(means: &Means, container: &ContainerPlan, blueprint: &Blueprint) -> Result<Vec<PortBinding>, NetworkError> {

@@ -91,18 +91,21 @@ async fn mounts(bench: &Bench) {
 }
 
 async fn names(bench: &Bench) {
-    let namespace = bench.namespace();
+    let (network, namespace) = bench.isolated();
     let spec = ContainerSpec {
-        network: ContainerNetwork::Namespace(namespace.path()),
+        network,
         hostname: Some("me".into()),
-        address: Some("10.1.2.3".parse().expect("an address")),
+        address: namespace.is_some().then(|| "10.1.2.3".parse().expect("an address")),
         extra_hosts: vec![("db".into(), "10.0.0.9".into())],
         dns_servers: vec!["10.0.0.1".into()],
         dns_search: vec!["internal".into()],
         ..bench.script("cat /etc/hosts /etc/resolv.conf /etc/hostname; echo more >> /etc/hosts")
     };
     let output = bench.say(spec).await;
-    for line in ["127.0.0.1\tlocalhost", "10.1.2.3\tme", "10.0.0.9\tdb", "nameserver 10.0.0.1", "search internal", "me"] {
+    if namespace.is_some() {
+        assert!(output.lines().any(|found| found == "10.1.2.3\tme"), "{output}");
+    }
+    for line in ["127.0.0.1\tlocalhost", "10.0.0.9\tdb", "nameserver 10.0.0.1", "search internal", "me"] {
         assert!(output.lines().any(|found| found == line), "{line}: {output}");
     }
 }
@@ -112,9 +115,9 @@ async fn networks(bench: &Bench) {
     let own = "stat -c %N /proc/self/ns/net";
     let output = bench.say(bench.script(own)).await;
     assert!(output.contains(&*machine.to_string_lossy()), "{output}");
-    let namespace = bench.namespace();
+    let (network, _namespace) = bench.isolated();
     let spec = ContainerSpec {
-        network: ContainerNetwork::Namespace(namespace.path()),
+        network,
         sysctls: BTreeMap::from([("net.ipv4.ip_forward".to_owned(), "1".to_owned())]),
         ..bench.script(&format!("{own}; cat /proc/sys/net/ipv4/ip_forward; ls /sys/class/net; hostname"))
     };
@@ -122,6 +125,11 @@ async fn networks(bench: &Bench) {
     let output = bench.say(spec).await;
     assert!(!output.contains(&*machine.to_string_lossy()), "{output}");
     assert!(output.ends_with(&format!("1\nlo\n{id}\n")), "{output}");
+    if bench.differences.own_networks {
+        let spec = ContainerSpec { network: ContainerNetwork::Namespace("/proc/self/ns/net".into()), ..bench.script("true") };
+        let refused = bench.runtime.create(spec).await;
+        assert!(matches!(&refused, Err(RunError::InvalidSpec(text)) if text.contains("network")), "{refused:?}");
+    }
 }
 
 async fn confinement(bench: &Bench) {

@@ -29,8 +29,18 @@ pub struct Subject<F: Fn() -> Arc<dyn Runtime>> {
     pub folder: PathBuf,
 }
 
+/// Where a runtime may differ from the native one; each is said in the port's own words or in the documentation of that runtime.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Differences {
+    /// It has networks of its own: it takes no namespace, and isolates by itself.
+    pub own_networks: bool,
+    /// What the kernel refuses to execute is found after the start, as an end with an exit code.
+    pub late_format_errors: bool,
+}
+
 /// What the cases share.
 struct Bench {
+    differences: Differences,
     runtime: Arc<dyn Runtime>,
     registry: TestRegistry,
     folder: PathBuf,
@@ -43,6 +53,14 @@ struct Bench {
 /// # Panics
 /// At the first promise that is not kept.
 pub async fn run_all<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>) {
+    run_all_but(subject, Differences::default()).await;
+}
+
+/// The same for a runtime that differs.
+///
+/// # Panics
+/// At the first promise that is not kept.
+pub async fn run_all_but<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>, differences: Differences) {
     let Some(layer) = fixture::busybox() else {
         println!("SKIPPED (needs busybox-static): runtime conformance");
         return;
@@ -56,7 +74,7 @@ pub async fn run_all<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>) {
     let runtime = (subject.open)();
     let request = PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior: PullBehavior::Always, credentials: None };
     let image = runtime.pull(request).await.expect("the suite's image can be pulled").digest;
-    let bench = Bench { runtime, registry, folder: subject.folder.clone(), image, next: AtomicU64::new(0) };
+    let bench = Bench { differences, runtime, registry, folder: subject.folder.clone(), image, next: AtomicU64::new(0) };
 
     pulls::run(&bench).await;
     lifecycle::run(&bench).await;
@@ -64,9 +82,9 @@ pub async fn run_all<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>) {
 
     // An agent that ends and comes back.
     let survivors = lifecycle::before_restart(&bench).await;
-    let Bench { runtime, registry, folder, image, next } = bench;
+    let Bench { runtime, registry, folder, image, next, .. } = bench;
     drop(runtime);
-    let bench = Bench { runtime: (subject.open)(), registry, folder, image, next };
+    let bench = Bench { differences, runtime: (subject.open)(), registry, folder, image, next };
     lifecycle::after_restart(&bench, survivors).await;
     assert!(bench.runtime.list().await.expect("list").is_empty(), "containers are left");
 }
@@ -152,8 +170,13 @@ impl Bench {
         .await;
     }
 
-    fn namespace(&self) -> TestNamespace {
-        TestNamespace::make(&self.folder).expect("a network namespace can be made")
+    /// A network with nothing but loopback, and what must be held while it is used.
+    fn isolated(&self) -> (ContainerNetwork, Option<TestNamespace>) {
+        if self.differences.own_networks {
+            return (ContainerNetwork::Isolated, None);
+        }
+        let namespace = TestNamespace::make(&self.folder).expect("a network namespace can be made");
+        (ContainerNetwork::Namespace(namespace.path()), Some(namespace))
     }
 }
 

@@ -18,11 +18,20 @@ const MIB: i64 = 1024 * 1024;
 /// What Docker's log driver keeps, at least: this is what the agent can be away for without a line being lost.
 const LEAST_KEPT_BYTES: u64 = 16 << 20;
 
+/// The most that a `ulimits` name can be on this machine; `u64::MAX`: no limit.
+pub type MostOf = fn(&str) -> u64;
+
+/// What this machine can give: a daemon that may not raise limits (itself in a container, say) cannot give more than it has.
+#[must_use]
+pub fn most_here(name: &str) -> u64 {
+    if capabilities::available().contains("SYS_RESOURCE") { u64::MAX } else { ulimits::own_hard_of(name) }
+}
+
 /// Docker's specification of a container of the image `image`.
 ///
 /// # Errors
 /// [`RunError::InvalidSpec`] that names the member.
-pub fn body(spec: &ContainerSpec, image: &str, names: &Names) -> Result<ContainerCreateBody, RunError> {
+pub fn body(spec: &ContainerSpec, image: &str, names: &Names, most: MostOf) -> Result<ContainerCreateBody, RunError> {
     check(spec).map_err(RunError::InvalidSpec)?;
     let ports = match &spec.network {
         ContainerNetwork::Bridge(ports) => ports.as_slice(),
@@ -45,12 +54,12 @@ pub fn body(spec: &ContainerSpec, image: &str, names: &Names) -> Result<Containe
         working_dir: spec.working_directory.clone(),
         entrypoint: spec.entry_point.clone(),
         labels: Some(names.labels(spec)),
-        host_config: Some(host_config(spec, &mut ports.iter().map(|port| (key(port), port.host_port)))),
+        host_config: Some(host_config(spec, &mut ports.iter().map(|port| (key(port), port.host_port)), most)),
         ..ContainerCreateBody::default()
     })
 }
 
-fn host_config(spec: &ContainerSpec, ports: &mut dyn Iterator<Item = (String, u16)>) -> HostConfig {
+fn host_config(spec: &ContainerSpec, ports: &mut dyn Iterator<Item = (String, u16)>, most: MostOf) -> HostConfig {
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for (key, port) in ports {
         // The address that was checked to be free; Docker's own default would take the port of IPv6 as well.
@@ -71,7 +80,7 @@ fn host_config(spec: &ContainerSpec, ports: &mut dyn Iterator<Item = (String, u1
         init: Some(spec.init),
         devices: Some(spec.devices.iter().map(device).collect()),
         device_requests: (!spec.gpus.is_empty()).then(|| vec![gpus(&spec.gpus)]),
-        ulimits: Some(spec.ulimits.iter().map(ulimit).collect()),
+        ulimits: Some(spec.ulimits.iter().map(|limit| ulimit(limit, most)).collect()),
         log_config: Some(log_config(spec.log_limit)),
         network_mode: Some(network_mode(&spec.network).to_owned()),
         port_bindings: Some(bindings),
@@ -153,9 +162,9 @@ fn gpus(ids: &[String]) -> DeviceRequest {
     }
 }
 
-/// Docker's -1 is no limit.
-fn ulimit(limit: &crate::port::Ulimit) -> ResourcesUlimits {
-    let value = |number: u64| Some(i64::try_from(number).unwrap_or(-1));
+/// Docker's -1 is no limit. What this machine cannot give is cut, as for the native runtime.
+fn ulimit(limit: &crate::port::Ulimit, most: MostOf) -> ResourcesUlimits {
+    let value = |number: u64| Some(i64::try_from(number.min(most(&limit.name))).unwrap_or(-1));
     ResourcesUlimits { name: Some(limit.name.clone()), soft: value(limit.soft), hard: value(limit.hard) }
 }
 

@@ -17,7 +17,7 @@ fn plain() -> ContainerSpec {
 }
 
 fn made(spec: &ContainerSpec) -> ContainerCreateBody {
-    body(spec, "image", &Names::new("aa")).unwrap()
+    body(spec, "image", &Names::new("aa"), |_| u64::MAX).unwrap()
 }
 
 fn host(spec: &ContainerSpec) -> HostConfig {
@@ -74,6 +74,8 @@ fn resources() {
     assert_eq!((host.memory_swappiness, host.pids_limit, host.shm_size, host.init), (Some(7), Some(9), Some(5 << 20), Some(true)));
     let limit = &host.ulimits.unwrap()[0];
     assert_eq!((limit.name.as_deref(), limit.soft, limit.hard), (Some("nofile"), Some(1), Some(-1)));
+    let cut = body(&spec, "image", &Names::new("aa"), |_| 100).unwrap().host_config.unwrap().ulimits.unwrap();
+    assert_eq!((cut[0].soft, cut[0].hard), (Some(1), Some(100)));
     assert_eq!(host.device_requests.unwrap()[0].device_ids.as_ref().unwrap(), &["GPU-1"]);
     assert_eq!(host.cgroup_parent, None);
 }
@@ -131,7 +133,7 @@ fn output_is_kept_by_docker_until_it_is_written_down() {
 #[test]
 fn what_cannot_be_is_named() {
     let refused = |spec: ContainerSpec, member: &str| {
-        let error = body(&spec, "image", &Names::new("aa")).expect_err("it cannot be");
+        let error = body(&spec, "image", &Names::new("aa"), |_| u64::MAX).expect_err("it cannot be");
         assert!(matches!(&error, RunError::InvalidSpec(text) if text.contains(member)), "{member}: {error:?}");
     };
     refused(ContainerSpec { network: ContainerNetwork::Namespace("/x".into()), ..plain() }, "network");

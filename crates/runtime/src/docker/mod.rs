@@ -16,6 +16,7 @@ mod records;
 pub mod state;
 
 use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -92,10 +93,11 @@ impl DockerRuntime {
     pub async fn open(config: DockerConfig) -> Result<DockerRuntime, OpenError> {
         let docker = engine::connect(&config.host).await?;
         let info = docker.info().await.map_err(|error| OpenError::Docker(text(&error)))?;
-        let folder = config.data_dir.join("docker");
-        let images =
-            DockerImages::open(docker.clone(), capabilities::may_omit_layers(&info), &folder.join("images"), config.berth_registry)?;
-        std::fs::create_dir_all(folder.join("containers"))?;
+        // Logs lie where the native runtime's lie too: whoever reads them need not know which it is.
+        let folder = config.data_dir.join("containers");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let records = config.data_dir.join("docker-images");
+        let images = DockerImages::open(docker.clone(), capabilities::may_omit_layers(&info), &records, config.berth_registry)?;
         let capabilities = capabilities::of(&docker.client_version().to_string(), &info);
         let runtime = DockerRuntime { docker, names: Names::new(&config.name), folder, images, capabilities, followers: Mutex::default() };
         let known = runtime.summaries().await.map_err(|error| OpenError::Docker(text(&error)))?;
@@ -108,7 +110,7 @@ impl DockerRuntime {
     }
 
     fn log_folder(&self, id: &ContainerId) -> PathBuf {
-        self.folder.join("containers").join(&id.0)
+        self.folder.join(&id.0)
     }
 
     /// Begins to follow a container's output, unless that is being done. One that never started has none, and its follower ends at once.
@@ -177,7 +179,7 @@ impl Runtime for DockerRuntime {
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {
         let image = names::image_reference(&spec.image_digest);
-        let body = create::body(&spec, &image, &self.names)?;
+        let body = create::body(&spec, &image, &self.names, create::most_here)?;
         let options = CreateContainerOptions { name: Some(self.names.container(&spec.id)), ..CreateContainerOptions::default() };
         // What an earlier container of this name said is not this one's.
         let made = self.docker.create_container(Some(options), body).await;
