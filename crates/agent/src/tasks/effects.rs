@@ -251,3 +251,27 @@ pub async fn remove(means: &Arc<Means>, containers: &[ContainerPlan], task_id: &
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_network::port::AttachmentId;
+
+    use super::*;
+
+    #[test]
+    fn a_network_without_a_namespace_is_the_runtimes_own() {
+        let attachment = |kind, namespace: Option<&str>| Attachment {
+            id: AttachmentId("a".to_owned()),
+            kind,
+            namespace: namespace.map(Into::into),
+            address: None,
+            bindings: Vec::new(),
+        };
+        let port = PortBinding { container_port: 53, host_port: 5353, protocol: Protocol::Udp };
+        let held = container_network(&attachment(AttachmentKind::Bridge, Some("/run/a")), &[port]);
+        assert_eq!(held, ContainerNetwork::Namespace("/run/a".into()));
+        let own = container_network(&attachment(AttachmentKind::Bridge, None), &[port]);
+        assert_eq!(own, ContainerNetwork::Bridge(vec![PublishedPort { container_port: 53, host_port: 5353, udp: true }]));
+        assert_eq!(container_network(&attachment(AttachmentKind::Isolated, None), &[]), ContainerNetwork::Isolated);
+    }
+}

@@ -24,7 +24,10 @@ pub type MostOf = fn(&str) -> u64;
 /// What this machine can give: a daemon that may not raise limits (itself in a container, say) cannot give more than it has.
 #[must_use]
 pub fn most_here(name: &str) -> u64 {
-    if capabilities::available().contains("SYS_RESOURCE") { u64::MAX } else { ulimits::own_hard_of(name) }
+    // Without root this process says nothing of the daemon.
+    // SAFETY: geteuid only returns a number.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if is_root && !capabilities::available().contains("SYS_RESOURCE") { ulimits::own_hard_of(name) } else { u64::MAX }
 }
 
 /// Docker's specification of a container of the image `image`.
@@ -190,7 +193,8 @@ fn check(spec: &ContainerSpec) -> Result<(), String> {
     if name.len() > 64 || name.contains(['\n', '\0', ' ']) {
         return Err(format!("hostname: {name:?} is not a host name of at most 64 characters"));
     }
-    let all = capabilities::available();
+    // Which of them can be given is the daemon's to say; this process may have fewer.
+    let all = capabilities::all();
     capabilities::resolve(&spec.capabilities_add, &spec.capabilities_drop, spec.privileged, &capabilities::DEFAULT, &all)?;
     ulimits::rlimits(&spec.ulimits, true)?;
     bundle::sysctls(spec).map_err(|error| error.to_string())?;

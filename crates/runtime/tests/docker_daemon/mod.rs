@@ -190,11 +190,14 @@ impl Daemon {
         let Some(mut child) = self.child.lock().expect("nobody panicked").take() else { return };
         let _ = child.kill();
         let _ = child.wait();
-        let pid = std::fs::read_to_string(self.folder.join("docker-exec/containerd/containerd.pid")).ok();
+        let file = self.folder.join("docker-exec/containerd/containerd.pid");
+        let pid = std::fs::read_to_string(&file).ok();
         if let Some(pid) = pid.and_then(|text| text.trim().parse::<i32>().ok()) {
             // SAFETY: plain kill of the containerd that this daemon started, in this test's own process namespace.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
+        // The first process of this namespace is the test, which collects no orphans: their numbers would be taken for living daemons.
+        let _ = std::fs::remove_file(file);
         let _ = std::fs::remove_file(self.folder.join("docker.pid"));
     }
 
