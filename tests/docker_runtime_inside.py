@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -171,8 +170,7 @@ def test_without_root_docker_is_found(as_plain_user, docker):
         task = running(berth, hello())
         assert page(host_ports(task)[0])
         assert finished(berth, shell("exit 3"))["containers"][0]["exitCode"] == 3
-        # As `berth down` does: tasks end, and nothing of them is left.
-        berth.signal(signal.SIGUSR1)
+        berth.run("down")
         assert berth.wait() == 0
         assert docker.containers() == []
     finally:

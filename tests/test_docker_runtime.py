@@ -4,15 +4,17 @@ There they start a Docker of their own; whatever they leave ends with the namesp
 """
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 import docker_engine
 import leftovers
-from berth import RUNS, binary, clean_environment, fresh_folder
+from berth import RUNS, binary, clean_environment
 
 INSIDE = Path(__file__).parent / "docker_runtime_inside.py"
 
@@ -24,17 +26,23 @@ def folder():
     problem = docker_engine.unpack()
     if problem:
         pytest.skip(f"SKIPPED (needs Debian's docker.io): test_docker_runtime.py: {problem}")
-    return fresh_folder("docker")
+    # Not among the folders of runs: those are covered inside, where their processes cannot be seen.
+    place = Path(tempfile.mkdtemp(prefix="berth-docker-"))
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def test_services_and_restarts_in_docker(folder, hello_archive, shell_archive):
-    cgroup = "berth-" + folder.name.replace("_", "")
+    cgroup = folder.name.replace("_", "")
+    # Where somebody without root can read it.
+    shell = folder / "shell.tar"
+    shutil.copyfile(shell_archive, shell)
     environment = clean_environment(
         BERTH_BIN=str(binary()),
         BERTH_DOCKER_FOLDER=str(folder),
         BERTH_DOCKER_CGROUP=cgroup,
         BERTH_DOCKER_HELLO=str(hello_archive),
-        BERTH_DOCKER_SHELL=str(shell_archive),
+        BERTH_DOCKER_SHELL=str(shell),
     )
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     # Without the suite's fixtures: they would take runs of other processes, which are not seen from inside, for dead ones.

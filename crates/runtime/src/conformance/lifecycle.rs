@@ -20,7 +20,9 @@ pub(super) async fn run(bench: &Bench) {
     removal(bench).await;
     many_at_once(bench).await;
     looking_while_starting(bench).await;
-    cgroups_of_its_own(bench).await;
+    if !bench.differences.no_privileged {
+        cgroups_of_its_own(bench).await;
+    }
 }
 
 async fn exit_codes(bench: &Bench) {
