@@ -36,6 +36,8 @@ pub struct Differences {
     pub own_networks: bool,
     /// What the kernel refuses to execute is found after the start, as an end with an exit code.
     pub late_format_errors: bool,
+    /// The two streams of a process run in a container come by two pipes, between which there is no order.
+    pub two_exec_streams: bool,
     /// The machine lacks capabilities that it would have to give a privileged container.
     pub no_privileged: bool,
 }

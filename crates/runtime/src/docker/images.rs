@@ -38,7 +38,35 @@ pub struct DockerImages {
     records: Records,
     registries: Registries,
     locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
-    layers: Mutex<HashMap<String, Weak<LayerFile>>>,
+    underway: Mutex<Underway>,
+}
+
+/// Layers that were fetched, as long as any image is being brought to Docker: a pull that has looked what Docker has may still need one
+/// that another's load has just ended with.
+#[derive(Default)]
+struct Underway {
+    loads: usize,
+    layers: HashMap<String, Arc<LayerFile>>,
+}
+
+/// An image is being brought to Docker.
+struct Loading<'a>(&'a Mutex<Underway>);
+
+impl<'a> Loading<'a> {
+    fn begin(underway: &'a Mutex<Underway>) -> Loading<'a> {
+        underway.lock().loads += 1;
+        Loading(underway)
+    }
+}
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        let mut underway = self.0.lock();
+        underway.loads -= 1;
+        if underway.loads == 0 {
+            underway.layers.clear();
+        }
+    }
 }
 
 /// An image found at a registry.
@@ -56,7 +84,7 @@ impl DockerImages {
     pub fn open(docker: Docker, may_omit_layers: bool, root: &Path, own: Option<BerthRegistry>) -> io::Result<DockerImages> {
         let records = Records::open(root).map_err(|e| io::Error::new(e.kind(), format!("open image records {}: {e}", root.display())))?;
         let registries = Registries::new(own).map_err(io::Error::other)?;
-        Ok(DockerImages { docker, may_omit_layers, records, registries, locks: Mutex::default(), layers: Mutex::default() })
+        Ok(DockerImages { docker, may_omit_layers, records, registries, locks: Mutex::default(), underway: Mutex::default() })
     }
 
     /// Makes an image present; see [`crate::port::Runtime::pull`].
@@ -166,6 +194,8 @@ impl DockerImages {
             }
         };
         let found = self.look(&repository, manifest, digest).await?;
+        // Until it is on record, so that whoever begins later finds its layers in Docker.
+        let _loading = Loading::begin(&self.underway);
         self.load(&repository, &found).await?;
         self.keep(&found.record, key)?;
         Ok(found.record)
@@ -246,17 +276,15 @@ impl DockerImages {
         }
     }
 
-    /// A layer's checked tar. Pulls that need the same one at the same time share it.
+    /// A layer's checked tar. Pulls at the same time share it.
     async fn layer(&self, repository: &Repository<'_>, blob: Descriptor, diff_id: String) -> Result<(String, Arc<LayerFile>), PullError> {
         let _turn = self.lock(&diff_id).await;
-        let known = self.layers.lock().get(&diff_id).and_then(Weak::upgrade);
+        let known = self.underway.lock().layers.get(&diff_id).cloned();
         if let Some(here) = known {
             return Ok((diff_id, here));
         }
         let layer = Arc::new(self.fetch_layer(repository, &blob, &diff_id).await?);
-        let mut layers = self.layers.lock();
-        layers.retain(|_, layer| layer.strong_count() > 0);
-        layers.insert(diff_id.clone(), Arc::downgrade(&layer));
+        self.underway.lock().layers.insert(diff_id.clone(), Arc::clone(&layer));
         Ok((diff_id, layer))
     }
 
