@@ -230,7 +230,7 @@ impl Network for FakeNetwork {
         let attachment = attachments.entry(id.clone()).or_insert_with(|| Attachment {
             id: id.clone(),
             kind,
-            namespace: PathBuf::from(format!("/run/netns/{id}")),
+            namespace: Some(PathBuf::from(format!("/run/netns/{id}"))),
             address: (kind == AttachmentKind::Bridge).then_some(std::net::Ipv4Addr::new(172, 30, 0, 2)),
             bindings: Vec::new(),
         });

@@ -7,6 +7,7 @@ mod log;
 mod machine;
 mod node;
 mod restore;
+mod runtime_choice;
 mod server;
 mod settings;
 mod signals;

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_agent::{Agent, AgentConfig};
-use berth_network::linux::{BridgeConfig, BridgeNetwork};
+use berth_network::linux::{BridgeConfig, BridgeNetwork, KeptPorts, dynamic_ports};
 use berth_network::port::Network;
+use berth_runtime::docker::engine::{DEFAULT_HOST, connect};
+use berth_runtime::docker::{DockerConfig, DockerRuntime};
 use berth_runtime::images::BerthRegistry;
 use berth_runtime::native::{NativeConfig, NativeRuntime, locate};
-use berth_runtime::port::RegistryCredentials;
+use berth_runtime::port::{RegistryCredentials, Runtime};
 
 use crate::failure::Failure;
+use crate::runtime_choice::{self, Chosen, RuntimeChoice};
 
 /// Where namespaces are mounted; gone with the machine's next start, like the namespaces themselves.
 const RUN: &str = "/run/berth";
@@ -18,52 +21,36 @@ const RUN: &str = "/run/berth";
 /// A running agent with what it works on.
 pub(crate) struct Node {
     agent: Agent,
-    network: Arc<BridgeNetwork>,
+    network: Arc<dyn Network>,
     name: String,
+    dir: PathBuf,
 }
 
 impl Node {
-    /// Opens runtime and network and starts the agent. `name` tells this agent's bridge, table and cgroups from others'.
-    pub(crate) async fn start(name: &str, dir: &Path, config: AgentConfig, account: &str) -> Result<Self, Failure> {
+    /// Opens runtime and network and starts the agent. `name` tells this agent's bridge, table, cgroups and labels from others'.
+    pub(crate) async fn start(name: &str, dir: &Path, config: AgentConfig, account: &str, choice: RuntimeChoice) -> Result<Self, Failure> {
+        let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| DEFAULT_HOST.to_owned());
         // SAFETY: geteuid only returns a number.
-        if unsafe { libc::geteuid() } != 0 {
-            let text = "running containers needs root for namespaces, mounts and cgroups; start it with sudo, or use `berth server` alone";
-            return Err(Failure::part("agent", text));
-        }
-        let program = |name: &str| {
-            locate(name).ok_or_else(|| {
-                Failure::part(
-                    "runtime",
-                    format!("the program {name} is not installed beside this one; run `make install`, or set BERTH_LIBEXEC"),
-                )
-            })
+        let is_root = unsafe { libc::geteuid() } == 0;
+        let docker = connect(&host).await.map(drop).map_err(|error| error.to_string());
+        let chosen = runtime_choice::choose(choice, is_root, runtime_choice::used(dir), &docker);
+        let chosen = chosen.map_err(|(what, problem)| Failure::part(what, problem))?;
+        runtime_choice::remember(dir, chosen)?;
+        let registry = BerthRegistry {
+            endpoints: config.backend.split(',').map(str::to_owned).collect(),
+            credentials: RegistryCredentials {
+                username: config.access_key.id.clone(),
+                password: config.access_key.secret.expose().to_owned(),
+            },
+            account: account.to_owned(),
+            region: config.region.clone(),
         };
-        let native = NativeConfig {
-            data_dir: dir.to_owned(),
-            cgroup_root: format!("berth-{name}"),
-            shim: program("berth-shim")?,
-            monitor: program("berth-monitor")?,
-            berth_registry: Some(BerthRegistry {
-                endpoints: config.backend.split(',').map(str::to_owned).collect(),
-                credentials: RegistryCredentials {
-                    username: config.access_key.id.clone(),
-                    password: config.access_key.secret.expose().to_owned(),
-                },
-                account: account.to_owned(),
-                region: config.region.clone(),
-            }),
+        let (runtime, network) = match chosen {
+            Chosen::Native => native(name, dir, registry).await?,
+            Chosen::Docker => in_docker(name, dir, host, registry).await?,
         };
-        let bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
-        let (runtime, network) = tokio::task::spawn_blocking(move || {
-            let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
-            let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
-            Ok((runtime, network))
-        })
-        .await
-        .map_err(|error| Failure::part("agent", error))??;
-        let network = Arc::new(network);
-        let agent = Agent::start(config, Arc::new(runtime), network.clone()).await.map_err(|error| Failure::part("agent", error))?;
-        Ok(Self { agent, network, name: name.to_owned() })
+        let agent = Agent::start(config, runtime, Arc::clone(&network)).await.map_err(|error| Failure::part("agent", error))?;
+        Ok(Self { agent, network, name: name.to_owned(), dir: dir.to_owned() })
     }
 
     /// Waits until the agent is connected: tasks can be placed here.
@@ -88,6 +75,45 @@ impl Node {
         let run = PathBuf::from(RUN).join(&self.name);
         let _ = std::fs::remove_dir(run.join("netns"));
         let _ = std::fs::remove_dir(run);
+        runtime_choice::forget(&self.dir);
         Ok(())
     }
+}
+
+type Parts = (Arc<dyn Runtime>, Arc<dyn Network>);
+
+/// Berth's own runtime, with a bridge of its own.
+async fn native(name: &str, dir: &Path, registry: BerthRegistry) -> Result<Parts, Failure> {
+    let program = |name: &str| {
+        locate(name).ok_or_else(|| {
+            Failure::part(
+                "runtime",
+                format!("the program {name} is not installed beside this one; run `make install`, or set BERTH_LIBEXEC"),
+            )
+        })
+    };
+    let native = NativeConfig {
+        data_dir: dir.to_owned(),
+        cgroup_root: format!("berth-{name}"),
+        shim: program("berth-shim")?,
+        monitor: program("berth-monitor")?,
+        berth_registry: Some(registry),
+    };
+    let bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
+    tokio::task::spawn_blocking(move || {
+        let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
+        let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
+        Ok((Arc::new(runtime) as Arc<dyn Runtime>, Arc::new(network) as Arc<dyn Network>))
+    })
+    .await
+    .map_err(|error| Failure::part("agent", error))?
+}
+
+/// Docker, with its own bridge; Berth chooses the ports.
+async fn in_docker(name: &str, dir: &Path, host: String, registry: BerthRegistry) -> Result<Parts, Failure> {
+    // First the ports: their lock keeps a second agent out of this directory.
+    let network = KeptPorts::open(&dir.join("ports"), dynamic_ports()).map_err(|error| Failure::part("network", error))?;
+    let config = DockerConfig { host, data_dir: dir.to_owned(), name: name.to_owned(), berth_registry: Some(registry) };
+    let runtime = DockerRuntime::open(config).await.map_err(|error| Failure::part("runtime", error))?;
+    Ok((Arc::new(runtime), Arc::new(network)))
 }

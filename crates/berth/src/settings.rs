@@ -8,6 +8,7 @@ use berth_api::Throttle;
 use berth_control::NamedHook;
 
 use crate::log::LogSettings;
+use crate::runtime_choice::RuntimeChoice;
 use crate::store::Place;
 
 /// Settings of whatever serves the API.
@@ -68,6 +69,9 @@ pub(crate) struct UpSettings {
     /// Stop every task and remove everything, the data directory too, at a clean exit (for CI and trials)
     #[arg(long)]
     pub(crate) ephemeral: bool,
+    /// What runs the containers. auto: native as root; without root the Docker Engine, at DOCKER_HOST or /var/run/docker.sock
+    #[arg(long, value_name = "RUNTIME", value_enum, default_value_t, env = "BERTH_RUNTIME")]
+    pub(crate) runtime: RuntimeChoice,
 }
 
 /// Settings of `berth agent`; the rest comes from amazon-ecs-agent's environment variables.
@@ -76,6 +80,9 @@ pub(crate) struct AgentSettings {
     /// AWS account of the server, twelve digits: image names of its registry are asked for at the server
     #[arg(long, value_name = "ID", default_value = "000000000000", value_parser = account)]
     pub(crate) account: String,
+    /// What runs the containers. auto: native as root; without root the Docker Engine, at DOCKER_HOST or /var/run/docker.sock
+    #[arg(long, value_name = "RUNTIME", value_enum, default_value_t, env = "BERTH_RUNTIME")]
+    pub(crate) runtime: RuntimeChoice,
     #[command(flatten)]
     pub(crate) log: LogSettings,
 }

@@ -29,7 +29,7 @@ pub(crate) async fn up(settings: UpSettings) -> Result<(), Failure> {
     config.data_dir.clone_from(&dir);
     // An own port can be taken by another Berth of this machine; the first one has it, as the official agent would.
     let name = server.data_dir.short_name();
-    let started = Node::start(&name, &dir, config, &settings.server.account).await;
+    let started = Node::start(&name, &dir, config, &settings.server.account, settings.runtime).await;
     let node = match started {
         Ok(node) => node,
         Err(failure) => {
@@ -92,7 +92,7 @@ pub(crate) async fn agent(settings: AgentSettings) -> Result<(), Failure> {
     let mut signals = listen()?;
     let config = AgentConfig::from_env(&|name| std::env::var(name).ok()).map_err(|error| Failure::part("agent", error))?;
     let dir = DataDir::open(Some(config.data_dir.clone()))?;
-    let node = Node::start(&dir.short_name(), dir.path(), config, &settings.account).await?;
+    let node = Node::start(&dir.short_name(), dir.path(), config, &settings.account, settings.runtime).await?;
     tokio::select! {
         () = node.connected() => println!("This machine is {}.", node.container_instance_arn()),
         _ = signals.next() => {

@@ -8,6 +8,7 @@ mod config;
 mod conntrack;
 mod expression;
 mod firewall;
+mod kept_ports;
 mod link;
 mod namespace;
 mod netlink;
@@ -17,3 +18,4 @@ mod reservation;
 
 pub use bridge::BridgeNetwork;
 pub use config::{BridgeConfig, OpenError, dynamic_ports};
+pub use kept_ports::{KeptPorts, KeptPortsError};

@@ -66,8 +66,9 @@ pub struct Attachment {
     pub id: AttachmentId,
     /// What it is connected to.
     pub kind: AttachmentKind,
-    /// The namespace, by a path that stays valid until `detach`.
-    pub namespace: PathBuf,
+    /// The namespace, by a path that stays valid until `detach`. `None`: whatever runs the container connects it, and publishes the ports
+    /// that are kept free here.
+    pub namespace: Option<PathBuf>,
     /// Its address ([`AttachmentKind::Bridge`]).
     pub address: Option<Ipv4Addr>,
     /// Its published ports.
@@ -122,6 +123,16 @@ pub trait Network: Send + Sync + 'static {
     /// # Errors
     /// [`NetworkError`]; then none of the wished ports is published.
     async fn publish(&self, id: &AttachmentId, ports: &[PortRequest]) -> Result<Vec<PortBinding>, NetworkError>;
+
+    /// Lets whatever runs the container bind the published ports, from now on until `unpublish`; to be called just before each start.
+    /// Nothing to do for a network that publishes by itself.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    async fn hand_over(&self, id: &AttachmentId) -> Result<(), NetworkError> {
+        let _ = id;
+        Ok(())
+    }
 
     /// Takes all published ports back.
     ///

@@ -19,7 +19,7 @@ use berth_network::port::Network;
 use conformance::{Stage, bridged, expect_nothing_left, id, publish_one, tcp};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use traffic::{dial, dial_briefly, in_namespace, serve_tcp};
+use traffic::{dial, dial_briefly, held, in_namespace, serve_tcp};
 
 /// A machine with one network on it.
 struct Machine {
@@ -178,13 +178,13 @@ fn another_network_reaches_published_ports_only() {
     on_machine("a", |machine| async move {
         let (ours, theirs) = (machine.open_named("a"), machine.open_named("b"));
         let web = bridged(&ours, "web").await;
-        let _server = serve_tcp(&web.namespace, 80, "web").await;
+        let _server = serve_tcp(held(&web), 80, "web").await;
         let port = publish_one(&ours, "web", tcp(80, None)).await.host_port;
         let stranger = bridged(&theirs, "stranger").await;
         let published = SocketAddrV4::new(ours.gateway(), port);
-        assert_eq!(dial(Some(&stranger.namespace), published).await.expect("by the published port"), "web");
+        assert_eq!(dial(Some(held(&stranger)), published).await.expect("by the published port"), "web");
         let direct = SocketAddrV4::new(web.address.expect("an address"), 80);
-        assert!(dial_briefly(Some(&stranger.namespace), direct).await.is_err(), "the port itself is not published");
+        assert!(dial_briefly(Some(held(&stranger)), direct).await.is_err(), "the port itself is not published");
         theirs.detach(&id("stranger")).await.expect("detach");
     });
 }
@@ -195,13 +195,13 @@ fn what_leaves_the_subnet_has_the_machines_address() {
         let (ours, theirs) = (machine.open_named("a"), machine.open_named("b"));
         let client = bridged(&ours, "client").await;
         let world = bridged(&theirs, "world").await;
-        let _server = serve_tcp(&world.namespace, 80, "world").await;
+        let _server = serve_tcp(held(&world), 80, "world").await;
         let port = publish_one(&theirs, "world", tcp(80, None)).await.host_port;
         // Now it can answer nobody but its own subnet, as the world cannot answer private addresses.
-        let unrouted = in_namespace(&world.namespace, || Command::new("ip").args(["route", "delete", "default"]).status()).await;
+        let unrouted = in_namespace(held(&world), || Command::new("ip").args(["route", "delete", "default"]).status()).await;
         if unrouted.is_ok_and(|status| status.success()) {
             let published = SocketAddrV4::new(theirs.gateway(), port);
-            assert_eq!(dial(Some(&client.namespace), published).await.expect("answered"), "world");
+            assert_eq!(dial(Some(held(&client)), published).await.expect("answered"), "world");
         } else {
             eprintln!("SKIPPED (needs the ip program): masquerading of what leaves the subnet");
         }
@@ -214,7 +214,7 @@ fn a_port_whose_server_just_ended_is_free() {
     on_machine("a", |machine| async move {
         let network = machine.open_named("a");
         let web = bridged(&network, "web").await;
-        let _server = serve_tcp(&web.namespace, 80, "web").await;
+        let _server = serve_tcp(held(&web), 80, "web").await;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 18080)).expect("listen");
         let mut client = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, 18080)).expect("connect");
         // The server closes first, so its end stays in TIME_WAIT.
@@ -237,7 +237,7 @@ fn a_container_cannot_reach_what_listens_on_loopback() {
         secret.set_nonblocking(true).expect("non-blocking");
         let open = tokio::net::UdpSocket::bind((network.gateway(), 9999)).await.expect("bind");
         let gateway = network.gateway();
-        in_namespace(&prisoner.namespace, move || {
+        in_namespace(held(&prisoner), move || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
             // Bound to eth0, the kernel sends 127.0.0.1 to the gateway instead of its own loopback.
             nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::BindToDevice, &"eth0".into()).expect("bind to eth0");
@@ -293,7 +293,7 @@ fn a_flushed_ruleset_heals_with_the_next_change() {
     on_machine("a", |machine| async move {
         let network = machine.open_named("a");
         let web = bridged(&network, "web").await;
-        let server = serve_tcp(&web.namespace, 80, "web").await;
+        let server = serve_tcp(held(&web), 80, "web").await;
         let first = publish_one(&network, "web", tcp(80, None)).await.host_port;
         if nft(&["flush", "ruleset"]).is_none() {
             return;
@@ -340,7 +340,7 @@ fn a_deleted_bridge_comes_back_with_its_containers() {
     on_machine("a", |machine| async move {
         let network = machine.open_named("a");
         let web = bridged(&network, "web").await;
-        let _server = serve_tcp(&web.namespace, 80, "web").await;
+        let _server = serve_tcp(held(&web), 80, "web").await;
         let port = publish_one(&network, "web", tcp(80, None)).await.host_port;
         let deleted = Command::new("ip").args(["link", "delete", network.bridge()]).status();
         drop(network);
@@ -414,10 +414,10 @@ fn the_bridge_passes_dockers_forward_chain() {
         }
         let network = machine.open_named("a");
         let (web, other) = (bridged(&network, "web").await, bridged(&network, "other").await);
-        let _server = serve_tcp(&web.namespace, 80, "web").await;
+        let _server = serve_tcp(held(&web), 80, "web").await;
         let port = publish_one(&network, "web", tcp(80, None)).await.host_port;
         let published = SocketAddrV4::new(network.gateway(), port);
-        assert_eq!(dial(Some(&other.namespace), published).await.expect("reached"), "web");
+        assert_eq!(dial(Some(held(&other)), published).await.expect("reached"), "web");
         drop(network);
         let network = machine.open_named("a");
         let rules = nft(&["list", "chain", "ip", "filter", "DOCKER-USER"]).expect("nft was there");

@@ -5,6 +5,8 @@
 pub mod port;
 
 #[cfg(target_os = "linux")]
+pub mod docker;
+#[cfg(target_os = "linux")]
 pub mod images;
 #[cfg(target_os = "linux")]
 pub mod native;

@@ -84,7 +84,7 @@ async fn passes_the_suite_and_leaves_nothing() {
     let open = move || Arc::new(NativeRuntime::open(opened.clone()).expect("the runtime opens")) as Arc<dyn Runtime>;
     let own = folder.path().join("suite");
     std::fs::create_dir(&own).expect("a folder for the suite");
-    run_all(Subject { open, folder: own, own_networks: false }).await;
+    run_all(Subject { open, folder: own }).await;
     for name in ["containers", "images", "seccomp", "tasks"] {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(config.data_dir.join(name)).expect("the folder is there").permissions().mode();

@@ -297,7 +297,7 @@ impl Network for Machine {
         let attachment = inner.attachments.entry(id.clone()).or_insert_with(|| Attachment {
             id: id.clone(),
             kind,
-            namespace: PathBuf::from(format!("/run/netns/{id}")),
+            namespace: Some(PathBuf::from(format!("/run/netns/{id}"))),
             address: None,
             bindings: Vec::new(),
         });

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_acs::messages::RoleCredentials;
-use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding};
-use berth_runtime::port::{ContainerNetwork, ContainerSpec, ExecSpec, Image, PullError, PullRequest, RegistryCredentials, RunError};
+use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding, Protocol};
+use berth_runtime::port::{
+    ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullError, PullRequest, RegistryCredentials, RunError,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Means, volumes};
@@ -141,13 +143,30 @@ async fn attempt(
     }
     linked.iter().try_for_each(|linked| introduce(&mut spec, container, linked)).map_err(failure(false))?;
     spec.image_digest.clone_from(&prepared.image_digest);
-    if let Some(attachment) = &prepared.attachment {
-        spec.network = ContainerNetwork::Namespace(attachment.namespace.clone());
+    let connected = prepared.attachment.as_ref();
+    // A runtime that publishes ports itself is told them when the container is made; else the two go side by side.
+    let own = connected.is_some_and(|attachment| attachment.namespace.is_none());
+    let early = match own {
+        true => Some(publish(means, container, blueprint).await),
+        false => None,
+    };
+    if let Some(Err(error)) = early {
+        return Err(failure(false)(format!("CannotStartContainerError: {error}")));
+    }
+    if let Some(attachment) = connected {
+        let ports = early.as_ref().and_then(|published| published.as_deref().ok()).unwrap_or_default();
+        spec.network = container_network(attachment, ports);
         spec.address = attachment.address.map(std::net::IpAddr::V4);
     }
+    let publishing = async {
+        match early {
+            Some(published) => published,
+            None => publish(means, container, blueprint).await,
+        }
+    };
     let create = within("created", means.config.container_create_timeout, means.runtime.create(spec));
     let create = trace::within(trace::step("create", container), create);
-    let (created, published) = tokio::join!(create, publish(means, container, blueprint));
+    let (created, published) = tokio::join!(create, publishing);
     created.map_err(|error| match error {
         // Docker finds out at the start what cannot be executed, and users know it from there.
         Attempt::Failed(RunError::Exec(problem)) => {
@@ -156,6 +175,10 @@ async fn attempt(
         other => LaunchFailure { reason: other.reason("CannotCreateContainerError"), created: false },
     })?;
     let bindings = published.map_err(|error| format!("CannotStartContainerError: {error}")).map_err(failure(true))?;
+    if own {
+        let handed = means.network.hand_over(&container.attachment_id).await;
+        handed.map_err(|error| failure(true)(format!("CannotStartContainerError: {error}")))?;
+    }
     let start = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id));
     let started = trace::within(trace::step("start", container), start).await;
     let started = started.map_err(|error| error.reason("CannotStartContainerError")).map_err(failure(true))?;
@@ -231,6 +254,20 @@ pub async fn probe(means: &Means, container: &ContainerPlan, check: &HealthCheck
     };
     tracing::info!(task = container.task, container = container.name, problem, "a health check failed");
     false
+}
+
+/// What the runtime is told of a network. One without a namespace is the runtime's own.
+fn container_network(attachment: &Attachment, ports: &[PortBinding]) -> ContainerNetwork {
+    let port = |binding: &PortBinding| PublishedPort {
+        container_port: binding.container_port,
+        host_port: binding.host_port,
+        udp: binding.protocol == Protocol::Udp,
+    };
+    match (&attachment.namespace, attachment.kind) {
+        (Some(namespace), _) => ContainerNetwork::Namespace(namespace.clone()),
+        (None, AttachmentKind::Bridge) => ContainerNetwork::Bridge(ports.iter().map(port).collect()),
+        (None, AttachmentKind::Isolated) => ContainerNetwork::Isolated,
+    }
 }
 
 async fn publish(means: &Means, container: &ContainerPlan, blueprint: &Blueprint) -> Result<Vec<PortBinding>, NetworkError> {
@@ -331,4 +368,28 @@ pub async fn remove(means: &Arc<Means>, containers: &[ContainerPlan], task_id: &
     let removed =
         tokio::task::spawn_blocking(move || volumes::remove(&folder).map_err(|error| format!("volumes {}: {error}", folder.display())));
     removed.await.map_err(|error| error.to_string())?
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_network::port::AttachmentId;
+
+    use super::*;
+
+    #[test]
+    fn a_network_without_a_namespace_is_the_runtimes_own() {
+        let attachment = |kind, namespace: Option<&str>| Attachment {
+            id: AttachmentId("a".to_owned()),
+            kind,
+            namespace: namespace.map(Into::into),
+            address: None,
+            bindings: Vec::new(),
+        };
+        let port = PortBinding { container_port: 53, host_port: 5353, protocol: Protocol::Udp };
+        let held = container_network(&attachment(AttachmentKind::Bridge, Some("/run/a")), &[port]);
+        assert_eq!(held, ContainerNetwork::Namespace("/run/a".into()));
+        let own = container_network(&attachment(AttachmentKind::Bridge, None), &[port]);
+        assert_eq!(own, ContainerNetwork::Bridge(vec![PublishedPort { container_port: 53, host_port: 5353, udp: true }]));
+        assert_eq!(container_network(&attachment(AttachmentKind::Isolated, None), &[]), ContainerNetwork::Isolated);
+    }
 }

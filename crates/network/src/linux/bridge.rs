@@ -8,7 +8,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -191,7 +191,7 @@ impl Network for BridgeNetwork {
                 slots.values().cloned().collect()
             };
             let living = |slot: &Slot| slot.lock().as_ref().map(|entry| entry.record.attachment.clone());
-            Ok(slots.iter().filter_map(living).filter(|attachment| namespace::is_held(&attachment.namespace)).collect())
+            Ok(slots.iter().filter_map(living).filter(|attachment| namespace::is_held(held(attachment))).collect())
         })
         .await
     }
@@ -199,6 +199,11 @@ impl Network for BridgeNetwork {
     async fn shutdown(&self) -> Result<(), NetworkError> {
         self.blocking(Inner::shutdown).await
     }
+}
+
+/// The namespace of an attachment of this network: it never makes one without.
+fn held(attachment: &Attachment) -> &Path {
+    attachment.namespace.as_deref().expect("a bridge network holds a namespace for each attachment")
 }
 
 impl Inner {
@@ -247,14 +252,14 @@ impl Inner {
                 Some(lease.ok_or_else(|| NetworkError::NoFreeAddress { subnet: self.subnet.to_string() })?)
             }
         };
-        let attachment = Attachment { id: id.clone(), kind, namespace: self.netns_dir.join(&id.0), address, bindings: Vec::new() };
+        let attachment = Attachment { id: id.clone(), kind, namespace: Some(self.netns_dir.join(&id.0)), address, bindings: Vec::new() };
         match self.connect(&attachment) {
             Ok(record) => {
                 *slot = Some(Entry { record, reservations: Vec::new() });
                 Ok(attachment)
             }
             Err(error) => {
-                if let Err(also) = namespace::remove(&attachment.namespace) {
+                if let Err(also) = namespace::remove(held(&attachment)) {
                     tracing::warn!(attachment = %id, error = %also, "a namespace of a failed attach is left until the next start");
                 }
                 if let Some(address) = address {
@@ -266,7 +271,7 @@ impl Inner {
     }
 
     fn connect(&self, attachment: &Attachment) -> Result<Record, NetworkError> {
-        let namespace = namespace::create(&attachment.namespace)?;
+        let namespace = namespace::create(held(attachment))?;
         let mut inside = Socket::route()?;
         link::raise_loopback(&mut inside)?;
         open_to_unprivileged();
@@ -399,7 +404,7 @@ impl Inner {
         }
         entry.reservations.clear();
         forget_udp(&bindings);
-        namespace::remove(&attachment.namespace)?;
+        namespace::remove(held(attachment))?;
         self.records.remove(&attachment.id)?;
         if let Some(address) = attachment.address.take() {
             self.addresses.lock().release(address);

@@ -76,7 +76,8 @@ fn check(config: &BridgeConfig) -> Result<(), OpenError> {
 fn clean(config: &BridgeConfig, records: &Records) -> Result<Vec<Record>, OpenError> {
     let mut kept = Vec::new();
     for record in records.read()? {
-        if record.attachment.namespace.parent() == Some(&config.netns_dir) && namespace::is_held(&record.attachment.namespace) {
+        let held = |path: &Path| path.parent() == Some(&config.netns_dir) && namespace::is_held(path);
+        if record.attachment.namespace.as_deref().is_some_and(held) {
             kept.push(record);
         } else {
             records.remove(&record.attachment.id)?;
@@ -85,7 +86,7 @@ fn clean(config: &BridgeConfig, records: &Records) -> Result<Vec<Record>, OpenEr
     let unreadable = |error: io::Error| system("read the namespace directory", &config.netns_dir, &error);
     for entry in fs::read_dir(&config.netns_dir).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if !kept.iter().any(|record| record.attachment.namespace == path) {
+        if !kept.iter().any(|record| record.attachment.namespace.as_ref() == Some(&path)) {
             tracing::info!(path = %path.display(), "removing a network namespace without record");
             namespace::remove(&path)?;
         }

@@ -18,7 +18,19 @@ use crate::port::{NetworkError, Protocol};
 #[derive(Debug)]
 pub struct Reservation {
     port: u16,
-    _socket: OwnedFd,
+    socket: OwnedFd,
+    kind: Kind,
+}
+
+/// How a port is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// TCP, bound alone.
+    Bound,
+    /// TCP, listening beside connections of an earlier server that are not quite over.
+    Listening,
+    /// UDP.
+    Datagram,
 }
 
 impl Reservation {
@@ -29,26 +41,38 @@ impl Reservation {
     pub fn take(protocol: Protocol, port: u16) -> Result<Self, NetworkError> {
         // A reservation just given back may be held for a moment more by a child between fork and exec.
         const ATTEMPTS: u32 = 3;
+        let bound = match protocol {
+            Protocol::Tcp => Kind::Bound,
+            Protocol::Udp => Kind::Datagram,
+        };
         let mut outcome = Err(Errno::EADDRINUSE);
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 sleep(Duration::from_millis(1));
             }
             outcome = match try_bind(protocol, port) {
-                Err(Errno::EADDRINUSE) if protocol == Protocol::Tcp => try_listen(port),
-                other => other,
+                Err(Errno::EADDRINUSE) if protocol == Protocol::Tcp => try_listen(port).map(|socket| (socket, Kind::Listening)),
+                other => other.map(|socket| (socket, bound)),
             };
             if outcome.as_ref().err() != Some(&Errno::EADDRINUSE) {
                 break;
             }
         }
-        outcome.map(|socket| Self { port, _socket: socket }).map_err(|errno| refusal(errno, protocol, port))
+        outcome.map(|(socket, kind)| Self { port, socket, kind }).map_err(|errno| refusal(errno, protocol, port))
     }
 
     /// The port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Lets a server bind the port beside this, if it may reuse addresses, as all do. `false`: that cannot be, and this must be dropped
+    /// for a server to have the port.
+    #[must_use]
+    pub fn share(&self) -> bool {
+        // The kernel looks at both sockets' present wish; two that listen never share.
+        self.kind == Kind::Bound && setsockopt(&self.socket, ReuseAddr, &true).is_ok()
     }
 }
 
@@ -110,7 +134,8 @@ impl DynamicPorts {
             match try_bind(protocol, port) {
                 Ok(socket) => {
                     self.next = if port == last { first } else { port + 1 };
-                    return Ok(Reservation { port, _socket: socket });
+                    let kind = if protocol == Protocol::Tcp { Kind::Bound } else { Kind::Datagram };
+                    return Ok(Reservation { port, socket, kind });
                 }
                 Err(Errno::EADDRINUSE) => {}
                 Err(errno) => return Err(refusal(errno, protocol, port)),

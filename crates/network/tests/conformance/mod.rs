@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use berth_network::port::{Attachment, AttachmentId, AttachmentKind, Network, NetworkError, PortBinding, PortRequest, Protocol};
 
-use crate::traffic::{dial, exchange, in_namespace, serve_tcp, serve_udp};
+use crate::traffic::{dial, exchange, held, in_namespace, serve_tcp, serve_udp};
 
 /// Where a network is tried.
 pub trait Stage: Send + Sync {
@@ -57,39 +57,39 @@ pub async fn a_published_port_is_reached_from_everywhere(stage: &dyn Stage) {
     let network = stage.open();
     let (web, other) = (bridged(&*network, "web").await, bridged(&*network, "other").await);
     assert_ne!(web.address, other.address);
-    let _server = serve_tcp(&web.namespace, 80, "web").await;
+    let _server = serve_tcp(held(&web), 80, "web").await;
     let port = publish_one(&*network, "web", tcp(80, None)).await.host_port;
     let machine = SocketAddrV4::new(stage.gateway(), port);
     let direct = SocketAddrV4::new(web.address.expect("a bridged attachment has an address"), 80);
     assert_eq!(dial(None, local(port)).await.expect("127.0.0.1"), "web");
     assert_eq!(dial(None, machine).await.expect("the machine's bridge address"), "web");
     assert_eq!(dial(None, direct).await.expect("the container's address"), "web");
-    assert_eq!(dial(Some(&other.namespace), direct).await.expect("a neighbour, directly"), "web");
-    assert_eq!(dial(Some(&other.namespace), machine).await.expect("a neighbour, by the published port"), "web");
-    assert_eq!(dial(Some(&web.namespace), machine).await.expect("the container itself, by its published port"), "web");
+    assert_eq!(dial(Some(held(&other)), direct).await.expect("a neighbour, directly"), "web");
+    assert_eq!(dial(Some(held(&other)), machine).await.expect("a neighbour, by the published port"), "web");
+    assert_eq!(dial(Some(held(&web)), machine).await.expect("the container itself, by its published port"), "web");
 }
 
 pub async fn a_bridged_namespace_has_loopback_and_a_default_route(stage: &dyn Stage) {
     let network = stage.open();
     let attachment = bridged(&*network, "web").await;
     let gateway = format!("{:08X}", u32::from_ne_bytes(stage.gateway().octets()));
-    let routes = in_namespace(&attachment.namespace, || std::fs::read_to_string("/proc/thread-self/net/route")).await.expect("routes");
+    let routes = in_namespace(held(&attachment), || std::fs::read_to_string("/proc/thread-self/net/route")).await.expect("routes");
     let default = routes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|f| f.get(1) == Some(&"00000000"));
     let default = default.unwrap_or_else(|| panic!("no default route in {routes}"));
     assert_eq!((default[0], default[2]), ("eth0", gateway.as_str()));
-    let _server = serve_tcp(&attachment.namespace, 81, "own").await;
-    assert_eq!(dial(Some(&attachment.namespace), local(81)).await.expect("loopback"), "own");
+    let _server = serve_tcp(held(&attachment), 81, "own").await;
+    assert_eq!(dial(Some(held(&attachment)), local(81)).await.expect("loopback"), "own");
 }
 
 pub async fn an_isolated_namespace_has_loopback_only(stage: &dyn Stage) {
     let network = stage.open();
     let attachment = network.attach(&id("alone"), AttachmentKind::Isolated).await.expect("attach");
     assert_eq!((attachment.address, attachment.kind), (None, AttachmentKind::Isolated));
-    let links = in_namespace(&attachment.namespace, || std::fs::read_to_string("/proc/thread-self/net/dev")).await.expect("links");
+    let links = in_namespace(held(&attachment), || std::fs::read_to_string("/proc/thread-self/net/dev")).await.expect("links");
     assert!(!links.contains("eth0"), "{links}");
-    let server = serve_tcp(&attachment.namespace, 81, "own").await;
-    assert_eq!(dial(Some(&attachment.namespace), local(81)).await.expect("loopback"), "own");
-    assert!(dial(Some(&attachment.namespace), SocketAddrV4::new(stage.gateway(), 81)).await.is_err());
+    let server = serve_tcp(held(&attachment), 81, "own").await;
+    assert_eq!(dial(Some(held(&attachment)), local(81)).await.expect("loopback"), "own");
+    assert!(dial(Some(held(&attachment)), SocketAddrV4::new(stage.gateway(), 81)).await.is_err());
     assert!(matches!(network.publish(&id("alone"), &[tcp(81, None)]).await, Err(NetworkError::System(_))));
     drop(server);
     network.detach(&id("alone")).await.expect("detach");
@@ -151,7 +151,7 @@ pub async fn dynamic_ports_differ_and_come_late_again(stage: &dyn Stage) {
 pub async fn an_unpublished_port_is_closed(stage: &dyn Stage) {
     let network = stage.open();
     let web = bridged(&*network, "web").await;
-    let _server = serve_tcp(&web.namespace, 80, "web").await;
+    let _server = serve_tcp(held(&web), 80, "web").await;
     let port = publish_one(&*network, "web", tcp(80, None)).await.host_port;
     assert_eq!(dial(None, local(port)).await.expect("published"), "web");
     network.unpublish(&id("web")).await.expect("unpublish");
@@ -162,8 +162,8 @@ pub async fn an_unpublished_port_is_closed(stage: &dyn Stage) {
 pub async fn udp_follows_the_port_to_its_next_owner(stage: &dyn Stage) {
     let network = stage.open();
     let (one, two) = (bridged(&*network, "one").await, bridged(&*network, "two").await);
-    let _server = serve_udp(&one.namespace, 53, "one").await;
-    let _other_server = serve_udp(&two.namespace, 53, "two").await;
+    let _server = serve_udp(held(&one), 53, "one").await;
+    let _other_server = serve_udp(held(&two), 53, "two").await;
     publish_one(&*network, "one", udp(53, Some(15353))).await;
     // One socket throughout: for the kernel it is one flow.
     let client = tokio::net::UdpSocket::bind(local(0)).await.expect("a client");
@@ -179,7 +179,7 @@ pub async fn a_new_life_finds_everything(stage: &dyn Stage) {
     network.attach(&id("alone"), AttachmentKind::Isolated).await.expect("attach");
     bridged(&*network, "gone").await;
     network.detach(&id("gone")).await.expect("detach");
-    let server = serve_tcp(&web.namespace, 80, "web").await;
+    let server = serve_tcp(held(&web), 80, "web").await;
     let binding = publish_one(&*network, "web", tcp(80, None)).await;
     let before = network.list().await.expect("list");
     assert_eq!(before.iter().map(|a| a.id.0.as_str()).collect::<Vec<_>>(), ["alone", "web"]);
@@ -194,7 +194,7 @@ pub async fn a_new_life_finds_everything(stage: &dyn Stage) {
     assert_eq!(bridged(&*network, "web").await, before[1], "attaching again returns it");
     let next = bridged(&*network, "next").await;
     assert_ne!(next.address, before[1].address);
-    let other_server = serve_tcp(&next.namespace, 80, "next").await;
+    let other_server = serve_tcp(held(&next), 80, "next").await;
     let other = publish_one(&*network, "next", tcp(80, None)).await;
     assert_ne!(other.host_port, binding.host_port);
     assert_eq!(dial(None, local(other.host_port)).await.expect("a new one"), "next");
@@ -228,7 +228,7 @@ pub async fn many_at_once_do_not_disturb_each_other(stage: &dyn Stage) {
         calls.spawn(async move {
             let name = format!("task-{number}");
             let attachment = bridged(&*network, &name).await;
-            let server = serve_tcp(&attachment.namespace, 80, &name).await;
+            let server = serve_tcp(held(&attachment), 80, &name).await;
             let port = publish_one(&*network, &name, tcp(80, None)).await.host_port;
             (name, attachment.address, port, server)
         });
@@ -261,7 +261,7 @@ pub async fn one_id_at_once_is_one_attachment(stage: &dyn Stage) {
     for _ in 0..5 {
         network.detach(&id("same")).await.expect("detach");
         let again = bridged(&*network, "same").await;
-        let _server = serve_tcp(&again.namespace, 80, "again").await;
+        let _server = serve_tcp(held(&again), 80, "again").await;
         let port = publish_one(&*network, "same", tcp(80, None)).await.host_port;
         assert_eq!(dial(None, local(port)).await.expect("reached"), "again");
     }
@@ -279,7 +279,7 @@ pub async fn an_odd_id_is_refused(stage: &dyn Stage) {
 pub async fn shutdown_waits_for_the_last_attachment(stage: &dyn Stage) {
     let network = stage.open();
     let web = bridged(&*network, "web").await;
-    let server = serve_tcp(&web.namespace, 80, "web").await;
+    let server = serve_tcp(held(&web), 80, "web").await;
     let port = publish_one(&*network, "web", tcp(80, None)).await.host_port;
     network.shutdown().await.expect("nothing to do yet");
     assert_eq!(dial(None, local(port)).await.expect("undisturbed"), "web");

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use berth_network::port::Attachment;
 use nix::sched::{CloneFlags, setns};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, UdpSocket};
@@ -15,6 +16,11 @@ use tokio::net::{TcpListener, UdpSocket};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a call that must fail may take where packets are dropped without an answer.
 const BRIEF: Duration = Duration::from_millis(400);
+
+/// The namespace of an attachment of a network that holds them.
+pub fn held(attachment: &Attachment) -> &Path {
+    attachment.namespace.as_deref().expect("a namespace")
+}
 
 /// Runs `work` on a thread inside a namespace; sockets it returns stay there.
 pub async fn in_namespace<T: Send + 'static>(namespace: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {

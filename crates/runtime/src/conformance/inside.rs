@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Bench;
-use crate::port::{BindMount, ContainerSpec, RunError, TmpfsMount, Ulimit};
+use crate::port::{BindMount, ContainerNetwork, ContainerSpec, RunError, TmpfsMount, Ulimit};
 
 pub(super) async fn run(bench: &Bench) {
     process(bench).await;
@@ -91,11 +91,11 @@ async fn mounts(bench: &Bench) {
 }
 
 async fn names(bench: &Bench) {
-    let (_namespace, network) = bench.network();
+    let (namespace, network) = bench.network();
     let spec = ContainerSpec {
         network,
         hostname: Some("me".into()),
-        address: Some("10.1.2.3".parse().expect("an address")),
+        address: namespace.is_some().then(|| "10.1.2.3".parse().expect("an address")),
         extra_hosts: vec![("db".into(), "10.0.0.9".into())],
         dns_servers: vec!["10.0.0.1".into()],
         dns_search: vec!["internal".into()],
@@ -103,7 +103,7 @@ async fn names(bench: &Bench) {
     };
     let output = bench.say(spec).await;
     // A runtime with networks of its own gives addresses itself.
-    let address = if bench.own_networks { "127.0.0.1\tlocalhost" } else { "10.1.2.3\tme" };
+    let address = if bench.differences.own_networks { "127.0.0.1\tlocalhost" } else { "10.1.2.3\tme" };
     for line in ["127.0.0.1\tlocalhost", address, "10.0.0.9\tdb", "nameserver 10.0.0.1", "search internal", "me"] {
         assert!(output.lines().any(|found| found == line), "{line}: {output}");
     }
@@ -124,6 +124,11 @@ async fn networks(bench: &Bench) {
     let output = bench.say(spec).await;
     assert!(!output.contains(&*machine.to_string_lossy()), "{output}");
     assert!(output.ends_with(&format!("1\nlo\n{id}\n")), "{output}");
+    if bench.differences.own_networks {
+        let spec = ContainerSpec { network: ContainerNetwork::Namespace("/proc/self/ns/net".into()), ..bench.script("true") };
+        let refused = bench.runtime.create(spec).await;
+        assert!(matches!(&refused, Err(RunError::InvalidSpec(text)) if text.contains("network")), "{refused:?}");
+    }
 }
 
 async fn confinement(bench: &Bench) {
@@ -132,6 +137,9 @@ async fn confinement(bench: &Bench) {
     let output = bench.say(bench.script(script)).await;
     for part in ["Seccomp:\t2\n", "no mount\n", "no unshare\n", "fixed\n", "end\n"] {
         assert!(output.contains(part), "{part}: {output}");
+    }
+    if bench.differences.no_privileged {
+        return;
     }
     let output = bench
         .say(ContainerSpec {

@@ -33,17 +33,28 @@ pub struct Subject<F: Fn() -> Arc<dyn Runtime>> {
     pub open: F,
     /// An empty folder for the suite's own files.
     pub folder: PathBuf,
-    /// Whether it has networks of its own, and so refuses prepared namespaces: [`ContainerNetwork::Isolated`] takes their place then.
+}
+
+/// Where a runtime may differ from the native one; each is said in the port's own words or in the documentation of that runtime.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Differences {
+    /// It has networks of its own: it takes no namespace, and isolates by itself.
     pub own_networks: bool,
+    /// What the kernel refuses to execute is found after the start, as an end with an exit code.
+    pub late_format_errors: bool,
+    /// The two streams of a process run in a container come by two pipes, between which there is no order.
+    pub two_exec_streams: bool,
+    /// The machine lacks capabilities that it would have to give a privileged container.
+    pub no_privileged: bool,
 }
 
 /// What the cases share.
 struct Bench {
+    differences: Differences,
     runtime: Arc<dyn Runtime>,
     registry: TestRegistry,
     folder: PathBuf,
     image: String,
-    own_networks: bool,
     next: AtomicU64,
 }
 
@@ -52,6 +63,14 @@ struct Bench {
 /// # Panics
 /// At the first promise that is not kept.
 pub async fn run_all<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>) {
+    run_all_but(subject, Differences::default()).await;
+}
+
+/// The same for a runtime that differs.
+///
+/// # Panics
+/// At the first promise that is not kept.
+pub async fn run_all_but<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>, differences: Differences) {
     let Some(layer) = fixture::busybox() else {
         println!("SKIPPED (needs busybox-static): runtime conformance");
         return;
@@ -65,8 +84,7 @@ pub async fn run_all<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>) {
     let runtime = (subject.open)();
     let request = PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior: PullBehavior::Always, credentials: None };
     let image = runtime.pull(request).await.expect("the suite's image can be pulled").digest;
-    let bench =
-        Bench { runtime, registry, folder: subject.folder.clone(), image, own_networks: subject.own_networks, next: AtomicU64::new(0) };
+    let bench = Bench { differences, runtime, registry, folder: subject.folder.clone(), image, next: AtomicU64::new(0) };
 
     pulls::run(&bench).await;
     lifecycle::run(&bench).await;
@@ -79,9 +97,9 @@ pub async fn run_all<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>) {
     // An agent that ends and comes back.
     let survivors = lifecycle::before_restart(&bench).await;
     let sharing = sharing::before_restart(&bench).await;
-    let Bench { runtime, registry, folder, image, own_networks, next } = bench;
+    let Bench { runtime, registry, folder, image, next, .. } = bench;
     drop(runtime);
-    let bench = Bench { runtime: (subject.open)(), registry, folder, image, own_networks, next };
+    let bench = Bench { differences, runtime: (subject.open)(), registry, folder, image, next };
     sharing::after_restart(&bench, sharing).await;
     lifecycle::after_restart(&bench, survivors).await;
     assert!(bench.runtime.list().await.expect("list").is_empty(), "containers are left");
@@ -170,7 +188,7 @@ impl Bench {
 
     /// A network that is not the machine's, with lo alone, for as long as what comes with it is kept.
     fn network(&self) -> (Option<TestNamespace>, ContainerNetwork) {
-        if self.own_networks {
+        if self.differences.own_networks {
             return (None, ContainerNetwork::Isolated);
         }
         let namespace = TestNamespace::make(&self.folder).expect("a network namespace can be made");

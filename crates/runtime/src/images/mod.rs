@@ -27,13 +27,13 @@ use crate::port::{Image, PullBehavior, PullError, PullRequest};
 pub use self::registry::BerthRegistry;
 
 /// Layers of one image that are fetched at the same time. Unpacking is bound by the disk: more does not help.
-const PARALLEL_LAYERS: usize = 3;
+pub(crate) const PARALLEL_LAYERS: usize = 3;
 
 /// Docker's own limit, and what fits in an overlay mount.
-const MAX_LAYERS: usize = 127;
+pub(crate) const MAX_LAYERS: usize = 127;
 
 /// Pieces of a layer between the network and the unpacker; a piece is at most some tens of KiB.
-const PIECES_AHEAD: usize = 64;
+pub(crate) const PIECES_AHEAD: usize = 64;
 
 /// The images of this machine.
 pub struct Images {
@@ -47,18 +47,18 @@ pub struct Images {
 /// The parts of a manifest or index that matter.
 /// <https://github.com/opencontainers/image-spec/blob/main/manifest.md>
 #[derive(serde::Deserialize)]
-struct Manifest {
+pub(crate) struct Manifest {
     #[serde(default)]
-    manifests: Vec<Descriptor>,
-    config: Option<Descriptor>,
+    pub(crate) manifests: Vec<Descriptor>,
+    pub(crate) config: Option<Descriptor>,
     #[serde(default)]
-    layers: Vec<Descriptor>,
+    pub(crate) layers: Vec<Descriptor>,
 }
 
 #[derive(serde::Deserialize, Clone)]
-struct Descriptor {
-    digest: String,
-    size: u64,
+pub(crate) struct Descriptor {
+    pub(crate) digest: String,
+    pub(crate) size: u64,
     platform: Option<Platform>,
 }
 
@@ -70,19 +70,19 @@ struct Platform {
 
 /// <https://github.com/opencontainers/image-spec/blob/main/config.md>
 #[derive(serde::Deserialize)]
-struct Configuration {
+pub(crate) struct Configuration {
     #[serde(default)]
     architecture: String,
     #[serde(default)]
     os: String,
     config: Option<ImageDefaults>,
-    rootfs: RootFs,
+    pub(crate) rootfs: RootFs,
 }
 
 #[derive(serde::Deserialize)]
-struct RootFs {
+pub(crate) struct RootFs {
     #[serde(default)]
-    diff_ids: Vec<String>,
+    pub(crate) diff_ids: Vec<String>,
 }
 
 /// A layer to fetch: what it is called at the registry and here.
@@ -304,11 +304,11 @@ impl From<&StoredImage> for Image {
     }
 }
 
-fn storage(error: io::Error) -> PullError {
+pub(crate) fn storage(error: io::Error) -> PullError {
     PullError::Storage(error.to_string())
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, PullError> {
+pub(crate) fn parse<'a, T: serde::Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T, PullError> {
     serde_json::from_slice(bytes).map_err(|e| PullError::Invalid(format!("parse {what}: {e}")))
 }
 
@@ -321,7 +321,7 @@ fn architecture() -> &'static str {
     }
 }
 
-fn for_this_machine(manifests: &[Descriptor]) -> Result<&Descriptor, PullError> {
+pub(crate) fn for_this_machine(manifests: &[Descriptor]) -> Result<&Descriptor, PullError> {
     let fits = |platform: &Platform| platform.os == "linux" && platform.architecture == architecture();
     manifests
         .iter()
@@ -331,16 +331,16 @@ fn for_this_machine(manifests: &[Descriptor]) -> Result<&Descriptor, PullError> 
 }
 
 /// An empty platform is what simple build tools write; they mean this machine.
-fn check_platform(configuration: &Configuration) -> Result<(), PullError> {
+pub(crate) fn check_platform(configuration: &Configuration) -> Result<(), PullError> {
     let Configuration { os, architecture: arch, .. } = configuration;
     let fits = (os.is_empty() || os == "linux") && (arch.is_empty() || arch == architecture());
     if fits { Ok(()) } else { Err(PullError::Invalid(format!("the image is for {os}/{arch}, this machine is linux/{}", architecture()))) }
 }
 
 /// The unpacker's side of the stream.
-struct Pieces {
-    source: tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>,
-    current: bytes::Bytes,
+pub(crate) struct Pieces {
+    pub(crate) source: tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>,
+    pub(crate) current: bytes::Bytes,
 }
 
 impl io::Read for Pieces {

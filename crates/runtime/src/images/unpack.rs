@@ -61,22 +61,30 @@ pub fn unpack(compressed: impl Read, size: u64, target: &Path, limits: Limits) -
 }
 
 fn decode_into(source: &mut impl Read, budget: u64, target: &Path, limits: Limits) -> Result<String, UnpackError> {
-    let mut magic = Vec::with_capacity(4);
-    source.take(4).read_to_end(&mut magic).map_err(|e| UnpackError::Invalid(format!("read layer: {e}")))?;
-    let whole = io::Cursor::new(magic.clone()).chain(source);
-    let decoded: Box<dyn Read + '_> = match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(64 << 10, whole))),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            Box::new(zstd::stream::Decoder::new(whole).map_err(|e| UnpackError::Invalid(format!("read zstd layer: {e}")))?)
-        }
-        _ => Box::new(whole),
-    };
+    let decoded = decoder(source)?;
     let mut tar = Counted { inner: decoded, hash: Sha256::new(), left: budget };
     let folder = Inside::open(target).map_err(|e| UnpackError::Storage(format!("open {}: {e}", target.display())))?;
     unpack_tar(&mut tar, folder, limits)?;
     // The diff_id covers the padding after the last entry too.
     io::copy(&mut tar, &mut io::sink()).map_err(|e| UnpackError::Invalid(format!("read layer: {e}")))?;
     Ok(format!("sha256:{}", hex::encode(tar.hash.finalize())))
+}
+
+/// The bytes of a layer's tar: gzip, zstd or plain, told by its first bytes.
+///
+/// # Errors
+/// [`UnpackError::Invalid`].
+pub(crate) fn decoder<'a>(source: &'a mut impl Read) -> Result<Box<dyn Read + 'a>, UnpackError> {
+    let mut magic = Vec::with_capacity(4);
+    source.take(4).read_to_end(&mut magic).map_err(|e| UnpackError::Invalid(format!("read layer: {e}")))?;
+    let whole = io::Cursor::new(magic.clone()).chain(source);
+    Ok(match magic.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(64 << 10, whole))),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(zstd::stream::Decoder::new(whole).map_err(|e| UnpackError::Invalid(format!("read zstd layer: {e}")))?)
+        }
+        _ => Box::new(whole),
+    })
 }
 
 fn unpack_tar(tar: &mut impl Read, mut folder: Inside, limits: Limits) -> Result<(), UnpackError> {
@@ -303,10 +311,10 @@ pub(super) fn checked(result: i32) -> io::Result<i32> {
 }
 
 /// Hashes and counts what is unpacked.
-struct Counted<R> {
-    inner: R,
-    hash: Sha256,
-    left: u64,
+pub(crate) struct Counted<R> {
+    pub(crate) inner: R,
+    pub(crate) hash: Sha256,
+    pub(crate) left: u64,
 }
 
 impl<R: Read> Read for Counted<R> {
@@ -322,9 +330,9 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// Remembers an error of the source, which decoders would otherwise dress up as their own.
-struct Blamed<R> {
-    inner: R,
-    failure: Option<io::Error>,
+pub(crate) struct Blamed<R> {
+    pub(crate) inner: R,
+    pub(crate) failure: Option<io::Error>,
 }
 
 impl<R: Read> Read for Blamed<R> {

@@ -223,7 +223,7 @@ fn memory_swap(spec: &ContainerSpec) -> Result<Option<i64>, RunError> {
 }
 
 /// Only settings that belong to a namespace of the container's own; the others are the machine's.
-fn sysctls(spec: &ContainerSpec) -> Result<&BTreeMap<String, String>, RunError> {
+pub fn sysctls(spec: &ContainerSpec) -> Result<&BTreeMap<String, String>, RunError> {
     for name in spec.sysctls.keys() {
         let is_ipc = ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|prefix| name.starts_with(prefix));
         let own_ipc = is_ipc && spec.ipc != Sharing::Host;

@@ -66,6 +66,11 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// All that there are.
+pub fn all() -> BTreeSet<&'static str> {
+    NAMES.into_iter().collect()
+}
+
 /// What this process could give at all (its bounding set).
 pub fn available() -> BTreeSet<&'static str> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -15,7 +15,7 @@ pub mod seccomp;
 mod security;
 mod shim;
 mod starter;
-mod ulimits;
+pub(crate) mod ulimits;
 
 use std::collections::HashMap;
 use std::io;

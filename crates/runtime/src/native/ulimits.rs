@@ -65,6 +65,11 @@ fn own_hard(number: i32) -> u64 {
     limit.rlim_max
 }
 
+/// The most of a limit, by ECS's name, that this process may give without raising its own; no limit for an unknown name.
+pub fn own_hard_of(name: &str) -> u64 {
+    NAMES.iter().find(|(known, ..)| *known == name).map_or(u64::MAX, |(.., number)| own_hard(*number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
