@@ -139,8 +139,8 @@ fn every_refusal_names_its_member() {
     let changes: [(Change, &str); 16] = [
         (|task| task.containers[0].links = vec!["x".into()], "links: the task has no container 'x'"),
         (|task| task.containers[0].volumes_from = vec![acs::VolumeFrom::default()], "volumesFrom: the task has no container ''"),
-        (|task| task.containers[0].secrets = vec![acs::Secret::default()], "secrets "),
-        (|task| task.containers[0].environment_files = vec![acs::EnvironmentFile::default()], "environmentFiles "),
+        (|task| task.containers[0].secrets = vec![acs::Secret { name: "S".into(), ..Default::default() }], "secret S: provider '' "),
+        (|task| task.containers[0].environment_files = vec![acs::EnvironmentFile::default()], "environmentFiles: type '' "),
         (|task| task.containers[0].firelens_configuration = Some(acs::FirelensConfiguration::default()), "firelensConfiguration "),
         (|task| task.containers[0].image = String::new(), "the container has no image"),
         (|task| task.containers[0].port_mappings = vec![acs::PortMapping::default()], "containerPort 0 "),

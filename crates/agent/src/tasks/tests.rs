@@ -224,11 +224,11 @@ async fn a_port_in_use_is_said_in_dockers_words() {
 async fn what_cannot_be_honoured_is_refused_before_anything_is_pulled() {
     let mut world = World::new();
     let mut bad = task("t1", &[("main", "app"), ("side", "app")]);
-    bad.containers[1].secrets = vec![acs::Secret::default()];
+    bad.containers[1].firelens_configuration = Some(acs::FirelensConfiguration::default());
     world.take(&bad).await;
     let over = world.report().await;
     assert_eq!(summary(&over), "STOPPED main=STOPPED side=STOPPED");
-    assert_eq!(reason(&over, 1), "CannotCreateContainerError: secrets is not supported by this agent");
+    assert_eq!(reason(&over, 1), "CannotCreateContainerError: firelensConfiguration is not supported by this agent");
 
     let mut circle = task("t2", &[("a", "app"), ("b", "app")]);
     depends(&mut circle, 0, "b", "START");

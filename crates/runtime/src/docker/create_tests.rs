@@ -1,3 +1,5 @@
+//! What of a specification becomes what of Docker's configuration. It never talks to a daemon.
+
 use std::collections::BTreeMap;
 
 use super::*;
