@@ -6,10 +6,10 @@ PREFIX ?= /usr/local
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help setup build image demo test nightly sim-week install uninstall
+.PHONY: help setup build image demo test test-cgroup2 nightly sim-week install uninstall
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: ## Install what is missing on Debian or Ubuntu: packages, Python tools in .venv
 	@scripts/setup
@@ -26,6 +26,9 @@ demo: image ## Start Berth in the background and deploy a sample service
 
 test: setup ## Everything: format, clippy, tidy, generated code, unit, property, black-box, real containers
 	@scripts/test
+
+test-cgroup2: ## The tests of shim and runtime on pure cgroup v2, in an emulated machine; fetches a kernel, needs qemu-system-x86
+	@crates/shim/tests/guest-v2.sh
 
 nightly: setup ## The simulation under 100,000 seeds; goes on after a failure and lists what failed
 	cargo run --quiet --release --package xtask -- sim --seeds 100000 --keep-going

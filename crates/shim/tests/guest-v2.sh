@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests of shim and runtime on pure cgroup v2, in an emulated machine: most development machines of the project are hybrid,
-# most machines of the world are not. Needs qemu-system-x86_64, cpio, busybox-static and a kernel:
-#   BERTH_GUEST_KERNEL   a bzImage with virtio-free serial console, tmpfs, cgroup v2 and BPF (Debian's linux-image-cloud-amd64 will do)
+# most machines of the world are not. `make test-cgroup2`. Needs qemu-system-x86_64, cpio, busybox-static and a kernel: Debian's for clouds is
+# fetched and unpacked below target/guest, not installed, unless the environment names another:
+#   BERTH_GUEST_KERNEL   a bzImage with virtio-free serial console, tmpfs, cgroup v2 and BPF
 #   BERTH_GUEST_MODULES  kernel modules to load, separated by spaces; at least overlay.ko where it is not built in
 # Prints what the tests say; ends with 0 only if all of them passed. Takes 2 minutes on a quiet machine, 7 on a busy one.
 set -euo pipefail
@@ -9,7 +10,20 @@ cd "$(dirname "$0")/../../.."
 for tool in qemu-system-x86_64 cpio /bin/busybox; do
     command -v "$tool" >/dev/null || { echo "SKIPPED (needs $tool): cgroup v2 in a guest"; exit 0; }
 done
-[ -n "${BERTH_GUEST_KERNEL:-}" ] || { echo "SKIPPED (needs BERTH_GUEST_KERNEL): cgroup v2 in a guest"; exit 0; }
+
+if [ -z "${BERTH_GUEST_KERNEL:-}" ]; then
+    guest=$PWD/target/guest
+    if ! ls "$guest"/boot/vmlinuz-* >/dev/null 2>&1; then
+        mkdir -p "$guest"
+        package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: *\(linux-image-[0-9].*\)/\1/p' | head -n 1 || true)
+        if [ -z "$package" ] || ! (cd "$guest" && apt-get download -q "$package" && dpkg-deb -x "$package"_*.deb . && rm -- *.deb); then
+            echo "SKIPPED (needs Debian's linux-image-cloud-amd64, or BERTH_GUEST_KERNEL): cgroup v2 in a guest"
+            exit 0
+        fi
+    fi
+    BERTH_GUEST_KERNEL=$(find "$guest/boot" -name 'vmlinuz-*' | sort | tail -n 1)
+    BERTH_GUEST_MODULES=$(find "$guest/lib/modules" -name overlay.ko | sort | tail -n 1)
+fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -31,7 +45,7 @@ for file in "$root"/tests/* "$root$target"/*; do ldd "$file" | grep -o '/[^ ]*' 
 done
 
 cp /bin/busybox "$root/bin/busybox"
-for applet in cat chmod cp echo grep ifconfig insmod ls mkdir mknod mount poweroff rm sh switch_root true; do ln -s busybox "$root/bin/$applet"; done
+for applet in cat chmod cp echo grep ifconfig insmod ls mkdir mknod mount poweroff rm sh sleep switch_root true; do ln -s busybox "$root/bin/$applet"; done
 for module in ${BERTH_GUEST_MODULES:-}; do cp "$module" "$root/modules/"; done
 [ ! -f /etc/ssl/certs/ca-certificates.crt ] || cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
@@ -67,6 +81,7 @@ INIT
 chmod +x "$root/init" "$root/run-tests"
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd"
 
+# Not with /dev/kvm: inside a virtual machine it is often there and does not carry a whole boot.
 timeout "${BERTH_GUEST_TIMEOUT:-900}" qemu-system-x86_64 -machine pc -accel tcg,thread=multi -cpu max -smp 2 -m 2560 -nographic -no-reboot -nic none \
     -kernel "$BERTH_GUEST_KERNEL" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off" </dev/null | tee "$work/said"
 grep -q "GUEST: ALL PASSED" "$work/said"
