@@ -2,6 +2,7 @@
 //! test, in network, mount and process namespaces of its own, so that the machine's rules, bridges and containers are not touched.
 
 use std::future::Future;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -104,6 +105,20 @@ fn unpack() -> Result<(), String> {
     std::fs::write(folder.join("whole"), "").map_err(|e| e.to_string())
 }
 
+/// A service manager's children ignore no signal; whoever started this test may. Without the C library, which keeps two for itself.
+fn hear_all_signals() -> std::io::Result<()> {
+    // The kernel's own structure: handler, flags, restorer, mask; all zero is the default action.
+    let default = [0_u64; 4];
+    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: `default` has the size that the kernel reads, and outlives the call.
+        let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
+        if done != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// What a service manager gives dockerd, as far as this machine can.
 fn most_files() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -159,8 +174,10 @@ impl Daemon {
         let inside = |name: &str| self.folder.join(name);
         let _ = std::fs::remove_file(inside("docker.sock"));
         let files = most_files();
-        let child = self
-            .command("sbin/dockerd")
+        let mut command = self.command("sbin/dockerd");
+        // SAFETY: the function only makes system calls, and touches no memory but its own stack.
+        unsafe { command.pre_exec(hear_all_signals) };
+        let child = command
             .arg("--data-root")
             .arg(inside("docker-data"))
             .arg("--exec-root")
