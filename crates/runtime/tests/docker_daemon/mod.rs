@@ -67,6 +67,10 @@ pub fn inside<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Arc<Daemon>)
     if let Ok(cgroups) = Layout::detect() {
         cgroups.sweep(&cgroup(folder.path()));
     }
+    // runc makes them in the unified hierarchy of a hybrid machine too.
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten() {
+        remove_cgroups(&hierarchy.path().join(cgroup(folder.path())));
+    }
     assert!(status.success(), "the test failed within its namespaces");
 }
 
@@ -103,6 +107,16 @@ fn unpack() -> Result<(), String> {
         let _ = std::os::unix::fs::symlink(folder.join("usr").join(target), bin.join(name));
     }
     std::fs::write(folder.join("whole"), "").map_err(|e| e.to_string())
+}
+
+/// From below: a cgroup with others in it cannot be removed.
+fn remove_cgroups(path: &Path) {
+    for inner in std::fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        remove_cgroups(&inner.path());
+    }
+    if path.exists() {
+        std::fs::remove_dir(path).unwrap_or_else(|error| panic!("{} is left: {error}", path.display()));
+    }
 }
 
 /// A service manager's children ignore no signal; whoever started this test may. Without the C library, which keeps two for itself.
