@@ -14,6 +14,7 @@ import docker_engine  # noqa: E402
 from berth import RUNS, Berth, binary, fresh_folder, run_folder, unique, until  # noqa: E402
 from containers import IDLE, ended, finished, hello, host_ports, output, page, running, said, shell  # noqa: E402
 from ecs_calls import describe, register, tasks_of, until_steady  # noqa: E402
+from leftovers import short_name  # noqa: E402
 
 # Somebody without any right but to Docker's socket.
 PLAIN_USER = 12345
@@ -170,9 +171,11 @@ def test_without_root_docker_is_found(as_plain_user, docker):
         task = running(berth, hello())
         assert page(host_ports(task)[0])
         assert finished(berth, shell("exit 3"))["containers"][0]["exitCode"] == 3
+        own = f"label=berth.runtime={short_name(berth.data_dir)}"
+        assert docker.containers(own)
         berth.run("down")
         assert berth.wait() == 0
-        assert docker.containers() == []
+        assert docker.containers(own) == []
     finally:
         berth.end()
 

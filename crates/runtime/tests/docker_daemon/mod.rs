@@ -2,6 +2,7 @@
 //! test, in network, mount and process namespaces of its own, so that the machine's rules, bridges and containers are not touched.
 
 use std::future::Future;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -66,6 +67,10 @@ pub fn inside<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Arc<Daemon>)
     if let Ok(cgroups) = Layout::detect() {
         cgroups.sweep(&cgroup(folder.path()));
     }
+    // runc makes them in the unified hierarchy of a hybrid machine too.
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("cgroups are mounted").flatten() {
+        remove_cgroups(&hierarchy.path().join(cgroup(folder.path())));
+    }
     assert!(status.success(), "the test failed within its namespaces");
 }
 
@@ -102,6 +107,30 @@ fn unpack() -> Result<(), String> {
         let _ = std::os::unix::fs::symlink(folder.join("usr").join(target), bin.join(name));
     }
     std::fs::write(folder.join("whole"), "").map_err(|e| e.to_string())
+}
+
+/// From below: a cgroup with others in it cannot be removed.
+fn remove_cgroups(path: &Path) {
+    for inner in std::fs::read_dir(path).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        remove_cgroups(&inner.path());
+    }
+    if path.exists() {
+        std::fs::remove_dir(path).unwrap_or_else(|error| panic!("{} is left: {error}", path.display()));
+    }
+}
+
+/// A service manager's children ignore no signal; whoever started this test may. Without the C library, which keeps two for itself.
+fn hear_all_signals() -> std::io::Result<()> {
+    // The kernel's own structure: handler, flags, restorer, mask; all zero is the default action.
+    let default = [0_u64; 4];
+    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        // SAFETY: `default` has the size that the kernel reads, and outlives the call.
+        let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8) };
+        if done != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// What a service manager gives dockerd, as far as this machine can.
@@ -159,8 +188,10 @@ impl Daemon {
         let inside = |name: &str| self.folder.join(name);
         let _ = std::fs::remove_file(inside("docker.sock"));
         let files = most_files();
-        let child = self
-            .command("sbin/dockerd")
+        let mut command = self.command("sbin/dockerd");
+        // SAFETY: the function only makes system calls, and touches no memory but its own stack.
+        unsafe { command.pre_exec(hear_all_signals) };
+        let child = command
             .arg("--data-root")
             .arg(inside("docker-data"))
             .arg("--exec-root")
