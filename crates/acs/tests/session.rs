@@ -122,6 +122,19 @@ fn what_is_not_acknowledged_is_sent_again_with_growing_delays_and_then_given_up(
 }
 
 #[test]
+fn what_has_ended_is_not_sent_again_and_the_rest_of_its_payload_is() {
+    let mut session = session();
+    session.deliver(vec![run("ended"), run("other")], 1, 0).unwrap();
+    session.withdraw("ended");
+    session.withdraw("never heard of");
+    assert_eq!(session.pending(), 1);
+    let tick = session.on_tick(5_000);
+    assert_eq!(payloads(&tick.frames).iter().map(|again| again.tasks[0].arn.as_str()).collect::<Vec<_>>(), ["other"]);
+    session.withdraw("other");
+    assert_eq!((session.pending(), payloads(&session.on_tick(60_000).frames).len()), (0, 0));
+}
+
+#[test]
 fn a_late_acknowledgement_counts() {
     let mut session = session();
     let id = payload(&session.deliver(vec![run("a")], 1, 0).unwrap()[0]).message_id.clone();
