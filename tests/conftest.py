@@ -100,10 +100,10 @@ def new_berth():
 
 @pytest.fixture(scope="session")
 def hello_archive():
-    """target/hello.tar, packed by `cargo xtask image hello` if it is not there."""
+    """target/hello.tar, packed by `cargo xtask image` if it is not there."""
     path = ROOT / "target/hello.tar"
     if not path.exists():
-        subprocess.run(["cargo", "xtask", "image", "hello"], cwd=ROOT, check=True, timeout=1800)
+        subprocess.run(["cargo", "xtask", "image"], cwd=ROOT, check=True, timeout=1800)
     return path
 
 

@@ -26,7 +26,7 @@ def test_version_and_help():
     done = berth("version")
     assert done.returncode == 0 and done.stdout.startswith("berth ")
     assert berth("--version").stdout.startswith("berth ")
-    for command in ("up", "server", "agent", "env", "image", "backup", "restore", "ps", "logs", "down", "version"):
+    for command in ("up", "server", "agent", "env", "image", "backup", "restore", "doctor", "ps", "logs", "down", "version"):
         assert command in berth("--help").stdout
         done = berth(command, "--help")
         assert done.returncode == 0 and done.stdout, command
@@ -50,6 +50,30 @@ def test_bad_arguments_end_with_2_and_name_the_setting(arguments, word):
     assert done.returncode == 2, done
     assert word in done.stderr, done.stderr
     assert not done.stdout
+
+
+def test_doctor_says_what_this_machine_has_and_changes_nothing(server, tmp_path):
+    done = berth("doctor", "--data-dir", str(tmp_path / "d"), "--listen", "127.0.0.1:0", "--output", "json")
+    report = json.loads(done.stdout)
+    found = {finding["check"]: finding for finding in report["findings"]}
+    assert {"privileges", "kernel", "cgroups", "disk room", "clock", "server port", "programs"} <= set(found)
+    assert all(("mend" in finding) == (finding["verdict"] != "good") for finding in report["findings"])
+    assert done.returncode == (1 if report["verdict"] == "bad" else 0), done.stderr
+    if os.geteuid() == 0:
+        # What runs these tests runs containers, so the trials must come out well.
+        assert {found[check]["verdict"] for check in ("overlay", "network", "cgroup trial")} == {"good"}, report
+    assert list(tmp_path.iterdir()) == []
+    left = [name for folder in ("/sys/class/net", "/sys/fs/cgroup") for name in os.listdir(folder) if "doctor" in name]
+    assert left == []
+
+    address = server.endpoint.removeprefix("http://")
+    done = berth("doctor", "--data-dir", str(tmp_path), "--listen", address)
+    assert f"a Berth serves at {address}" in done.stdout
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        done = berth("doctor", "--data-dir", str(tmp_path), "--listen", f"127.0.0.1:{stranger.getsockname()[1]}")
+        assert done.returncode == 1 and "--listen" in done.stdout and "FAIL  server port" in done.stdout, done
 
 
 def test_a_port_in_use_is_told_with_its_setting(server, tmp_path):

@@ -271,7 +271,7 @@ fn refusal(operation: &'static str, status: u16, body: &[u8]) -> CallError {
 }
 
 /// reqwest's own text says only that sending failed; the reason is at the chain's end.
-fn innermost(error: &reqwest::Error) -> String {
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
         cause = next;

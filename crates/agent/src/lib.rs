@@ -17,6 +17,7 @@ pub mod plan;
 pub mod registration;
 pub mod reports;
 pub mod session;
+pub mod sources;
 pub mod tasks;
 pub mod telemetry;
 mod trace;

@@ -23,15 +23,18 @@ pub(crate) struct DataDir(PathBuf);
 impl DataDir {
     /// Makes it if it is not there; only its owner may look inside.
     pub(crate) fn open(path: Option<PathBuf>) -> Result<Self, Failure> {
-        let path = match path {
-            Some(path) => path,
-            None => default_data_dir(&Environment::of_process())
-                .map_err(|error| Failure::setting("HOME", format!("{error}; give --data-dir")))?,
-        };
+        let path = Self::place(path)?;
         let failed = |error: std::io::Error| Failure::setting("--data-dir", format!("{}: {error}", path.display()));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed)?;
         let path = fs::canonicalize(&path).map_err(failed)?;
         Ok(Self(path))
+    }
+
+    /// Where it is or would be: what is wished, or this user's default.
+    pub(crate) fn place(wished: Option<PathBuf>) -> Result<PathBuf, Failure> {
+        let default =
+            || default_data_dir(&Environment::of_process()).map_err(|error| Failure::setting("HOME", format!("{error}; give --data-dir")));
+        wished.map_or_else(default, Ok)
     }
 
     pub(crate) fn path(&self) -> &Path {

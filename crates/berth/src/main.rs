@@ -1,6 +1,7 @@
 //! The `berth` binary: configuration, wiring, shutdown. It holds no logic of its own.
 
 mod data_dir;
+mod doctor;
 mod failure;
 mod log;
 mod machine;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::doctor::DoctorSettings;
 use crate::failure::Failure;
 use crate::log::{Log, LogSettings};
 use crate::restore::RestoreSettings;
@@ -65,6 +67,12 @@ enum Role {
     /// The server must not run, and its store must be empty. The backup is read and checked as a whole before anything is written.
     #[command(after_help = "Example:\n  berth restore berth.backup --data-dir /srv/berth && berth up --data-dir /srv/berth")]
     Restore(RestoreSettings),
+    /// Say whether this machine can run containers, and how to mend what is in the way
+    ///
+    /// Kernel, privileges, control groups, overlay mounts, a container's network, disk, clock, ports. What only trying shows is tried in
+    /// namespaces of its own: nothing of the machine is changed. Ends with 1 if containers cannot run.
+    #[command(after_help = "Examples:\n  sudo berth doctor\n  sudo berth doctor --data-dir /srv/berth --output json")]
+    Doctor(DoctorSettings),
     #[command(flatten)]
     Command(berth_cli::Command),
 }
@@ -80,6 +88,10 @@ fn main() -> ExitCode {
     };
     let outcome = match arguments.role {
         Role::Command(command) => return runtime.block_on(berth_cli::run(command)),
+        Role::Doctor(settings) => match doctor::doctor(&settings) {
+            Ok(false) => return ExitCode::FAILURE,
+            outcome => outcome.map(drop),
+        },
         role => runtime.block_on(logged(arguments.log, role)),
     };
     // Blocking threads that still wait (a socket, a pipe) must not keep the process.
@@ -100,7 +112,7 @@ async fn logged(level: LevelFilter, role: Role) -> Result<(), Failure> {
         Role::Up(settings) => (&settings.server.log, "up"),
         Role::Server(settings) => (&settings.log, "server"),
         Role::Agent(settings) => (&settings.log, "agent"),
-        Role::Restore(_) | Role::Command(_) => (&quiet, "command"),
+        Role::Restore(_) | Role::Doctor(_) | Role::Command(_) => (&quiet, "command"),
     };
     let log = Log::start(level, settings, name)?;
     let outcome = run(role).await;
@@ -114,6 +126,6 @@ async fn run(role: Role) -> Result<(), Failure> {
         Role::Server(settings) => up::server(settings).await,
         Role::Agent(settings) => up::agent(settings).await,
         Role::Restore(settings) => restore::restore(&settings),
-        Role::Command(_) => Ok(()),
+        Role::Doctor(_) | Role::Command(_) => Ok(()),
     }
 }

@@ -1,0 +1,258 @@
+//! What a container needs that is kept elsewhere: SSM parameters, secrets, environment files, passwords of registries.
+//!
+//! What is wanted is pure ([`Wanted`]); where it comes from is a port ([`Sources`]). Values are never written to disk nor logged.
+//! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/specifying-sensitive-data.html> and amazon-ecs-agent.
+
+mod aws;
+mod env_file;
+mod reference;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use berth_acs::messages as acs;
+use berth_identity::AccessKey;
+use berth_runtime::port::RegistryCredentials;
+use futures_util::future::{join_all, try_join_all};
+
+pub use aws::{AwsSources, ServiceEndpoints};
+pub use reference::{ObjectReference, SecretReference};
+
+/// Why a value cannot be had. The text names the service and what was asked for, never a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(pub String);
+
+/// Where values are kept. `key` signs the calls.
+#[async_trait]
+pub trait Sources: Send + Sync + 'static {
+    /// The key that calls are signed with where a task has no execution role's credentials.
+    fn own_key(&self) -> AccessKey;
+
+    /// The values of at most ten SSM parameters, decrypted, by name. (`ssm:GetParameters`)
+    ///
+    /// # Errors
+    /// [`SourceError`], also if one of them does not exist.
+    async fn parameters(&self, region: &str, names: &[String], key: &AccessKey) -> Result<BTreeMap<String, String>, SourceError>;
+
+    /// The text of a secret. (`secretsmanager:GetSecretValue`)
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    async fn secret(&self, region: &str, secret: &SecretReference, key: &AccessKey) -> Result<String, SourceError>;
+
+    /// An object's content. (`s3:GetObject`)
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    async fn object(&self, region: &str, object: &ObjectReference, key: &AccessKey) -> Result<Vec<u8>, SourceError>;
+}
+
+/// What SSM takes in one call.
+const MOST_PARAMETERS: usize = 10;
+
+/// What a container wants of the sources, parsed once. Holds names, no values.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Region of the environment files.
+    region: String,
+    /// In the task definition's order: the first file that has a variable wins.
+    files: Vec<ObjectReference>,
+    secrets: Vec<WantedSecret>,
+    registry: Option<(String, SecretReference)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct WantedSecret {
+    variable: String,
+    region: String,
+    place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Parameter(String),
+    Secret(SecretReference),
+}
+
+/// What was fetched for a container.
+#[derive(Clone, PartialEq, Default)]
+pub struct Fetched {
+    /// Variables out of environment files: weaker than the task definition's own.
+    pub file_variables: BTreeMap<String, String>,
+    /// Secrets: stronger than the task definition's own.
+    pub secret_variables: BTreeMap<String, String>,
+    /// How to log in to the image's registry.
+    pub registry: Option<RegistryCredentials>,
+}
+
+impl std::fmt::Debug for Fetched {
+    /// Names alone.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = |variables: &BTreeMap<String, String>| variables.keys().cloned().collect::<Vec<_>>();
+        f.debug_struct("Fetched")
+            .field("file_variables", &names(&self.file_variables))
+            .field("secret_variables", &names(&self.secret_variables))
+            .field("registry", &self.registry)
+            .finish()
+    }
+}
+
+impl Fetched {
+    /// The container's environment with what was fetched.
+    #[must_use]
+    pub fn laid_around(&self, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut all = self.file_variables.clone();
+        all.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
+        all.extend(self.secret_variables.iter().map(|(name, value)| (name.clone(), value.clone())));
+        all
+    }
+}
+
+impl Wanted {
+    /// What a container wants; `region` where it does not say.
+    ///
+    /// # Errors
+    /// [`SourceError`] that names what cannot be understood or is not supported.
+    pub fn of(container: &acs::Container, region: &str) -> Result<Self, SourceError> {
+        let files = container.environment_files.iter().map(|file| match file.kind.as_str() {
+            "s3" => ObjectReference::parse(&file.value),
+            other => Err(SourceError(format!("environmentFiles: type '{other}' is not supported by this agent"))),
+        });
+        let secrets = container.secrets.iter().map(|secret| WantedSecret::of(secret, region));
+        let registry = container.registry_authentication.as_ref().filter(|login| login.kind == "asm").map(|login| {
+            let at = login.asm_auth_data.as_ref().ok_or_else(|| SourceError("repositoryCredentials name no secret".to_owned()))?;
+            let region = if at.region.is_empty() { region } else { &at.region };
+            Ok((region.to_owned(), SecretReference::parse_id(&at.credentials_parameter)))
+        });
+        Ok(Self {
+            region: region.to_owned(),
+            files: files.collect::<Result<_, _>>()?,
+            secrets: secrets.collect::<Result<_, _>>()?,
+            registry: registry.transpose()?,
+        })
+    }
+
+    /// Nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.secrets.is_empty() && self.registry.is_none()
+    }
+
+    /// Fetches everything, side by side.
+    ///
+    /// # Errors
+    /// [`SourceError`] with every value that cannot be had, in the official agent's manner.
+    pub async fn fetch(&self, sources: &dyn Sources, role: Option<&acs::RoleCredentials>) -> Result<Fetched, SourceError> {
+        let key = role.map_or_else(|| sources.own_key(), role_key);
+        let (files, parameters, secrets, registry) = tokio::join!(
+            self.fetch_files(sources, &key),
+            self.fetch_parameters(sources, &key),
+            self.fetch_secrets(sources, &key),
+            self.fetch_registry(sources, &key),
+        );
+        let mut problems = Vec::new();
+        let mut or_note = |outcome: Result<BTreeMap<String, String>, SourceError>| match outcome {
+            Ok(variables) => variables,
+            Err(SourceError(problem)) => {
+                problems.push(problem);
+                BTreeMap::new()
+            }
+        };
+        let file_variables = or_note(files);
+        let mut secret_variables = or_note(parameters);
+        secret_variables.extend(or_note(secrets));
+        let registry = registry.unwrap_or_else(|SourceError(problem)| {
+            problems.push(problem);
+            None
+        });
+        if problems.is_empty() { Ok(Fetched { file_variables, secret_variables, registry }) } else { Err(SourceError(problems.join("; "))) }
+    }
+
+    async fn fetch_files(&self, sources: &dyn Sources, key: &AccessKey) -> Result<BTreeMap<String, String>, SourceError> {
+        let contents = try_join_all(self.files.iter().map(|file| sources.object(&self.region, file, key))).await?;
+        let mut variables = BTreeMap::new();
+        for (name, value) in contents.iter().flat_map(|content| env_file::parse(&String::from_utf8_lossy(content))) {
+            variables.entry(name).or_insert(value);
+        }
+        Ok(variables)
+    }
+
+    async fn fetch_parameters(&self, sources: &dyn Sources, key: &AccessKey) -> Result<BTreeMap<String, String>, SourceError> {
+        let mut by_region: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+        for secret in &self.secrets {
+            if let Place::Parameter(name) = &secret.place {
+                by_region.entry(&secret.region).or_default().push((&secret.variable, name));
+            }
+        }
+        let mut variables = BTreeMap::new();
+        for (region, wanted) in by_region {
+            let mut names: Vec<String> = wanted.iter().map(|(_, name)| (*name).to_owned()).collect();
+            names.sort();
+            names.dedup();
+            let failed =
+                |SourceError(problem)| SourceError(format!("fetching secret data from SSM Parameter Store in {region}: {problem}"));
+            let answers = try_join_all(names.chunks(MOST_PARAMETERS).map(|names| sources.parameters(region, names, key))).await;
+            let values: BTreeMap<String, String> = answers.map_err(failed)?.into_iter().flatten().collect();
+            for (variable, name) in wanted {
+                let value = values.get(name).ok_or_else(|| failed(SourceError(format!("invalid parameters: {name}"))))?;
+                variables.insert(variable.to_owned(), value.clone());
+            }
+        }
+        Ok(variables)
+    }
+
+    async fn fetch_secrets(&self, sources: &dyn Sources, key: &AccessKey) -> Result<BTreeMap<String, String>, SourceError> {
+        let wanted = self.secrets.iter().filter_map(|secret| match &secret.place {
+            Place::Secret(reference) => Some((secret, reference)),
+            Place::Parameter(_) => None,
+        });
+        let one = |(secret, reference): (&'_ WantedSecret, &'_ SecretReference)| {
+            let (region, reference, variable) = (secret.region.clone(), reference.clone(), secret.variable.clone());
+            async move {
+                let text = sources.secret(&region, &reference, key).await?;
+                Ok::<_, SourceError>((variable, reference.pick(&text)?))
+            }
+        };
+        let mut variables = BTreeMap::new();
+        let mut problems = Vec::new();
+        for outcome in join_all(wanted.map(one)).await {
+            match outcome {
+                Ok((variable, value)) => drop(variables.insert(variable, value)),
+                Err(SourceError(problem)) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(variables) } else { Err(SourceError(problems.join("; "))) }
+    }
+
+    async fn fetch_registry(&self, sources: &dyn Sources, key: &AccessKey) -> Result<Option<RegistryCredentials>, SourceError> {
+        let Some((region, secret)) = &self.registry else { return Ok(None) };
+        reference::login(&sources.secret(region, secret, key).await?).map(Some)
+    }
+}
+
+impl WantedSecret {
+    fn of(secret: &acs::Secret, region: &str) -> Result<Self, SourceError> {
+        if !matches!(secret.kind.as_str(), "" | "ENVIRONMENT_VARIABLE") || !matches!(secret.target.as_str(), "" | "CONTAINER") {
+            let what = if secret.target.is_empty() { &secret.kind } else { &secret.target };
+            return Err(SourceError(format!("secret {}: {what} is not supported by this agent", secret.name)));
+        }
+        let place = match secret.provider.as_str() {
+            "asm" => Place::Secret(SecretReference::parse(&secret.value_from)?),
+            "ssm" => Place::Parameter(reference::parameter_name(&secret.value_from)),
+            other => return Err(SourceError(format!("secret {}: provider '{other}' is not supported by this agent", secret.name))),
+        };
+        let region = if secret.region.is_empty() { region } else { &secret.region };
+        Ok(Self { variable: secret.name.clone(), region: region.to_owned(), place })
+    }
+}
+
+/// A role's temporary key.
+fn role_key(role: &acs::RoleCredentials) -> AccessKey {
+    let mut key = AccessKey::long_term(role.access_key_id.clone(), role.secret_access_key.clone(), role.role_arn.clone());
+    key.session_token = Some(berth_identity::keys::Secret::new(role.session_token.clone())).filter(|token| !token.expose().is_empty());
+    key
+}

@@ -1,0 +1,150 @@
+//! Fetching, with sources that are a table.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use berth_acs::messages as acs;
+use berth_identity::AccessKey;
+use parking_lot::Mutex;
+
+use super::*;
+
+const SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:db-AbCdEf";
+
+#[derive(Default)]
+struct Table {
+    values: BTreeMap<String, String>,
+    keys: Mutex<Vec<String>>,
+    calls: Mutex<usize>,
+}
+
+impl Table {
+    fn of(values: &[(&str, &str)]) -> Self {
+        Self { values: values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(), ..Self::default() }
+    }
+
+    fn get(&self, name: &str, key: &AccessKey) -> Result<String, SourceError> {
+        self.keys.lock().push(key.id.clone());
+        *self.calls.lock() += 1;
+        self.values.get(name).cloned().ok_or_else(|| SourceError(format!("no {name}")))
+    }
+}
+
+#[async_trait]
+impl Sources for Table {
+    fn own_key(&self) -> AccessKey {
+        AccessKey::long_term("AGENT", "secret", "")
+    }
+
+    async fn parameters(&self, region: &str, names: &[String], key: &AccessKey) -> Result<BTreeMap<String, String>, SourceError> {
+        assert!(names.len() <= 10);
+        *self.calls.lock() += 1;
+        self.keys.lock().push(key.id.clone());
+        Ok(names.iter().filter_map(|name| Some((name.clone(), self.values.get(&format!("{region} {name}"))?.clone()))).collect())
+    }
+
+    async fn secret(&self, _: &str, secret: &SecretReference, key: &AccessKey) -> Result<String, SourceError> {
+        self.get(&secret.id, key)
+    }
+
+    async fn object(&self, _: &str, object: &ObjectReference, key: &AccessKey) -> Result<Vec<u8>, SourceError> {
+        self.get(&object.key, key).map(String::into_bytes)
+    }
+}
+
+fn secret(name: &str, provider: &str, value_from: &str) -> acs::Secret {
+    acs::Secret {
+        name: name.into(),
+        provider: provider.into(),
+        value_from: value_from.into(),
+        kind: "ENVIRONMENT_VARIABLE".into(),
+        ..Default::default()
+    }
+}
+
+fn file(name: &str) -> acs::EnvironmentFile {
+    acs::EnvironmentFile { value: format!("arn:aws:s3:::b/{name}"), kind: "s3".into() }
+}
+
+async fn fetch(container: &acs::Container, table: &Table) -> Result<Fetched, SourceError> {
+    Wanted::of(container, "us-east-1")?.fetch(table, None).await
+}
+
+#[tokio::test]
+async fn secrets_win_over_the_definition_and_the_definition_over_files() {
+    let table = Table::of(&[
+        ("first.env", "A=first\nB=first\nC=first\n"),
+        ("second.env", "A=second\nD=second\n"),
+        ("us-east-1 /app/token", "t"),
+        ("eu-west-1 name", "elsewhere"),
+        (SECRET, r#"{"password":"p"}"#),
+    ]);
+    let container = acs::Container {
+        environment_files: vec![file("first.env"), file("second.env")],
+        secrets: vec![
+            secret("C", "asm", &format!("{SECRET}:password::")),
+            secret("TOKEN", "ssm", "/app/token"),
+            acs::Secret { region: "eu-west-1".into(), ..secret("REGIONAL", "ssm", "arn:aws:ssm:eu-west-1:000000000000:parameter/name") },
+        ],
+        ..Default::default()
+    };
+    let fetched = fetch(&container, &table).await.unwrap();
+    let own = BTreeMap::from([("B".to_owned(), "own".to_owned()), ("C".to_owned(), "own".to_owned())]);
+    let all = fetched.laid_around(&own);
+    let expected = [("A", "first"), ("B", "own"), ("C", "p"), ("D", "second"), ("REGIONAL", "elsewhere"), ("TOKEN", "t")];
+    assert_eq!(all, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    assert!(!format!("{fetched:?}").contains("first"), "values are not shown");
+}
+
+#[tokio::test]
+async fn every_value_that_is_missing_is_named() {
+    let container = acs::Container {
+        environment_files: vec![file("none.env")],
+        secrets: vec![secret("A", "asm", SECRET), secret("B", "ssm", "gone")],
+        ..Default::default()
+    };
+    let SourceError(text) = fetch(&container, &Table::default()).await.unwrap_err();
+    for part in ["none.env", SECRET, "SSM Parameter Store in us-east-1: invalid parameters: gone"] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn many_parameters_take_a_call_for_ten_and_the_roles_credentials() {
+    let names: Vec<String> = (0..25).map(|number| format!("p{number}")).collect();
+    let values: Vec<(String, &str)> = names.iter().map(|name| (format!("us-east-1 {name}"), "v")).collect();
+    let table = Table::of(&values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>());
+    let secrets = names.iter().map(|name| secret(&name.to_uppercase(), "ssm", name)).collect();
+    let wanted = Wanted::of(&acs::Container { secrets, ..Default::default() }, "us-east-1").unwrap();
+    let role = acs::RoleCredentials { access_key_id: "ROLE".into(), session_token: "token".into(), ..Default::default() };
+    assert_eq!(wanted.fetch(&table, Some(&role)).await.unwrap().secret_variables.len(), 25);
+    assert_eq!(*table.calls.lock(), 3);
+    assert!(table.keys.lock().iter().all(|id| id == "ROLE"));
+}
+
+#[tokio::test]
+async fn a_registrys_login() {
+    let login = acs::RegistryAuthentication {
+        kind: "asm".into(),
+        asm_auth_data: Some(acs::SecretsManagerAuth { credentials_parameter: "registry".into(), region: String::new() }),
+        ..Default::default()
+    };
+    let container = acs::Container { registry_authentication: Some(login), ..Default::default() };
+    let table = Table::of(&[("registry", r#"{"username":"u","password":"p"}"#)]);
+    assert_eq!(fetch(&container, &table).await.unwrap().registry.unwrap().username, "u");
+    assert!(fetch(&container, &Table::default()).await.is_err());
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let wrong = [
+        acs::Secret { kind: "MOUNT_POINT".into(), ..secret("A", "asm", SECRET) },
+        acs::Secret { target: "LOG_DRIVER".into(), ..secret("A", "asm", SECRET) },
+        secret("A", "vault", SECRET),
+    ];
+    for secret in wrong {
+        let error = Wanted::of(&acs::Container { secrets: vec![secret], ..Default::default() }, "r").unwrap_err();
+        assert!(error.0.contains("secret A") && error.0.contains("not supported"), "{error}");
+    }
+    assert!(Wanted::of(&acs::Container::default(), "r").unwrap().is_empty());
+}
