@@ -4,14 +4,9 @@
 
 use bollard::models::SystemInfo;
 
-/// The names of Docker's API versions, which ECS requires for members of a task definition. The official agent knows them from 1.17 on.
-const REMOTE_API: [(usize, &str); 28] = [
-    (17, "com.amazonaws.ecs.capability.docker-remote-api.1.17"),
-    (18, "com.amazonaws.ecs.capability.docker-remote-api.1.18"),
-    (19, "com.amazonaws.ecs.capability.docker-remote-api.1.19"),
-    (20, "com.amazonaws.ecs.capability.docker-remote-api.1.20"),
-    (21, "com.amazonaws.ecs.capability.docker-remote-api.1.21"),
-    (22, "com.amazonaws.ecs.capability.docker-remote-api.1.22"),
+/// The names of Docker's API versions, which ECS requires for members of a task definition. Those up to 1.22 are every
+/// agent's, whatever its runtime.
+const REMOTE_API: [(usize, &str); 22] = [
     (23, "com.amazonaws.ecs.capability.docker-remote-api.1.23"),
     (24, "com.amazonaws.ecs.capability.docker-remote-api.1.24"),
     (25, "com.amazonaws.ecs.capability.docker-remote-api.1.25"),

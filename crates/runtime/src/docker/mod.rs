@@ -149,6 +149,15 @@ impl DockerRuntime {
         }
     }
 
+    /// Waits until all that a container that does not run has said is in its files.
+    async fn until_written(&self, id: &ContainerId) {
+        let over = self.followers.lock().get(id).map(Follower::over);
+        if let Some(mut over) = over {
+            // A follower that is gone has nothing more to write.
+            let _ = over.wait_for(|over| *over).await;
+        }
+    }
+
     /// Waits until Docker says that the container does not run; through a restart of Docker too.
     async fn until_ended(&self, id: &ContainerId) -> Result<Exit, RunError> {
         loop {
@@ -181,13 +190,15 @@ impl Runtime for DockerRuntime {
         let image = names::image_reference(&spec.image_digest);
         let body = create::body(&spec, &image, &self.names, create::most_here)?;
         let options = CreateContainerOptions { name: Some(self.names.container(&spec.id)), ..CreateContainerOptions::default() };
-        // What an earlier container of this name said is not this one's.
         let made = self.docker.create_container(Some(options), body).await;
-        made.map(drop).map_err(|error| match status(&error) {
+        made.map_err(|error| match status(&error) {
             404 => RunError::NoImage(spec.image_digest.clone()),
             400 | 409 => RunError::InvalidSpec(text(&error)),
             _ => run_error(&error, &spec.id, &format!("make container {}", spec.id)),
-        })
+        })?;
+        // What an earlier container of this name said, removed while nobody looked, is not this one's.
+        let _ = tokio::fs::remove_dir_all(self.log_folder(&spec.id)).await;
+        Ok(())
     }
 
     async fn start(&self, id: &ContainerId) -> Result<Started, RunError> {
@@ -196,6 +207,8 @@ impl Runtime for DockerRuntime {
             return Ok(started);
         }
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        // A follower of an earlier run is at its end; one that is not yet would end with that run.
+        self.until_written(id).await;
         if let Err(error) = self.docker.start_container(&self.names.container(id), None).await {
             let error = run_error(&error, id, &format!("start container {id}"));
             return Err(self.refine(id, error).await);
@@ -227,11 +240,7 @@ impl Runtime for DockerRuntime {
 
     async fn wait(&self, id: &ContainerId) -> Result<Exit, RunError> {
         let exit = self.until_ended(id).await?;
-        let over = self.followers.lock().get(id).map(Follower::over);
-        if let Some(mut over) = over {
-            // A follower that is gone has nothing more to write.
-            let _ = over.wait_for(|over| *over).await;
-        }
+        self.until_written(id).await;
         Ok(exit)
     }
 
