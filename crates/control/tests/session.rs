@@ -152,13 +152,11 @@ async fn what_an_agent_never_takes_ends_and_what_it_has_reported_of_goes_on() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it is given up");
-    let state = store.state();
-    let never_taken = state.task(TaskId(1)).expect("the task");
+    let task = |number| store.state().task(TaskId(number)).expect("the task").clone();
+    let (never_taken, reported) = (task(1), task(2));
     assert_eq!(never_taken.stop_code, Some(StopCode::TaskFailedToStart));
     assert_eq!(never_taken.stopped_reason.as_deref(), Some("The container agent did not accept the task"));
-    let reported = state.task(TaskId(2)).expect("the task");
     assert_eq!((reported.desired_status, reported.last_status), (DesiredStatus::Running, TaskStatus::Pending));
-    drop(state);
     drop(agent);
     run.await.expect("the session ends with its connection");
     control.stop();
