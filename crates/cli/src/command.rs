@@ -209,7 +209,7 @@ mod tests {
             ("berth why", "<WHAT>"),
             ("berth logs web --tail many", "--tail"),
             ("berth logs web --group g", "--group"),
-            ("berth logs web --stream s", "--group"),
+            ("berth logs web --stream s", "--stream"),
             ("berth plan run-task --add-instances many", "--add-instances"),
             ("berth plan run-task --placement-constraints near", "--placement-constraints"),
             ("berth deploy status", "<SERVICE>"),

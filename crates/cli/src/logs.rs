@@ -47,7 +47,7 @@ pub struct Logs {
     #[arg(long, value_name = "GROUP", conflicts_with = "task")]
     group: Option<String>,
     /// Of the log group, only streams whose names begin so: PREFIX/CONTAINER/TASK-ID
-    #[arg(long, value_name = "STREAM", requires = "group")]
+    #[arg(long, value_name = "STREAM", requires = "group", conflicts_with = "task")]
     stream: Option<String>,
     /// Only this container
     #[arg(long, value_name = "NAME")]

@@ -40,8 +40,10 @@ pub struct Subject<F: Fn() -> Arc<dyn Runtime>> {
 pub struct Differences {
     /// It has networks of its own: it takes no namespace, and isolates by itself.
     pub own_networks: bool,
-    /// What the kernel refuses to execute is found after the start, as an end with an exit code.
+    /// What the kernel refuses to execute, and what an init does not find, shows after the start, as an end with an exit code.
     pub late_format_errors: bool,
+    /// When a container that has ended cannot be started again, that is its last end, with an exit code of its own.
+    pub failed_starts_are_ends: bool,
     /// The two streams of a process run in a container come by two pipes, between which there is no order.
     pub two_exec_streams: bool,
     /// The machine lacks capabilities that it would have to give a privileged container.

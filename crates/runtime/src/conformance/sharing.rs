@@ -11,9 +11,18 @@ const LOOK: &str = "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc";
 pub(super) async fn run(bench: &Bench) {
     of_its_own(bench).await;
     of_the_machine(bench).await;
+    if !shares(bench) {
+        bench.refuses(of_task(bench, "task-apart", Sharing::Task, Sharing::Own, "true"), "pidMode").await;
+        return bench.refuses(of_task(bench, "task-apart", Sharing::Own, Sharing::Task, "true"), "ipcMode").await;
+    }
     processes_of_a_task(bench).await;
     memory_of_a_task(bench).await;
     an_end_is_ones_own(bench).await;
+}
+
+/// Whether the runtime says that a task's containers can share namespaces.
+fn shares(bench: &Bench) -> bool {
+    bench.runtime.capabilities().contains(&"ecs.capability.pid-ipc-namespace-sharing")
 }
 
 fn of_this_process() -> String {
@@ -150,15 +159,18 @@ pub(super) struct Survivor {
     namespaces: String,
 }
 
-pub(super) async fn before_restart(bench: &Bench) -> Survivor {
+pub(super) async fn before_restart(bench: &Bench) -> Option<Survivor> {
+    if !shares(bench) {
+        return None;
+    }
     let id = bench.begin(of_task(bench, "task-that-survives", Sharing::Task, Sharing::Task, "echo ready; sleep 1000")).await;
     bench.until_said(&id, "ready").await;
     let namespaces = bench.exec(&id, LOOK).await.1;
-    Survivor { id, namespaces }
+    Some(Survivor { id, namespaces })
 }
 
-pub(super) async fn after_restart(bench: &Bench, survivor: Survivor) {
-    let Survivor { id, namespaces } = survivor;
+pub(super) async fn after_restart(bench: &Bench, survivor: Option<Survivor>) {
+    let Some(Survivor { id, namespaces }) = survivor else { return };
     assert_eq!(bench.say(of_task(bench, "task-that-survives", Sharing::Task, Sharing::Task, LOOK)).await, namespaces);
     bench.remove(&id).await;
 }

@@ -87,6 +87,10 @@ pub fn run_error(error: &Error, id: &ContainerId, step: &str) -> RunError {
     if let Some(problem) = program_error(&said) {
         return RunError::Exec(problem);
     }
+    // Docker looks at devices only now.
+    if said.contains("error gathering device information") {
+        return RunError::InvalidSpec(format!("linuxParameters.devices: {said}"));
+    }
     match status(error) {
         404 => RunError::NoContainer(id.clone()),
         _ => RunError::System(format!("{step}: {said}")),

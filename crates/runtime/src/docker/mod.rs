@@ -194,6 +194,8 @@ impl Runtime for DockerRuntime {
         made.map_err(|error| match status(&error) {
             404 => RunError::NoImage(spec.image_digest.clone()),
             400 | 409 => RunError::InvalidSpec(text(&error)),
+            // So old daemons answer what newer ones answer with 400.
+            500 if text(&error).starts_with("invalid ") => RunError::InvalidSpec(text(&error)),
             _ => run_error(&error, &spec.id, &format!("make container {}", spec.id)),
         })?;
         // What an earlier container of this name said, removed while nobody looked, is not this one's.
