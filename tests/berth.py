@@ -122,7 +122,7 @@ class Berth:
             raise ValueError(f"{self.data_dir} is not in this run's folder {run_folder()}")
         self.arguments = ["--healthy-after", str(healthy_after), *arguments]
         self.listen = listen
-        self.environment = environment or {}
+        self.variables = environment or {}
         self.log = self.data_dir.parent / "berth.log"
         self.process = None
         self._clients = {}
@@ -134,7 +134,7 @@ class Berth:
             (self.data_dir / "endpoint.json").unlink()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=clean_environment(BERTH_LOG="info", **self.environment), start_new_session=True
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=clean_environment(BERTH_LOG="info", **self.variables), start_new_session=True
             )
         self._clients.clear()
         (self.data_dir.parent / "berth.pid").write_text(str(self.process.pid))

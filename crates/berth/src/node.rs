@@ -32,8 +32,13 @@ impl Node {
         let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| DEFAULT_HOST.to_owned());
         // SAFETY: geteuid only returns a number.
         let is_root = unsafe { libc::geteuid() } == 0;
-        let docker = connect(&host).await.map(drop).map_err(|error| error.to_string());
-        let chosen = runtime_choice::choose(choice, is_root, runtime_choice::used(dir), &docker);
+        let used = runtime_choice::used(dir);
+        // A daemon that is slow to answer must not hold up a start that does not need it.
+        let docker = match runtime_choice::may_be_docker(choice, is_root, used) {
+            true => connect(&host).await.map(drop).map_err(|error| error.to_string()),
+            false => Ok(()),
+        };
+        let chosen = runtime_choice::choose(choice, is_root, used, &docker);
         let chosen = chosen.map_err(|(what, problem)| Failure::part(what, problem))?;
         runtime_choice::remember(dir, chosen)?;
         let registry = BerthRegistry {

@@ -37,6 +37,15 @@ impl Chosen {
     }
 }
 
+/// Whether Docker could be what [`choose`] chooses.
+pub(crate) fn may_be_docker(choice: RuntimeChoice, is_root: bool, used: Option<Chosen>) -> bool {
+    match choice {
+        RuntimeChoice::Native => false,
+        RuntimeChoice::Docker => true,
+        RuntimeChoice::Auto => used.map_or(!is_root, |used| used == Chosen::Docker),
+    }
+}
+
 /// Decides. `used` is what the data directory's tasks run in; `docker` says why Docker cannot be used, if it cannot.
 pub(crate) fn choose(
     choice: RuntimeChoice,
@@ -106,6 +115,8 @@ mod tests {
     fn who_gets_what() {
         let (here, gone) = (Ok(()), Err("there is no such socket".to_owned()));
         let (native, docker) = (Some(Chosen::Native), Some(Chosen::Docker));
+        assert!(!may_be_docker(RuntimeChoice::Auto, true, native) && !may_be_docker(RuntimeChoice::Native, false, docker));
+        assert!(may_be_docker(RuntimeChoice::Auto, false, None) && may_be_docker(RuntimeChoice::Auto, true, docker));
         for (choice, is_root, used, answers, expected) in [
             (RuntimeChoice::Auto, true, None, &gone, native),
             (RuntimeChoice::Auto, true, docker, &here, docker),

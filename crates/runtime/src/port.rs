@@ -372,7 +372,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// runtime honours on this machine, beyond what each must. The agent announces them, and tasks that need others are not placed here.
     fn capabilities(&self) -> Vec<&'static str>;
 
-    /// Makes an image present. Several calls for one image share the work.
+    /// Makes an image present. Several calls for one image share the work. A registry that does not answer is asked again, with pauses,
+    /// for some seconds; whoever calls need not.
     ///
     /// # Errors
     /// [`PullError`]; then nothing of the image is left that was not there before.

@@ -85,14 +85,14 @@ async fn passes_the_suite_and_leaves_nothing() {
     let own = folder.path().join("suite");
     std::fs::create_dir(&own).expect("a folder for the suite");
     run_all(Subject { open, folder: own }).await;
-    for name in ["containers", "images", "seccomp", "tasks"] {
+    for name in ["containers", "images", "seccomp", "shared"] {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(config.data_dir.join(name)).expect("the folder is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{name} is nobody else's");
     }
     let containers = std::fs::read_dir(config.data_dir.join("containers")).expect("the folder is there").count();
     let temporary = std::fs::read_dir(config.data_dir.join("images/tmp")).expect("the folder is there").count();
-    let tasks = std::fs::read_dir(config.data_dir.join("tasks")).expect("the folder is there").count();
+    let tasks = std::fs::read_dir(config.data_dir.join("shared")).expect("the folder is there").count();
     assert_eq!((containers, temporary, tasks), (0, 0, 0));
     assert_eq!(leftovers(&root, folder.path()), Vec::<String>::new());
 }
@@ -207,7 +207,7 @@ async fn what_a_task_shares_lives_from_its_first_start_to_its_last_removal() {
     let config = config(folder.path(), "holder");
     let _sweep = Sweep(config.cgroup_root.clone());
     let (runtime, digest) = with_busybox(&config, layer).await;
-    let tasks = config.data_dir.join("tasks");
+    let tasks = config.data_dir.join("shared");
     let holder = || -> i32 {
         let text = std::fs::read_to_string(tasks.join("task/holder")).expect("it is written down");
         text.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a process")

@@ -20,10 +20,6 @@ use crate::plan::{Blueprint, ContainerPlan, HealthCheck, Link, Wiring, links};
 use crate::sources::Fetched;
 use crate::trace;
 
-/// How often an unreachable registry is asked.
-const PULL_TRIES: u32 = 3;
-/// The wait before the second try; it doubles.
-const PULL_DELAY: Duration = Duration::from_millis(1100);
 /// How much longer than a probe may take its end is waited for: the runtime has to kill it.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Docker keeps as much of a probe's output; here it goes to the log.
@@ -75,20 +71,8 @@ async fn fetch_and_pull(means: &Means, container: &ContainerPlan, role: Option<R
 async fn pull(means: &Means, container: &ContainerPlan, credentials: Option<RegistryCredentials>) -> Result<Image, PullError> {
     let image = container.image.as_str();
     let _turn = means.pulls.enter(image).await;
-    let mut delay = PULL_DELAY;
-    let mut tries = 1;
-    loop {
-        let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials: credentials.clone() };
-        match means.runtime.pull(request).await {
-            Err(PullError::Unreachable(problem)) if tries < PULL_TRIES => {
-                tracing::warn!(task = container.task, image, error = problem, "a pull is tried again");
-                tokio::time::sleep(delay).await;
-                delay *= 2;
-                tries += 1;
-            }
-            outcome => return outcome,
-        }
-    }
+    let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials };
+    means.runtime.pull(request).await
 }
 
 async fn attach(means: &Means, container: &ContainerPlan) -> Result<Option<Attachment>, NetworkError> {

@@ -36,6 +36,7 @@ use self::follow::Follower;
 use self::images::DockerImages;
 use self::names::Names;
 use crate::images::BerthRegistry;
+use crate::images::steady::Patience;
 use crate::native::bundle;
 use crate::port::{
     ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
@@ -183,7 +184,18 @@ impl Runtime for DockerRuntime {
     }
 
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
-        self.images.pull(request).await
+        let patience = Patience::default();
+        let mut failures = 0;
+        loop {
+            let error = match self.images.pull(request.clone()).await {
+                Err(error @ PullError::Unreachable(_)) => error,
+                outcome => return outcome,
+            };
+            failures += 1;
+            let Some(pause) = patience.pause(failures) else { return Err(error) };
+            tracing::warn!(reference = request.reference, %error, ?pause, "pull failed; trying again");
+            tokio::time::sleep(pause).await;
+        }
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {

@@ -92,7 +92,7 @@ impl NativeRuntime {
         }
         // Others' accounts on this machine must not reach in: images hold set-user-id programs, old ones with known holes among them,
         // and device files; requests hold what a task definition keeps in its environment (CVE-2021-41091).
-        for name in ["containers", "images", "seccomp", "tasks"] {
+        for name in ["containers", "images", "seccomp", "shared"] {
             let folder = config.data_dir.join(name);
             make_private(&folder).map_err(step(&format!("make {}", folder.display())))?;
         }
@@ -116,7 +116,7 @@ impl NativeRuntime {
         }
         let containers = container::load_all(&config.data_dir.join("containers")).map_err(step("read containers"))?;
         let wanted = |task: &str| containers.values().any(|one| wants_holder(one, task));
-        let holders = Holders::open(config.data_dir.join("tasks"), wanted).map_err(step("look after what tasks share"))?;
+        let holders = Holders::open(config.data_dir.join("shared"), wanted).map_err(step("look after what tasks share"))?;
         Ok(NativeRuntime {
             config,
             images,
