@@ -136,7 +136,7 @@ def new_definition(w, path):
     ports = [{"containerPort": 80}] if "containerPortRange" not in path else [{}]
     containers = [container("one", portMappings=ports), container("two")]
     request = {"family": "members", "containerDefinitions": containers, "volumes": [{"name": "one"}]}
-    if "secrets" in path:
+    if any(part.startswith("secrets") for part in path):
         request["executionRoleArn"] = "arn:aws:iam::000000000000:role/execution"
     if path[-1] == "requiresCompatibilities":
         request.update(networkMode="awsvpc", cpu="256", memory="512")
