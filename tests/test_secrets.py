@@ -128,7 +128,7 @@ def test_secrets_need_an_execution_role(up):
         register(up.ecs, containers=[shell("env", secrets=[{"name": "A", "valueFrom": "/none"}])])
 
 
-def test_no_value_is_on_the_disk_once_the_task_is_gone_or_in_the_log(up, aws):
+def test_no_value_is_in_the_ledger_or_in_the_log(up, aws):
     aws.parameter("/app/loud", "s3cr3t-value-of-this-test")
     shown(up, shell("env", secrets=[{"name": "LOUD", "valueFrom": "/app/loud"}]))
     assert b"s3cr3t-value-of-this-test" not in up.log.read_bytes()

@@ -148,6 +148,7 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
     if is_fargate && (cpu.is_none() || memory.is_none()) {
         return Err(Failure::client("Fargate requires that 'cpu' and 'memory' be defined at the task level."));
     }
+    // That ECS asks for the role is documented ("Pass sensitive data to a container"); the words are not, and these are what users quote.
     let has_secrets = containers.iter().any(|container| container.secrets.as_ref().is_some_and(|secrets| !secrets.is_empty()));
     if has_secrets && request.execution_role_arn.as_deref().unwrap_or_default().is_empty() {
         return Err(Failure::client("When you are specifying container secrets, you must also specify a value for 'executionRoleArn'."));
