@@ -30,8 +30,10 @@ test: setup ## Everything: format, clippy, tidy, generated code, unit, property,
 test-cgroup2: ## The tests of shim and runtime on pure cgroup v2, in an emulated machine; fetches a kernel, needs qemu-system-x86
 	@crates/shim/tests/guest-v2.sh
 
-nightly: setup ## The simulation under 100,000 seeds; goes on after a failure and lists what failed
-	cargo run --quiet --release --package xtask -- sim --seeds 100000 --keep-going
+nightly: setup ## The simulation under 100,000 seeds, the properties a hundred times with new cases; both go on after a failure
+	cargo run --quiet --release --package xtask -- sim --seeds 100000 --keep-going; sim=$$?; \
+	cargo nextest run --release --package berth-scheduler --package berth-acs --package berth-identity --stress-count 100 --no-fail-fast \
+	    --status-level fail && exit $$sim
 
 sim-week: setup ## A week of 1,000 services on 500 hollow machines under 20 seeds; prints the processor time
 	cargo run --quiet --release --package xtask -- sim --fleet week --seeds 20

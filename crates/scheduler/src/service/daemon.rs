@@ -247,10 +247,7 @@ fn fill(
                 steps.wake_at = earliest(steps.wake_at, Some(at));
                 is_impaired |= throttle.never_ran >= IMPAIRED_AFTER;
                 let seconds = (at.since(now) + 999) / 1000;
-                waits.push(format!(
-                    "container instance {id}: {} tasks in a row failed there; the next start is in {seconds} s",
-                    throttle.never_ran
-                ));
+                waits.push(format!("container instance {id}: {} there; the next start is in {seconds} s", throttle.cause()));
             }
             _ => on.push(id),
         }

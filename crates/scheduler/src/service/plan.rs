@@ -205,7 +205,7 @@ fn start_new(view: &ServiceView<'_>, primary: &Deployment, missing: u32, room: u
         Some(at) if at > now => {
             plan.wake_at = earliest(plan.wake_at, Some(at));
             let seconds = (at.since(now) + 999) / 1000;
-            plan.why.push(format!("{} tasks in a row failed; the next start is in {seconds} s", throttle.never_ran));
+            plan.why.push(format!("{}; the next start is in {seconds} s", throttle.cause()));
             if throttle.never_ran >= IMPAIRED_AFTER && !impaired_announced(service) {
                 plan.announcements.push(IMPAIRED.to_owned());
             }

@@ -29,6 +29,15 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
+    /// What is waited for, in words.
+    pub(super) fn cause(&self) -> String {
+        if self.never_ran > 0 {
+            format!("{} tasks in a row failed to start", self.never_ran)
+        } else {
+            format!("{} tasks in a row ended soon after their start", self.short_runs)
+        }
+    }
+
     /// The last task that ended was a failure.
     pub(super) const fn has_failed(&self) -> bool {
         self.never_ran > 0 || self.short_runs > 0
