@@ -112,6 +112,21 @@ def test_output_goes_on_over_a_killed_agent(up):
     assert lines == [f"line-{number}" for number in range(1, 301)]
 
 
+def test_links_give_a_name_an_address_and_dockers_variables(up, docker):
+    db = shell(IDLE, name="db", portMappings=[{"containerPort": 5432}])
+    web = shell(f"cat /etc/hosts; env; echo shown; {IDLE}", name="web", links=["db:the-db"])
+    task = running(up, db, web)
+    said(up, task["taskArn"], "shown")
+    shown = output(up, task["taskArn"], "--container", "web").splitlines()
+    variables = dict(line.split("=", 1) for line in shown if "=" in line)
+    (linked,) = [one for one in docker.containers() if one.endswith(next(c["runtimeId"] for c in task["containers"] if c["name"] == "db"))]
+    address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", linked).stdout.strip()
+    assert variables["THE_DB_PORT"] == f"tcp://{address}:5432"
+    assert ["the-db", "db"] == [name for line in shown if line.startswith(address) for name in line.split()[1:]]
+    up.ecs.stop_task(cluster="default", task=task["taskArn"])
+    ended(up, task["taskArn"])
+
+
 def test_a_port_in_use_is_told_in_dockers_words(up):
     with socket.socket() as other:
         other.bind(("0.0.0.0", 0))

@@ -122,7 +122,7 @@ impl Runtime for FakeRuntime {
             return Err(RunError::Exec("exec: \"nope\": executable file not found in $PATH".into()));
         }
         let at = UNIX_EPOCH + Duration::from_secs(4000 + 2000 * u64::from(lives - 1));
-        let started = Started { pid: 7, at };
+        let started = Started { pid: 7, at, address: None };
         state.send_replace(ContainerState::Running(started));
         let ends = word(&image, "lives").is_none_or(|text| lives <= text.parse().unwrap());
         if let Some(code) = word(&image, "exit").filter(|_| ends) {

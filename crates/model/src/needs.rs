@@ -206,6 +206,20 @@ fn container_attributes(container: &ecs::ContainerDefinition, need: &mut impl Fn
             need(if asm { "ecs.capability.secrets.asm.environment-variables" } else { "ecs.capability.secrets.ssm.environment-variables" });
         }
     }
+    for secret in container.log_configuration.iter().flat_map(|log| log.secret_options.as_deref().unwrap_or_default()) {
+        let asm = secret.value_from.as_deref().is_some_and(|from| from.contains(":secretsmanager:"));
+        need(if asm { "ecs.capability.secrets.asm.bootstrap.log-driver" } else { "ecs.capability.secrets.ssm.bootstrap.log-driver" });
+    }
+    // What Docker would leave aside where the kernel has it not: only an agent that was told that it is on (ECS_APPARMOR_CAPABLE,
+    // ECS_SELINUX_CAPABLE) takes such tasks.
+    // https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html
+    for option in container.docker_security_options.as_deref().unwrap_or_default() {
+        match option.split_once([':', '=']) {
+            Some(("apparmor", profile)) if profile != "unconfined" => need("com.amazonaws.ecs.capability.apparmor"),
+            Some(("label", label)) if label != "disable" => need("com.amazonaws.ecs.capability.selinux"),
+            _ => {}
+        }
+    }
     if non_empty(container.environment_files.as_ref().map(Vec::len)) {
         need("ecs.capability.env-files.s3");
     }
@@ -270,6 +284,27 @@ mod tests {
         let names =
             ["ecs.capability.container-health-check", "ecs.capability.container-restart-policy", "ecs.capability.docker-plugin.local"];
         assert_eq!(more, names);
+    }
+
+    #[test]
+    fn what_only_some_agents_honour_has_the_agents_own_names() {
+        let more = |of: serde_json::Value| {
+            let of = ecs::TaskDefinition { container_definitions: Some(vec![container(of)]), ..Default::default() };
+            let more = required_attributes(&of).into_iter().filter(|name| name != "com.amazonaws.ecs.capability.docker-remote-api.1.18");
+            more.collect::<Vec<_>>()
+        };
+        let options = |options: &[&str]| more(serde_json::json!({"dockerSecurityOptions": options}));
+        assert_eq!(options(&["apparmor:unconfined", "label:disable", "seccomp=unconfined"]), [""; 0]);
+        assert_eq!(options(&["apparmor:web"]), ["com.amazonaws.ecs.capability.apparmor"]);
+        assert_eq!(options(&["label:type:web_t"]), ["com.amazonaws.ecs.capability.selinux"]);
+        let driver = |from: &str| {
+            let log = serde_json::json!({"logDriver": "splunk", "secretOptions": [{"name": "splunk-token", "valueFrom": from}]});
+            more(serde_json::json!({"logConfiguration": log}))
+        };
+        let splunk = "com.amazonaws.ecs.capability.logging-driver.splunk";
+        assert_eq!(driver("/token"), [splunk, "ecs.capability.secrets.ssm.bootstrap.log-driver"]);
+        let secret = "arn:aws:secretsmanager:us-east-1:000000000000:secret:token-a1b2c3";
+        assert_eq!(driver(secret), [splunk, "ecs.capability.secrets.asm.bootstrap.log-driver"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Nothing here may know of tasks' desired states, clusters or the control plane.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -288,6 +289,8 @@ pub struct Started {
     pub pid: i32,
     /// When it was started.
     pub at: SystemTime,
+    /// Its address on a bridge of the runtime's own ([`ContainerNetwork::Bridge`]); `None` where whoever asked for it brought the network.
+    pub address: Option<Ipv4Addr>,
 }
 
 /// How a container ended.

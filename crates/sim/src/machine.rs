@@ -216,7 +216,7 @@ impl Runtime for Machine {
             return Err(RunError::Exec("exec: not found".to_owned()));
         }
         let state = self.state_of(id)?;
-        let started = Started { pid: 1, at: self.system_time() };
+        let started = Started { pid: 1, at: self.system_time(), address: None };
         state.send_replace(ContainerState::Running(started));
         let (boots, image) = {
             let inner = self.0.inner.lock();

@@ -18,7 +18,7 @@ pub use dependency::Gate;
 pub use health::{Health, Verdict};
 pub use phase::{Ended, ExitRecord, Phase, Prepared, Reached, Run};
 pub use report::{ContainerReport, ContainerWord, Report, TaskWord, Told, next_report};
-pub use state::{Desired, Fact, LaunchFailure, TaskState};
+pub use state::{Desired, Fact, LaunchFailure, NextLife, TaskState};
 pub use step::{Step, next_step, wake_at};
 
 /// Unix milliseconds.

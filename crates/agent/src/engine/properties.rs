@@ -138,7 +138,8 @@ impl Model {
                 Step::Abandon(index, _) => Fact::Abandoned(index),
                 Step::Release(index) => Fact::Released(index),
                 Step::Restart(index) => {
-                    Fact::Restarted(index, if luck.is_multiple_of(8) { Err("CannotStartContainerError: x".into()) } else { Ok(self.now) })
+                    let next = NextLife { started_at: self.now, address: None };
+                    Fact::Restarted(index, if luck.is_multiple_of(8) { Err("CannotStartContainerError: x".into()) } else { Ok(next) })
                 }
                 Step::Probe(index) => Fact::Probed(index, !luck.is_multiple_of(3)),
                 Step::Stop(_) | Step::Kill(_) | Step::GiveUp(_) => return,

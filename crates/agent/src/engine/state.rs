@@ -1,6 +1,8 @@
 //! All that is known of a task: what is wanted, where its containers are, what was reported. A plain value that facts are
 //! folded into.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Ended, ExitRecord, Health, Millis, Phase, Prepared, Reached, Report, Run, Step, Told};
@@ -32,6 +34,15 @@ pub struct TaskState {
     pub told: Told,
 }
 
+/// A container's life after its restart policy started it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextLife {
+    /// When.
+    pub started_at: Millis,
+    /// Its address now, if the runtime's own bridge gave it one.
+    pub address: Option<Ipv4Addr>,
+}
+
 /// Something that was seen.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
@@ -47,8 +58,8 @@ pub enum Fact {
     Exited(usize, Result<ExitRecord, String>),
     /// A probe of the container's health ended, well or not.
     Probed(usize, bool),
-    /// The container was started again, at this time; or not, with a reason with its class.
-    Restarted(usize, Result<Millis, String>),
+    /// The container was started again; or not, with a reason with its class.
+    Restarted(usize, Result<NextLife, String>),
     /// The network of a container that has ended was taken back.
     Released(usize),
     /// The control plane accepted a report, or will never take it.
@@ -202,13 +213,17 @@ impl TaskState {
         }
     }
 
-    fn restarted(&mut self, index: usize, outcome: Result<Millis, String>) {
+    fn restarted(&mut self, index: usize, outcome: Result<NextLife, String>) {
         if let Phase::Restarting { run, .. } = &self.containers[index] {
             let run = run.clone();
             self.containers[index] = match outcome {
-                Ok(started_at) => {
-                    Phase::Running(Run { started_at, restarts: run.restarts.saturating_add(1), health: Health::default(), ..run })
-                }
+                Ok(NextLife { started_at, address }) => Phase::Running(Run {
+                    started_at,
+                    address: address.or(run.address),
+                    restarts: run.restarts.saturating_add(1),
+                    health: Health::default(),
+                    ..run
+                }),
                 Err(reason) => Phase::Exited(Ended::Lost { run, reason }),
             };
         }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Means, volumes};
 use crate::clock::unix_millis;
-use crate::engine::{ExitRecord, Health, LaunchFailure, Millis, Prepared, Run};
+use crate::engine::{ExitRecord, Health, LaunchFailure, NextLife, Prepared, Run};
 use crate::plan::spec::give_region;
 use crate::plan::{Blueprint, ContainerPlan, HealthCheck, Link, Wiring, links};
 use crate::sources::Fetched;
@@ -169,7 +169,7 @@ async fn attempt(
     Ok(Run {
         image_digest: Some(prepared.image_digest.clone()),
         bindings,
-        address: prepared.attachment.as_ref().and_then(|attachment| attachment.address),
+        address: prepared.attachment.as_ref().and_then(|attachment| attachment.address).or(started.address),
         started_at: unix_millis(started.at),
         restarts: 0,
         health: Health::default(),
@@ -205,10 +205,10 @@ fn introduce(spec: &mut ContainerSpec, container: &ContainerPlan, linked: &Linke
 }
 
 /// Starts a container again whose program has ended. `Err` is a reason with its class.
-pub async fn restart(means: &Means, container: &ContainerPlan) -> Result<Millis, String> {
+pub async fn restart(means: &Means, container: &ContainerPlan) -> Result<NextLife, String> {
     let start = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id));
     match trace::within(trace::step("restart", container), start).await {
-        Ok(started) => Ok(unix_millis(started.at)),
+        Ok(started) => Ok(NextLife { started_at: unix_millis(started.at), address: started.address }),
         Err(error) => {
             // A start that timed out may still come about; nobody would watch it.
             if let Err(error) = means.runtime.signal(&container.runtime_id, libc::SIGKILL).await {

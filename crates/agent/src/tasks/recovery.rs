@@ -31,13 +31,18 @@ pub enum RecoveryError {
 /// Where a container is, by what was written, what the runtime sees (`None`: no such container) and its network.
 #[must_use]
 pub fn recovered(written: &Phase, seen: Option<&ContainerState>, attachment: Option<&Attachment>) -> Phase {
+    // What the runtime's own bridge gave it, which changes from start to start.
+    let own_address = match seen {
+        Some(ContainerState::Running(started)) => started.address,
+        _ => None,
+    };
     // Nobody saw the probes of the meantime, so health begins anew.
     let run = |started_at: i64| match written.run() {
-        Some(run) => Run { health: Health::default(), ..run.clone() },
+        Some(run) => Run { health: Health::default(), address: own_address.or(run.address), ..run.clone() },
         None => Run {
             image_digest: digest(written),
             bindings: attachment.map(|attachment| attachment.bindings.clone()).unwrap_or_default(),
-            address: attachment.and_then(|attachment| attachment.address),
+            address: attachment.and_then(|attachment| attachment.address).or(own_address),
             started_at,
             restarts: 0,
             health: Health::default(),

@@ -233,7 +233,7 @@ impl Runtime for DockerRuntime {
         match state::observed(&found) {
             ContainerState::Running(started) => Ok(started),
             // It has ended already.
-            _ => Ok(Started { pid: 0, at: state::time(found.state.and_then(|state| state.started_at).as_deref()) }),
+            _ => Ok(Started { pid: 0, at: state::time(found.state.and_then(|state| state.started_at).as_deref()), address: None }),
         }
     }
 

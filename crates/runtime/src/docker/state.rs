@@ -1,5 +1,6 @@
 //! What Docker says of a container, in the port's words. Pure.
 
+use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bollard::models::{
@@ -21,7 +22,7 @@ pub fn observed(inspected: &ContainerInspectResponse) -> ContainerState {
     // A paused or restarting one has a first process; Docker says so beside the status.
     if state.running == Some(true) {
         let pid = state.pid.and_then(|pid| i32::try_from(pid).ok()).unwrap_or_default();
-        return ContainerState::Running(Started { pid, at: time(state.started_at.as_deref()) });
+        return ContainerState::Running(Started { pid, at: time(state.started_at.as_deref()), address: address(inspected) });
     }
     match state.status {
         Some(ContainerStateStatusEnum::CREATED) => ContainerState::Created,
@@ -30,6 +31,12 @@ pub fn observed(inspected: &ContainerInspectResponse) -> ContainerState {
         Some(ContainerStateStatusEnum::DEAD) if state.exit_code.is_some() => ContainerState::Exited(exit(state)),
         _ => ContainerState::Lost,
     }
+}
+
+/// What Docker gave it on its default bridge. Older daemons say it beside the networks as well; newer ones only there.
+fn address(inspected: &ContainerInspectResponse) -> Option<Ipv4Addr> {
+    let networks = inspected.network_settings.as_ref()?.networks.as_ref()?;
+    networks.get("bridge")?.ip_address.as_deref()?.parse().ok()
 }
 
 fn exit(state: &DockerState) -> Exit {
@@ -71,6 +78,10 @@ mod tests {
     fn states() {
         let running = r#"{"State":{"Status":"running","Running":true,"Pid":77,"StartedAt":"2026-01-01T00:00:01.5Z"}}"#;
         let ContainerState::Running(started) = observed(&inspected(running)) else { panic!("it runs") };
+        assert_eq!(started.address, None);
+        let bridged = r#"{"State":{"Running":true},"NetworkSettings":{"Networks":{"bridge":{"IPAddress":"172.17.0.2"}}}}"#;
+        let ContainerState::Running(there) = observed(&inspected(bridged)) else { panic!("it runs") };
+        assert_eq!(there.address, Some(Ipv4Addr::new(172, 17, 0, 2)));
         assert_eq!((started.pid, started.at.duration_since(UNIX_EPOCH).unwrap().as_millis()), (77, 1_767_225_601_500));
         let created = r#"{"State":{"Status":"created","Running":false,"ExitCode":127,"StartedAt":"0001-01-01T00:00:00Z"}}"#;
         assert_eq!(observed(&inspected(created)), ContainerState::Created);

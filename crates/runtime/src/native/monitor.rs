@@ -66,7 +66,7 @@ pub fn time(nanos: u64) -> SystemTime {
 fn parse_running(line: &str) -> Option<Started> {
     let mut words = line.strip_prefix("running ")?.split_whitespace();
     let pid = words.next()?.parse().ok()?;
-    Some(Started { pid, at: time(words.next()?.parse().ok()?) })
+    Some(Started { pid, at: time(words.next()?.parse().ok()?), address: None })
 }
 
 /// Sends a signal. `Ok(false)`: there is no monitor, so nothing runs.

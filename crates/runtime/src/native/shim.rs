@@ -146,7 +146,7 @@ impl Shim {
             }
         };
         match parse(&line).map_err(StartError::Failed)? {
-            Reply::Started { pid, at } => Ok(Started { pid, at: time(at) }),
+            Reply::Started { pid, at } => Ok(Started { pid, at: time(at), address: None }),
             Reply::Failed { blame, text } => Err(StartError::Failed(failure(&blame, text))),
             Reply::Exited { .. } => Err(StartError::Failed(RunError::System("the shim answered out of turn".into()))),
         }
