@@ -45,11 +45,13 @@ pub struct Greeting<'a> {
 
 impl Greeting<'_> {
     pub fn answer(&self, html: bool) -> Answer {
-        let task = self.task.unwrap_or("(no task metadata here)");
         let (host, count) = (self.host, self.count);
+        // Outside a task, and under an agent without the metadata endpoint, nobody says which task it is.
         if !html {
-            return Answer::text(200, format!("Hello from Berth!\nhost:     {host}\ntask:     {task}\nrequests: {count}\n"));
+            let task = self.task.map(|task| format!("task:     {task}\n")).unwrap_or_default();
+            return Answer::text(200, format!("Hello from Berth!\nhost:     {host}\n{task}requests: {count}\n"));
         }
+        let task = self.task.map(|task| format!("<dt>task</dt><dd>{}</dd>\n", escape(task))).unwrap_or_default();
         let body = format!(
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n<title>Hello from Berth</title>\n<style>\n\
@@ -57,10 +59,9 @@ impl Greeting<'_> {
              max-width: 34em; padding: 0 1em }}\n\
              h1 {{ font-weight: 600 }}\ndl {{ display: grid; grid-template-columns: max-content 1fr; gap: .3em 1.2em }}\n\
              dt {{ color: #5b7685 }}\ndd {{ margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, monospace }}\n\
-             </style>\n<h1>Hello from Berth</h1>\n<dl>\n<dt>host</dt><dd>{}</dd>\n<dt>task</dt><dd>{}</dd>\n\
+             </style>\n<h1>Hello from Berth</h1>\n<dl>\n<dt>host</dt><dd>{}</dd>\n{task}\
              <dt>requests</dt><dd>{count}</dd>\n</dl>\n</html>\n",
-            escape(host),
-            escape(task)
+            escape(host)
         );
         Answer { status: 200, kind: "text/html; charset=utf-8", body, exit: None }
     }
@@ -95,6 +96,12 @@ mod tests {
         assert!(greeting.answer(true).body.contains("&lt;h&gt;"));
         let text = greeting.answer(false).body;
         assert!(text.contains("<h>") && text.contains("arn:aws:ecs:x") && text.contains('7'), "{text}");
+    }
+
+    #[test]
+    fn what_nobody_knows_is_left_out() {
+        let greeting = Greeting { host: "h", task: None, count: 7 };
+        assert!(!greeting.answer(true).body.contains("task") && !greeting.answer(false).body.contains("task"));
     }
 
     #[test]
