@@ -8,9 +8,7 @@ use berth_model::ids::{CapacityProviderName, ClusterName, ContainerId, Container
 use berth_model::needs::{Demand, gpus_of};
 use berth_model::shared_text;
 use berth_model::tags::Tags;
-use berth_model::task::{
-    ClientToken, Container, ContainerStatus, DesiredStatus, HealthStatus, LaunchType, ServiceMembership, Task, TaskStatus,
-};
+use berth_model::task::{ClientToken, Container, LaunchType, ServiceMembership, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_scheduler::placement::{Constraint, PlaceRequest, Strategy};
 use berth_shapes::ecs;
@@ -96,48 +94,34 @@ impl TaskTemplate {
         let mut gpus = gpus.into_iter();
         let defined = self.definition.document.container_definitions.as_deref().unwrap_or_default();
         let containers = defined.iter().map(|container| Container {
-            id: ContainerId(environment.entropy.bits()),
-            name: shared_text::recent(container.name.as_deref().unwrap_or_default()),
-            image: shared_text::recent(container.image.as_deref().unwrap_or_default()),
-            last_status: ContainerStatus::Pending,
-            exit_code: None,
-            reason: None,
-            runtime_id: None,
             image_digest: container.name.as_ref().and_then(|name| self.digests.get(name)).cloned(),
-            network_bindings: Vec::new(),
             gpu_ids: gpus.by_ref().take(self.gpus_of(container)).collect(),
-            health_status: HealthStatus::Unknown,
+            ..Container::pending(
+                ContainerId(environment.entropy.bits()),
+                shared_text::recent(container.name.as_deref().unwrap_or_default()),
+                shared_text::recent(container.image.as_deref().unwrap_or_default()),
+            )
         });
         Task {
-            id,
-            cluster: ClusterName(shared_text::recent(&self.cluster.0)),
-            definition: self.definition.id.clone(),
-            container_instance: instance,
-            group: shared_text::recent(&self.group),
             started_by: self.started_by.clone(),
             service: self.service.clone(),
             launch_type: self.launch_type,
             availability_zone: zone,
             demand: self.demand.clone(),
-            desired_status: DesiredStatus::Running,
-            last_status: TaskStatus::Pending,
             containers: containers.collect(),
             overrides: self.overrides.clone(),
             tags: self.tags.clone(),
             enable_execute_command: self.enable_execute_command,
             client_token: self.client_token.clone(),
-            connected_at: None,
-            created_at: environment.now(),
-            pull_started_at: None,
-            pull_stopped_at: None,
-            started_at: None,
-            stopping_at: None,
-            execution_stopped_at: None,
-            stopped_at: None,
-            stop_code: None,
-            stopped_reason: None,
-            protected_until: None,
             capacity_provider,
+            ..Task::placed(
+                id,
+                ClusterName(shared_text::recent(&self.cluster.0)),
+                self.definition.id.clone(),
+                shared_text::recent(&self.group),
+                instance,
+                environment.now(),
+            )
         }
     }
 }

@@ -159,7 +159,7 @@ mod tests {
     use berth_model::ids::{
         ClusterName, ContainerInstanceId, DaemonDeploymentId, DaemonName, DaemonRevisionId, DefinitionId, Family, ServiceName, TaskId,
     };
-    use berth_model::task::{DesiredStatus, LaunchType, Task, TaskStatus};
+    use berth_model::task::{DesiredStatus, Task, TaskStatus};
     use berth_model::task_definition::TaskDefinition;
     use berth_store::backend::Memory;
 
@@ -185,35 +185,17 @@ mod tests {
 
     fn task(id: u128, definition: DefinitionId, stopped_at: Option<i64>) -> Task {
         Task {
-            id: TaskId(id),
-            cluster: ClusterName::parse("c").expect("a name"),
-            definition,
-            container_instance: ContainerInstanceId(1),
-            group: "family:web".into(),
-            started_by: None,
-            service: None,
-            launch_type: LaunchType::Ec2,
-            availability_zone: None,
-            demand: Default::default(),
             desired_status: DesiredStatus::Stopped,
             last_status: if stopped_at.is_some() { TaskStatus::Stopped } else { TaskStatus::Running },
-            containers: Vec::new(),
-            overrides: None,
-            tags: Default::default(),
-            enable_execute_command: false,
-            client_token: None,
-            connected_at: None,
-            created_at: UnixMillis(0),
-            pull_started_at: None,
-            pull_stopped_at: None,
-            started_at: None,
-            stopping_at: None,
-            execution_stopped_at: None,
             stopped_at: stopped_at.map(UnixMillis),
-            stop_code: None,
-            stopped_reason: None,
-            protected_until: None,
-            capacity_provider: None,
+            ..Task::placed(
+                TaskId(id),
+                ClusterName::parse("c").expect("a name"),
+                definition,
+                "family:web".into(),
+                ContainerInstanceId(1),
+                UnixMillis(0),
+            )
         }
     }
 

@@ -9,9 +9,9 @@ use berth_control::{Clock, Control, ControlConfig, Entropy, Environment};
 use berth_model::arn::Scope;
 use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, Resources};
 use berth_model::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, Family, TaskId};
-use berth_model::needs::{Demand, TaskNeeds};
+use berth_model::needs::TaskNeeds;
 use berth_model::tags::Tags;
-use berth_model::task::{Container, ContainerStatus, DesiredStatus, HealthStatus, LaunchType, StopCode, Task, TaskStatus};
+use berth_model::task::{Container, DesiredStatus, StopCode, Task, TaskStatus};
 use berth_model::task_definition::{TaskDefinition, TaskDefinitionStatus};
 use berth_model::time::UnixMillis;
 use berth_store::backend::Memory;
@@ -42,49 +42,11 @@ fn definition_id() -> DefinitionId {
 }
 
 fn task(id: u128, runtime_id: Option<&str>) -> Task {
-    let container = Container {
-        id: ContainerId(id),
-        name: "app".into(),
-        image: "image:1".into(),
-        last_status: ContainerStatus::Pending,
-        exit_code: None,
-        reason: None,
-        runtime_id: runtime_id.map(str::to_owned),
-        image_digest: None,
-        network_bindings: Vec::new(),
-        gpu_ids: Vec::new(),
-        health_status: HealthStatus::Unknown,
-    };
+    let container =
+        Container { runtime_id: runtime_id.map(str::to_owned), ..Container::pending(ContainerId(id), "app".into(), "image:1".into()) };
     Task {
-        id: TaskId(id),
-        cluster: name(),
-        definition: definition_id(),
-        container_instance: ContainerInstanceId(1),
-        group: "family:web".into(),
-        started_by: None,
-        service: None,
-        launch_type: LaunchType::Ec2,
-        capacity_provider: None,
-        availability_zone: None,
-        demand: Demand::default(),
-        desired_status: DesiredStatus::Running,
-        last_status: TaskStatus::Pending,
         containers: vec![container],
-        overrides: None,
-        tags: Tags::new(),
-        enable_execute_command: false,
-        client_token: None,
-        connected_at: None,
-        created_at: UnixMillis(0),
-        pull_started_at: None,
-        pull_stopped_at: None,
-        started_at: None,
-        stopping_at: None,
-        execution_stopped_at: None,
-        stopped_at: None,
-        protected_until: None,
-        stop_code: None,
-        stopped_reason: None,
+        ..Task::placed(TaskId(id), name(), definition_id(), "family:web".into(), ContainerInstanceId(1), UnixMillis(0))
     }
 }
 

@@ -170,49 +170,17 @@ mod tests {
     use crate::task::{Container, LaunchType};
 
     fn task() -> Task {
-        let container = |name: &str| Container {
-            id: ContainerId(1),
-            name: name.into(),
-            image: "i".into(),
-            last_status: ContainerStatus::Pending,
-            exit_code: None,
-            reason: None,
-            runtime_id: None,
-            image_digest: None,
-            network_bindings: Vec::new(),
-            gpu_ids: Vec::new(),
-            health_status: HealthStatus::Unknown,
-        };
+        let container = |name: &str| Container::pending(ContainerId(1), name.into(), "i".into());
         Task {
-            id: TaskId(1),
-            cluster: ClusterName::parse("c").unwrap(),
-            definition: DefinitionId { family: Family::parse("f").unwrap(), revision: 1 },
-            container_instance: ContainerInstanceId(1),
-            group: "family:f".into(),
-            started_by: None,
-            service: None,
-            launch_type: LaunchType::Ec2,
-            availability_zone: None,
-            demand: Demand::default(),
-            desired_status: DesiredStatus::Running,
-            last_status: TaskStatus::Pending,
             containers: vec![container("main"), container("side")],
-            overrides: None,
-            tags: Tags::new(),
-            enable_execute_command: false,
-            client_token: None,
-            connected_at: None,
-            created_at: UnixMillis(0),
-            pull_started_at: None,
-            pull_stopped_at: None,
-            started_at: None,
-            stopping_at: None,
-            execution_stopped_at: None,
-            stopped_at: None,
-            stop_code: None,
-            stopped_reason: None,
-            protected_until: None,
-            capacity_provider: None,
+            ..Task::placed(
+                TaskId(1),
+                ClusterName::parse("c").unwrap(),
+                DefinitionId { family: Family::parse("f").unwrap(), revision: 1 },
+                "family:f".into(),
+                ContainerInstanceId(1),
+                UnixMillis(0),
+            )
         }
     }
 

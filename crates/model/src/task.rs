@@ -150,6 +150,26 @@ pub struct Container {
     pub health_status: HealthStatus,
 }
 
+impl Container {
+    /// A container of a task that was just placed: PENDING, and nothing seen of it yet.
+    #[must_use]
+    pub const fn pending(id: ContainerId, name: Arc<str>, image: Arc<str>) -> Self {
+        Self {
+            id,
+            name,
+            image,
+            last_status: ContainerStatus::Pending,
+            exit_code: None,
+            reason: None,
+            runtime_id: None,
+            image_digest: None,
+            network_bindings: Vec::new(),
+            gpu_ids: Vec::new(),
+            health_status: HealthStatus::Unknown,
+        }
+    }
+}
+
 /// The service and deployment that a task belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceMembership {
@@ -249,6 +269,51 @@ pub struct Task {
     /// Why it stopped, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_reason: Option<String>,
+}
+
+impl Task {
+    /// A task that was just placed: PENDING and to be RUNNING, of no service, on EC2, without containers, demand, overrides or tags.
+    #[must_use]
+    pub fn placed(
+        id: TaskId,
+        cluster: ClusterName,
+        definition: DefinitionId,
+        group: Arc<str>,
+        container_instance: ContainerInstanceId,
+        created_at: UnixMillis,
+    ) -> Self {
+        Self {
+            id,
+            cluster,
+            definition,
+            container_instance,
+            group,
+            started_by: None,
+            service: None,
+            launch_type: LaunchType::Ec2,
+            capacity_provider: None,
+            availability_zone: None,
+            demand: Demand::default(),
+            desired_status: DesiredStatus::Running,
+            last_status: TaskStatus::Pending,
+            containers: Vec::new(),
+            overrides: None,
+            tags: Tags::new(),
+            enable_execute_command: false,
+            client_token: None,
+            connected_at: None,
+            created_at,
+            pull_started_at: None,
+            pull_stopped_at: None,
+            started_at: None,
+            stopping_at: None,
+            execution_stopped_at: None,
+            stopped_at: None,
+            protected_until: None,
+            stop_code: None,
+            stopped_reason: None,
+        }
+    }
 }
 
 /// A list without room for more: most tasks have one container, and a list that grows by itself makes room for four at once.

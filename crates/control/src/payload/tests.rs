@@ -2,9 +2,9 @@
 
 use berth_model::arn::Scope;
 use berth_model::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, Family, TaskId};
-use berth_model::needs::{Demand, TaskNeeds};
+use berth_model::needs::TaskNeeds;
 use berth_model::tags::Tags;
-use berth_model::task::{Container, ContainerStatus, DesiredStatus, HealthStatus, LaunchType, Task, TaskStatus};
+use berth_model::task::{Container, Task};
 use berth_model::task_definition::{TaskDefinition, TaskDefinitionStatus};
 use berth_model::time::UnixMillis;
 use serde_json::{Value, json};
@@ -12,49 +12,18 @@ use serde_json::{Value, json};
 /// A task of the definition `document`, with `overrides`.
 fn render(document: &Value, overrides: Option<Value>) -> Value {
     let id = DefinitionId { family: Family::parse("web").unwrap(), revision: 3 };
-    let record = |(at, container): (usize, &Value)| Container {
-        id: ContainerId(at as u128),
-        name: container["name"].as_str().unwrap().into(),
-        image: container["image"].as_str().unwrap_or("image:1").into(),
-        last_status: ContainerStatus::Pending,
-        exit_code: None,
-        reason: None,
-        runtime_id: None,
-        image_digest: None,
-        network_bindings: Vec::new(),
-        gpu_ids: Vec::new(),
-        health_status: HealthStatus::Unknown,
+    let record = |(at, container): (usize, &Value)| {
+        Container::pending(
+            ContainerId(at as u128),
+            container["name"].as_str().unwrap().into(),
+            container["image"].as_str().unwrap_or("image:1").into(),
+        )
     };
     let task = Task {
-        id: TaskId(1),
-        cluster: ClusterName::parse("c").unwrap(),
-        definition: id.clone(),
-        container_instance: ContainerInstanceId(1),
-        group: "family:web".into(),
-        started_by: None,
-        service: None,
-        launch_type: LaunchType::Ec2,
-        capacity_provider: None,
         availability_zone: Some("zone-a".into()),
-        demand: Demand::default(),
-        desired_status: DesiredStatus::Running,
-        last_status: TaskStatus::Pending,
         containers: document["containerDefinitions"].as_array().unwrap().iter().enumerate().map(record).collect(),
         overrides: overrides.map(|overrides| Box::new(serde_json::from_value(overrides).unwrap())),
-        tags: Tags::new(),
-        enable_execute_command: false,
-        client_token: None,
-        connected_at: None,
-        created_at: UnixMillis(0),
-        pull_started_at: None,
-        pull_stopped_at: None,
-        started_at: None,
-        stopping_at: None,
-        execution_stopped_at: None,
-        stopped_at: None,
-        protected_until: None,
-        stop_code: None,
-        stopped_reason: None,
+        ..Task::placed(TaskId(1), ClusterName::parse("c").unwrap(), id.clone(), "family:web".into(), ContainerInstanceId(1), UnixMillis(0))
     };
     let definition = TaskDefinition {
         id,

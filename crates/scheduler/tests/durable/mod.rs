@@ -8,7 +8,7 @@ use berth_model::needs::Demand;
 use berth_model::record::Record;
 use berth_model::service::Service;
 use berth_model::service_deployment::ServiceDeployment;
-use berth_model::task::{Container, ContainerStatus, LaunchType, ServiceMembership, Task, TaskStatus};
+use berth_model::task::{Container, ContainerStatus, ServiceMembership, Task, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::service::{AbsenceRules, FAILED_CHECK, TaskView};
 
@@ -32,49 +32,28 @@ fn record_of(view: &TaskView, service: &Service) -> Task {
         TaskStatus::Stopped => ContainerStatus::Stopped,
         _ => ContainerStatus::Pending,
     };
-    let container = Container {
-        id: ContainerId(view.id.0),
-        name: "main".into(),
-        image: "web".into(),
-        last_status,
-        exit_code: None,
-        reason: None,
-        runtime_id: None,
-        image_digest: None,
-        network_bindings: Vec::new(),
-        gpu_ids: Vec::new(),
-        health_status: view.health,
-    };
+    let container =
+        Container { last_status, health_status: view.health, ..Container::pending(ContainerId(view.id.0), "main".into(), "web".into()) };
     Task {
-        id: view.id,
-        cluster: cluster(),
-        definition: own.or(service.primary()).expect("it deploys by itself").definition.clone(),
-        container_instance: view.instance,
-        group: "service:web".into(),
-        started_by: None,
         service: Some(ServiceMembership { service: service.name.clone(), deployment: view.deployment }),
-        launch_type: LaunchType::Ec2,
-        capacity_provider: None,
         availability_zone: view.zone.as_deref().map(Into::into),
         demand: Demand { cpu: view.cpu, memory: view.memory, ..Default::default() },
         desired_status: view.desired,
         last_status: view.last,
         containers: vec![container],
-        overrides: None,
-        tags: Default::default(),
-        enable_execute_command: false,
-        client_token: None,
-        connected_at: None,
-        created_at: view.created_at,
-        pull_started_at: None,
-        pull_stopped_at: None,
         started_at: view.started_at,
-        stopping_at: None,
-        execution_stopped_at: None,
         stopped_at: view.stopped_at,
         protected_until: view.protected_until,
         stop_code: view.stop_code,
         stopped_reason: view.failed_check.then(|| FAILED_CHECK.to_owned()),
+        ..Task::placed(
+            view.id,
+            cluster(),
+            own.or(service.primary()).expect("it deploys by itself").definition.clone(),
+            "service:web".into(),
+            view.instance,
+            view.created_at,
+        )
     }
 }
 
