@@ -24,11 +24,18 @@ const KEEP_AT_LEAST_MILLIS: i64 = 60 * 60 * 1000;
 const KEEP_TASKS: usize = 100_000;
 /// Most records forgotten in one commit.
 const BATCH: usize = 500;
-/// How often it looks.
+/// How often it asks itself whether to look.
 const EVERY: Duration = Duration::from_secs(60);
-/// How often if nothing was committed since it looked last: then time alone makes things old, and a day is not told from a day and ten
-/// minutes. A large fleet at rest is not walked through every minute.
-const EVERY_AT_REST: u32 = 10;
+/// After how many of these it looks whatever happened: time alone makes things old, and a day is not told from a day and ten minutes.
+const LOOKS_AFTER: u32 = 10;
+/// After how many commits it looks before: each may leave something to forget, and what waits is bounded. A walk through a large fleet
+/// costs as much as some hundred commits.
+const LOOKS_AFTER_COMMITS: u64 = 1_000;
+
+/// Whether to look: so often it has asked itself since it looked last, and so many commits came meanwhile.
+const fn is_due(asked: u32, commits: u64) -> bool {
+    commits >= LOOKS_AFTER_COMMITS || asked >= LOOKS_AFTER
+}
 
 /// What may be forgotten now. Pure.
 #[must_use]
@@ -119,15 +126,16 @@ fn deleted_capacity(state: &State, now: UnixMillis) -> Vec<Key> {
 
 /// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store, environment: Environment) {
-    let (mut looked_at, mut skipped) = (None, 0);
+    // The first time soon, or a server that is started often would never look.
+    let (mut looked_at, mut asked) = (store.state().revision, LOOKS_AFTER - 1);
     loop {
         tokio::time::sleep(EVERY).await;
+        asked += 1;
         let revision = store.state().revision;
-        if !store.leads() || (looked_at == Some(revision) && skipped + 1 < EVERY_AT_REST) {
-            skipped += 1;
+        if !store.leads() || !is_due(asked, revision.0.saturating_sub(looked_at.0)) {
             continue;
         }
-        (looked_at, skipped) = (Some(revision), 0);
+        (looked_at, asked) = (revision, 0);
         let keys: Vec<_> = {
             let state = store.state();
             forgettable(&state, environment.now()).into_iter().filter_map(|key| Some((state.modified(&key)?, key))).collect()
@@ -197,6 +205,11 @@ mod tests {
                 UnixMillis(0),
             )
         }
+    }
+
+    #[test]
+    fn it_looks_when_time_has_passed_or_much_has_changed() {
+        assert!(!is_due(LOOKS_AFTER - 1, LOOKS_AFTER_COMMITS - 1) && is_due(LOOKS_AFTER, 0) && is_due(1, LOOKS_AFTER_COMMITS));
     }
 
     #[tokio::test]
