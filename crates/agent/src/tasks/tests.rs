@@ -10,6 +10,7 @@ use super::*;
 use crate::fakes::{FakeNetwork, FakeRuntime, arn, machine, stopped, task};
 use crate::sources::AwsSources;
 
+mod clock;
 mod health;
 mod links;
 mod restarts;
@@ -48,10 +49,13 @@ fn tasks(
 
 impl World {
     fn new() -> Self {
+        Self::with(Clock::Tokio(tokio::time::Instant::now(), 4_000_000))
+    }
+
+    fn with(clock: Clock) -> Self {
         let (runtime, network) = machine();
         let dir = tempfile::tempdir().unwrap();
         let config = AgentConfig { region: "eu-west-1".into(), data_dir: dir.path().to_owned(), ..Default::default() };
-        let clock = Clock::Tokio(tokio::time::Instant::now(), 4_000_000);
         let stop = CancellationToken::new();
         let (tasks, inbox) = tasks((&runtime, &network), &config, clock.clone(), &stop);
         Self { runtime, network, dir, config, tasks, inbox, stop, clock }
