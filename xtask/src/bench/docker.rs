@@ -96,9 +96,11 @@ impl Docker {
         command.args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")]);
         command.args(["--host", &format!("unix://{}", path("socket")), "--cgroup-parent", &format!("/{cgroup}")]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // The engine holds the host's network namespace by a mount that it leaves behind.
-        let mounts = vec![folder.path().join("exec/netns/default")];
-        let engine = Process::spawn_with(&mut command, Ending { signal: Some(Signal::TERM), mounts, cgroup: Some(cgroup) })?;
+        // The engine holds the host's network namespace by a mount that it leaves behind; killed, it leaves all of its containers'.
+        let mounts = Some(folder.path().to_owned());
+        // An engine that had to be killed leaves a shim for each container.
+        let helpers = Some(format!("{}/", folder.path().display()));
+        let engine = Process::spawn_with(&mut command, Ending { signal: Some(Signal::TERM), mounts, cgroup: Some(cgroup), helpers })?;
         let mut docker = Self { engine, folder, programs };
         let answers = wait::until(PATIENCE, Duration::from_millis(100), || {
             if let Some(status) = docker.engine.child.try_wait()? {

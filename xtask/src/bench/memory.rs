@@ -10,11 +10,19 @@ pub(super) struct Memory {
     pub(super) processes: usize,
 }
 
+fn all() -> impl Iterator<Item = u32> {
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Processes whose command lines have a word in them, this one apart.
+pub(super) fn named(word: &str) -> Vec<u32> {
+    all().filter(|pid| *pid != std::process::id() && names(*pid, word)).collect()
+}
+
 /// Of those that the condition holds for; ones that end meanwhile do not count.
 pub(super) fn of(mut wanted: impl FnMut(u32) -> bool) -> Memory {
-    let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut all = Memory::default();
-    for pid in numbers.filter(|pid: &u32| wanted(*pid)) {
+    for pid in self::all().filter(|pid| wanted(*pid)) {
         let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
         let field = |name: &str| -> f64 {
             let line = text.lines().find_map(|line| line.strip_prefix(name));

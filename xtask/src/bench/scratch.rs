@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{cgroups, quantile};
+use super::{cgroups, memory, quantile};
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,18 +34,27 @@ struct Made {
 pub(super) struct Ending {
     /// What it is sent, and waited for, before it is killed: one that has containers must end them.
     pub(super) signal: Option<Signal>,
-    /// What it leaves mounted.
-    pub(super) mounts: Vec<PathBuf>,
+    /// The folder below which it mounts, and nobody else.
+    pub(super) mounts: Option<PathBuf>,
     /// The cgroup, of whatever hierarchy, in which everything is its own.
     pub(super) cgroup: Option<String>,
+    /// What the command lines of its helpers name, and nobody else's: those that outlive it are killed.
+    pub(super) helpers: Option<String>,
 }
 
 impl Ending {
     /// Takes away what is left when the process is gone.
     fn clear(&self) {
-        for mount in &self.mounts {
-            // Only what never came to be is not mounted.
-            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
+        if let Some(word) = &self.helpers {
+            memory::named(word).into_iter().for_each(|pid| send(pid, Signal::KILL));
+        }
+        if let Some(folder) = &self.mounts {
+            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            let points = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(folder));
+            // What was mounted last may lie in what was mounted first.
+            for point in points.collect::<Vec<_>>().into_iter().rev() {
+                let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+            }
         }
         if let Some(name) = &self.cgroup {
             cgroups::remove(name, PATIENCE);
