@@ -53,15 +53,3 @@ async fn health_checks_go_on_at_their_interval() {
         assert!(health.is_some_and(|task| task.containers[0].health_status == HealthStatus::Healthy), "{by}");
     }
 }
-
-#[tokio::test(start_paused = true)]
-async fn what_is_over_is_told_with_times_in_their_order() {
-    let (mut world, start) = steered();
-    world.take(&task("t1", &[("main", "job.exit=3.after=5000")])).await;
-    world.report().await;
-    start.fetch_sub(DAY, Ordering::Relaxed);
-    let over = world.report().await;
-    assert_eq!(summary(&over), "STOPPED main=STOPPED(3)");
-    let times = [over.pull_started_at.unwrap(), over.pull_stopped_at.unwrap(), over.execution_stopped_at.unwrap()];
-    assert!(times.is_sorted_by(|a, b| a <= b), "{times:?}");
-}
