@@ -44,8 +44,8 @@ def unpack():
 class Docker:
     """A daemon in this process's namespaces, with everything of it in one folder."""
 
-    def __init__(self, folder, cgroup):
-        self.folder, self.cgroup, self.process = Path(folder), cgroup, None
+    def __init__(self, folder, cgroup, *arguments):
+        self.folder, self.cgroup, self.arguments, self.process = Path(folder), cgroup, arguments, None
         self.host = f"unix://{self.folder}/docker.sock"
         libraries = [PROGRAMS / "usr/lib/x86_64-linux-gnu", PROGRAMS / "lib/x86_64-linux-gnu"]
         self.environment = {
@@ -67,7 +67,7 @@ class Docker:
             "host": self.host,
         }
         with (self.folder / "dockerd.log").open("ab") as log:
-            command = [PROGRAMS / "usr/sbin/dockerd", *(f"--{name}={value}" for name, value in options.items())]
+            command = [PROGRAMS / "usr/sbin/dockerd", *(f"--{name}={value}" for name, value in options.items()), *self.arguments]
             self.process = subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("dockerd to answer", lambda: self("version", check=False).returncode == 0)
         return self
@@ -83,6 +83,11 @@ class Docker:
         """Names of containers, those too that have ended."""
         flags = [part for one in filters for part in ("--filter", one)]
         return sorted(self("ps", "--all", "--format", "{{.Names}}", *flags).stdout.split())
+
+    def kill(self):
+        """kill -9 of dockerd alone: containerd and what it runs go on."""
+        self.process.kill()
+        self.process.wait(60)
 
     def end(self):
         if self.process is not None:

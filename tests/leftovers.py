@@ -5,6 +5,7 @@ The listing is what tests compare before and after; the removal is only for what
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -83,6 +84,57 @@ def of(data_dir):
         "namespaces": namespaces(name),
         "nft tables": nft_tables(f"berth_{name}"),
         "processes": processes(f"berth-{name}", folder),
+    }
+
+
+def veths(data_dir):
+    """The machine's ends of the pairs that lead to its containers: those on its bridge."""
+    bridge, found = f"br-{short_name(data_dir)}", []
+    for link in links():
+        with contextlib.suppress(OSError):
+            if os.path.basename(os.readlink(f"/sys/class/net/{link}/master")) == bridge:
+                found.append(link)
+    return found
+
+
+def nft_elements(data_dir):
+    """Rules, and elements of sets and maps, of its tables."""
+    nft, count = shutil.which("nft") or "/usr/sbin/nft", 0
+    for line in nft_tables(f"berth_{short_name(data_dir)}"):
+        listed = subprocess.run([nft, "-j", "list", *line.split()], capture_output=True, text=True, timeout=30, check=True)
+        for entry in json.loads(listed.stdout)["nftables"]:
+            count += "rule" in entry
+            count += sum(len(entry[kind].get("elem", [])) for kind in ("set", "map") if kind in entry)
+    return count
+
+
+def files(folder):
+    """Files and folders below a folder. Images are counted too: they come with a pull, not with a task."""
+    return sum(len(folders) + len(names) for _, folders, names in os.walk(folder))
+
+
+def descriptors(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def private_memory(pid):
+    """Bytes of a process's own, those apart that it shares with others or that are a file's."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_Dirty:"))
+
+
+def tally(data_dir, agent_dir=None):
+    """How much of each kind a data directory's agent has for its tasks. `agent_dir` is where its containers' folders are."""
+    name, agent_dir = short_name(data_dir), Path(agent_dir or data_dir)
+    own = f"berth-{name}"
+    return {
+        "mounts": len(mounts(name, str(Path(data_dir).parent))),
+        "namespaces": len(namespaces(name)),
+        "veths": len(veths(data_dir)),
+        "cgroups": len([folder for folder in cgroups(own) if not folder.endswith(own)]),
+        "nft elements": nft_elements(data_dir),
+        "processes": len(processes(f"{own}/")),
+        "files": sum(files(agent_dir / kind) for kind in ("containers", "network", "shared", "tasks", "volumes")),
     }
 
 

@@ -18,35 +18,11 @@ from berth import Berth, binary, clean_environment, fresh_folder, http_status, h
 from containers import ended, hello, host_ports, output, page, pids_of, running, said, shell, skip_unless_root
 from ecs_calls import container, describe, register, run, service, tasks_of, until_status, until_steady
 from fake_agent import FakeAgent
+from small_disk import SmallDisk
 from test_restart import _reconnected
 
 skip_unless_root(__file__)
 DEFAULT = "default"
-
-
-class SmallDisk:
-    """A file system in memory, to be filled to its last byte."""
-
-    def __init__(self, name, megabytes):
-        self.path = fresh_folder(name) / "data"
-        self.path.mkdir(mode=0o700)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "berth-test", str(self.path)], check=True, timeout=30)
-        self.ballast = self.path / "ballast"
-
-    def fill(self):
-        with self.ballast.open("ab", buffering=0) as file:
-            for piece in (1 << 20, 4096, 1):
-                with contextlib.suppress(OSError):
-                    while file.write(bytes(piece)) == piece:
-                        pass
-
-    def free(self):
-        self.ballast.unlink()
-
-    def remove(self):
-        # What ends a Berth with containers unmounts whatever it finds below the data directory.
-        if os.path.ismount(self.path):
-            subprocess.run(["umount", "-l", str(self.path)], check=True, timeout=30)
 
 
 @pytest.fixture
@@ -55,7 +31,7 @@ def on_small_disk():
     made = []
 
     def make(role, megabytes):
-        disk = SmallDisk(role, megabytes)
+        disk = SmallDisk(fresh_folder(role) / "data", megabytes)
         berth = Berth(role, data_dir=disk.path)
         made.append((berth, disk))
         return berth.start(), disk
@@ -214,7 +190,7 @@ def test_a_backup_can_be_taken_while_the_disk_is_full(on_small_disk, tmp_path, n
     assert done.returncode == 1 and "No space left" in done.stderr, done
     assert not list(disk.path.glob("*.backup")) and not list(disk.path.glob(".berth-backup-*"))
     new = new_berth()
-    small = SmallDisk("restore", 1)
+    small = SmallDisk(fresh_folder("restore") / "data", 1)
     try:
         command = [str(binary()), "restore", str(tmp_path / "berth.backup"), "--data-dir"]
         options = {"capture_output": True, "text": True, "timeout": 120, "env": clean_environment(), "check": False}

@@ -81,7 +81,7 @@ pub fn pack_hello(out: &Path) -> Result<(), PackError> {
 }
 
 /// This machine's architecture as images name it (Go's GOARCH).
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -1,11 +1,14 @@
 //! What time it is, for the edges that may ask. Engines get the time as an argument.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Longest sleep without another look at the clock, so that a clock that was set is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+
+/// Where the clock that nobody can set begins.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A clock: the machine's, or in tests one that follows tokio's (which can be paused).
 #[derive(Debug, Clone)]
@@ -26,6 +29,20 @@ impl Clock {
             Self::Machine => unix_millis(SystemTime::now()),
             Self::Tokio(origin, start) => start.saturating_add(millis_since(*origin)),
             Self::Steered(origin, start) => start.load(Ordering::Relaxed).saturating_add(millis_since(*origin)),
+        }
+    }
+
+    /// How far the Unix time is ahead of a clock that nobody can set, in milliseconds. It changes when somebody sets the machine's clock.
+    #[must_use]
+    pub fn lead(&self) -> i64 {
+        match self {
+            // In this order: what passes between the two looks makes the clock seem to go back by so much, never forward.
+            Self::Machine => {
+                let now = unix_millis(SystemTime::now());
+                now.saturating_sub(i64::try_from(ORIGIN.elapsed().as_millis()).unwrap_or(i64::MAX))
+            }
+            Self::Tokio(_, start) => *start,
+            Self::Steered(_, start) => start.load(Ordering::Relaxed),
         }
     }
 

@@ -30,10 +30,12 @@ pub fn default_data_dir(environment: &Environment) -> Result<PathBuf, NoHome> {
     environment.get("HOME").map(|home| Path::new(home).join(".berth")).ok_or(NoHome)
 }
 
-/// Where agents of a data directory keep the containers' folders, each with the container's output.
+/// Where the agent of a data directory keeps the containers' folders, each with the container's output: below `agent` beside a server, right
+/// there in the directory of an agent that is a process of its own (`ECS_DATADIR`).
 #[must_use]
 pub fn containers_folder(data_dir: &Path) -> PathBuf {
-    data_dir.join("agent").join("containers")
+    let (beside, own) = (data_dir.join("agent").join("containers"), data_dir.join("containers"));
+    if own.is_dir() && !beside.is_dir() { own } else { beside }
 }
 
 /// The root credentials of a data directory, in the AWS shared-credentials format.
@@ -159,6 +161,16 @@ mod tests {
         assert!(text.contains("endpoint.json is damaged: missing field `region`"), "{text}");
         fs::write(Endpoint::path(folder.path()), vec![b' '; 70_000]).unwrap();
         assert!(Endpoint::read(folder.path()).unwrap_err().to_string().contains("70000 bytes are too many"));
+    }
+
+    #[test]
+    fn containers_are_found_beside_a_server_and_of_an_agent_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(containers_folder(folder.path()), folder.path().join("agent/containers"), "where they will be");
+        fs::create_dir(folder.path().join("containers")).unwrap();
+        assert_eq!(containers_folder(folder.path()), folder.path().join("containers"));
+        fs::create_dir_all(folder.path().join("agent/containers")).unwrap();
+        assert_eq!(containers_folder(folder.path()), folder.path().join("agent/containers"));
     }
 
     #[test]

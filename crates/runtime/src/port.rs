@@ -85,6 +85,9 @@ pub enum PullError {
     /// The registry cannot be reached or breaks off.
     #[error("failed to reach the registry: {0}")]
     Unreachable(String),
+    /// The registry breaks off, or stands still, in the middle of a layer, however often it is asked for the rest.
+    #[error("the registry breaks off: {0}")]
+    BrokenOff(String),
     /// What came is not what its digest says, or a layer tries to leave its directory, or it is no image for this machine.
     #[error("invalid image: {0}")]
     Invalid(String),

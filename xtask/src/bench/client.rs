@@ -3,11 +3,14 @@
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use berth_identity::AccessKey;
 use berth_identity::sigv4::{SigningParams, sign_headers};
 use serde_json::Value;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A connection to Berth's API.
 pub(super) struct Client {
@@ -19,8 +22,14 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn connect(authority: &str, key: &AccessKey) -> Result<Self, Box<dyn Error>> {
-        let stream = TcpStream::connect(authority)?;
+        Self::over(TcpStream::connect(authority)?, authority, key)
+    }
+
+    /// Over a connection that is there.
+    pub(super) fn over(stream: TcpStream, authority: &str, key: &AccessKey) -> Result<Self, Box<dyn Error>> {
         stream.set_nodelay(true)?;
+        // An answer that does not come must not be waited for without end.
+        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { stream, authority: authority.to_owned(), key: key.clone(), buffer: vec![0; 256 * 1024] })
     }
 

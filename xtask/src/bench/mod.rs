@@ -4,6 +4,7 @@
 mod api;
 mod api_load;
 mod api_turns;
+mod cgroups;
 mod client;
 mod docker;
 mod floor;
@@ -13,12 +14,20 @@ mod hollow_calls;
 mod hollow_fleet;
 mod hollow_idle;
 mod hollow_loss;
+mod image;
 mod launch;
+mod launch_many;
+mod launch_memory;
+mod launch_pull;
+mod memory;
+mod namespace;
 mod peers;
 mod placement;
 mod placement_fleet;
 mod placement_scan;
+mod registry;
 mod restartable;
+mod sandbox;
 mod scratch;
 mod server;
 mod services;
@@ -43,7 +52,7 @@ pub struct Arguments {
     /// How many measurements a row rests on
     #[arg(long, default_value_t = 50)]
     runs: usize,
-    /// Measure this row alone (`api`, `hollow`, `placement` and `store`)
+    /// Measure this row alone (`api`, `hollow`, `launch`, `placement` and `store`)
     #[arg(long, value_name = "ROW")]
     only: Option<String>,
     /// Be the process that so many hollow agents live in: COUNT@HOST:PORT
@@ -57,7 +66,7 @@ enum Name {
     Api,
     /// The whole control plane under agents that run nothing: tasks a second, memory, loss of a machine
     Hollow,
-    /// RunTask accepted to RUNNING seen, beside `docker run -d`
+    /// RunTask accepted to RUNNING seen, beside `docker run -d`; a thousand tasks; pulls; the agent's memory
     Launch,
     /// Where tasks go: placements a second on one core
     Placement,
@@ -81,13 +90,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     warn_if_busy();
     let only = arguments.only.as_deref();
-    if only.is_some() && !matches!(arguments.name, Name::Api | Name::Hollow | Name::Placement | Name::Store) {
-        return Err("--only is for `api`, `hollow`, `placement` and `store`".into());
+    if only.is_some() && !matches!(arguments.name, Name::Api | Name::Hollow | Name::Launch | Name::Placement | Name::Store) {
+        return Err("--only is for `api`, `hollow`, `launch`, `placement` and `store`".into());
     }
     match arguments.name {
         Name::Api => api::run(only),
         Name::Hollow => hollow::run(only, arguments.runs),
-        Name::Launch => launch::run(arguments.runs),
+        Name::Launch => launch::run(only, arguments.runs),
         Name::Peers => peers::run(arguments.runs),
         Name::Placement => placement::run(only, arguments.runs),
         Name::Services => services::run(arguments.runs.min(20)),
@@ -104,6 +113,11 @@ struct Peer {
 
 /// Prints a row. The ratio is ours to the peer's.
 fn row(name: &str, value: f64, unit: &str, peer: Option<&Peer>) {
+    row_noted(name, value, unit, peer, "");
+}
+
+/// Prints a row with what one has to know of it.
+fn row_noted(name: &str, value: f64, unit: &str, peer: Option<&Peer>, note: &str) {
     let mut row = Map::new();
     row.insert("name".into(), name.into());
     row.insert("value".into(), rounded(value));
@@ -112,6 +126,9 @@ fn row(name: &str, value: f64, unit: &str, peer: Option<&Peer>) {
         row.insert("peer".into(), peer.name.into());
         row.insert("peer_value".into(), rounded(peer.value));
         row.insert("ratio".into(), rounded(value / peer.value));
+    }
+    if !note.is_empty() {
+        row.insert("note".into(), note.into());
     }
     println!("{}", Value::Object(row));
 }

@@ -1,8 +1,9 @@
 //! What a bench makes outside itself: folders and processes. All of it goes when its owner is dropped and when the bench is
 //! told to end (Ctrl-C, SIGTERM, SIGHUP), so that a bench that was broken off leaves nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::quantile;
+use super::{cgroups, memory, quantile};
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,12 +21,45 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOKS: usize = 20;
 const BETWEEN: Duration = Duration::from_millis(100);
 
-static MADE: Mutex<Made> = Mutex::new(Made { processes: BTreeSet::new(), folders: BTreeSet::new() });
+static MADE: Mutex<Made> = Mutex::new(Made { processes: BTreeMap::new(), folders: BTreeSet::new() });
 static GUARD: Once = Once::new();
 
 struct Made {
-    processes: BTreeSet<u32>,
+    processes: BTreeMap<u32, Ending>,
     folders: BTreeSet<PathBuf>,
+}
+
+/// How a process is ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending {
+    /// What it is sent, and waited for, before it is killed: one that has containers must end them.
+    pub(super) signal: Option<Signal>,
+    /// The folder below which it mounts, and nobody else.
+    pub(super) mounts: Option<PathBuf>,
+    /// The cgroup, of whatever hierarchy, in which everything is its own.
+    pub(super) cgroup: Option<String>,
+    /// What the command lines of its helpers name, and nobody else's: those that outlive it are killed.
+    pub(super) helpers: Option<String>,
+}
+
+impl Ending {
+    /// Takes away what is left when the process is gone.
+    fn clear(&self) {
+        if let Some(word) = &self.helpers {
+            memory::named(word).into_iter().for_each(|pid| send(pid, Signal::KILL));
+        }
+        if let Some(folder) = &self.mounts {
+            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            let points = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(folder));
+            // What was mounted last may lie in what was mounted first.
+            for point in points.collect::<Vec<_>>().into_iter().rev() {
+                let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+        if let Some(name) = &self.cgroup {
+            cgroups::remove(name, PATIENCE);
+        }
+    }
 }
 
 /// The lists stay right whoever panicked over them: every change is a single one.
@@ -56,16 +90,29 @@ fn watch() {
         };
         // Held to the end: nobody makes anything more.
         let made = made();
-        for pid in &made.processes {
+        let gentle = || made.processes.iter().filter_map(|(pid, ending)| ending.signal.map(|signal| (*pid, signal)));
+        gentle().for_each(|(pid, signal)| send(pid, signal));
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE && gentle().any(|(pid, _)| is_alive(pid)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for pid in made.processes.keys() {
             send(*pid, Signal::KILL);
         }
         // A process that dies may still be writing into its folder.
         std::thread::sleep(Duration::from_millis(200));
+        made.processes.values().for_each(Ending::clear);
         for folder in &made.folders {
             let _ = std::fs::remove_dir_all(folder);
         }
         std::process::exit(code);
     });
+}
+
+/// Whether a process runs; one that nobody has waited for yet does not.
+fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn send(pid: u32, signal: Signal) {
@@ -103,15 +150,24 @@ impl Drop for Folder {
 /// A process of the bench's own.
 pub(super) struct Process {
     pub(super) child: Child,
+    ending: Ending,
 }
 
 impl Process {
     pub(super) fn spawn(command: &mut Command) -> Result<Self, Box<dyn Error>> {
+        Self::spawn_with(command, Ending::default())
+    }
+
+    /// Starts one that is ended in a way of its own. What ends the bench from a terminal does not reach it.
+    pub(super) fn spawn_with(command: &mut Command, ending: Ending) -> Result<Self, Box<dyn Error>> {
+        if ending.signal.is_some() {
+            command.process_group(0);
+        }
         // Started and noted under the lock: a signal in between must not miss it.
         let mut made = made();
         let child = command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
-        made.processes.insert(child.id());
-        Ok(Self { child })
+        made.processes.insert(child.id(), ending.clone());
+        Ok(Self { child, ending })
     }
 
     /// Ends it at once, as a crash does, and waits until it is gone.
@@ -123,7 +179,11 @@ impl Process {
 
     /// Tells it to end, and waits until it has.
     pub(super) fn terminate(&mut self) {
-        send(self.child.id(), Signal::TERM);
+        self.end_by(Signal::TERM);
+    }
+
+    fn end_by(&mut self, signal: Signal) {
+        send(self.child.id(), signal);
         let started = Instant::now();
         while started.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(5));
@@ -157,7 +217,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        match self.ending.signal {
+            Some(signal) if matches!(self.child.try_wait(), Ok(None)) => self.end_by(signal),
+            _ => self.kill(),
+        }
+        self.ending.clear();
     }
 }
 

@@ -2,22 +2,24 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use berth_identity::AccessKey;
 use berth_identity::credentials_file::parse;
+use rustix::process::Signal;
 use serde_json::Value;
 
+use super::scratch::{Ending, Folder, Process, free_port, prepare};
 use super::wait;
 
 /// How long Berth may take to be ready or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running Berth.
+/// A running Berth. Dropping it ends its tasks and all of it.
 pub(super) struct Berth {
-    child: Child,
-    pub(super) dir: PathBuf,
+    process: Process,
+    folder: Folder,
     pub(super) authority: String,
     pub(super) key: AccessKey,
     /// From starting the process to `/healthz` answering 200.
@@ -27,40 +29,37 @@ pub(super) struct Berth {
 impl Berth {
     /// Starts `berth ROLE` out of the release build.
     pub(super) fn start(role: &str, extra: &[&str]) -> Result<Self, Box<dyn Error>> {
+        prepare()?;
         let binary = binary("berth")?;
-        let dir = std::env::temp_dir().join(format!("berth-bench-{}-{}", std::process::id(), role));
-        std::fs::create_dir_all(&dir)?;
-        // Free now; another process could take it meanwhile, and then Berth says so.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let authority = format!("127.0.0.1:{port}");
-        let log = std::fs::File::create(dir.with_extension("log"))?;
+        let folder = Folder::make(role)?;
+        let data = folder.path().join("data");
+        let authority = format!("127.0.0.1:{}", free_port()?);
+        let mut command = Command::new(binary);
+        command.arg("--log=warn").arg(role).arg("--data-dir").arg(&data).args(["--listen", &authority]).args(extra);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(folder.path().join("log"))?);
+        let ending = Ending { signal: Some(Signal::USR1), ..Ending::default() };
         let started = Instant::now();
-        let child = Command::new(binary)
-            .arg("--log=warn")
-            .arg(role)
-            .arg("--data-dir")
-            .arg(&dir)
-            .args(["--listen", &authority])
-            .args(extra)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        let mut berth = Self { child, dir, authority, key: AccessKey::long_term("", "", ""), ready_after: Duration::ZERO };
+        let process = Process::spawn_with(&mut command, ending)?;
+        let mut berth = Self { process, folder, authority, key: AccessKey::long_term("", "", ""), ready_after: Duration::ZERO };
         let ready = wait::until(PATIENCE, Duration::from_micros(200), || {
             if berth.is_ready() {
                 return Ok(Some(()));
             }
-            let Some(status) = berth.child.try_wait()? else { return Ok(None) };
-            let log = std::fs::read_to_string(berth.dir.with_extension("log")).unwrap_or_default();
+            let Some(status) = berth.process.child.try_wait()? else { return Ok(None) };
+            let log = std::fs::read_to_string(berth.folder.path().join("log")).unwrap_or_default();
             Err(format!("berth {role} ended with {status}: {log}").into())
         });
         ready?.ok_or_else(|| format!("berth {role} is not ready after {PATIENCE:?}"))?;
         berth.ready_after = started.elapsed();
-        let text = std::fs::read_to_string(berth.dir.join("credentials"))?;
+        let text = std::fs::read_to_string(data.join("credentials"))?;
         let profile = parse(&text)?.into_iter().next().ok_or("the credentials file is empty")?;
         berth.key = AccessKey::long_term(profile.access_key_id, profile.secret.expose(), "");
         Ok(berth)
+    }
+
+    /// Where its data are.
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     fn is_ready(&self) -> bool {
@@ -73,10 +72,7 @@ impl Berth {
 
     /// Resident memory of the process, in MiB.
     pub(super) fn resident_mib(&self) -> Result<f64, Box<dyn Error>> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).ok_or("no VmRSS")?;
-        let kib: f64 = line.split_whitespace().nth(1).ok_or("no VmRSS")?.parse()?;
-        Ok(kib / 1024.0)
+        Ok(self.process.resident()? / f64::from(1 << 20))
     }
 
     /// Loads an image archive into the registry.
@@ -95,26 +91,15 @@ impl Berth {
     }
 }
 
-impl Drop for Berth {
-    fn drop(&mut self) {
-        signal(self.child.id(), "USR1");
-        // One that has not ended by then is killed.
-        let _ = wait::until(PATIENCE, Duration::from_millis(10), || Ok(self.child.try_wait()?));
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-        let _ = std::fs::remove_file(self.dir.with_extension("log"));
-    }
-}
-
 /// Sends a signal to a process of ours.
 pub(super) fn signal(pid: u32, name: &str) {
     let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
 }
 
-/// A program of the release build.
+/// A program of the release build, or of the folder that `BERTH_BENCH_BIN` names.
 pub(super) fn binary(name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let path = crate::workspace().join("target/release").join(name);
+    let folder = std::env::var_os("BERTH_BENCH_BIN").map_or_else(|| crate::workspace().join("target/release"), PathBuf::from);
+    let path = folder.join(name);
     if path.exists() { Ok(path) } else { Err(format!("{} is not built; run `make build`", path.display()).into()) }
 }
 

@@ -56,6 +56,13 @@ impl Health {
         self.probing_since = Some(now);
     }
 
+    /// Moves the times along when somebody sets the clock.
+    pub fn clock_was_set(&mut self, by: Millis) {
+        let since = Some(&mut self.since).filter(|since| **since != 0);
+        let times = since.into_iter().chain(&mut self.probed_at).chain(&mut self.probing_since);
+        times.for_each(|at| *at = at.saturating_add(by));
+    }
+
     /// Since when the verdict stands, of a container that was started at `started_at`.
     #[must_use]
     pub const fn stands_since(&self, started_at: Millis) -> Millis {

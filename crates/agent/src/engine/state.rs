@@ -103,6 +103,22 @@ impl TaskState {
         self.containers.iter().all(Phase::is_stopped)
     }
 
+    /// Somebody has set the clock, by so many milliseconds (negative: back). Moves what is still waited for along: a container that was asked
+    /// to stop before is killed when its time is over, not a day later, and no health check is left out. What has ended keeps its times.
+    pub fn clock_was_set(&mut self, by: Millis) {
+        let shift = |at: &mut Millis| *at = at.saturating_add(by);
+        self.pull_started_at.iter_mut().chain(&mut self.pull_stopped_at).for_each(shift);
+        for phase in &mut self.containers {
+            if let Phase::Stopping { asked_at, .. } = phase {
+                shift(asked_at);
+            }
+            if let Phase::Running(run) | Phase::Stopping { run, .. } = phase {
+                shift(&mut run.started_at);
+                run.health.clock_was_set(by);
+            }
+        }
+    }
+
     /// Notes that a step is being taken.
     pub fn begin(&mut self, step: &Step, now: Millis) {
         match step {

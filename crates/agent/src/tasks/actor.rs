@@ -9,10 +9,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Means, effects};
-use crate::engine::{Fact, Phase, Prepared, Step, TaskState, Told, Verdict, next_report, next_step, wake_at};
+use crate::engine::{Fact, Millis, Phase, Prepared, Step, TaskState, Told, Verdict, next_report, next_step, wake_at};
 use crate::ledger::TaskEntry;
 use crate::plan::TaskPlan;
 use crate::reports::{self, Submission};
+
+/// A clock that is steered a little, as time servers do, is not set.
+const LEAST_JUMP: Millis = 1_000;
 
 /// A task that is known here: what it is, and where it is.
 #[derive(Debug)]
@@ -65,6 +68,8 @@ pub struct Actor {
     effects: JoinSet<()>,
     reporting: bool,
     unsaved: bool,
+    /// The clock's lead when it was last looked at.
+    lead: Millis,
 }
 
 impl Actor {
@@ -79,8 +84,9 @@ impl Actor {
         let preparations = record.plan.containers.iter().map(|_| Preparation::default()).collect();
         let probes = record.plan.containers.iter().map(|_| CancellationToken::new()).collect();
         let effects = JoinSet::new();
+        let lead = means.clock.lead();
         let mut actor =
-            Self { means, record, facts, tell, preparations, probes, health_changed, effects, reporting: false, unsaved: false };
+            Self { means, record, facts, tell, preparations, probes, health_changed, effects, reporting: false, unsaved: false, lead };
         let running: Vec<usize> = {
             let state = actor.record.state.lock();
             let runs = |phase: &Phase| matches!(phase, Phase::Running(_) | Phase::Stopping { .. });
@@ -93,6 +99,7 @@ impl Actor {
     /// Drives the task until it is over and accepted as such, or `stop`.
     pub async fn run(mut self, stop: CancellationToken) -> Outcome {
         loop {
+            self.follow_clock();
             while self.take_step() {}
             self.report();
             // After the report has gone out: nobody waits for this write.
@@ -108,6 +115,8 @@ impl Actor {
                 biased;
                 () = stop.cancelled() => return Outcome::LeftAlone,
                 fact = self.facts.recv() => {
+                    // Before the fact: its time is the new clock's.
+                    self.follow_clock();
                     self.apply(fact.expect("the actor holds a sender itself"));
                     while let Ok(fact) = self.facts.try_recv() {
                         self.apply(fact);
@@ -120,6 +129,17 @@ impl Actor {
                     tracing::error!(task = self.record.plan.arn, %error, "work on a task broke off");
                 }
             }
+        }
+    }
+
+    /// Notices that somebody has set the clock since the last look.
+    fn follow_clock(&mut self) {
+        let lead = self.means.clock.lead();
+        let by = lead.saturating_sub(std::mem::replace(&mut self.lead, lead));
+        if by.saturating_abs() >= LEAST_JUMP {
+            tracing::debug!(task = self.record.plan.arn, by, "the clock was set");
+            self.record.state.lock().clock_was_set(by);
+            self.unsaved = true;
         }
     }
 

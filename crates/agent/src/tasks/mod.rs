@@ -83,9 +83,6 @@ pub enum TakeError {
     /// It cannot be read.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// It cannot be kept.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
 }
 
 #[derive(Debug)]
@@ -149,7 +146,8 @@ impl Tasks {
                         return Err(error.into());
                     }
                 }
-                Err(StartError::Ledger(error)) => return Err(error.into()),
+                // A disk that is full now may be so for long: whoever wants the task is told, and may place it elsewhere.
+                Err(StartError::Ledger(error)) => self.refuse(&arn, &format!("ResourceInitializationError: {error}")).await,
             },
         }
         Ok(())

@@ -10,8 +10,10 @@ use super::*;
 use crate::fakes::{FakeNetwork, FakeRuntime, arn, machine, stopped, task};
 use crate::sources::AwsSources;
 
+mod clock;
 mod health;
 mod links;
+mod refusals;
 mod restarts;
 
 struct World {
@@ -48,10 +50,13 @@ fn tasks(
 
 impl World {
     fn new() -> Self {
+        Self::with(Clock::Tokio(tokio::time::Instant::now(), 4_000_000))
+    }
+
+    fn with(clock: Clock) -> Self {
         let (runtime, network) = machine();
         let dir = tempfile::tempdir().unwrap();
         let config = AgentConfig { region: "eu-west-1".into(), data_dir: dir.path().to_owned(), ..Default::default() };
-        let clock = Clock::Tokio(tokio::time::Instant::now(), 4_000_000);
         let stop = CancellationToken::new();
         let (tasks, inbox) = tasks((&runtime, &network), &config, clock.clone(), &stop);
         Self { runtime, network, dir, config, tasks, inbox, stop, clock }
@@ -330,17 +335,6 @@ async fn what_cannot_be_killed_is_given_up() {
     assert_eq!(summary(&over), "STOPPED main=STOPPED");
     assert!(reason(&over, 0).starts_with("CannotStopContainerError: "));
     assert_eq!(world.runtime.called("signal t1-0 9"), 5);
-}
-
-#[tokio::test(start_paused = true)]
-async fn too_many_tasks_are_refused_and_acknowledged() {
-    let mut world = World::new();
-    world.config.most_tasks = 1;
-    (world.tasks, world.inbox) = tasks((&world.runtime, &world.network), &world.config, world.clock.clone(), &world.stop);
-    world.take(&task("t1", &[("main", "app")])).await;
-    world.report().await;
-    world.take(&task("t2", &[("main", "app")])).await;
-    assert!(world.report().await.reason.unwrap().contains("already has 1 tasks"));
 }
 
 #[tokio::test(start_paused = true)]

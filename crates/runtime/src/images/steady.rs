@@ -82,7 +82,7 @@ impl<'a> Steady<'a> {
     /// The next bytes; `None` at the end. Nobody has checked their digest, nor that there are not more of them than there should be.
     ///
     /// # Errors
-    /// [`PullError::Unreachable`] when it was asked for the rest too often.
+    /// [`PullError::BrokenOff`] when it was asked for the rest too often.
     pub async fn next(&mut self) -> Option<Result<Bytes, PullError>> {
         loop {
             let broken = match self.stream.as_mut()?.next().await {
@@ -101,12 +101,20 @@ impl<'a> Steady<'a> {
             self.stream = None;
             let error = PullError::Unreachable(format!("layer {} broke off after {} bytes: {broken}", self.digest, self.at));
             if let Err(error) = self.pause(error).await {
-                return Some(Err(error));
+                return Some(Err(given_up(error)));
             }
             if let Err(error) = self.connect().await {
-                return Some(Err(error));
+                return Some(Err(given_up(error)));
             }
         }
+    }
+}
+
+/// A pull that begins anew after this would wait as often again, each time for a minute where the registry only stands still.
+fn given_up(error: PullError) -> PullError {
+    match error {
+        PullError::Unreachable(text) => PullError::BrokenOff(text),
+        other => other,
     }
 }
 

@@ -1,0 +1,30 @@
+//! Tasks that are not taken on: it is said why, and that settles them.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn too_many_tasks_are_refused_and_acknowledged() {
+    let mut world = World::new();
+    world.config.most_tasks = 1;
+    (world.tasks, world.inbox) = tasks((&world.runtime, &world.network), &world.config, world.clock.clone(), &world.stop);
+    world.take(&task("t1", &[("main", "app")])).await;
+    world.report().await;
+    world.take(&task("t2", &[("main", "app")])).await;
+    assert!(world.report().await.reason.unwrap().contains("already has 1 tasks"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_cannot_be_kept_is_refused_and_the_next_is_taken() {
+    let mut world = World::new();
+    let folder = world.dir.path().join("tasks");
+    std::fs::remove_dir_all(&folder).unwrap();
+    world.take(&task("t1", &[("main", "app")])).await;
+    let refusal = world.report().await;
+    assert_eq!(refusal.status.as_deref(), Some("STOPPED"));
+    let reason = refusal.reason.unwrap();
+    assert!(reason.starts_with("ResourceInitializationError: ") && reason.contains("No such file"), "{reason}");
+    assert!(world.runtime.ids().is_empty(), "nothing of it is begun");
+    std::fs::create_dir(&folder).unwrap();
+    world.take(&task("t2", &[("main", "app")])).await;
+    assert_eq!(world.word().await, "RUNNING main=RUNNING");
+}
