@@ -61,6 +61,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
         pull_timeout: variables.at_least("ECS_IMAGE_PULL_TIMEOUT", SECOND)?.unwrap_or(default.pull_timeout),
         pull_dependent_upfront: variables.truth("ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT")?.unwrap_or(true),
         registry_logins: variables.registry_logins()?,
+        container_metadata: variables.flag("ECS_ENABLE_CONTAINER_METADATA")?,
         match_shared_volumes: variables.truth("ECS_SHARED_VOLUME_MATCH_FULL_CONFIG")?.unwrap_or(true),
         container_stop_timeout: variables.at_least("ECS_CONTAINER_STOP_TIMEOUT", SECOND)?.unwrap_or(default.container_stop_timeout),
         container_create_timeout: variables
@@ -134,7 +135,7 @@ impl Variables<'_> {
         }
     }
 
-    fn flag(&self, name: &'static str) -> Result<bool, ConfigError> {
+    pub(super) fn flag(&self, name: &'static str) -> Result<bool, ConfigError> {
         self.truth(name).map(Option::unwrap_or_default)
     }
 
@@ -221,7 +222,7 @@ impl Variables<'_> {
         }
     }
 
-    fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
+    pub(super) fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         parse_duration(&text)
             .map(Some)
@@ -253,7 +254,7 @@ impl Variables<'_> {
 }
 
 /// Go's notation: numbers with the units `ns`, `us`, `ms`, `s`, `m`, `h`, one after the other.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {

@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named() {
         for (text, words) in [
-            ("{\n\"Cluster\": \n", "/c.json, line 2"),
+            ("{\n\"Cluster\": ", "/c.json, line 2"),
             ("[1]", "no JSON object"),
             ("{\n\"DockerStopTimeout\": \"5s\"}", "/c.json, line 2: DockerStopTimeout (ECS_CONTAINER_STOP_TIMEOUT): is no number"),
             ("{\"ImagePullBehavior\": 9}", "is no number from 0 to 3"),

@@ -42,7 +42,7 @@ pub struct Layer {
     pub(super) values: BTreeMap<String, Given>,
     /// Members of a JSON file that no variable stands for.
     pub(super) strangers: Vec<String>,
-    is_environment: bool,
+    pub(super) is_environment: bool,
 }
 
 impl Layer {

@@ -74,7 +74,6 @@ pub(super) fn read(variables: &Variables<'_>) -> Result<AgentLog, ConfigError> {
         return Err(ConfigError { name: "ECS_LOG_MAX_ROLL_COUNT", problem: format!("'{most_rolls}' is more than {MOST_ROLLS}") });
     }
     // A megabyte is a million bytes, as for the official agent.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive and small above")]
     let bytes = (megabytes * 1_000_000.0) as u64;
     Ok(AgentLog {
         level,

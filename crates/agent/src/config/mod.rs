@@ -94,6 +94,8 @@ pub struct AgentConfig {
     pub registry_logins: RegistryLogins,
     /// Whether a shared volume that is there already must have the options and labels that a task asks for.
     pub match_shared_volumes: bool,
+    /// Whether a file that describes it is put into each container.
+    pub container_metadata: bool,
     /// How many images are pulled at a time.
     pub concurrent_pulls: usize,
     /// From stop signal to kill, for containers that do not say.
@@ -147,6 +149,7 @@ impl Default for AgentConfig {
             pull_dependent_upfront: true,
             registry_logins: RegistryLogins::default(),
             match_shared_volumes: true,
+            container_metadata: false,
             // Four streams fill a usual line; more only make each slower.
             concurrent_pulls: 4,
             container_stop_timeout: Duration::from_secs(30),

@@ -22,13 +22,13 @@ const NO_OWN_CONTAINER: &str = "this agent is no container";
 const NO_ECS_INIT: &str = "there is no ecs-init that it is for";
 const NO_GPU: &str = "this agent announces no GPUs";
 const NO_GMSA: &str = "this agent has no gMSA";
-const NO_STRANGERS: &str = "images and containers that are not of tasks of this agent are never removed";
+const NO_STRANGERS: &str = "containers that are not of tasks of this agent are never removed";
 const NO_POLLING: &str = "use is read from control groups when it is published, never streamed";
 const NO_AUDIT: &str = "this agent serves no credentials that could be audited";
 const WINDOWS: &str = "it is for Windows";
 
 /// All variables, in order of their names.
-pub const VARIABLES: [(&str, Treatment); 120] = [
+pub const VARIABLES: [(&str, Treatment); 123] = [
     ("AWS_ACCESS_KEY_ID", Honoured),
     ("AWS_DEFAULT_REGION", Honoured),
     ("AWS_ENDPOINT_URL", Honoured),
@@ -37,7 +37,10 @@ pub const VARIABLES: [(&str, Treatment); 120] = [
     ("AWS_ENDPOINT_URL_SSM", Honoured),
     ("AWS_SECRET_ACCESS_KEY", Honoured),
     ("AWS_SESSION_TOKEN", Honoured),
+    ("BERTH_IMAGE_CLEANUP_INTERVAL", Honoured),
+    ("BERTH_IMAGE_DISK_BUDGET", Honoured),
     ("BERTH_INTROSPECTION", Honoured),
+    ("BERTH_PREPULL_IMAGES", Honoured),
     ("BERTH_SOURCES_ACCESS_KEY_ID", Honoured),
     ("BERTH_SOURCES_SECRET_ACCESS_KEY", Honoured),
     ("BERTH_SOURCES_SESSION_TOKEN", Honoured),
@@ -81,7 +84,7 @@ pub const VARIABLES: [(&str, Treatment); 120] = [
     ("ECS_DYNAMIC_HOST_PORT_RANGE", Honoured),
     ("ECS_EBSTA_SUPPORTED", Ignored("this agent attaches no EBS volumes")),
     ("ECS_ENABLE_AWSLOGS_EXECUTIONROLE_OVERRIDE", Ignored("awslogs lines are kept on this machine, which takes no credentials")),
-    ("ECS_ENABLE_CONTAINER_METADATA", Ignored("this agent puts no metadata file into containers")),
+    ("ECS_ENABLE_CONTAINER_METADATA", Honoured),
     ("ECS_ENABLE_CPU_UNBOUNDED_WINDOWS_WORKAROUND", Ignored(WINDOWS)),
     ("ECS_ENABLE_FIRELENS_ASYNC", Ignored("this agent has no FireLens")),
     ("ECS_ENABLE_GPU_SUPPORT", Ignored(NO_GPU)),
@@ -95,7 +98,7 @@ pub const VARIABLES: [(&str, Treatment); 120] = [
     ("ECS_ENABLE_TASK_ENI", Ignored(NO_ENI)),
     ("ECS_ENABLE_TASK_IAM_ROLE", Ignored(NO_ROLES)),
     ("ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST", Ignored(NO_ROLES)),
-    ("ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP", Ignored(NO_STRANGERS)),
+    ("ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP", Honoured),
     ("ECS_ENGINE_AUTH_DATA", Honoured),
     ("ECS_ENGINE_AUTH_TYPE", Honoured),
     ("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION", Honoured),

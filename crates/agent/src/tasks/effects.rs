@@ -10,6 +10,7 @@ use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding,
 use berth_runtime::port::{ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullRequest, RegistryCredentials, RunError};
 use tokio_util::sync::CancellationToken;
 
+use super::metadata_file::MetadataFile;
 use super::{Means, volumes};
 use crate::clock::unix_millis;
 use crate::engine::{ExitRecord, Health, LaunchFailure, Millis, Prepared, Run};
@@ -146,6 +147,8 @@ async fn attempt(
         spec.network = container_network(attachment, ports);
         spec.address = attachment.address.map(std::net::IpAddr::V4);
     }
+    let network = spec.network.clone();
+    let metadata = means.config.container_metadata.then(|| MetadataFile::begin(means, container, &mut spec)).flatten();
     let publishing = async {
         match early {
             Some(published) => published,
@@ -170,14 +173,18 @@ async fn attempt(
     let start = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id));
     let started = trace::within(trace::step("start", container), start).await;
     let started = started.map_err(|error| error.reason("CannotStartContainerError")).map_err(failure(true))?;
-    Ok(Run {
+    let run = Run {
         image_digest: Some(prepared.image_digest.clone()),
         bindings,
         address: prepared.attachment.as_ref().and_then(|attachment| attachment.address),
         started_at: unix_millis(started.at),
         restarts: 0,
         health: Health::default(),
-    })
+    };
+    if let Some(metadata) = metadata {
+        metadata.ready(container, &run, &network);
+    }
+    Ok(run)
 }
 
 /// A container that another one links to.

@@ -3,6 +3,7 @@
 
 mod actor;
 pub mod effects;
+mod metadata_file;
 mod pull_gate;
 mod recovery;
 mod volumes;
