@@ -19,6 +19,7 @@ class MachineAgent:
             ECS_BACKEND_HOST=backends or berth.endpoint,
             ECS_DATADIR=str(self.data_dir),
             ECS_EXTERNAL="true",
+            ECS_LOGFILE=str(self.folder / "ecs-agent.log"),
             AWS_DEFAULT_REGION="us-east-1",
             AWS_ACCESS_KEY_ID=key,
             AWS_SECRET_ACCESS_KEY=secret,

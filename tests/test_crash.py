@@ -169,6 +169,7 @@ def test_a_second_machine_agent_runs_the_tutorial(up):
         ECS_CLUSTER="deepdive",
         ECS_BACKEND_HOST=up.endpoint,
         ECS_DATADIR=str(folder / "data"),
+        ECS_LOGFILE=str(folder / "ecs-agent.log"),
         ECS_EXTERNAL="true",
         AWS_DEFAULT_REGION="us-east-1",
         AWS_ACCESS_KEY_ID=key,

@@ -19,7 +19,7 @@ use crate::registration::{RegisterError, register};
 use crate::session::{Link, acs, tcs};
 use crate::sources::AwsSources;
 use crate::tasks::{Means, PullGate, RecoveryError, Tasks};
-use crate::{introspection, reports};
+use crate::{introspection, machine, reports};
 
 /// Reports that may wait for the sender; tasks wait beyond that.
 const WAITING_REPORTS: usize = 1024;
@@ -77,7 +77,8 @@ impl Agent {
         let stop = CancellationToken::new();
         let let_go = stop.clone().drop_guard();
         let client = EcsClient::new(&config.backend, &config.region, config.access_key.clone(), clock.clone())?;
-        let ledger = Ledger::open(&config.data_dir)?;
+        // An agent that is not to remember has nothing to read either.
+        let ledger = if config.checkpoint { Ledger::open(&config.data_dir)? } else { Ledger::in_memory() };
         let kept = ledger.identity()?;
         if !kept.container_instance_arn.is_empty() && kept.cluster != config.cluster {
             return Err(StartError::OtherCluster { kept: kept.cluster, configured: config.cluster });
@@ -102,12 +103,16 @@ impl Agent {
         };
         let tasks = Tasks::new(Arc::new(means), stop.clone());
         // Before anybody is asked: what ran goes on being watched, server or no server.
-        tasks.recover().await?;
+        let boot_id = machine::boot_id().unwrap_or_default();
+        tasks.recover(&boot_id).await?;
         loops.spawn(tasks.clone().sweep());
 
+        for line in config.announced.unmet(&runtime.capabilities()) {
+            tracing::warn!("{line}");
+        }
         let arn = register(&client, &config, &runtime.capabilities(), Some(kept.container_instance_arn.clone())).await?;
         let timeline = if arn == kept.container_instance_arn { kept.timeline } else { 0 };
-        let identity = Identity { cluster: config.cluster.clone(), container_instance_arn: arn, timeline };
+        let identity = Identity { cluster: config.cluster.clone(), container_instance_arn: arn, timeline, boot_id };
         ledger.keep_identity(&identity)?;
         tracing::info!(container_instance = identity.container_instance_arn, cluster = config.cluster, "registered");
 

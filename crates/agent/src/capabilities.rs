@@ -1,29 +1,116 @@
-//! What this agent announces that it can do, whatever its runtime; the runtime adds its own ([`berth_runtime::port::Runtime::capabilities`]).
-//! A name belongs here only if the engine honours it: the control plane places tasks by these names.
+//! What this agent announces that it can do, whatever its runtime; the runtime adds its own ([`berth_runtime::port::Runtime::capabilities`]),
+//! and the configuration keeps some back. A name belongs here only if the engine honours it: the control plane places tasks by these names.
+//!
+//! The official agent's are in `agent/app/agent_capability.go` and `ecs-agent/api/ecs/client/ecs_client.go` of
+//! <https://github.com/aws/amazon-ecs-agent>; docs/agent.md says which of them are not announced, and why.
 
-/// Names without values, sorted.
-pub const CAPABILITIES: [&str; 20] = [
+use crate::machine;
+
+/// Names without values, sorted; those of logging drivers are made of [`LOGGING_DRIVERS`].
+const CAPABILITIES: [&str; 18] = [
     "com.amazonaws.ecs.capability.docker-remote-api.1.17",
     "com.amazonaws.ecs.capability.docker-remote-api.1.18",
     "com.amazonaws.ecs.capability.docker-remote-api.1.19",
     "com.amazonaws.ecs.capability.docker-remote-api.1.20",
     "com.amazonaws.ecs.capability.docker-remote-api.1.21",
     "com.amazonaws.ecs.capability.docker-remote-api.1.22",
-    "com.amazonaws.ecs.capability.logging-driver.awslogs",
-    "com.amazonaws.ecs.capability.logging-driver.json-file",
-    "com.amazonaws.ecs.capability.logging-driver.none",
-    "ecs.capability.container-health-check",
+    HEALTH_CHECK,
     "ecs.capability.container-ordering",
     "ecs.capability.container-restart-policy",
     "ecs.capability.docker-plugin.local",
     "ecs.capability.env-files.s3",
-    "ecs.capability.external",
+    EXTERNAL,
     "ecs.capability.full-sync",
+    INCREASED_TASK_CPU,
     "ecs.capability.private-registry-authentication.secretsmanager",
     "ecs.capability.secrets.asm.environment-variables",
     "ecs.capability.secrets.ssm.environment-variables",
-    "ecs.capability.task-cpu-mem-limit",
+    TASK_LIMITS,
 ];
+
+const HEALTH_CHECK: &str = "ecs.capability.container-health-check";
+const EXTERNAL: &str = "ecs.capability.external";
+const INCREASED_TASK_CPU: &str = "ecs.capability.increased-task-cpu-limit";
+const TASK_LIMITS: &str = "ecs.capability.task-cpu-mem-limit";
+const PRIVILEGED: &str = "com.amazonaws.ecs.capability.privileged-container";
+const SELINUX: &str = "com.amazonaws.ecs.capability.selinux";
+const APPARMOR: &str = "com.amazonaws.ecs.capability.apparmor";
+const LOGGING_DRIVER: &str = "com.amazonaws.ecs.capability.logging-driver.";
+
+/// Logging drivers that this agent honours.
+pub const LOGGING_DRIVERS: [&str; 3] = ["awslogs", "json-file", "none"];
+/// Logging drivers of ECS's that it does not.
+pub const DRIVERS_OF_OTHERS: [&str; 8] = ["awsfirelens", "fluentd", "gelf", "journald", "logentries", "splunk", "syslog", "sumologic"];
+
+/// What of all that agent and runtime could do is announced: `ECS_AVAILABLE_LOGGING_DRIVERS`, `ECS_DISABLE_PRIVILEGED` and their like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// These logging drivers alone, as far as they are honoured; all that are if none.
+    pub logging_drivers: Option<Vec<String>>,
+    /// Privileged containers.
+    pub privileged: bool,
+    /// SELinux labels: not at all, where the runtime has them, or, if none, the same.
+    pub selinux: Option<bool>,
+    /// AppArmor profiles: as with SELinux.
+    pub apparmor: Option<bool>,
+    /// Limits of cpu and memory of a task as a whole.
+    pub task_limits: bool,
+    /// Health checks of containers.
+    pub health_checks: bool,
+    /// That this is no EC2 instance.
+    pub external: bool,
+}
+
+impl Default for Announced {
+    fn default() -> Self {
+        Self {
+            logging_drivers: None,
+            privileged: true,
+            selinux: None,
+            apparmor: None,
+            task_limits: true,
+            health_checks: true,
+            external: true,
+        }
+    }
+}
+
+impl Announced {
+    /// The names to announce, with a runtime that honours `runtime`; sorted, each once.
+    #[must_use]
+    pub fn names(&self, runtime: &[&str]) -> Vec<String> {
+        let drivers = LOGGING_DRIVERS
+            .iter()
+            .filter(|driver| self.logging_drivers.as_ref().is_none_or(|given| given.iter().any(|one| one == *driver)));
+        let kept = CAPABILITIES.iter().chain(runtime).filter(|name| self.lets(name)).map(|name| (*name).to_owned());
+        let mut names: Vec<String> = kept.chain(drivers.map(|driver| format!("{LOGGING_DRIVER}{driver}"))).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn lets(&self, name: &str) -> bool {
+        match name {
+            PRIVILEGED => self.privileged,
+            SELINUX => self.selinux.unwrap_or(true),
+            APPARMOR => self.apparmor.unwrap_or(true),
+            TASK_LIMITS | INCREASED_TASK_CPU => self.task_limits,
+            HEALTH_CHECK => self.health_checks,
+            EXTERNAL => self.external,
+            _ => true,
+        }
+    }
+
+    /// What was asked to be announced and is not, since the runtime would not honour it: a line each, for the log.
+    #[must_use]
+    pub fn unmet(&self, runtime: &[&str]) -> Vec<String> {
+        let claims = [("ECS_SELINUX_CAPABLE", self.selinux, SELINUX), ("ECS_APPARMOR_CAPABLE", self.apparmor, APPARMOR)];
+        let unmet = claims.into_iter().filter(|(_, claim, name)| *claim == Some(true) && !runtime.contains(name));
+        unmet
+            .map(|(variable, _, name)| format!("{variable} is ignored: {name} is not announced, since the runtime does not honour it here"))
+            .collect()
+    }
+}
 
 /// The machine's architecture in ECS's words.
 #[must_use]
@@ -31,13 +118,53 @@ pub const fn cpu_architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }
 }
 
-/// Attributes with values, besides those of the configuration.
+/// Attributes with values, besides those of the configuration. `os_family_detailed` instead of what the machine says. The instance type is
+/// that of EC2, where the firmware names it; the AMI's id is known to EC2's metadata service alone, which is not asked.
 #[must_use]
-pub fn valued(availability_zone: &str) -> [(&'static str, String); 4] {
-    [
+pub fn valued(availability_zone: &str, os_family_detailed: Option<&str>) -> Vec<(&'static str, String)> {
+    let detailed = os_family_detailed.map_or_else(machine::os_family_detailed, str::to_owned);
+    let mut list = vec![
         ("ecs.availability-zone", availability_zone.to_owned()),
         ("ecs.cpu-architecture", cpu_architecture().to_owned()),
         ("ecs.os-family", "LINUX".to_owned()),
         ("ecs.os-type", "linux".to_owned()),
-    ]
+        ("ecs.os-type-detailed", detailed),
+    ];
+    list.extend(machine::instance_type().map(|kind| ("ecs.instance-type", kind)));
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_honoured_unless_told_otherwise() {
+        let names = Announced::default().names(&[PRIVILEGED, APPARMOR, "ecs.capability.container-ordering"]);
+        assert!(names.is_sorted());
+        assert_eq!(names.len(), CAPABILITIES.len() + LOGGING_DRIVERS.len() + 2);
+        for name in [PRIVILEGED, APPARMOR, "com.amazonaws.ecs.capability.logging-driver.awslogs", EXTERNAL, HEALTH_CHECK, TASK_LIMITS] {
+            assert!(names.iter().any(|one| one == name), "{name}");
+        }
+        assert!(!names.iter().any(|one| one == SELINUX), "the runtime has none");
+    }
+
+    #[test]
+    fn what_is_kept_back() {
+        let announced = Announced {
+            logging_drivers: Some(vec!["none".into(), "syslog".into()]),
+            privileged: false,
+            selinux: Some(true),
+            apparmor: Some(false),
+            task_limits: false,
+            health_checks: false,
+            external: false,
+        };
+        let names = announced.names(&[PRIVILEGED, APPARMOR]);
+        assert_eq!(names.len(), CAPABILITIES.len() - 4 + 1, "{names:?}");
+        assert!(names.iter().any(|one| one == "com.amazonaws.ecs.capability.logging-driver.none"));
+        let unmet = announced.unmet(&[PRIVILEGED, APPARMOR]);
+        assert!(unmet.len() == 1 && unmet[0].starts_with("ECS_SELINUX_CAPABLE"), "{unmet:?}");
+        assert!(Announced::default().unmet(&[]).is_empty());
+    }
 }

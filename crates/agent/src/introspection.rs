@@ -1,10 +1,11 @@
-//! The introspection endpoint, `/v1/metadata` and `/v1/tasks`, for people and tools on this machine. Read-only; never in
+//! The introspection endpoint, `/v1/metadata`, `/v1/tasks` and `/license`, for people and tools on this machine. Read-only; never in
 //! anybody's way. Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-agent-introspection.html>.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_runtime::port::BindMount;
 use berth_shapes::timestamp::Timestamp;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -16,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{Desired, Phase, TaskState, Told, Verdict};
+use crate::engine::{Desired, Phase, TaskState, Told};
 use crate::plan::{ContainerPlan, TaskPlan};
 use crate::session::{AGENT_HASH, AGENT_VERSION, Link};
 use crate::tasks::{TaskRecord, Tasks};
@@ -24,6 +25,12 @@ use crate::tasks::{TaskRecord, Tasks};
 /// More readers at a time wait.
 const MOST_CONNECTIONS: usize = 32;
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long one connection may last: a reader that does not read keeps its place from others no longer.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(60);
+/// Docker's short ids have so many characters.
+const SHORT_ID: usize = 12;
+/// Berth's license; the official agent answers with its own.
+const LICENSE: &str = include_str!("../../../LICENSE");
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, link: Arc<Link>, tasks: Arc<Tasks>, stop: CancellationToken) {
@@ -53,6 +60,7 @@ pub async fn serve(listener: TcpListener, link: Arc<Link>, tasks: Arc<Tasks>, st
                 // A reader that goes away is none of our business.
                 _ = connection => {}
                 () = stop.cancelled() => {}
+                () = tokio::time::sleep(CONNECTION_PATIENCE) => {}
             }
             drop(place);
         });
@@ -73,27 +81,46 @@ fn answer<B>(request: &Request<B>, link: &Link, tasks: &Tasks) -> Response<Full<
             });
             render(StatusCode::OK, &metadata)
         }
-        "/v1/tasks" => tasks_answer(query, &tasks.records()),
-        _ => render(StatusCode::OK, &json!({"AvailableCommands": ["/v1/metadata", "/v1/tasks"]})),
+        "/v1/tasks" => {
+            let (status, body) = tasks_answer(query, &tasks.records());
+            render(status, &body)
+        }
+        "/license" => plain(LICENSE),
+        _ => render(StatusCode::OK, &json!({"AvailableCommands": ["/v1/metadata", "/v1/tasks", "/license"]})),
     }
 }
 
-fn tasks_answer(query: &str, records: &[Arc<TaskRecord>]) -> Response<Full<Bytes>> {
+/// One task that is asked for, or all.
+fn tasks_answer(query: &str, records: &[Arc<TaskRecord>]) -> (StatusCode, Value) {
     let parameter = |name: &str| {
         query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name)).map(|(_, value)| decoded(value))
     };
-    let found = if let Some(arn) = parameter("taskarn") {
-        records.iter().find(|record| record.plan.arn == arn)
-    } else if let Some(id) = parameter("dockerid") {
-        records.iter().find(|record| record.plan.containers.iter().any(|container| container.runtime_id.0 == id))
-    } else {
-        let tasks: Vec<Value> = records.iter().map(|record| task(&record.plan, &record.state.lock())).collect();
-        return render(StatusCode::OK, &json!({"Tasks": tasks}));
+    let found: Vec<&Arc<TaskRecord>> = match (parameter("taskarn"), parameter("dockerid")) {
+        (Some(_), Some(_)) => return (StatusCode::BAD_REQUEST, no_task()),
+        (Some(arn), None) => records.iter().filter(|record| record.plan.arn == arn).collect(),
+        (None, Some(id)) => records.iter().filter(|record| has_container(&record.plan, &id)).collect(),
+        (None, None) => {
+            let tasks: Vec<Value> = records.iter().map(|record| task(&record.plan, &record.state.lock())).collect();
+            return (StatusCode::OK, json!({"Tasks": tasks}));
+        }
     };
-    match found {
-        Some(record) => render(StatusCode::OK, &task(&record.plan, &record.state.lock())),
-        None => render(StatusCode::NOT_FOUND, &json!({})),
+    match found[..] {
+        [record] => (StatusCode::OK, task(&record.plan, &record.state.lock())),
+        [] => (StatusCode::NOT_FOUND, no_task()),
+        // Of a short id the beginning of several.
+        _ => (StatusCode::BAD_REQUEST, no_task()),
     }
+}
+
+/// By a whole id, or by a short one's characters.
+fn has_container(plan: &TaskPlan, id: &str) -> bool {
+    let is_short = !id.is_empty() && id.len() <= SHORT_ID;
+    plan.containers.iter().any(|container| container.runtime_id.0 == id || is_short && container.runtime_id.0.starts_with(id))
+}
+
+/// What the official agent answers with an error.
+fn no_task() -> Value {
+    json!({"Arn": "", "KnownStatus": "", "Family": "", "Version": "", "Containers": null})
 }
 
 fn task(plan: &TaskPlan, state: &TaskState) -> Value {
@@ -115,36 +142,43 @@ fn task(plan: &TaskPlan, state: &TaskState) -> Value {
 }
 
 fn container(plan: &ContainerPlan, phase: &Phase) -> Value {
+    let run = phase.run();
     let mut value = json!({
         "DockerId": plan.runtime_id.0,
         "DockerName": plan.runtime_id.0,
         "Name": plan.name,
         "Image": plan.image,
+        "ImageID": run.and_then(|run| run.image_digest.clone()).unwrap_or_default(),
     });
-    if let Some(run) = phase.run() {
-        let ports = run
+    if let Some(run) = run {
+        let ports: Vec<Value> = run
             .bindings
             .iter()
-            .map(|binding| json!({"ContainerPort": binding.container_port, "Protocol": binding.protocol, "HostPort": binding.host_port}));
-        value["Ports"] = ports.collect();
-        if plan.health_check.is_some() {
-            let since = Timestamp::from_millis(run.health.stands_since(run.started_at)).render_iso8601();
-            value["Health"] = json!({"status": render_verdict(run.health.verdict), "statusSince": since});
+            .map(|binding| json!({"ContainerPort": binding.container_port, "Protocol": binding.protocol, "HostPort": binding.host_port}))
+            .collect();
+        if !ports.is_empty() {
+            value["Ports"] = ports.into();
+        }
+        // Of a container that was found without its record the start is not known.
+        if run.started_at > 0 {
+            value["StartedAt"] = Timestamp::from_millis(run.started_at).render_iso8601().into();
         }
         if plan.restart.is_some() {
             value["RestartCount"] = run.restarts.into();
         }
-        value["ImageID"] = run.image_digest.clone().into();
+    }
+    let mounts = plan.blueprint.as_ref().map(|blueprint| blueprint.spec.mounts.as_slice()).unwrap_or_default();
+    if !mounts.is_empty() {
+        let volume = |mount: &BindMount| json!({"Source": mount.source, "Destination": mount.destination});
+        value["Volumes"] = mounts.iter().map(volume).collect();
     }
     value
 }
 
-const fn render_verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Unknown => "UNKNOWN",
-        Verdict::Healthy => "HEALTHY",
-        Verdict::Unhealthy => "UNHEALTHY",
-    }
+fn plain(text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain"));
+    response
 }
 
 fn render(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
@@ -168,12 +202,51 @@ fn decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
+    use crate::plan::{PlanContext, plan};
 
     #[test]
     fn queries_with_and_without_percent_signs() {
         assert_eq!(decoded("arn%3Aaws:ecs"), "arn:aws:ecs");
         assert_eq!(decoded("100%"), "100%");
         assert_eq!(decoded("%zz"), "%zz");
+    }
+
+    fn record(id: &str) -> Arc<TaskRecord> {
+        let context = PlanContext { region: "r".into(), volumes_dir: "/v".into(), stop_timeout: 1, log_limit: 1, pull_upfront: true };
+        let task = crate::fakes::task(id, &[("main", "app"), ("side", "app")]);
+        let plan = plan(&task, &context).unwrap();
+        let state = Mutex::new(TaskState::new(plan.containers.len()));
+        Arc::new(TaskRecord { task, plan, state, credentials: Mutex::default() })
+    }
+
+    #[test]
+    fn one_task_or_all() {
+        let records = [record("0123456789abcdef"), record("0123456789abzzzz"), record("77")];
+        let asked = |query: &str| tasks_answer(query, &records);
+        assert_eq!(asked("").1["Tasks"].as_array().unwrap().len(), 3);
+        let (status, one) = asked(&format!("taskarn={}", records[2].plan.arn));
+        assert_eq!(
+            (status, one["Arn"].as_str(), one["KnownStatus"].as_str()),
+            (StatusCode::OK, Some(records[2].plan.arn.as_str()), Some("PENDING"))
+        );
+        assert_eq!(one["Containers"][1]["Name"], "side");
+        assert_eq!(one["Containers"][1]["ImageID"], "");
+        for (query, status) in [
+            ("dockerid=77-1", StatusCode::OK),
+            ("dockerid=0123456789abcdef-0", StatusCode::OK),
+            ("dockerid=7", StatusCode::OK),
+            ("dockerid=0123456789ab", StatusCode::BAD_REQUEST),
+            ("dockerid=0123456789abc", StatusCode::NOT_FOUND),
+            ("dockerid=", StatusCode::NOT_FOUND),
+            ("taskarn=arn:none", StatusCode::NOT_FOUND),
+            ("taskarn=a&dockerid=b", StatusCode::BAD_REQUEST),
+        ] {
+            let (found, body) = asked(query);
+            assert_eq!(found, status, "{query}");
+            assert_eq!(body["Containers"].is_null(), status != StatusCode::OK, "{query}");
+        }
     }
 }

@@ -25,6 +25,18 @@ pub struct Identity {
     pub container_instance_arn: String,
     /// The largest manifest number seen.
     pub timeline: i64,
+    /// The boot of the machine in which this was written; empty if nobody knew.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
+}
+
+impl Identity {
+    /// Whether the machine was started anew since this was written; `boot_id` is that of now. What is not known on either side counts as
+    /// no restart: then tasks are found again, or not, by what is seen of them.
+    #[must_use]
+    pub fn is_of_earlier_boot(&self, boot_id: &str) -> bool {
+        !self.boot_id.is_empty() && !boot_id.is_empty() && self.boot_id != boot_id
+    }
 }
 
 /// One task.
@@ -211,7 +223,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(dir.path()).unwrap();
         assert_eq!(ledger.identity().unwrap(), Identity::default());
-        let identity = Identity { cluster: "c".into(), container_instance_arn: "arn".into(), timeline: 7 };
+        let identity = Identity { cluster: "c".into(), container_instance_arn: "arn".into(), timeline: 7, boot_id: "b".into() };
         ledger.keep_identity(&identity).unwrap();
         let entry =
             TaskEntry { task: acs::Task { arn: "arn:x/t1".into(), ..Default::default() }, state: TaskState::new(2), retired_at: Some(3) };
@@ -228,5 +240,16 @@ mod tests {
         ledger.forget_task("t1").unwrap();
         ledger.forget_task("t1").unwrap();
         assert!(ledger.tasks().unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_restart_of_the_machine_is_another_boot_id() {
+        let of = |boot_id: &str| Identity { boot_id: boot_id.into(), ..Default::default() };
+        assert!(of("a").is_of_earlier_boot("b"));
+        for (kept, now) in [("a", "a"), ("", "a"), ("a", ""), ("", "")] {
+            assert!(!of(kept).is_of_earlier_boot(now), "{kept} {now}");
+        }
+        let before = serde_json::from_str::<Identity>(r#"{"cluster":"c","containerInstanceArn":"arn","timeline":1}"#).unwrap();
+        assert_eq!(before.boot_id, "", "written by an earlier version");
     }
 }

@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod machine;
 pub mod plan;
 pub mod registration;
+pub mod registry_logins;
 pub mod reports;
 pub mod session;
 pub mod sources;

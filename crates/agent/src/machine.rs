@@ -1,4 +1,4 @@
-//! What the machine has: cores and memory.
+//! What the machine has and is: cores, memory, system, the boot it is in.
 
 /// CPU units: 1024 to a core.
 #[must_use]
@@ -23,9 +23,59 @@ fn parse_mem_total(text: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
 }
 
+/// The id that the kernel drew when the machine was started; `None` where there is no `/proc`.
+#[must_use]
+pub fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Operating system and version as ecs-init says them, like `debian_12`; `linux` where /etc/os-release does not name both.
+/// (`ecs-init/config/os_family.go`, os-release(5))
+#[must_use]
+pub fn os_family_detailed() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").or_else(|_| std::fs::read_to_string("/usr/lib/os-release"));
+    parse_os_release(&text.unwrap_or_default()).unwrap_or_else(|| "linux".to_owned())
+}
+
+fn parse_os_release(text: &str) -> Option<String> {
+    let value = |name: &str| {
+        let value = text.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+        Some(value.trim().trim_matches(['"', '\''])).filter(|value| !value.is_empty())
+    };
+    Some(format!("{}_{}", value("ID")?, value("VERSION_ID")?))
+}
+
+/// EC2's instance type, where the machine's firmware says that it is EC2's; nothing is asked over the network.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/identify_ec2_instances.html>
+#[must_use]
+pub fn instance_type() -> Option<String> {
+    let read = |name: &str| std::fs::read_to_string(format!("/sys/class/dmi/id/{name}")).unwrap_or_default();
+    parse_instance_type(&read("sys_vendor"), &read("product_name"))
+}
+
+fn parse_instance_type(vendor: &str, product: &str) -> Option<String> {
+    let product = product.trim();
+    (vendor.trim() == "Amazon EC2" && product.contains('.')).then(|| product.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn system_and_version() {
+        assert_eq!(parse_os_release("NAME=x\nID=debian\nVERSION_ID=\"12\"\n").as_deref(), Some("debian_12"));
+        assert_eq!(parse_os_release("VERSION_ID='9.3'\nID=\"rocky\"").as_deref(), Some("rocky_9.3"));
+        assert_eq!(parse_os_release("ID=arch\nBUILD_ID=rolling"), None);
+    }
+
+    #[test]
+    fn instance_types_are_ec2s_alone() {
+        assert_eq!(parse_instance_type("Amazon EC2\n", "m5.large\n").as_deref(), Some("m5.large"));
+        assert_eq!(parse_instance_type("Xen", "HVM domU"), None);
+        assert_eq!(parse_instance_type("QEMU", "m5.large"), None);
+    }
 
     #[test]
     fn the_kernels_own_notation() {

@@ -134,8 +134,9 @@ fn request(config: &AgentConfig, runtime: &[&str], known: Option<&str>) -> Regis
 fn attributes(config: &AgentConfig, runtime: &[&str], first_time: bool) -> Vec<Attribute> {
     let attribute = |name: &str, value: Option<String>| Attribute { name: Some(name.to_owned()), value, ..Default::default() };
     let zone = config.availability_zone.clone().unwrap_or_else(|| format!("{}a", config.region));
-    let mut list: Vec<_> = capabilities::CAPABILITIES.iter().chain(runtime).map(|name| attribute(name, None)).collect();
-    list.extend(capabilities::valued(&zone).into_iter().map(|(name, value)| attribute(name, Some(value))));
+    let mut list: Vec<_> = config.announced.names(runtime).iter().map(|name| attribute(name, None)).collect();
+    let valued = capabilities::valued(&zone, config.os_family_detailed.as_deref());
+    list.extend(valued.into_iter().map(|(name, value)| attribute(name, Some(value))));
     if first_time {
         list.extend(config.attributes.iter().map(|(name, value)| attribute(name, value.clone())));
     }

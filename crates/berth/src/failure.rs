@@ -13,6 +13,9 @@ pub(crate) enum Failure {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// What the agent is told cannot be read; the text names file, line and variable.
+    #[error("{0}")]
+    Configuration(String),
     /// A part of Berth cannot start.
     #[error("{part}: {problem}")]
     Part {
@@ -35,7 +38,7 @@ impl Failure {
     /// 2 for settings, as for bad arguments; 1 for the rest.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Setting { .. } => ExitCode::from(2),
+            Self::Setting { .. } | Self::Configuration(_) => ExitCode::from(2),
             Self::Part { .. } => ExitCode::FAILURE,
         }
     }

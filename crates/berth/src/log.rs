@@ -6,6 +6,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::agent_log::FileLayer;
 use crate::failure::Failure;
 use crate::span_export::Export;
 use crate::span_layer::{Ratio, SpanLayer, TARGET};
@@ -41,30 +42,37 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Begins to log, and to trace if there is a collector. Must be called inside of the async runtime, once.
+    /// Begins to log, to the agent's file too if there is one, and to trace if there is a collector. Must be called inside of the async runtime, once.
     ///
     /// # Errors
     /// [`Failure`] if traces cannot be sent to such an endpoint.
-    pub(crate) fn start(level: LevelFilter, settings: &LogSettings, role: &'static str) -> Result<Self, Failure> {
+    pub(crate) fn start(level: LevelFilter, settings: &LogSettings, role: &'static str, file: Option<FileLayer>) -> Result<Self, Failure> {
         let export = match settings.otlp_endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()) {
             Some(endpoint) => Some(Export::start(endpoint, role)?),
             None => None,
         };
         // Libraries below are only interesting when they warn.
-        let quiet = level.min(LevelFilter::WARN);
-        // Nobody makes spans that nobody takes: without a collector they are off where they would be made.
-        let lines = Targets::new().with_default(quiet).with_target("berth", level).with_target(TARGET, LevelFilter::OFF);
+        let lines = |level: LevelFilter| {
+            let quiet = level.min(LevelFilter::WARN);
+            // Nobody makes spans that nobody takes: without a collector they are off where they would be made.
+            Targets::new().with_default(quiet).with_target("berth", level).with_target(TARGET, LevelFilter::OFF)
+        };
+        let file = file.map(|file| {
+            let lines = lines(file.level());
+            file.with_filter(lines)
+        });
+        let lines = lines(level);
         let written = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let written = match settings.log_format {
             LogFormat::Text => written.with_ansi(std::io::stderr().is_terminal()).boxed(),
             LogFormat::Json => written.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
         };
         match &export {
-            None => tracing_subscriber::registry().with(written).with(lines).init(),
-            Some(export) => {
-                let spans = SpanLayer::new(export.clone(), settings.otlp_ratio);
-                let spans = spans.with_filter(Targets::new().with_target(TARGET, LevelFilter::TRACE));
-                tracing_subscriber::registry().with(written.with_filter(lines)).with(spans).init();
+            None if file.is_none() => tracing_subscriber::registry().with(written).with(lines).init(),
+            export => {
+                let spans = export.as_ref().map(|export| SpanLayer::new(export.clone(), settings.otlp_ratio));
+                let spans = spans.map(|spans| spans.with_filter(Targets::new().with_target(TARGET, LevelFilter::TRACE)));
+                tracing_subscriber::registry().with(written.with_filter(lines)).with(file).with(spans).init();
             }
         }
         Ok(Self { export })

@@ -1,5 +1,6 @@
 //! This machine as a container instance: runtime, network, agent.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ pub(crate) struct Node {
 impl Node {
     /// Opens runtime and network and starts the agent. `name` tells this agent's bridge, table, cgroups and labels from others'.
     pub(crate) async fn start(name: &str, dir: &Path, config: AgentConfig, account: &str, choice: RuntimeChoice) -> Result<Self, Failure> {
-        let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        let host = config.docker_host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        let ports = config.dynamic_host_ports.clone().unwrap_or_else(dynamic_ports);
         // SAFETY: geteuid only returns a number.
         let is_root = unsafe { libc::geteuid() } == 0;
         let used = runtime_choice::used(dir);
@@ -51,8 +53,8 @@ impl Node {
             region: config.region.clone(),
         };
         let (runtime, network) = match chosen {
-            Chosen::Native => native(name, dir, registry).await?,
-            Chosen::Docker => in_docker(name, dir, host, registry).await?,
+            Chosen::Native => native(name, dir, registry, ports).await?,
+            Chosen::Docker => in_docker(name, dir, host, registry, ports).await?,
         };
         let agent = Agent::start(config, runtime, Arc::clone(&network)).await.map_err(|error| Failure::part("agent", error))?;
         Ok(Self { agent, network, name: name.to_owned(), dir: dir.to_owned() })
@@ -88,7 +90,7 @@ impl Node {
 type Parts = (Arc<dyn Runtime>, Arc<dyn Network>);
 
 /// Berth's own runtime, with a bridge of its own.
-async fn native(name: &str, dir: &Path, registry: BerthRegistry) -> Result<Parts, Failure> {
+async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
     let program = |name: &str| {
         locate(name).ok_or_else(|| {
             Failure::part(
@@ -104,7 +106,8 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry) -> Result<Parts
         monitor: program("berth-monitor")?,
         berth_registry: Some(registry),
     };
-    let bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
+    let mut bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
+    bridge.dynamic_ports = ports;
     tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
         let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
@@ -115,9 +118,9 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry) -> Result<Parts
 }
 
 /// Docker, with its own bridge; Berth chooses the ports.
-async fn in_docker(name: &str, dir: &Path, host: String, registry: BerthRegistry) -> Result<Parts, Failure> {
+async fn in_docker(name: &str, dir: &Path, host: String, registry: BerthRegistry, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
     // First the ports: their lock keeps a second agent out of this directory.
-    let network = KeptPorts::open(&dir.join("ports"), dynamic_ports()).map_err(|error| Failure::part("network", error))?;
+    let network = KeptPorts::open(&dir.join("ports"), ports).map_err(|error| Failure::part("network", error))?;
     let config = DockerConfig { host, data_dir: dir.to_owned(), name: name.to_owned(), berth_registry: Some(registry) };
     let runtime = DockerRuntime::open(config).await.map_err(|error| Failure::part("runtime", error))?;
     Ok((Arc::new(runtime), Arc::new(network)))

@@ -77,6 +77,10 @@ pub(crate) struct UpSettings {
 /// Settings of `berth agent`; the rest comes from amazon-ecs-agent's environment variables.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct AgentSettings {
+    /// File of NAME=VALUE lines with the variables below, or s3://BUCKET/KEY of such a file; the environment is stronger
+    /// [default: /etc/ecs/ecs.config, if it is there]
+    #[arg(long, value_name = "FILE|s3://BUCKET/KEY", env = "BERTH_AGENT_CONFIG")]
+    pub(crate) config: Option<String>,
     /// AWS account of the server, twelve digits: image names of its registry are asked for at the server
     #[arg(long, value_name = "ID", default_value = "000000000000", value_parser = account)]
     pub(crate) account: String,

@@ -16,12 +16,11 @@ use crate::signals::{Order, Signals};
 /// How long all tasks together may take to stop: ECS's longest stopTimeout on Fargate is two minutes.
 const STOP_PATIENCE: Duration = Duration::from_secs(130);
 
-/// Everything on this machine, in the foreground.
-pub(crate) async fn up(settings: UpSettings) -> Result<(), Failure> {
+/// Everything on this machine, in the foreground. Of what the agent is told, cluster, server and key are this Berth's own.
+pub(crate) async fn up(settings: UpSettings, mut config: AgentConfig) -> Result<(), Failure> {
     let mut signals = listen()?;
     let server = Server::start(&settings.server).await?;
     let dir = server.data_dir.join("agent");
-    let mut config = AgentConfig::from_env(&|name| std::env::var(name).ok()).map_err(|error| Failure::part("agent", error))?;
     config.cluster = "default".to_owned();
     config.backend.clone_from(&server.endpoint);
     config.region.clone_from(&settings.server.region);
@@ -87,10 +86,9 @@ pub(crate) async fn server(settings: ServerSettings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The agent alone, set by amazon-ecs-agent's environment variables.
-pub(crate) async fn agent(settings: AgentSettings) -> Result<(), Failure> {
+/// The agent alone, as it is told.
+pub(crate) async fn agent(settings: AgentSettings, config: AgentConfig) -> Result<(), Failure> {
     let mut signals = listen()?;
-    let config = AgentConfig::from_env(&|name| std::env::var(name).ok()).map_err(|error| Failure::part("agent", error))?;
     let dir = DataDir::open(Some(config.data_dir.clone()))?;
     let node = Node::start(&dir.short_name(), dir.path(), config, &settings.account, settings.runtime).await?;
     tokio::select! {

@@ -187,13 +187,13 @@ impl Host {
         };
         let tasks = Tasks::new(Arc::new(means), stop.clone());
         let served = async {
-            tasks.recover().await.map_err(|error| text(&error))?;
+            tasks.recover("").await.map_err(|error| text(&error))?;
             parts.spawn(Arc::clone(&tasks).sweep());
             let arn = register(&client, &config, &self.machine.capabilities(), Some(kept.container_instance_arn.clone()))
                 .await
                 .map_err(|error| text(&error))?;
             let timeline = if arn == kept.container_instance_arn { kept.timeline } else { 0 };
-            let identity = Identity { cluster: config.cluster.clone(), container_instance_arn: arn, timeline };
+            let identity = Identity { cluster: config.cluster.clone(), container_instance_arn: arn, timeline, boot_id: String::new() };
             ledger.keep_identity(&identity).map_err(|error| text(&error))?;
             *self.arn.lock() = identity.container_instance_arn.clone();
             self.trace.line(format_args!("host {}: agent is {}", self.number, identity.container_instance_arn));

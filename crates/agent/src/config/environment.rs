@@ -1,6 +1,9 @@
 //! amazon-ecs-agent's environment variables.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,13 +12,28 @@ use berth_identity::keys::Secret;
 use berth_runtime::port::PullBehavior;
 use serde::de::DeserializeOwned;
 
-use super::{AgentConfig, ConfigError};
+use super::log::AgentLog;
+use super::{AgentConfig, ConfigError, INTROSPECTION_PORT};
+use crate::capabilities::{self, Announced};
+use crate::registry_logins::RegistryLogins;
 use crate::sources::ServiceEndpoints;
 
-struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
+const SECOND: Duration = Duration::from_secs(1);
+/// The least that the official agent takes for `ECS_CONTAINER_START_TIMEOUT`.
+const LEAST_START: Duration = Duration::from_secs(45);
+/// The least that the official agent takes for `ECS_CONTAINER_CREATE_TIMEOUT`.
+const LEAST_CREATE: Duration = Duration::from_secs(60);
 
-pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<AgentConfig, ConfigError> {
-    let variables = Variables(get);
+/// The variables by name, each read in its own notation; every reading names the variable in its error.
+pub(super) struct Variables<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    /// What was taken otherwise than it was given, a line each.
+    notes: RefCell<Vec<String>>,
+}
+
+/// The settings, and what was taken otherwise than it was given.
+pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig, AgentLog, Vec<String>), ConfigError> {
+    let variables = Variables::new(get);
     let default = AgentConfig::default();
     let cluster = variables.text("ECS_CLUSTER");
     let mut config = AgentConfig {
@@ -23,23 +41,36 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<AgentConfig, 
         cluster: cluster.unwrap_or(default.cluster),
         backend: variables.text("ECS_BACKEND_HOST").map(with_scheme).unwrap_or_default(),
         region: variables.text("AWS_DEFAULT_REGION").unwrap_or_default(),
-        data_dir: variables.text("ECS_DATADIR").map_or(default.data_dir, PathBuf::from),
+        data_dir: variables.data_dir().unwrap_or(default.data_dir),
+        checkpoint: variables.truth("ECS_CHECKPOINT")?.unwrap_or(true),
+        docker_host: variables.text("DOCKER_HOST"),
         attributes: variables
             .json::<BTreeMap<String, Option<String>>>("ECS_INSTANCE_ATTRIBUTES")?
             .unwrap_or_default()
             .into_iter()
             .map(|(name, value)| (name, value.filter(|value| !value.is_empty())))
             .collect(),
+        os_family_detailed: variables.text("ECS_DETAILED_OS_FAMILY"),
+        announced: variables.announced()?,
         tags: variables.json("ECS_CONTAINER_INSTANCE_TAGS")?.unwrap_or_default(),
         reserved_memory_mib: variables.parsed("ECS_RESERVED_MEMORY", "a number of MiB")?.unwrap_or(0),
         reserved_ports: variables.json("ECS_RESERVED_PORTS")?.unwrap_or(default.reserved_ports),
         reserved_ports_udp: variables.json("ECS_RESERVED_PORTS_UDP")?.unwrap_or_default(),
+        dynamic_host_ports: variables.ports("ECS_DYNAMIC_HOST_PORT_RANGE")?,
         pull_behavior: variables.pull_behavior()?,
-        container_stop_timeout: variables.duration("ECS_CONTAINER_STOP_TIMEOUT")?.unwrap_or(default.container_stop_timeout),
-        container_create_timeout: variables.duration("ECS_CONTAINER_CREATE_TIMEOUT")?.unwrap_or(default.container_create_timeout),
-        container_start_timeout: variables.duration("ECS_CONTAINER_START_TIMEOUT")?.unwrap_or(default.container_start_timeout),
+        pull_timeout: variables.at_least("ECS_IMAGE_PULL_TIMEOUT", SECOND)?.unwrap_or(default.pull_timeout),
+        pull_dependent_upfront: variables.truth("ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT")?.unwrap_or(true),
+        registry_logins: variables.registry_logins()?,
+        container_metadata: variables.flag("ECS_ENABLE_CONTAINER_METADATA")?,
+        match_shared_volumes: variables.truth("ECS_SHARED_VOLUME_MATCH_FULL_CONFIG")?.unwrap_or(true),
+        container_stop_timeout: variables.at_least("ECS_CONTAINER_STOP_TIMEOUT", SECOND)?.unwrap_or(default.container_stop_timeout),
+        container_create_timeout: variables
+            .at_least("ECS_CONTAINER_CREATE_TIMEOUT", LEAST_CREATE)?
+            .unwrap_or(default.container_create_timeout),
+        container_start_timeout: variables.at_least("ECS_CONTAINER_START_TIMEOUT", LEAST_START)?.unwrap_or(default.container_start_timeout),
         cleanup_wait: variables.duration("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION")?.unwrap_or(default.cleanup_wait),
         metrics: !variables.flag("ECS_DISABLE_METRICS")?,
+        introspection: variables.introspection()?,
         ..AgentConfig::default()
     };
     config.service_endpoints = ServiceEndpoints {
@@ -52,10 +83,11 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<AgentConfig, 
     config.access_key.id = variables.text("AWS_ACCESS_KEY_ID").unwrap_or_default();
     config.access_key.secret = Secret::new(variables.text("AWS_SECRET_ACCESS_KEY").unwrap_or_default());
     config.access_key.session_token = variables.text("AWS_SESSION_TOKEN").map(Secret::new);
-    if config.cleanup_wait < Duration::from_secs(1) {
+    if config.cleanup_wait < SECOND {
         return Err(ConfigError { name: "ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION", problem: "must be 1s or more".to_owned() });
     }
-    Ok(config)
+    let log = super::log::read(&variables)?;
+    Ok((config, log, variables.notes.into_inner()))
 }
 
 /// As the official agent does: a host without a scheme is spoken to over TLS.
@@ -66,9 +98,19 @@ fn with_scheme(hosts: String) -> String {
     hosts.split(',').map(|host| one(host.trim())).collect::<Vec<_>>().join(",")
 }
 
+impl<'a> Variables<'a> {
+    pub(super) fn new(get: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { get, notes: RefCell::default() }
+    }
+}
+
 impl Variables<'_> {
-    fn text(&self, name: &str) -> Option<String> {
-        (self.0)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        (self.get)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    }
+
+    fn note(&self, line: String) {
+        self.notes.borrow_mut().push(line);
     }
 
     fn json<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, ConfigError> {
@@ -78,20 +120,109 @@ impl Variables<'_> {
             .map_err(|error| ConfigError { name, problem: format!("'{text}' is not the JSON wanted: {error}") })
     }
 
-    fn parsed<T: std::str::FromStr>(&self, name: &'static str, what: &str) -> Result<Option<T>, ConfigError> {
+    pub(super) fn parsed<T: std::str::FromStr>(&self, name: &'static str, what: &str) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| ConfigError { name, problem: format!("'{text}' is not {what}") })
     }
 
-    fn flag(&self, name: &'static str) -> Result<bool, ConfigError> {
+    /// A truth value as Go's `strconv.ParseBool` takes it; none if it is not set.
+    fn truth(&self, name: &'static str) -> Result<Option<bool>, ConfigError> {
         match self.text(name).as_deref() {
-            None | Some("false" | "0" | "f" | "FALSE" | "False") => Ok(false),
-            Some("true" | "1" | "t" | "TRUE" | "True") => Ok(true),
+            None => Ok(None),
+            Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(Some(false)),
+            Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(Some(true)),
             Some(other) => Err(ConfigError { name, problem: format!("'{other}' is neither true nor false") }),
         }
     }
 
-    fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
+    pub(super) fn flag(&self, name: &'static str) -> Result<bool, ConfigError> {
+        self.truth(name).map(Option::unwrap_or_default)
+    }
+
+    /// One of a few words; the first one if it is not set.
+    pub(super) fn one_of<T: Copy>(&self, name: &'static str, words: &[(&str, T)]) -> Result<T, ConfigError> {
+        let Some(text) = self.text(name) else { return Ok(words[0].1) };
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        let known = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        found.ok_or_else(|| ConfigError { name, problem: format!("'{text}' is none of {}", known()) })
+    }
+
+    /// A duration that the official agent raises to the least that it takes.
+    fn at_least(&self, name: &'static str, least: Duration) -> Result<Option<Duration>, ConfigError> {
+        let given = self.duration(name)?;
+        if given.is_some_and(|given| given < least) {
+            self.note(format!("{name} is taken as {}s, the least that it may be", least.as_secs()));
+        }
+        Ok(given.map(|given| given.max(least)))
+    }
+
+    /// `FIRST-LAST`.
+    fn ports(&self, name: &'static str) -> Result<Option<RangeInclusive<u16>>, ConfigError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let ends = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+        let range = ends.map(|(first, last): (u16, u16)| first..=last).filter(|range| !range.is_empty() && *range.start() > 0);
+        range.map(Some).ok_or_else(|| ConfigError { name, problem: format!("'{text}' is not a range of ports like 32768-60999") })
+    }
+
+    /// `ECS_DATADIR`, else where ecs-init has the official agent's: this agent is in no container, so the host's folder is its own.
+    fn data_dir(&self) -> Option<PathBuf> {
+        let of_host = || self.text("ECS_HOST_DATA_DIR").map(|dir| PathBuf::from(dir).join("data"));
+        self.text("ECS_DATADIR").map(PathBuf::from).or_else(of_host)
+    }
+
+    /// What the instance says of itself, beyond what runtime and agent know.
+    fn announced(&self) -> Result<Announced, ConfigError> {
+        const DRIVERS: &str = "ECS_AVAILABLE_LOGGING_DRIVERS";
+        let drivers: Option<Vec<String>> = self.json(DRIVERS)?;
+        for driver in drivers.iter().flatten() {
+            match driver.as_str() {
+                known if capabilities::LOGGING_DRIVERS.contains(&known) => {}
+                known if capabilities::DRIVERS_OF_OTHERS.contains(&known) => {
+                    self.note(format!("{DRIVERS}: {known} is not announced: this agent has no such driver"));
+                }
+                other => return Err(ConfigError { name: DRIVERS, problem: format!("'{other}' is no logging driver of ECS") }),
+            }
+        }
+        Ok(Announced {
+            logging_drivers: drivers,
+            privileged: !self.flag("ECS_DISABLE_PRIVILEGED")?,
+            selinux: self.truth("ECS_SELINUX_CAPABLE")?,
+            apparmor: self.truth("ECS_APPARMOR_CAPABLE")?,
+            task_limits: self.truth("ECS_ENABLE_TASK_CPU_MEM_LIMIT")?.unwrap_or(true),
+            health_checks: !self.flag("ECS_DISABLE_DOCKER_HEALTH_CHECK")?,
+            external: self.truth("ECS_EXTERNAL")?.unwrap_or(true),
+        })
+    }
+
+    /// Where introspection is served: loopback, all addresses, elsewhere, or nowhere.
+    fn introspection(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        const NAME: &str = "BERTH_INTROSPECTION";
+        let everywhere = self.flag("ECS_ALLOW_OFFHOST_INTROSPECTION_ACCESS")?;
+        match self.text(NAME).as_deref() {
+            None if everywhere => Ok(Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, INTROSPECTION_PORT)))),
+            None => Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT)))),
+            Some("off") => Ok(None),
+            Some(text) => {
+                text.parse().map(Some).map_err(|_| ConfigError { name: NAME, problem: format!("'{text}' is neither ADDRESS:PORT nor off") })
+            }
+        }
+    }
+
+    /// Logins of registries. The value is never repeated: it holds passwords.
+    fn registry_logins(&self) -> Result<RegistryLogins, ConfigError> {
+        const NAME: &str = "ECS_ENGINE_AUTH_DATA";
+        let (kind, data) = (self.text("ECS_ENGINE_AUTH_TYPE"), self.text(NAME));
+        match (kind, data) {
+            (Some(kind), Some(data)) => RegistryLogins::parse(&kind, &data).map_err(|problem| ConfigError { name: NAME, problem }),
+            (None, Some(_)) => Err(ConfigError { name: NAME, problem: "is set, and ECS_ENGINE_AUTH_TYPE is not".to_owned() }),
+            (Some(kind), None) => {
+                RegistryLogins::parse(&kind, "{}").map_err(|problem| ConfigError { name: "ECS_ENGINE_AUTH_TYPE", problem })
+            }
+            (None, None) => Ok(RegistryLogins::default()),
+        }
+    }
+
+    pub(super) fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         parse_duration(&text)
             .map(Some)
@@ -122,8 +253,8 @@ impl Variables<'_> {
     }
 }
 
-/// Go's notation: numbers with the units `ms`, `s`, `m`, `h`, one after the other.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Go's notation: numbers with the units `ns`, `us`, `ms`, `s`, `m`, `h`, one after the other.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {
@@ -133,6 +264,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
         let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         total += number
             * match &after[..end] {
+                "ns" => 1e-9,
+                "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
                 "ms" => 0.001,
                 "s" => 1.0,
                 "m" => 60.0,
@@ -150,7 +283,7 @@ mod tests {
 
     fn config(pairs: &[(&str, &str)]) -> Result<AgentConfig, ConfigError> {
         let pairs: BTreeMap<String, String> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        AgentConfig::from_env(&|name| pairs.get(name).cloned())
+        read(&|name| pairs.get(name).cloned()).map(|(config, _, _)| config)
     }
 
     #[test]
@@ -209,10 +342,76 @@ mod tests {
             ("ECS_INSTANCE_ATTRIBUTES", "{"),
             ("ECS_DISABLE_METRICS", "perhaps"),
             ("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION", "10ms"),
+            ("ECS_DYNAMIC_HOST_PORT_RANGE", "9-8"),
+            ("ECS_DYNAMIC_HOST_PORT_RANGE", "0-8"),
+            ("ECS_AVAILABLE_LOGGING_DRIVERS", r#"["paper"]"#),
+            ("ECS_ENGINE_AUTH_DATA", "{}"),
+            ("ECS_ENGINE_AUTH_TYPE", "gpg"),
+            ("ECS_SELINUX_CAPABLE", "2"),
+            ("BERTH_INTROSPECTION", "51678"),
         ] {
             let error = config(&[(name, value)]).unwrap_err();
             assert_eq!(error.name, name);
             assert!(error.to_string().starts_with(name), "{error}");
         }
+    }
+
+    #[test]
+    fn what_the_instance_says_of_itself() {
+        let default = config(&[]).unwrap();
+        assert_eq!(default.announced, Announced::default());
+        assert_eq!(default.introspection, Some("127.0.0.1:51678".parse().unwrap()));
+        let config = config(&[
+            ("ECS_AVAILABLE_LOGGING_DRIVERS", r#"["json-file","awslogs"]"#),
+            ("ECS_DISABLE_PRIVILEGED", "true"),
+            ("ECS_SELINUX_CAPABLE", "true"),
+            ("ECS_APPARMOR_CAPABLE", "false"),
+            ("ECS_ENABLE_TASK_CPU_MEM_LIMIT", "false"),
+            ("ECS_DISABLE_DOCKER_HEALTH_CHECK", "true"),
+            ("ECS_EXTERNAL", "false"),
+            ("ECS_ALLOW_OFFHOST_INTROSPECTION_ACCESS", "true"),
+            ("ECS_DYNAMIC_HOST_PORT_RANGE", "40000-40010"),
+            ("ECS_HOST_DATA_DIR", "/srv/ecs"),
+            ("ECS_CHECKPOINT", "false"),
+            ("ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT", "false"),
+            ("ECS_SHARED_VOLUME_MATCH_FULL_CONFIG", "false"),
+            ("ECS_IMAGE_PULL_TIMEOUT", "10m"),
+            ("ECS_ENGINE_AUTH_TYPE", "docker"),
+            ("ECS_ENGINE_AUTH_DATA", r#"{"r.test":{"username":"u","password":"p"}}"#),
+        ])
+        .unwrap();
+        let announced = Announced {
+            logging_drivers: Some(vec!["json-file".into(), "awslogs".into()]),
+            privileged: false,
+            selinux: Some(true),
+            apparmor: Some(false),
+            task_limits: false,
+            health_checks: false,
+            external: false,
+        };
+        assert_eq!(config.announced, announced);
+        assert_eq!(config.introspection, Some("0.0.0.0:51678".parse().unwrap()));
+        assert_eq!(config.dynamic_host_ports, Some(40000..=40010));
+        assert_eq!(config.data_dir, PathBuf::from("/srv/ecs/data"));
+        assert!(!config.checkpoint && !config.pull_dependent_upfront && !config.match_shared_volumes);
+        assert_eq!(config.pull_timeout, Duration::from_secs(600));
+        assert_eq!(config.registry_logins.of("r.test/x").unwrap().username, "u");
+    }
+
+    #[test]
+    fn what_is_below_the_least_is_raised_and_said() {
+        let given = |name: &str| match name {
+            "ECS_CONTAINER_START_TIMEOUT" | "ECS_CONTAINER_CREATE_TIMEOUT" => Some("1s".to_owned()),
+            "ECS_CONTAINER_STOP_TIMEOUT" => Some("1000000000ns".to_owned()),
+            "ECS_AVAILABLE_LOGGING_DRIVERS" => Some(r#"["json-file","syslog"]"#.to_owned()),
+            "BERTH_INTROSPECTION" => Some("off".to_owned()),
+            _ => None,
+        };
+        let (config, _, notes) = read(&given).unwrap();
+        assert_eq!((config.container_start_timeout.as_secs(), config.container_create_timeout.as_secs()), (45, 60));
+        assert_eq!(config.container_stop_timeout, SECOND);
+        assert_eq!(config.introspection, None);
+        assert_eq!(notes.len(), 3, "{notes:?}");
+        assert!(notes[0].contains("syslog is not announced"), "{notes:?}");
     }
 }

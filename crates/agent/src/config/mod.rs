@@ -1,16 +1,28 @@
 //! What the agent is told at start.
 
 mod environment;
+mod json_file;
+pub mod layers;
+pub mod log;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_identity::AccessKey;
 use berth_runtime::port::PullBehavior;
 
+use self::layers::Settings;
+use self::log::AgentLog;
+use crate::capabilities::Announced;
+use crate::registry_logins::RegistryLogins;
 use crate::sources::ServiceEndpoints;
+
+/// The official agent's port for introspection.
+pub const INTROSPECTION_PORT: u16 = 51678;
 
 /// Ports that the official agent keeps for the machine: SSH, Docker, its own two.
 pub const DEFAULT_RESERVED_PORTS: [u16; 5] = [22, 2375, 2376, 51678, 51679];
@@ -45,8 +57,17 @@ pub struct AgentConfig {
     pub sources_key: Option<AccessKey>,
     /// Where the agent keeps what must survive it.
     pub data_dir: PathBuf,
+    /// Whether the agent remembers across its restarts who it is and what it runs. If not, it begins anew each time, and removes what an
+    /// earlier life left.
+    pub checkpoint: bool,
+    /// Where Docker is, where it runs the containers; its usual socket if none.
+    pub docker_host: Option<String>,
     /// The machine's own attributes.
     pub attributes: BTreeMap<String, Option<String>>,
+    /// The operating system and its version, like `debian_12`; what /etc/os-release says if none.
+    pub os_family_detailed: Option<String>,
+    /// Which capabilities are announced or kept back, whatever agent and runtime could do.
+    pub announced: Announced,
     /// The availability zone; the region with an `a` if nobody knows.
     pub availability_zone: Option<String>,
     /// Tags of the container instance, set when it is first registered.
@@ -57,12 +78,24 @@ pub struct AgentConfig {
     pub reserved_ports: Vec<u16>,
     /// UDP ports that tasks do not get.
     pub reserved_ports_udp: Vec<u16>,
+    /// Where the ports come from that a task leaves open; the machine's ephemeral range if none.
+    pub dynamic_host_ports: Option<RangeInclusive<u16>>,
     /// CPU units to announce; the machine's cores times 1024 if none.
     pub total_cpu: Option<u32>,
     /// MiB of memory to announce, before reservations; the machine's if none.
     pub total_memory_mib: Option<u64>,
     /// How images that are already here are treated.
     pub pull_behavior: PullBehavior,
+    /// How long a pull may take.
+    pub pull_timeout: Duration,
+    /// Whether images are pulled before what a container depends on has come about.
+    pub pull_dependent_upfront: bool,
+    /// Logins of registries, for images whose task definition has none of its own.
+    pub registry_logins: RegistryLogins,
+    /// Whether a shared volume that is there already must have the options and labels that a task asks for.
+    pub match_shared_volumes: bool,
+    /// Whether a file that describes it is put into each container.
+    pub container_metadata: bool,
     /// How many images are pulled at a time.
     pub concurrent_pulls: usize,
     /// From stop signal to kill, for containers that do not say.
@@ -98,15 +131,25 @@ impl Default for AgentConfig {
             service_endpoints: ServiceEndpoints::default(),
             sources_key: None,
             data_dir: PathBuf::from("/data"),
+            checkpoint: true,
+            docker_host: None,
             attributes: BTreeMap::new(),
+            os_family_detailed: None,
+            announced: Announced::default(),
             availability_zone: None,
             tags: BTreeMap::new(),
             reserved_memory_mib: 0,
             reserved_ports: DEFAULT_RESERVED_PORTS.to_vec(),
             reserved_ports_udp: Vec::new(),
+            dynamic_host_ports: None,
             total_cpu: None,
             total_memory_mib: None,
             pull_behavior: PullBehavior::Default,
+            pull_timeout: Duration::from_secs(2 * 3600),
+            pull_dependent_upfront: true,
+            registry_logins: RegistryLogins::default(),
+            match_shared_volumes: true,
+            container_metadata: false,
             // Four streams fill a usual line; more only make each slower.
             concurrent_pulls: 4,
             container_stop_timeout: Duration::from_secs(30),
@@ -118,21 +161,38 @@ impl Default for AgentConfig {
             container_log_limit: 16 * 1024 * 1024,
             metrics: true,
             registration_patience: Duration::from_secs(3600),
-            introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 51678))),
+            introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))),
         }
     }
 }
 
-impl AgentConfig {
-    /// Reads amazon-ecs-agent's environment variables. Backend, region and key may be missing here: whoever starts the agent can
-    /// set them, and [`crate::Agent::start`] refuses to go without.
-    ///
-    /// # Errors
-    /// [`ConfigError`], which names the variable.
-    pub fn from_env(get: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        environment::read(get)
-    }
+/// What was read of all places.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The settings.
+    pub config: AgentConfig,
+    /// How the log is written.
+    pub log: AgentLog,
+    /// What is set and has no effect, or another one than was asked for: a line each, for the log.
+    pub notices: Vec<String>,
+}
 
+/// Reads all settings. Backend, region and key may be missing here: whoever starts the agent can set them, and [`AgentConfig::check`]
+/// says what nothing can be done without.
+///
+/// # Errors
+/// [`ConfigError`], which names the variable, and the file and line it stands in.
+pub fn read(settings: &Settings) -> Result<Told, ConfigError> {
+    let read = environment::read(&|name| settings.get(name).map(|given| given.text.clone()));
+    let (config, log, notes) = read.map_err(|error| match settings.get(error.name) {
+        Some(given) => ConfigError { problem: format!("{} (set by {})", error.problem, given.place), ..error },
+        None => error,
+    })?;
+    let notices = variables::notices(settings).into_iter().chain(notes).collect();
+    Ok(Told { config, log, notices })
+}
+
+impl AgentConfig {
     /// Whether all is there that nothing can be done without.
     ///
     /// # Errors
@@ -152,5 +212,26 @@ impl AgentConfig {
             return Err(ConfigError { name: "ECS_DATADIR", problem: "is not an absolute path".to_owned() });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::layers::Layer;
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_variable_the_file_and_the_line() {
+        let own = Layer::environment([("ECS_CLUSTER".to_owned(), "own".to_owned())]);
+        let file = |text: &str| Layer::lines("/etc/ecs/ecs.config", text).unwrap();
+        let error = read(&Settings::default().then(own.clone()).then(file("ECS_CLUSTER=c\nECS_RESERVED_MEMORY=much"))).unwrap_err();
+        assert_eq!(error.to_string(), "ECS_RESERVED_MEMORY: 'much' is not a number of MiB (set by /etc/ecs/ecs.config, line 2)");
+        let json = Layer::json("/c.json", "{\n\"ReservedMemory\": \"x\",\n\"Cluster\": \"json\", \"DataDir\": \"/json\"}").unwrap();
+        let error = read(&Settings::default().then(own.clone()).then(json.clone())).unwrap_err();
+        assert!(error.to_string().ends_with("(set by /c.json, line 2, member ReservedMemory)"), "{error}");
+        let told = read(&Settings::default().then(own).then(file("ECS_RESERVED_MEMORY=5\nECS_WHAT=1")).then(json)).unwrap();
+        assert_eq!((told.config.cluster.as_str(), told.config.reserved_memory_mib), ("own", 5));
+        assert_eq!(told.config.data_dir, PathBuf::from("/json"));
+        assert_eq!(told.notices, ["ECS_WHAT is ignored: this agent knows no such variable (/etc/ecs/ecs.config, line 2)"]);
     }
 }

@@ -49,8 +49,9 @@ fn step_of(plan: &TaskPlan, state: &TaskState, index: usize, ending: bool, now: 
             }
             match (gate(plan, state, index, now), phase) {
                 (Gate::Impossible(why), _) => Some(Step::Abandon(index, Some(why))),
-                // Images are pulled before dependencies allow a start, so that the start then takes milliseconds.
-                (_, Phase::Waiting) => Some(Step::Prepare(index)),
+                // Images are pulled before dependencies allow a start, so that the start then takes milliseconds; unless the machine's
+                // owner wants otherwise (ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT).
+                (open, Phase::Waiting) if plan.pull_upfront || open == Gate::Open => Some(Step::Prepare(index)),
                 (Gate::Open, Phase::Prepared(_)) => Some(Step::Launch(index)),
                 _ => None,
             }

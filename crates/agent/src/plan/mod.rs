@@ -38,6 +38,8 @@ pub struct PlanContext {
     pub stop_timeout: Millis,
     /// Most bytes of output kept per container.
     pub log_limit: u64,
+    /// Whether images are pulled before what a container depends on has come about.
+    pub pull_upfront: bool,
 }
 
 /// A task's plan.
@@ -53,6 +55,8 @@ pub struct TaskPlan {
     pub version: String,
     /// Its containers, in the task definition's order.
     pub containers: Vec<ContainerPlan>,
+    /// Whether images are pulled before what a container depends on has come about.
+    pub pull_upfront: bool,
 }
 
 /// One container's plan.
@@ -240,7 +244,8 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
     if order::has_circle(&containers) || containers.iter().any(|container| container.depends_on.iter().any(waits_in_vain)) {
         return Err(PlanError::Dependencies(task.arn.clone()));
     }
-    Ok(TaskPlan { arn: task.arn.clone(), id, family: task.family.clone(), version: task.version.clone(), containers })
+    let (family, version) = (task.family.clone(), task.version.clone());
+    Ok(TaskPlan { arn: task.arn.clone(), id, family, version, containers, pull_upfront: context.pull_upfront })
 }
 
 /// What of the task as a whole cannot be honoured.

@@ -11,7 +11,8 @@ use crate::fakes::task;
 mod fields;
 
 fn context() -> PlanContext {
-    PlanContext { region: "eu-west-1".into(), volumes_dir: "/data/volumes".into(), stop_timeout: 30_000, log_limit: 1000 }
+    let volumes_dir = "/data/volumes".into();
+    PlanContext { region: "eu-west-1".into(), volumes_dir, stop_timeout: 30_000, log_limit: 1000, pull_upfront: true }
 }
 
 fn one(change: impl FnOnce(&mut acs::Task)) -> ContainerPlan {

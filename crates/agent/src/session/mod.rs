@@ -118,7 +118,8 @@ impl Link {
     pub async fn renew(&self) -> Result<(), RenewError> {
         let arn = register(&self.client, &self.config, &self.capabilities, None).await?;
         tracing::info!(container_instance = arn, "registered anew");
-        let identity = Identity { cluster: self.config.cluster.clone(), container_instance_arn: arn, timeline: 0 };
+        let boot_id = self.identity().boot_id;
+        let identity = Identity { cluster: self.config.cluster.clone(), container_instance_arn: arn, timeline: 0, boot_id };
         self.ledger.keep_identity(&identity)?;
         self.identity.send_replace(identity);
         Ok(())

@@ -69,6 +69,18 @@ impl AwsSources {
         Self { endpoints, key, clock, http: OnceLock::new() }
     }
 
+    /// An object's content, whatever it is for. (`s3:GetObject`)
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub async fn content(&self, region: &str, object: &ObjectReference, key: &AccessKey) -> Result<Vec<u8>, SourceError> {
+        let mut url = self.endpoint("s3", self.endpoints.s3.as_ref(), "AWS_ENDPOINT_URL_S3")?;
+        let path = object_path(url.path(), object);
+        url.set_path(&path);
+        let request = Request { service: "s3", region, method: "GET", url, target: None, body: Vec::new() };
+        self.send(&request, key).await
+    }
+
     fn endpoint(&self, service: &str, own: Option<&String>, variable: &str) -> Result<Url, SourceError> {
         let Some(text) = own.or(self.endpoints.all.as_ref()) else {
             return Err(SourceError(format!("no endpoint of {service} is configured: set {variable} for the agent")));
@@ -219,11 +231,7 @@ impl Sources for AwsSources {
         let failed = |SourceError(problem)| {
             SourceError(format!("unable to download env file with key {name} from bucket {bucket}, error: {problem}"))
         };
-        let mut url = self.endpoint("s3", self.endpoints.s3.as_ref(), "AWS_ENDPOINT_URL_S3").map_err(failed)?;
-        let path = object_path(url.path(), object);
-        url.set_path(&path);
-        let request = Request { service: "s3", region, method: "GET", url, target: None, body: Vec::new() };
-        self.send(&request, key).await.map_err(failed)
+        self.content(region, object, key).await.map_err(failed)
     }
 }
 

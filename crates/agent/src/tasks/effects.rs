@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use berth_acs::messages::RoleCredentials;
 use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding, Protocol};
-use berth_runtime::port::{
-    ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullError, PullRequest, RegistryCredentials, RunError,
-};
+use berth_runtime::port::{ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullRequest, RegistryCredentials, RunError};
 use tokio_util::sync::CancellationToken;
 
+use super::metadata_file::MetadataFile;
 use super::{Means, volumes};
 use crate::clock::unix_millis;
 use crate::engine::{ExitRecord, Health, LaunchFailure, NextLife, Prepared, Run};
@@ -65,14 +64,20 @@ async fn fetch_and_pull(means: &Means, container: &ContainerPlan, role: Option<R
         }
     };
     let pulled = trace::within(trace::step("pull", container), pull(means, container, fetched.registry.clone())).await;
-    Ok((pulled.map_err(|error| format!("CannotPullContainerError: {error}"))?, fetched))
+    Ok((pulled?, fetched))
 }
 
-async fn pull(means: &Means, container: &ContainerPlan, credentials: Option<RegistryCredentials>) -> Result<Image, PullError> {
+/// `credentials` are the task definition's own; without any the machine's owner may have given some for the registry.
+async fn pull(means: &Means, container: &ContainerPlan, credentials: Option<RegistryCredentials>) -> Result<Image, String> {
     let image = container.image.as_str();
     let _turn = means.pulls.enter(image).await;
+    let credentials = credentials.or_else(|| means.config.registry_logins.of(image).cloned());
     let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials };
-    means.runtime.pull(request).await
+    let limit = means.config.pull_timeout;
+    match tokio::time::timeout(limit, means.runtime.pull(request)).await {
+        Ok(pulled) => pulled.map_err(|error| format!("CannotPullContainerError: {error}")),
+        Err(_) => Err(timed_out("pulled", limit)),
+    }
 }
 
 async fn attach(means: &Means, container: &ContainerPlan) -> Result<Option<Attachment>, NetworkError> {
@@ -112,11 +117,11 @@ async fn attempt(
 ) -> Result<Run, LaunchFailure> {
     let failure = |created: bool| move |reason: String| LaunchFailure { reason, created };
     if !blueprint.volumes.is_empty() {
-        let (turn, wanted) = (means.volumes.clone(), blueprint.volumes.clone());
+        let (turn, wanted, match_full) = (means.volumes.clone(), blueprint.volumes.clone(), means.config.match_shared_volumes);
         // Aside, since a mount over the network may take its time.
         let ensured = tokio::task::spawn_blocking(move || {
             let _turn = turn.lock();
-            wanted.iter().try_for_each(volumes::ensure)
+            wanted.iter().try_for_each(|volume| volumes::ensure(volume, match_full))
         });
         ensured.await.unwrap_or_else(|error| Err(format!("CannotCreateVolumeError: {error}"))).map_err(failure(false))?;
     }
@@ -142,6 +147,8 @@ async fn attempt(
         spec.network = container_network(attachment, ports);
         spec.address = attachment.address.map(std::net::IpAddr::V4);
     }
+    let network = spec.network.clone();
+    let metadata = means.config.container_metadata.then(|| MetadataFile::begin(means, container, &mut spec)).flatten();
     let publishing = async {
         match early {
             Some(published) => published,
@@ -166,14 +173,18 @@ async fn attempt(
     let start = within("started", means.config.container_start_timeout, means.runtime.start(&container.runtime_id));
     let started = trace::within(trace::step("start", container), start).await;
     let started = started.map_err(|error| error.reason("CannotStartContainerError")).map_err(failure(true))?;
-    Ok(Run {
+    let run = Run {
         image_digest: Some(prepared.image_digest.clone()),
         bindings,
         address: prepared.attachment.as_ref().and_then(|attachment| attachment.address).or(started.address),
         started_at: unix_millis(started.at),
         restarts: 0,
         health: Health::default(),
-    })
+    };
+    if let Some(metadata) = metadata {
+        metadata.ready(container, &run, &network);
+    }
+    Ok(run)
 }
 
 /// A container that another one links to.
@@ -261,6 +272,11 @@ async fn publish(means: &Means, container: &ContainerPlan, blueprint: &Blueprint
     trace::within(trace::step("publish", container), means.network.publish(&container.attachment_id, &blueprint.ports)).await
 }
 
+/// The official agent's words for what took too long.
+fn timed_out(state: &str, after: Duration) -> String {
+    format!("DockerTimeoutError: Could not transition to {state}; timed out after waiting {}s", after.as_secs())
+}
+
 enum Attempt {
     Failed(RunError),
     TimedOut(&'static str, Duration),
@@ -279,9 +295,7 @@ impl Attempt {
     fn reason(&self, class: &str) -> String {
         match self {
             Self::Failed(error) => format!("{class}: {error}"),
-            Self::TimedOut(state, after) => {
-                format!("DockerTimeoutError: Could not transition to {state}; timed out after waiting {}s", after.as_secs())
-            }
+            Self::TimedOut(state, after) => timed_out(state, *after),
         }
     }
 }

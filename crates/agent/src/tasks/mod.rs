@@ -3,6 +3,7 @@
 
 mod actor;
 pub mod effects;
+mod metadata_file;
 mod pull_gate;
 mod recovery;
 mod volumes;
@@ -73,6 +74,7 @@ impl Means {
             volumes_dir: self.volumes_dir(),
             stop_timeout: i64::try_from(self.config.container_stop_timeout.as_millis()).unwrap_or(i64::MAX / 2),
             log_limit: self.config.container_log_limit,
+            pull_upfront: self.config.pull_dependent_upfront,
         }
     }
 }

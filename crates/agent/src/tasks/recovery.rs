@@ -10,9 +10,13 @@ use parking_lot::Mutex;
 
 use super::{TaskRecord, Tasks, volumes};
 use crate::clock::unix_millis;
-use crate::engine::{Ended, Health, Phase, Reached, Run};
-use crate::ledger::{LedgerError, TaskEntry};
+use crate::engine::{Desired, Ended, Health, Millis, Phase, Reached, Run, TaskState};
+use crate::ledger::{Identity, LedgerError, TaskEntry};
 use crate::plan;
+
+/// Why a container is no more that ran when the machine went down. The class is the official agent's for a container that it does not find
+/// again (`agent/engine/errors.go`); it does not say why.
+pub const HOST_RESTARTED: &str = "ContainerVanishedError: the host was restarted while the container ran";
 
 /// Why the agent cannot go on where it was.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +86,31 @@ pub fn recovered(written: &Phase, seen: Option<&ContainerState>, attachment: Opt
     }
 }
 
+/// Where a container is after the machine was started anew: nothing of before runs, whatever bears its name or its process's number now.
+#[must_use]
+pub fn recovered_after_boot(written: &Phase) -> Phase {
+    match written {
+        Phase::Stopped(_) => written.clone(),
+        Phase::Exited(ended) | Phase::Releasing(ended) => Phase::Stopped(ended.clone()),
+        Phase::Running(run) | Phase::Stopping { run, .. } | Phase::Restarting { run, .. } => {
+            let run = Run { health: Health::default(), ..run.clone() };
+            Phase::Stopped(Ended::Lost { run, reason: HOST_RESTARTED.to_owned() })
+        }
+        Phase::Cancelling { reached, reason } => Phase::Stopped(Ended::NeverStarted { reached: reached.clone(), reason: reason.clone() }),
+        Phase::Waiting | Phase::Preparing | Phase::Prepared(_) | Phase::Launching { .. } => Phase::Waiting,
+    }
+}
+
+/// A task of which something ran before the machine was started anew has ended with it: the control plane has others started.
+fn end_after_boot(state: &mut TaskState, now: Millis) {
+    state.containers = state.containers.iter().map(recovered_after_boot).collect();
+    if state.containers.iter().any(|phase| phase.run().is_some()) {
+        state.desired = Desired::Stopped;
+        // When it really ended nobody saw.
+        state.execution_stopped_at.get_or_insert(now);
+    }
+}
+
 fn digest(phase: &Phase) -> Option<String> {
     match phase {
         Phase::Prepared(prepared) => Some(prepared.image_digest.clone()),
@@ -91,12 +120,18 @@ fn digest(phase: &Phase) -> Option<String> {
 }
 
 impl Tasks {
-    /// Finds the tasks of the agent's earlier life again and goes on with them; removes what belongs to none.
+    /// Finds the tasks of the agent's earlier life again and goes on with them; removes what belongs to none. `boot_id` is the machine's
+    /// of now: if the ledger is of another one, nothing that it tells of runs any more, and nothing is looked for. Empty if unknown.
     ///
     /// # Errors
     /// [`RecoveryError`].
-    pub async fn recover(self: &Arc<Self>) -> Result<(), RecoveryError> {
+    pub async fn recover(self: &Arc<Self>, boot_id: &str) -> Result<(), RecoveryError> {
         let means = &self.means;
+        let identity = means.ledger.identity()?;
+        let is_restarted = identity.is_of_earlier_boot(boot_id);
+        if is_restarted {
+            tracing::warn!(boot_id, "the host was restarted; tasks that ran are reported as stopped");
+        }
         let (entries, unreadable) = means.ledger.tasks()?;
         for error in unreadable {
             tracing::error!(%error, "a task's file cannot be read; its containers are removed");
@@ -105,7 +140,15 @@ impl Tasks {
         let containers: BTreeMap<ContainerId, ContainerObservation> = containers.into_iter().map(|seen| (seen.id.clone(), seen)).collect();
         let attachments: BTreeMap<AttachmentId, Attachment> =
             means.network.list().await?.into_iter().map(|attachment| (attachment.id.clone(), attachment)).collect();
-        let records: Vec<_> = entries.into_iter().filter_map(|entry| self.recover_entry(entry, &containers, &attachments)).collect();
+        let records: Vec<_> =
+            entries.into_iter().filter_map(|entry| self.recover_entry(entry, is_restarted, &containers, &attachments)).collect();
+        if is_restarted {
+            self.keep_all(&records)?;
+        }
+        // Only now that their ends are on disk: a crash before would repeat all of this, one after it knows them.
+        if identity.boot_id != boot_id {
+            means.ledger.keep_identity(&Identity { boot_id: boot_id.to_owned(), ..identity })?;
+        }
         self.remove_strays(&records, &containers, &attachments).await;
         let mut over = Vec::new();
         for (record, retired_at) in records {
@@ -124,6 +167,7 @@ impl Tasks {
     fn recover_entry(
         &self,
         entry: TaskEntry,
+        is_restarted: bool,
         containers: &BTreeMap<ContainerId, ContainerObservation>,
         attachments: &BTreeMap<AttachmentId, Attachment>,
     ) -> Option<(TaskRecord, Option<i64>)> {
@@ -139,13 +183,23 @@ impl Tasks {
                 return None;
             }
         };
-        if retired_at.is_none() {
+        if retired_at.is_none() && is_restarted {
+            end_after_boot(&mut state, self.means.clock.now());
+        } else if retired_at.is_none() {
             for (container, phase) in plan.containers.iter().zip(&mut state.containers) {
                 let seen = containers.get(&container.runtime_id).map(|seen| &seen.state);
                 *phase = recovered(phase, seen, attachments.get(&container.attachment_id));
             }
         }
         Some((TaskRecord { task, plan, state: Mutex::new(state), credentials: Mutex::default() }, retired_at))
+    }
+
+    fn keep_all(&self, records: &[(TaskRecord, Option<i64>)]) -> Result<(), LedgerError> {
+        for (record, retired_at) in records {
+            let entry = TaskEntry { task: record.task.clone(), state: record.state.lock().clone(), retired_at: *retired_at };
+            self.means.ledger.keep_task(&record.plan.id, &entry)?;
+        }
+        Ok(())
     }
 
     /// Removes containers that no task knows or that will be made anew, networks without a container that runs, and volumes without

@@ -12,7 +12,10 @@ use crate::sources::AwsSources;
 
 mod clock;
 mod health;
+mod host_restart;
 mod links;
+mod metadata_file;
+mod pulls;
 mod refusals;
 mod restarts;
 
@@ -86,11 +89,16 @@ impl World {
 
     /// The agent is killed and comes back.
     async fn restart(&mut self) {
+        self.restart_in("the same boot").await;
+    }
+
+    /// The agent comes back in a boot of the machine.
+    async fn restart_in(&mut self, boot_id: &str) {
         self.stop.cancel();
         self.tasks.ended().await;
         self.stop = CancellationToken::new();
         (self.tasks, self.inbox) = tasks((&self.runtime, &self.network), &self.config, self.clock.clone(), &self.stop);
-        self.tasks.recover().await.unwrap();
+        self.tasks.recover(boot_id).await.unwrap();
     }
 
     fn files(&self) -> usize {

@@ -18,7 +18,9 @@ const CONFIGURATION: &str = "volume.json";
 const MOST_LAYERS: u32 = 16;
 
 /// Has a volume there. Calls for one volume must follow each other. `Err` is a reason with its class.
-pub fn ensure(volume: &VolumePlan) -> Result<(), String> {
+///
+/// `match_full`: a shared volume that is there already must have the options and labels that are asked for.
+pub fn ensure(volume: &VolumePlan, match_full: bool) -> Result<(), String> {
     let failed = |what: &Path| {
         let what = what.display().to_string();
         move |error: io::Error| format!("CannotCreateVolumeError: {what}: {error}")
@@ -34,7 +36,7 @@ pub fn ensure(volume: &VolumePlan) -> Result<(), String> {
         VolumePlan::Shared { name, folder, autoprovision, mount, configuration } => {
             let file = folder.with_file_name(CONFIGURATION);
             match fs::read(&file) {
-                Ok(bytes) if *autoprovision => fits(name, &bytes, configuration)?,
+                Ok(bytes) if *autoprovision && match_full => fits(name, &bytes, configuration)?,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound && *autoprovision => {
                     fs::create_dir_all(folder).map_err(failed(folder))?;
@@ -190,22 +192,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "x").unwrap();
-        ensure(&VolumePlan::Host(file.clone())).unwrap();
+        ensure(&VolumePlan::Host(file.clone()), true).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "x");
-        ensure(&VolumePlan::Host(dir.path().join("a/b"))).unwrap();
+        ensure(&VolumePlan::Host(dir.path().join("a/b")), true).unwrap();
         assert!(dir.path().join("a/b").is_dir());
-        assert!(ensure(&VolumePlan::Host(file.join("c"))).unwrap_err().starts_with("CannotCreateVolumeError: "));
+        assert!(ensure(&VolumePlan::Host(file.join("c")), true).unwrap_err().starts_with("CannotCreateVolumeError: "));
     }
 
     #[test]
     fn a_shared_volume_is_made_once_and_is_what_it_was_made_as() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(ensure(&shared(dir.path(), false, "a")).unwrap_err().contains("no shared volume 'v'"));
-        ensure(&shared(dir.path(), true, "a")).unwrap();
+        assert!(ensure(&shared(dir.path(), false, "a"), true).unwrap_err().contains("no shared volume 'v'"));
+        ensure(&shared(dir.path(), true, "a"), true).unwrap();
         fs::write(dir.path().join("v/data/file"), "kept").unwrap();
-        ensure(&shared(dir.path(), true, "a")).unwrap();
-        ensure(&shared(dir.path(), false, "b")).unwrap();
-        assert!(ensure(&shared(dir.path(), true, "b")).unwrap_err().ends_with("with other labels"));
+        ensure(&shared(dir.path(), true, "a"), true).unwrap();
+        ensure(&shared(dir.path(), false, "b"), true).unwrap();
+        assert!(ensure(&shared(dir.path(), true, "b"), true).unwrap_err().ends_with("with other labels"));
+        ensure(&shared(dir.path(), true, "b"), false).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("v/data/file")).unwrap(), "kept");
     }
 
@@ -249,14 +252,14 @@ mod tests {
         let plan = MountPlan { kind: "none".into(), device: theirs.display().to_string(), options: "bind".into() };
         let folder = dir.path().join("volumes/t 1/v");
         for _ in 0..2 {
-            ensure(&VolumePlan::Task { folder: folder.clone(), mount: Some(plan.clone()) }).unwrap();
+            ensure(&VolumePlan::Task { folder: folder.clone(), mount: Some(plan.clone()) }, true).unwrap();
         }
         assert!(folder.join("precious").exists());
         assert_eq!(mount_points(&folder).unwrap().len(), 1, "once, however often it is asked for");
         remove(&dir.path().join("volumes")).unwrap();
         assert!(!dir.path().join("volumes").exists() && theirs.join("precious").exists());
         let unknown = MountPlan { kind: "nosuchfs".into(), device: "x".into(), options: String::new() };
-        let error = ensure(&VolumePlan::Task { folder: folder.clone(), mount: Some(unknown) }).unwrap_err();
+        let error = ensure(&VolumePlan::Task { folder: folder.clone(), mount: Some(unknown) }, true).unwrap_err();
         assert!(error.starts_with("CannotCreateVolumeError: mounting x of type nosuchfs: "), "{error}");
         remove(&folder).unwrap();
     }

@@ -241,8 +241,8 @@ impl Hollow {
     async fn register(&self) -> bool {
         let attribute = |name: &str, value: Option<String>| json!({"name": name, "value": value});
         let zone = if self.number.is_multiple_of(2) { "us-east-1a" } else { "us-east-1b" };
-        let mut attributes: Vec<_> = capabilities::CAPABILITIES.iter().map(|name| attribute(name, None)).collect();
-        attributes.extend(capabilities::valued(zone).into_iter().map(|(name, value)| attribute(name, Some(value))));
+        let mut attributes: Vec<_> = capabilities::Announced::default().names(&[]).iter().map(|name| attribute(name, None)).collect();
+        attributes.extend(capabilities::valued(zone, Some("linux")).into_iter().map(|(name, value)| attribute(name, Some(value))));
         let known = self.arn();
         let mut request = json!({
             "cluster": "default",
