@@ -101,6 +101,18 @@ pub struct BindMount {
     pub destination: PathBuf,
     /// Mount read-only.
     pub read_only: bool,
+    /// Who the container's user is on the disk; as the container's user if nobody else is meant. A runtime that cannot do this refuses it.
+    #[serde(default)]
+    pub owner: Option<FileOwner>,
+}
+
+/// Who a container's user is on the disk, below one mount (the POSIX user of an EFS access point).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileOwner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
 }
 
 /// A tmpfs mount (`linuxParameters.tmpfs`).

@@ -89,7 +89,7 @@ fn collect(
         if !volumes.contains(&plan) {
             volumes.push(plan);
         }
-        mounts.push(BindMount { source, destination, read_only: point.read_only || read_only });
+        mounts.push(BindMount { source, destination, read_only: point.read_only || read_only, owner: None });
     }
     for from in &container.volumes_from {
         let other = task.containers.iter().find(|other| other.name == from.source_container);

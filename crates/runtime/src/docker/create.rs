@@ -203,6 +203,9 @@ fn check(spec: &ContainerSpec) -> Result<(), String> {
         if !bundle::is_plain_absolute(inside) || inside == Path::new("/") {
             return Err(format!("mountPoints: {} is not a path in the container", inside.display()));
         }
+        if mount.owner.is_some() {
+            return Err(format!("accessPointId: the files at {} cannot have a user of their own with Docker", inside.display()));
+        }
     }
     if let Some(device) = spec.devices.iter().find(|device| device.permissions.chars().any(|letter| !"rwm".contains(letter))) {
         return Err(format!("devices: permissions {:?} of {} are not of r, w and m", device.permissions, device.host_path.display()));

@@ -59,7 +59,11 @@ pub fn mounts(spec: &ContainerSpec, folder: &Path) -> Result<Vec<Value>, RunErro
         }
         // A mount that the user places over one of ours takes its place.
         own.retain(|(destination, _)| *destination != given.destination);
-        own.push((given.destination.clone(), bind(&given.source, &given.destination, given.read_only)));
+        let mut mount = bind(&given.source, &given.destination, given.read_only);
+        if let Some(owner) = given.owner {
+            mount["owner"] = json!(owner);
+        }
+        own.push((given.destination.clone(), mount));
     }
     for given in &spec.tmpfs {
         if !is_plain_absolute(&given.destination) || given.destination == Path::new("/") {
