@@ -60,13 +60,7 @@ pub fn overlay(bundle: &Path, target: &Path, layers: &Path, lower: &[String], no
 }
 
 /// Mounts everything that the configuration lists, and fills /dev.
-pub fn furnish(
-    root: &OwnedFd,
-    config: &Config,
-    cgroup: &Cgroup,
-    joined: Option<&Joined>,
-    user: Option<&Identity>,
-) -> Result<(), Failure> {
+pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup, joined: Option<&Joined>, user: Option<&Identity>) -> Result<(), Failure> {
     for mount in &config.mounts {
         let step = |e: io::Error| Failure::system(&format!("mount {} at {}", mount.source, mount.destination), e);
         match mount.kind.as_str() {

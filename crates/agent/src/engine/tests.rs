@@ -5,7 +5,7 @@ use crate::fakes::task;
 use crate::plan::{PlanContext, TaskPlan, plan};
 
 pub(super) fn context() -> PlanContext {
-    PlanContext { region: "r".into(), volumes_dir: "/v".into(), stop_timeout: 30_000, log_limit: 1 }
+    PlanContext { region: "r".into(), volumes_dir: "/v".into(), efs: Default::default(), stop_timeout: 30_000, log_limit: 1 }
 }
 
 fn two() -> (TaskPlan, TaskState) {

@@ -198,6 +198,9 @@ fn check(spec: &ContainerSpec) -> Result<(), String> {
     capabilities::resolve(&spec.capabilities_add, &spec.capabilities_drop, spec.privileged, &capabilities::DEFAULT, &all)?;
     ulimits::rlimits(&spec.ulimits, true)?;
     bundle::sysctls(spec).map_err(|error| error.to_string())?;
+    if spec.storage.is_some() {
+        return Err("ephemeralStorage: Docker has no limit that the containers of a task share".to_owned());
+    }
     for mount in &spec.mounts {
         let inside = &mount.destination;
         if !bundle::is_plain_absolute(inside) || inside == Path::new("/") {
