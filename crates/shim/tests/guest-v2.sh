@@ -88,6 +88,18 @@ mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev;
 mount -t cgroup2 cgroup2 /sys/fs/cgroup; mkdir /scratch; mount -t tmpfs tmpfs /scratch; chmod 1777 /scratch /tmp; ifconfig lo 127.0.0.1 up
 while read -r module; do insmod /modules/\$module.ko; done </modules/order
 echo "guest: \$(cat /proc/sys/kernel/osrelease), controllers \$(cat /sys/fs/cgroup/cgroup.controllers)"
+# An NFS server of the kernel's own, without the programs that usually tell it what it exports.
+mkdir -p /export /proc/fs/nfsd
+if mount -t nfsd nfsd /proc/fs/nfsd && mount -t tmpfs -o size=16m tmpfs /export; then
+    for setting in versions=-2 versions=-3 versions=+4.1 nfsv4leasetime=10 nfsv4gracetime=10 threads=0; do
+        echo "\${setting#*=}" >/proc/fs/nfsd/\${setting%%=*} 2>/dev/null
+    done
+    echo "nfsd 127.0.0.1 2147483647 guest" >/proc/net/rpc/auth.unix.ip/channel
+    echo "guest /export 2147483647 9234 65534 65534 0" >/proc/net/rpc/nfsd.export/channel
+    echo 'guest 1 \\x00000000 2147483647 /export' >/proc/net/rpc/nfsd.fh/channel
+    echo "tcp 2049" >/proc/fs/nfsd/portlist && echo 2 >/proc/fs/nfsd/threads && export BERTH_TEST_NFS=127.0.0.1:2049/
+    echo Y >/proc/fs/nfsd/v4_end_grace
+fi
 failed=
 for test in /tests/*; do
     only=
