@@ -5,7 +5,8 @@
 # target/guest, not installed, unless the environment names another:
 #   BERTH_GUEST_KERNEL   a bzImage with virtio-free serial console, tmpfs, ext4, cgroup v2 and BPF
 #   BERTH_GUEST_MODULES  the folder of its modules (lib/modules/VERSION); overlay, loop, quota_v2, nfsv4 and nfsd are taken from it
-#   BERTH_GUEST_TIMEOUT  seconds after which the machine is given up; 900
+#   BERTH_GUEST_TIMEOUT  seconds after which the machine is given up; 1800
+#   CARGO                how cargo is called
 # Prints what the tests say and how many there were; ends with 0 only if all of them passed. It writes to target/guest alone, and the emulator
 # ends with this script, however that ends.
 set -euo pipefail
@@ -40,8 +41,8 @@ root=$work/root
 mkdir -p "$root"/{bin,etc/ssl/certs,proc,newroot,tests,modules}
 
 # The programs and tests, without their symbols: they live in the guest's memory. The tests know the programs by their full path.
-cargo build -p berth-shim
-cargo test -p berth-shim -p berth-runtime -p berth-agent --no-run --message-format=json-render-diagnostics >"$work/built"
+${CARGO:-cargo} build -p berth-shim
+${CARGO:-cargo} test -p berth-shim -p berth-runtime -p berth-agent --no-run --message-format=json-render-diagnostics >"$work/built"
 grep -o '"executable":"[^"]*/deps/[^"]*"' "$work/built" | cut -d'"' -f4 | while read -r test; do
     # Docker's runtime does nothing with cgroups itself, and there is no Docker in the guest.
     case $test in */docker-*) continue ;; esac
@@ -117,7 +118,7 @@ rm -rf "$root"
 
 # Not with /dev/kvm: inside a virtual machine it is often there and does not carry a whole boot.
 begun=$SECONDS
-setpriv --pdeathsig TERM timeout "${BERTH_GUEST_TIMEOUT:-900}" qemu-system-x86_64 -machine pc -accel tcg,thread=multi -cpu max -smp 2 -m 2560 -nographic \
+setpriv --pdeathsig TERM timeout "${BERTH_GUEST_TIMEOUT:-1800}" qemu-system-x86_64 -machine pc -accel tcg,thread=multi -cpu max -smp 2 -m 2560 -nographic \
     -no-reboot -nic none -kernel "$BERTH_GUEST_KERNEL" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off" \
     </dev/null 8>&- > >(tee "$work/said") &
 emulator=$!
