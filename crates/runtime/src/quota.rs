@@ -92,10 +92,7 @@ pub fn available(folder: &Path) -> Result<(), Unavailable> {
     // Of the kernel's structure only the flags are of interest; it is smaller than this.
     let mut state = [0_u64; 32];
     let place = open(folder).map_err(|error| Unavailable::Failed(error.to_string()))?;
-    match control(&place, GET_STATE, 0, state.as_mut_ptr().cast()) {
-        Ok(()) => {}
-        Err(error) => return Err(unavailable(&error, kind(&place))),
-    }
+    control(&place, GET_STATE, 0, state.as_mut_ptr().cast()).map_err(|error| unavailable(&error, kind(&place)))?;
     let flags = (state[0] >> 16) as u16;
     match (flags & ENFORCED != 0, flags & COUNTED != 0) {
         (true, _) => Ok(()),
@@ -118,7 +115,7 @@ fn unavailable(error: &io::Error, kind: String) -> Unavailable {
 /// A descriptor that is none: the kernel that knows the call says so.
 fn has_call() -> bool {
     // SAFETY: nothing is written for a descriptor that is none.
-    let result = unsafe { libc::syscall(libc::SYS_quotactl_fd, -1, GET_STATE << 8 | PROJECTS, 0, std::ptr::null_mut::<u8>()) };
+    let result = unsafe { libc::syscall(libc::SYS_quotactl_fd, -1, (GET_STATE << 8) | PROJECTS, 0, std::ptr::null_mut::<u8>()) };
     result == -1 && io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
@@ -195,12 +192,12 @@ fn attributes(place: &File) -> io::Result<Attributes> {
 }
 
 fn open(folder: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC).open(folder)
+    File::options().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(folder)
 }
 
 fn control(place: &File, command: u32, project: u32, data: *mut u8) -> io::Result<()> {
     // SAFETY: whoever calls passes what the command reads or writes.
-    let result = unsafe { libc::syscall(libc::SYS_quotactl_fd, place.as_raw_fd(), command << 8 | PROJECTS, project, data) };
+    let result = unsafe { libc::syscall(libc::SYS_quotactl_fd, place.as_raw_fd(), (command << 8) | PROJECTS, project, data) };
     check(result as i32)
 }
 

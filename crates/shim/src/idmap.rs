@@ -61,9 +61,8 @@ fn namespace(users: &str, groups: &str) -> io::Result<OwnedFd> {
 fn hear(reader: OwnedFd) -> io::Result<OwnedFd> {
     let mut wait = libc::pollfd { fd: reader.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one structure, which outlives the call.
-    match fds::check(unsafe { libc::poll(&raw mut wait, 1, PATIENCE_MILLIS) })? {
-        0 => return Err(io::ErrorKind::TimedOut.into()),
-        _ => {}
+    if fds::check(unsafe { libc::poll(&raw mut wait, 1, PATIENCE_MILLIS) })? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
     }
     let mut told = [0; 4];
     File::from(reader).read_exact(&mut told)?;
