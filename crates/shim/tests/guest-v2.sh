@@ -122,7 +122,7 @@ setpriv --pdeathsig TERM timeout "${BERTH_GUEST_TIMEOUT:-1800}" qemu-system-x86_
     -no-reboot -nic none -kernel "$BERTH_GUEST_KERNEL" -initrd "$work/initrd" -append "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off" \
     </dev/null 8>&- > >(tee "$work/said") &
 emulator=$!
-trap 'kill "$emulator" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill "$emulator" 2>/dev/null || true; rm -rf "$work"' EXIT
 wait "$emulator" || true
 took=$((SECONDS - begun))
 passed=$(sed -n 's/^test result: .* \([0-9]*\) passed.*/\1/p' "$work/said" | paste -sd+ | { read -r sum; echo $((sum)); })
