@@ -35,6 +35,9 @@ impl Disk {
             Err(error) => Err(error.to_string()),
         };
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-O", features]).arg(&file)).map_err(|error| format!("mkfs.ext4: {error}"))?;
+        // Busybox looks for a free loop device and takes it in two steps.
+        static MOUNTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _turn = MOUNTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mounted = run(Command::new("mount").args(["-t", "ext4", "-o", &format!("loop{options}")]).arg(&file).arg(&place));
         mounted.map_err(|error| format!("loop devices and ext4 that is mounted with loop{options}: {error}"))?;
         Ok(Disk(place))
