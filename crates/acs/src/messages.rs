@@ -28,7 +28,7 @@ pub use docker_config::{ContainerConfig, Device, DockerConfig, DockerConfigError
 pub use frames::{AgentFrame, FrameError, MAX_FRAME, ServerFrame, TelemetryAnswer, TelemetryFrame};
 pub use manifest::{TaskIdentifier, TaskManifestMessage, TaskStopVerificationAck, TaskStopVerificationMessage};
 pub use metrics::{ContainerMetric, CountSet, NetworkStats, PublishMetricsRequest, RestartStats, StatsSet, StorageStats, TaskMetric};
-pub use task::{Association, AssociationContent, DesiredStatus, PayloadMessage, ProxyConfiguration, Task};
+pub use task::{Association, AssociationContent, DesiredStatus, EphemeralStorage, PayloadMessage, ProxyConfiguration, Task};
 pub use telemetry::{
     AckPublish, ContainerHealth, HealthStatus, InstanceStatus, InstanceStatusMetadata, MetricsMetadata, PublishHealthRequest,
     PublishInstanceStatusRequest, TaskHealth,

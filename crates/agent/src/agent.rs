@@ -19,7 +19,7 @@ use crate::registration::{RegisterError, register};
 use crate::session::{Link, acs, tcs};
 use crate::sources::AwsSources;
 use crate::tasks::{Means, PullGate, RecoveryError, Tasks};
-use crate::{introspection, machine, reports};
+use crate::{capabilities, introspection, machine, reports};
 
 /// Reports that may wait for the sender; tasks wait beyond that.
 const WAITING_REPORTS: usize = 1024;
@@ -107,16 +107,18 @@ impl Agent {
         tasks.recover(&boot_id).await?;
         loops.spawn(tasks.clone().sweep());
 
-        for line in config.announced.unmet(&runtime.capabilities()) {
+        let mut honoured = runtime.capabilities();
+        honoured.extend(capabilities::efs(&config.efs));
+        for line in config.announced.unmet(&honoured) {
             tracing::warn!("{line}");
         }
-        let arn = register(&client, &config, &runtime.capabilities(), Some(kept.container_instance_arn.clone())).await?;
+        let arn = register(&client, &config, &honoured, Some(kept.container_instance_arn.clone())).await?;
         let timeline = if arn == kept.container_instance_arn { kept.timeline } else { 0 };
         let identity = Identity { cluster: config.cluster.clone(), container_instance_arn: arn, timeline, boot_id };
         ledger.keep_identity(&identity)?;
         tracing::info!(container_instance = identity.container_instance_arn, cluster = config.cluster, "registered");
 
-        let link = Link::new(config, runtime.capabilities(), client, ledger, clock, identity);
+        let link = Link::new(config, honoured, client, ledger, clock, identity);
         let (is_connected, connected) = watch::channel(false);
         let options = DialOptions { tls: tls(&link.config.backend)?, ..Default::default() };
         loops.spawn(acs::run(link.clone(), tasks.clone(), options.clone(), is_connected, nudge, stop.clone()));

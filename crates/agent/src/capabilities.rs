@@ -4,6 +4,7 @@
 //! The official agent's are in `agent/app/agent_capability.go` and `ecs-agent/api/ecs/client/ecs_client.go` of
 //! <https://github.com/aws/amazon-ecs-agent>; docs/agent.md says which of them are not announced, and why.
 
+use crate::config::{EfsBackend, EfsSettings};
 use crate::machine;
 
 /// Names without values, sorted; those of logging drivers are made of [`LOGGING_DRIVERS`].
@@ -112,6 +113,39 @@ impl Announced {
     }
 }
 
+/// What of EFS can be had here: `ecs.capability.efs` where a file system of the configuration can be mounted, `ecs.capability.efsAuth` where
+/// an access point is known or the way to one is safe. A name that nothing stands behind would bring tasks that end at once.
+#[must_use]
+pub fn efs(settings: &EfsSettings) -> Vec<&'static str> {
+    efs_with(settings, has_nfs())
+}
+
+fn efs_with(settings: &EfsSettings, has_nfs: bool) -> Vec<&'static str> {
+    let usable = |backend: &EfsBackend| match backend {
+        EfsBackend::Directory(folder) => folder.is_dir(),
+        EfsBackend::Nfs { .. } => has_nfs,
+    };
+    let usable: Vec<_> = settings.file_systems.iter().filter(|(_, backend)| usable(backend)).collect();
+    let mut names = Vec::new();
+    if !usable.is_empty() {
+        names.push("ecs.capability.efs");
+    }
+    let has_point = |id: &str| settings.access_points.values().any(|point| point.file_system_id == id);
+    if usable.iter().any(|(id, backend)| backend.is_private() || has_point(id)) {
+        names.push("ecs.capability.efsAuth");
+    }
+    names
+}
+
+/// Whether the kernel mounts NFS 4: it has it built in or loaded, or loads it when it is wanted.
+#[must_use]
+pub fn has_nfs() -> bool {
+    let read = |path: String| std::fs::read_to_string(path).unwrap_or_default();
+    let release = read("/proc/sys/kernel/osrelease".to_owned());
+    let folder = format!("/lib/modules/{}", release.trim());
+    read("/proc/filesystems".to_owned()).contains("\tnfs4\n") || read(format!("{folder}/modules.dep")).contains("/nfsv4.ko")
+}
+
 /// The machine's architecture in ECS's words.
 #[must_use]
 pub const fn cpu_architecture() -> &'static str {
@@ -166,5 +200,19 @@ mod tests {
         let unmet = announced.unmet(&[PRIVILEGED, APPARMOR]);
         assert!(unmet.len() == 1 && unmet[0].starts_with("ECS_SELINUX_CAPABLE"), "{unmet:?}");
         assert!(Announced::default().unmet(&[]).is_empty());
+    }
+
+    #[test]
+    fn efs_is_announced_where_it_works() {
+        let there = tempfile::tempdir().unwrap();
+        let names = |systems: &str, points: Option<&str>, has_nfs| efs_with(&EfsSettings::parse(Some(systems), points).unwrap(), has_nfs);
+        let both = ["ecs.capability.efs", "ecs.capability.efsAuth"];
+        assert_eq!(names("", None, true), [""; 0]);
+        assert_eq!(names(&format!("fs-1={}", there.path().display()), None, false), both);
+        assert_eq!(names("fs-1=/no/such/folder", None, true), [""; 0]);
+        assert_eq!(names("fs-1=nfs://10.0.0.7/e", None, false), [""; 0]);
+        assert_eq!(names("fs-1=nfs://10.0.0.7/e", None, true), both[..1]);
+        assert_eq!(names("fs-1=nfs://127.0.0.1/e", None, true), both);
+        assert_eq!(names("fs-1=nfs://10.0.0.7/e", Some(r#"[{"AccessPointId": "fsap-1", "FileSystemId": "fs-1"}]"#), true), both);
     }
 }

@@ -48,6 +48,10 @@ pub fn render(scope: &Scope, task: &Task, definition: &TaskDefinition) -> acs::T
         memory: task_memory.map(i64::from),
         pid_mode: document.pid_mode.as_ref().map(|mode| mode.as_str().to_owned()).unwrap_or_default(),
         ipc_mode: document.ipc_mode.as_ref().map(|mode| mode.as_str().to_owned()).unwrap_or_default(),
+        ephemeral_storage: overrides
+            .and_then(|o| o.ephemeral_storage.as_ref())
+            .or(document.ephemeral_storage.as_ref())
+            .map(|storage| acs::EphemeralStorage { size_in_gib: i64::from(storage.size_in_gib.unwrap_or_default()) }),
         volumes: document.volumes.iter().flatten().map(volume::render).collect(),
         associations: task.containers.iter().flat_map(gpus).collect(),
         proxy_configuration: document.proxy_configuration.as_ref().map(proxy),

@@ -160,6 +160,10 @@ pub fn required_attributes(document: &ecs::TaskDefinition) -> BTreeSet<String> {
     if document.proxy_configuration.is_some() {
         need("ecs.capability.aws-appmesh");
     }
+    if document.ephemeral_storage.is_some() {
+        // ECS has the size on Fargate alone; here it holds wherever a file system can keep to it.
+        need("ecs.capability.berth.ephemeral-storage");
+    }
     for volume in document.volumes.as_deref().unwrap_or_default() {
         if volume.docker_volume_configuration.is_some() {
             let driver = volume.docker_volume_configuration.as_ref().and_then(|v| v.driver.as_deref()).unwrap_or("local");
@@ -167,6 +171,9 @@ pub fn required_attributes(document: &ecs::TaskDefinition) -> BTreeSet<String> {
         }
         if volume.efs_volume_configuration.is_some() {
             need("ecs.capability.efs");
+        }
+        if volume.efs_volume_configuration.as_ref().is_some_and(is_authorized) {
+            need("ecs.capability.efsAuth");
         }
         if volume.s3files_volume_configuration.is_some() {
             need("ecs.capability.storage.s3-files");
@@ -182,6 +189,15 @@ pub fn required_attributes(document: &ecs::TaskDefinition) -> BTreeSet<String> {
         container_attributes(container, &mut need);
     }
     names
+}
+
+/// Whether an EFS volume wants more than a plain mount, for which the official agent needs the mount helper.
+fn is_authorized(efs: &ecs::EFSVolumeConfiguration) -> bool {
+    let authorization = efs.authorization_config.as_ref();
+    let point = authorization.and_then(|config| config.access_point_id.as_deref()).is_some_and(|id| !id.is_empty());
+    let iam = authorization.and_then(|config| config.iam.as_ref()).is_some_and(|iam| iam.as_str() == "ENABLED");
+    let encrypted = efs.transit_encryption.as_ref().is_some_and(|encryption| encryption.as_str() == "ENABLED");
+    point || iam || encrypted
 }
 
 fn container_attributes(container: &ecs::ContainerDefinition, need: &mut impl FnMut(&str)) {

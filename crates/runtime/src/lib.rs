@@ -10,6 +10,8 @@ pub mod docker;
 pub mod images;
 #[cfg(target_os = "linux")]
 pub mod native;
+#[cfg(target_os = "linux")]
+pub mod quota;
 
 #[cfg(all(target_os = "linux", feature = "conformance"))]
 pub mod conformance;

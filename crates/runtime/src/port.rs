@@ -105,6 +105,30 @@ pub struct BindMount {
     pub destination: PathBuf,
     /// Mount read-only.
     pub read_only: bool,
+    /// Who the container's user is on the disk; as the container's user if nobody else is meant. A runtime that cannot do this refuses it.
+    #[serde(default)]
+    pub owner: Option<FileOwner>,
+    /// The source is of a file system that may not answer: nobody waits for it but the container itself, so it is not looked at before.
+    #[serde(default)]
+    pub remote: bool,
+}
+
+/// Who a container's user is on the disk, below one mount (the POSIX user of an EFS access point).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileOwner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// A limit on what a task keeps on disk, and the project by which its file system counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StorageLimit {
+    /// The project that the files are given to; the task's alone, on whatever file system.
+    pub project: u32,
+    /// Most bytes.
+    pub bytes: u64,
 }
 
 /// A tmpfs mount (`linuxParameters.tmpfs`).
@@ -230,6 +254,10 @@ pub struct ContainerSpec {
     pub read_only_root: bool,
     /// Bind mounts.
     pub mounts: Vec<BindMount>,
+    /// A limit on what it writes to its own file system and its output together with its task's other containers (`ephemeralStorage`). A
+    /// runtime that cannot keep to it refuses it.
+    #[serde(default)]
+    pub storage: Option<StorageLimit>,
     /// tmpfs mounts.
     pub tmpfs: Vec<TmpfsMount>,
     /// /dev/shm in MiB; `None`: 64.

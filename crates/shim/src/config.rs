@@ -40,6 +40,18 @@ pub struct Mount {
     /// mount(8) options.
     #[serde(default)]
     pub options: Vec<String>,
+    /// For binds: who the container's user is on the disk.
+    #[serde(default)]
+    pub owner: Option<FileOwner>,
+}
+
+/// Who the container's user is on the disk, in one mount; an addition to the runtime configuration.
+#[derive(serde::Deserialize)]
+pub struct FileOwner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
 }
 
 /// What runs.

@@ -104,6 +104,13 @@ pub fn open_straight(root: &OwnedFd, path: &str, flags: i32) -> io::Result<Owned
     open_how(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS)
 }
 
+/// openat(2), for folders that no image has a say in.
+pub fn open_at(folder: &OwnedFd, name: &str, flags: i32) -> io::Result<OwnedFd> {
+    let name = CString::new(name)?;
+    // SAFETY: `name` is NUL-terminated and outlives the call.
+    own(unsafe { libc::openat(folder.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC) }.into())
+}
+
 /// mount(2).
 pub fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: libc::c_ulong, options: &CStr) -> io::Result<()> {
     // SAFETY: all four strings are NUL-terminated and outlive the call.
@@ -213,12 +220,22 @@ pub fn open_null() -> io::Result<std::fs::File> {
 
 /// Sets attributes of a mount that a descriptor stands for, and makes it private.
 pub fn set_mount(tree: &OwnedFd, set: u64, recursive: bool) -> io::Result<()> {
-    let attributes = MountAttributes { set, clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 };
+    change_mount(tree, &MountAttributes { set, clear: 0, propagation: libc::MS_PRIVATE, user_namespace: 0 }, recursive)
+}
+
+/// Shows the files of a mount that a descriptor stands for, and that is attached nowhere yet, by the mapping of a user namespace.
+pub fn map_mount(tree: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
+    const IDMAP: u64 = 0x0010_0000;
+    let user_namespace = namespace.as_raw_fd() as u64;
+    change_mount(tree, &MountAttributes { set: IDMAP, clear: 0, propagation: 0, user_namespace }, false)
+}
+
+fn change_mount(tree: &OwnedFd, attributes: &MountAttributes, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a literal and `attributes` outlives the call; the size is that of what is pointed to.
     let result = unsafe {
         let size = std::mem::size_of::<MountAttributes>();
-        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, &raw const attributes, size)
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, std::ptr::from_ref(attributes), size)
     };
     check(result as i32).map(drop)
 }

@@ -18,6 +18,8 @@ mod fds;
 #[cfg(target_os = "linux")]
 mod hold;
 #[cfg(target_os = "linux")]
+mod idmap;
+#[cfg(target_os = "linux")]
 mod inheritance;
 #[cfg(target_os = "linux")]
 mod init;

@@ -51,6 +51,11 @@ impl Payload {
         Ok(())
     }
 
+    /// Who it will be, as written.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Where it will start.
     pub fn working_directory(&self) -> &str {
         &self.working_directory

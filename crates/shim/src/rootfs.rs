@@ -14,7 +14,8 @@ use crate::config::{Config, Device, Mount};
 use crate::places::{FOLDER, ensure_file, ensure_folder, make_folder_at};
 use crate::request::Failure;
 use crate::shared::Joined;
-use crate::{fds, shared};
+use crate::users::Identity;
+use crate::{fds, idmap, shared};
 
 /// mount(2) takes one page of options.
 const MAX_OPTIONS: usize = 4095;
@@ -59,11 +60,11 @@ pub fn overlay(bundle: &Path, target: &Path, layers: &Path, lower: &[String], no
 }
 
 /// Mounts everything that the configuration lists, and fills /dev.
-pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup, joined: Option<&Joined>) -> Result<(), Failure> {
+pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup, joined: Option<&Joined>, user: Option<&Identity>) -> Result<(), Failure> {
     for mount in &config.mounts {
         let step = |e: io::Error| Failure::system(&format!("mount {} at {}", mount.source, mount.destination), e);
         match mount.kind.as_str() {
-            "bind" => bind(root, mount).map_err(step)?,
+            "bind" => bind(root, mount, user).map_err(|e| in_whose_name(mount, e).unwrap_or_else(step))?,
             "shared" => show_shared(root, mount, joined).map_err(step)?,
             "cgroup" => show_cgroup(root, mount, cgroup).map_err(step)?,
             _ => new_file_system(root, mount).map_err(step)?,
@@ -74,6 +75,18 @@ pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup, joined: Option<
         return Ok(());
     }
     fill_dev(root, &config.linux.devices).map_err(|e| Failure::system("make device files", e))
+}
+
+/// What became of a mount whose files have another user, if that is what cannot be. It belongs to the specification: an access point.
+fn in_whose_name(mount: &Mount, error: io::Error) -> Result<Failure, io::Error> {
+    let refused = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSPC | libc::ENOSYS | libc::EPERM));
+    match &mount.owner {
+        Some(owner) if refused => Ok(Failure::spec(format!(
+            "accessPointId: the files at {} cannot be those of user {}:{}: this kernel, or the file system of {}, has no idmapped mounts ({error})",
+            mount.destination, owner.uid, owner.gid, mount.source
+        ))),
+        _ => Err(error),
+    }
 }
 
 /// Whether /dev is a folder of the machine's.
@@ -97,12 +110,16 @@ fn system_folder(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     }
 }
 
-fn bind(root: &OwnedFd, mount: &Mount) -> io::Result<()> {
+fn bind(root: &OwnedFd, mount: &Mount, user: Option<&Identity>) -> io::Result<()> {
     let source = fds::open_place(Path::new(&mount.source), 0)?;
     let is_folder = fds::is_folder(&source)?;
     let target = if is_folder { ensure_folder(root, &mount.destination)? } else { ensure_file(root, &mount.destination)? };
     refuse_in_proc(&target)?;
-    let tree = fds::open_tree(&source, true)?;
+    // What lies below is of other file systems, whose files are not the access point's.
+    let tree = fds::open_tree(&source, mount.owner.is_none())?;
+    if let (Some(owner), Some(user)) = (&mount.owner, user) {
+        idmap::apply(&tree, owner, user)?;
+    }
     let read_only = if mount.options.iter().any(|option| option == "ro") { fds::RDONLY } else { 0 };
     fds::set_mount(&tree, read_only, true)?;
     fds::move_mount(&tree, &target)
@@ -184,6 +201,7 @@ fn show_cgroup(root: &OwnedFd, mount: &Mount, cgroup: &Cgroup) -> io::Result<()>
                 source: "cgroup2".into(),
                 destination: mount.destination.clone(),
                 options: mount.options.clone(),
+                owner: None,
             },
         );
     };

@@ -14,7 +14,7 @@ use crate::config::{Config, Process};
 use crate::payload::{Manner, Payload};
 use crate::request::{self, Failure, Reply, StartRequest};
 use crate::shared::Joined;
-use crate::{fds, inheritance, places, rootfs, shared, steps, terminal};
+use crate::{fds, inheritance, places, rootfs, shared, steps, terminal, users};
 
 /// Where the monitor finds its descriptors. The last it only keeps: the writing end of the container's input, or its terminal's inner side.
 const LISTENER: i32 = 3;
@@ -137,6 +137,7 @@ fn launch(bundle: &Path, task_cpu_shares: Option<u64>) -> Result<Running, Failur
             lower: &lower,
             no_devices,
             working_directory: payload.working_directory().to_owned(),
+            user: payload.user().to_owned(),
         };
         let shares_pid = joined.as_ref().is_some_and(|joined| joined.pid.is_some());
         let failure = match payload.open_profile().and_then(|()| inside.furnish(stdio)).and_then(|()| payload.prepare()) {
@@ -203,6 +204,7 @@ struct Inside<'a> {
     lower: &'a [String],
     no_devices: bool,
     working_directory: String,
+    user: String,
 }
 
 impl Inside<'_> {
@@ -229,7 +231,12 @@ impl Inside<'_> {
         fds::check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map_err(system("set the host name"))?;
         let target = Path::new(&self.config.root.path);
         let root = rootfs::overlay(self.bundle, target, self.layers, self.lower, self.no_devices)?;
-        rootfs::furnish(&root, self.config, self.cgroup, self.joined)?;
+        // Found out before anything covers the image's files, and only where it matters to a mount.
+        let user = match self.config.mounts.iter().any(|mount| mount.owner.is_some()) {
+            true => Some(users::resolve(&root, &self.user)?),
+            false => None,
+        };
+        rootfs::furnish(&root, self.config, self.cgroup, self.joined, user.as_ref())?;
         // Now, while the root is writable; what goes wrong is said when the payload enters it.
         let _ = places::ensure_folder(&root, &self.working_directory);
         rootfs::pivot(&root).map_err(system("enter the root file system"))?;

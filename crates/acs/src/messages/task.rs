@@ -25,6 +25,15 @@ pub struct PayloadMessage {
     pub tasks: Vec<Task>,
 }
 
+/// How much a task may keep on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EphemeralStorage {
+    /// In GiB.
+    #[serde(rename = "sizeInGiB")]
+    pub size_in_gib: i64,
+}
+
 /// What is wanted of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(from = "String", into = "&'static str")]
@@ -104,6 +113,9 @@ pub struct Task {
     /// `host`, `task` or `none`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ipc_mode: String,
+    /// How much it may keep on disk; an addition of Berth's, which other agents do not know and are not sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ephemeral_storage: Option<EphemeralStorage>,
     /// Its volumes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,

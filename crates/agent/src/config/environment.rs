@@ -13,7 +13,7 @@ use berth_runtime::port::PullBehavior;
 use serde::de::DeserializeOwned;
 
 use super::log::AgentLog;
-use super::{AgentConfig, ConfigError, INTROSPECTION_PORT};
+use super::{ACCESS_POINTS, AgentConfig, ConfigError, EfsSettings, FILE_SYSTEMS, INTROSPECTION_PORT};
 use crate::capabilities::{self, Announced};
 use crate::registry_logins::RegistryLogins;
 use crate::sources::ServiceEndpoints;
@@ -80,6 +80,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
         s3: variables.text("AWS_ENDPOINT_URL_S3"),
     };
     config.sources_key = variables.sources_key()?;
+    config.efs = EfsSettings::parse(variables.text(FILE_SYSTEMS).as_deref(), variables.text(ACCESS_POINTS).as_deref())?;
     config.access_key.id = variables.text("AWS_ACCESS_KEY_ID").unwrap_or_default();
     config.access_key.secret = Secret::new(variables.text("AWS_SECRET_ACCESS_KEY").unwrap_or_default());
     config.access_key.session_token = variables.text("AWS_SESSION_TOKEN").map(Secret::new);

@@ -1,5 +1,6 @@
 //! What the agent is told at start.
 
+mod efs;
 mod environment;
 mod json_file;
 pub mod layers;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use berth_identity::AccessKey;
 use berth_runtime::port::PullBehavior;
 
+pub use self::efs::{ACCESS_POINTS, AccessPoint, Creation, EfsBackend, EfsSettings, FILE_SYSTEMS};
 use self::layers::Settings;
 use self::log::AgentLog;
 use crate::capabilities::Announced;
@@ -116,6 +118,8 @@ pub struct AgentConfig {
     pub metrics: bool,
     /// How long registration is tried while the server is busy or not there.
     pub registration_patience: Duration,
+    /// Where EFS file systems are.
+    pub efs: EfsSettings,
     /// Where introspection is served.
     pub introspection: Option<SocketAddr>,
 }
@@ -161,6 +165,7 @@ impl Default for AgentConfig {
             container_log_limit: 16 * 1024 * 1024,
             metrics: true,
             registration_patience: Duration::from_secs(3600),
+            efs: EfsSettings::default(),
             introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))),
         }
     }

@@ -5,7 +5,14 @@ use crate::fakes::task;
 use crate::plan::{PlanContext, TaskPlan, plan};
 
 pub(super) fn context() -> PlanContext {
-    PlanContext { region: "r".into(), volumes_dir: "/v".into(), stop_timeout: 30_000, log_limit: 1, pull_upfront: true }
+    PlanContext {
+        region: "r".into(),
+        volumes_dir: "/v".into(),
+        efs: Default::default(),
+        stop_timeout: 30_000,
+        log_limit: 1,
+        pull_upfront: true,
+    }
 }
 
 fn two() -> (TaskPlan, TaskState) {

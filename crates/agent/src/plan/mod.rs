@@ -2,6 +2,7 @@
 //! found here, before anything is pulled. Pure; never touches the machine.
 
 mod docker;
+mod efs;
 pub mod links;
 mod logging;
 mod order;
@@ -17,7 +18,9 @@ use berth_acs::messages as acs;
 use berth_network::port::{AttachmentId, PortRequest};
 use berth_runtime::port::{ContainerId, ContainerSpec};
 
+pub use self::efs::{EFS, EfsMount};
 pub use self::volumes::{MountPlan, SHARED, VolumePlan};
+use crate::config::EfsSettings;
 use crate::engine::Millis;
 use crate::sources::Wanted;
 
@@ -34,6 +37,8 @@ pub struct PlanContext {
     pub region: String,
     /// Where volumes are made.
     pub volumes_dir: PathBuf,
+    /// Where EFS file systems are.
+    pub efs: EfsSettings,
     /// Milliseconds from stop signal to kill where the container does not say.
     pub stop_timeout: Millis,
     /// Most bytes of output kept per container.

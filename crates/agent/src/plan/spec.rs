@@ -88,6 +88,7 @@ pub(super) fn blueprint(
         privileged: host.privileged,
         read_only_root: host.readonly_rootfs,
         mounts,
+        storage: None,
         tmpfs: docker::tmpfs(&host)?,
         shared_memory_mib: docker::shared_memory_mib(&host)?,
         ulimits: docker::ulimits(&host),

@@ -11,8 +11,14 @@ use crate::fakes::task;
 mod fields;
 
 fn context() -> PlanContext {
-    let volumes_dir = "/data/volumes".into();
-    PlanContext { region: "eu-west-1".into(), volumes_dir, stop_timeout: 30_000, log_limit: 1000, pull_upfront: true }
+    PlanContext {
+        region: "eu-west-1".into(),
+        volumes_dir: "/data/volumes".into(),
+        efs: Default::default(),
+        stop_timeout: 30_000,
+        log_limit: 1000,
+        pull_upfront: true,
+    }
 }
 
 fn one(change: impl FnOnce(&mut acs::Task)) -> ContainerPlan {
@@ -240,7 +246,33 @@ fn volumes() {
         task.containers[0].mount_points =
             vec![acs::MountPoint { source_volume: "v".into(), container_path: "/d".into(), read_only: false }];
     });
-    assert_eq!(efs.blueprint.unwrap_err(), "volume 'v' of type efs is not supported by this agent");
+    // Not refused before anything is looked at: the task ends with the class that ECS has for it.
+    let blueprint = efs.blueprint.unwrap();
+    let [VolumePlan::Refused(reason)] = &blueprint.volumes[..] else { panic!("{:?}", blueprint.volumes) };
+    assert!(reason.starts_with("fileSystemId: ") && reason.contains("BERTH_EFS"), "{reason}");
+    let other = one(|task| {
+        task.volumes = vec![acs::Volume { name: "v".into(), kind: "ebs".into(), ..Default::default() }];
+        task.containers[0].mount_points =
+            vec![acs::MountPoint { source_volume: "v".into(), container_path: "/d".into(), read_only: false }];
+    });
+    assert_eq!(other.blueprint.unwrap_err(), "volume 'v' of type ebs is not supported by this agent");
+}
+
+#[test]
+fn storage_with_a_size_comes_before_the_volumes_in_it() {
+    let sized = |size_in_gib| {
+        one(|task| {
+            task.ephemeral_storage = Some(acs::EphemeralStorage { size_in_gib });
+            task.volumes = vec![acs::Volume { name: "v".into(), kind: "host".into(), ..Default::default() }];
+            task.containers[0].mount_points =
+                vec![acs::MountPoint { source_volume: "v".into(), container_path: "/d".into(), read_only: false }];
+        })
+        .blueprint
+    };
+    let volumes = sized(21).unwrap().volumes;
+    assert_eq!(volumes[0], VolumePlan::Sized { folder: "/data/volumes/0123abc".into(), bytes: 21 << 30 });
+    assert!(matches!(volumes[1], VolumePlan::Task { .. }) && volumes.len() == 2);
+    assert_eq!(sized(0).unwrap_err(), "ephemeralStorage: sizeInGiB 0 is no size");
 }
 
 #[test]

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use berth_acs::messages as acs;
-use berth_runtime::port::BindMount;
+use berth_runtime::port::{BindMount, FileOwner};
 
+use super::efs::{self, EfsMount};
 use super::{MOST_CONTAINERS, PlanContext};
 
 /// The folder below that of all volumes for those that outlive their tasks. No task can be called so: ids have no underscore.
 pub const SHARED: &str = "_shared";
+
+const GIB: u64 = 1 << 30;
 
 /// What must be there before a container is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +26,17 @@ pub enum VolumePlan {
         /// What is mounted there.
         mount: Option<MountPlan>,
     },
+    /// The folder of all that the task keeps on disk, with a limit on it. Before the others, which are in it.
+    Sized {
+        /// Where it is.
+        folder: PathBuf,
+        /// Most bytes, the containers' own files among them.
+        bytes: u64,
+    },
+    /// A directory of an EFS file system.
+    Efs(Box<EfsMount>),
+    /// It cannot be had on this machine; why, with the member's name.
+    Refused(String),
     /// A directory that is found by its name and outlives its tasks.
     Shared {
         /// Its name.
@@ -58,6 +72,11 @@ pub(super) fn mounts(
     context: &PlanContext,
 ) -> Result<(Vec<BindMount>, Vec<VolumePlan>), String> {
     let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
+    if let Some(storage) = &task.ephemeral_storage {
+        let bytes = u64::try_from(storage.size_in_gib).ok().filter(|size| *size > 0).and_then(|size| size.checked_mul(GIB));
+        let bytes = bytes.ok_or_else(|| format!("ephemeralStorage: sizeInGiB {} is no size", storage.size_in_gib))?;
+        volumes.push(VolumePlan::Sized { folder: context.volumes_dir.join(task_id), bytes });
+    }
     collect(task, container, false, task_id, context, 0, (&mut mounts, &mut volumes))?;
     Ok((mounts, volumes))
 }
@@ -78,7 +97,7 @@ fn collect(
         let name = &point.source_volume;
         let volume = task.volumes.iter().find(|volume| volume.name == *name);
         let volume = volume.ok_or_else(|| format!("mount point {}: the task has no volume '{name}'", point.container_path))?;
-        let (source, plan) = volume_plan(volume, task_id, context)?;
+        let (source, plan, owner) = volume_plan(volume, task_id, context)?;
         let destination = PathBuf::from(&point.container_path);
         if !is_plain_absolute(&destination) {
             return Err(format!("mount point of volume '{name}': '{}' is not an absolute path", point.container_path));
@@ -86,10 +105,11 @@ fn collect(
         if depth > 0 && mounts.iter().any(|mount| mount.destination == destination) {
             continue;
         }
+        let remote = matches!(plan, VolumePlan::Efs(_));
         if !volumes.contains(&plan) {
             volumes.push(plan);
         }
-        mounts.push(BindMount { source, destination, read_only: point.read_only || read_only });
+        mounts.push(BindMount { source, destination, read_only: point.read_only || read_only, owner, remote });
     }
     for from in &container.volumes_from {
         let other = task.containers.iter().find(|other| other.name == from.source_container);
@@ -100,21 +120,30 @@ fn collect(
 }
 
 /// Where a volume is, and what must be done to have it there.
-fn volume_plan(volume: &acs::Volume, task_id: &str, context: &PlanContext) -> Result<(PathBuf, VolumePlan), String> {
+fn volume_plan(volume: &acs::Volume, task_id: &str, context: &PlanContext) -> Result<(PathBuf, VolumePlan, Option<FileOwner>), String> {
     let name = &volume.name;
-    if volume.efs_volume_configuration.is_some() || !matches!(volume.kind.as_str(), "" | "host" | "docker") {
+    let unowned = |(source, plan)| (source, plan, None);
+    if !matches!(volume.kind.as_str(), "" | "host" | "docker" | "efs") {
         return Err(format!("volume '{name}' of type {} is not supported by this agent", volume.kind));
     }
     let is_legal = (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     let legal = || if is_legal { Ok(()) } else { Err(format!("'{name}' is no name of a volume")) };
     let of_task = context.volumes_dir.join(task_id).join(name);
+    if volume.kind == "efs" || volume.efs_volume_configuration.is_some() {
+        legal()?;
+        let configuration = volume.efs_volume_configuration.clone().unwrap_or_default();
+        return Ok(match efs::mount(&configuration, &context.efs, &context.volumes_dir, of_task.clone()) {
+            Ok((mount, owner)) => (of_task, VolumePlan::Efs(Box::new(mount)), owner),
+            Err(reason) => (of_task, VolumePlan::Refused(reason), None),
+        });
+    }
     if let Some(docker) = &volume.docker_volume_configuration {
         legal()?;
         if !matches!(docker.driver.as_str(), "" | "local") {
             return Err(format!("volume '{name}': driver {} is not supported by this agent", docker.driver));
         }
         let mount = mount(name, &docker.driver_opts)?;
-        return match docker.scope.as_str() {
+        let plan = match docker.scope.as_str() {
             "" | "task" => Ok((of_task.clone(), VolumePlan::Task { folder: of_task, mount })),
             "shared" => {
                 // The content is one level deeper, beside what is written of it.
@@ -125,17 +154,18 @@ fn volume_plan(volume: &acs::Volume, task_id: &str, context: &PlanContext) -> Re
             }
             other => Err(format!("volume '{name}': scope {other} is neither task nor shared")),
         };
+        return plan.map(unowned);
     }
     let path = volume.host.as_ref().map(|host| host.source_path.as_str()).unwrap_or_default();
     if path.is_empty() {
         legal()?;
-        return Ok((of_task.clone(), VolumePlan::Task { folder: of_task, mount: None }));
+        return Ok(unowned((of_task.clone(), VolumePlan::Task { folder: of_task, mount: None })));
     }
     let path = PathBuf::from(path);
     if !is_plain_absolute(&path) {
         return Err(format!("volume '{name}': sourcePath is not an absolute path"));
     }
-    Ok((path.clone(), VolumePlan::Host(path)))
+    Ok(unowned((path.clone(), VolumePlan::Host(path))))
 }
 
 /// What the options of the `local` driver ask to be mounted. Docker's rules: no other options; a device and a type go together.

@@ -116,16 +116,14 @@ async fn attempt(
     linked: &[Linked<'_>],
 ) -> Result<Run, LaunchFailure> {
     let failure = |created: bool| move |reason: String| LaunchFailure { reason, created };
-    if !blueprint.volumes.is_empty() {
-        let (turn, wanted, match_full) = (means.volumes.clone(), blueprint.volumes.clone(), means.config.match_shared_volumes);
-        // Aside, since a mount over the network may take its time.
-        let ensured = tokio::task::spawn_blocking(move || {
-            let _turn = turn.lock();
-            wanted.iter().try_for_each(|volume| volumes::ensure(volume, match_full))
-        });
-        ensured.await.unwrap_or_else(|error| Err(format!("CannotCreateVolumeError: {error}"))).map_err(failure(false))?;
-    }
     let mut spec = blueprint.spec.clone();
+    if !blueprint.volumes.is_empty() {
+        let (turns, wanted, match_full) = (means.volumes.clone(), blueprint.volumes.clone(), means.config.match_shared_volumes);
+        // Aside, since a mount over the network may take its time.
+        let ensured = tokio::task::spawn_blocking(move || volumes::ensure_all(&wanted, &turns, match_full));
+        let ensured = ensured.await.unwrap_or_else(|error| Err(format!("CannotCreateVolumeError: {error}")));
+        spec.storage = ensured.map_err(failure(false))?;
+    }
     if !container.wanted.is_empty() {
         spec.environment = prepared.fetched.laid_around(&spec.environment);
         give_region(&mut spec.environment, &means.config.region);
@@ -362,9 +360,10 @@ pub async fn remove(means: &Arc<Means>, containers: &[ContainerPlan], task_id: &
             detached.map_err(|error| format!("network {}: {error}", container.attachment_id))?;
         }
     }
-    let folder = means.volumes_dir().join(task_id);
-    let removed =
-        tokio::task::spawn_blocking(move || volumes::remove(&folder).map_err(|error| format!("volumes {}: {error}", folder.display())));
+    let (folder, id, turns) = (means.volumes_dir(), task_id.to_owned(), means.volumes.clone());
+    let removed = tokio::task::spawn_blocking(move || {
+        volumes::remove_of_task(&folder, &id, &turns).map_err(|error| format!("volumes {}/{id}: {error}", folder.display()))
+    });
     removed.await.map_err(|error| error.to_string())?
 }
 

@@ -6,7 +6,7 @@ pub mod effects;
 mod metadata_file;
 mod pull_gate;
 mod recovery;
-mod volumes;
+pub mod volumes;
 
 #[cfg(test)]
 mod tests;
@@ -57,8 +57,8 @@ pub struct Means {
     pub pulls: PullGate,
     /// Takes reports.
     pub submissions: mpsc::Sender<Submission>,
-    /// Held while volumes are made: two tasks may want the same one.
-    pub volumes: Arc<Mutex<()>>,
+    /// Who makes volumes now.
+    pub volumes: Arc<volumes::Turns>,
 }
 
 impl Means {
@@ -72,6 +72,7 @@ impl Means {
         PlanContext {
             region: self.config.region.clone(),
             volumes_dir: self.volumes_dir(),
+            efs: self.config.efs.clone(),
             stop_timeout: i64::try_from(self.config.container_stop_timeout.as_millis()).unwrap_or(i64::MAX / 2),
             log_limit: self.config.container_log_limit,
             pull_upfront: self.config.pull_dependent_upfront,

@@ -1,6 +1,9 @@
 //! Volumes on this machine: having them there before a container is made, and taking them away. What is mounted in one is never
 //! deleted with it.
 
+mod efs;
+mod sized;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -9,7 +12,11 @@ use std::path::{Path, PathBuf};
 use berth_acs::messages::DockerVolumeConfiguration;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::plan::{MountPlan, SHARED, VolumePlan};
+use berth_runtime::port::StorageLimit;
+use parking_lot::Mutex;
+
+use self::efs::EfsTurns;
+use crate::plan::{EFS, MountPlan, SHARED, VolumePlan};
 
 /// The file beside a shared volume's content that says how it was asked for.
 const CONFIGURATION: &str = "volume.json";
@@ -17,10 +24,37 @@ const CONFIGURATION: &str = "volume.json";
 /// How many mounts over each other in one place are taken away.
 const MOST_LAYERS: u32 = 16;
 
-/// Has a volume there. Calls for one volume must follow each other. `Err` is a reason with its class.
+/// Who makes or takes away volumes now: two tasks may want the same one.
+#[derive(Debug, Default)]
+pub struct Turns {
+    here: Mutex<()>,
+    efs: EfsTurns,
+}
+
+/// Has a container's volumes there, in their order; what its storage is limited to, if it is. `Err` is a reason with its class.
 ///
 /// `match_full`: a shared volume that is there already must have the options and labels that are asked for.
-pub fn ensure(volume: &VolumePlan, match_full: bool) -> Result<(), String> {
+pub fn ensure_all(volumes: &[VolumePlan], turns: &Turns, match_full: bool) -> Result<Option<StorageLimit>, String> {
+    let mut limit = None;
+    for volume in volumes {
+        match volume {
+            VolumePlan::Refused(reason) => return Err(format!("ResourceInitializationError: {reason}")),
+            VolumePlan::Efs(mount) => efs::ensure(mount, &turns.efs)?,
+            VolumePlan::Sized { folder, bytes } => {
+                let _turn = turns.here.lock();
+                limit = Some(sized::ensure(folder, *bytes)?);
+            }
+            volume => {
+                let _turn = turns.here.lock();
+                ensure(volume, match_full)?;
+            }
+        }
+    }
+    Ok(limit)
+}
+
+/// Has a volume of this machine there. Calls for one volume must follow each other. `Err` is a reason with its class.
+fn ensure(volume: &VolumePlan, match_full: bool) -> Result<(), String> {
     let failed = |what: &Path| {
         let what = what.display().to_string();
         move |error: io::Error| format!("CannotCreateVolumeError: {what}: {error}")
@@ -54,6 +88,7 @@ pub fn ensure(volume: &VolumePlan, match_full: bool) -> Result<(), String> {
             }
             mounted(folder, mount.as_ref())
         }
+        VolumePlan::Sized { .. } | VolumePlan::Efs(_) | VolumePlan::Refused(_) => Ok(()),
     }
 }
 
@@ -123,24 +158,38 @@ pub fn sweep(volumes: &Path, is_kept: impl Fn(&str) -> bool, all: bool) -> io::R
         let gone = match name.to_str() {
             Some(SHARED) if all => unmount(&entry.path()),
             Some(SHARED) => Ok(()),
+            Some(EFS) => continue,
             Some(name) if is_kept(name) => Ok(()),
             _ => remove(&entry.path()),
         };
         outcome = outcome.and(gone);
     }
-    outcome
+    // After the tasks' own.
+    outcome.and(efs::release_idle(&volumes.join(EFS), None))
+}
+
+/// Removes a task's volumes, and lets go of file systems that only it used.
+///
+/// # Errors
+/// What resists. While something is still mounted, nothing is deleted: it would be the content of somebody's file system.
+pub fn remove_of_task(volumes: &Path, task: &str, turns: &Turns) -> io::Result<()> {
+    remove(&volumes.join(task))?;
+    efs::release_idle(&volumes.join(EFS), Some(&turns.efs))
 }
 
 /// Removes a folder of volumes with all that is in it, after taking away what is mounted there.
 ///
 /// # Errors
 /// What resists. While something is still mounted, nothing is deleted: it would be the content of somebody's file system.
-pub fn remove(folder: &Path) -> io::Result<()> {
+fn remove(folder: &Path) -> io::Result<()> {
     unmount(folder)?;
+    let project = sized::project(folder);
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    sized::forget(folder.parent().unwrap_or(folder), project);
+    Ok(())
 }
 
 fn unmount(folder: &Path) -> io::Result<()> {
@@ -154,6 +203,12 @@ fn unmount(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether something is mounted at a path, whose folders must be no links. Asks the kernel's list alone.
+fn mounted_at(place: &Path) -> io::Result<bool> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).any(|point| Path::new(&unescaped(point)) == place))
 }
 
 /// Where something is mounted at or below a folder, parents first.

@@ -99,6 +99,7 @@ pub(crate) mod tag_resource;
 pub(crate) mod tagged;
 mod task_list;
 pub(crate) mod task_sets;
+mod task_volumes;
 pub(crate) mod untag_resource;
 pub(crate) mod update_capacity_provider;
 pub(crate) mod update_cluster;

@@ -11,7 +11,7 @@ use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinition
 use berth_shapes::ecs::{self, RegisterTaskDefinitionRequest, RegisterTaskDefinitionResponse};
 use berth_store::{State, Transaction};
 
-use super::placement;
+use super::{placement, task_volumes};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -130,6 +130,8 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
         fill_in(container, &mode);
     }
     check_together(&containers, request.volumes.as_deref().unwrap_or_default())?;
+    task_volumes::check_volumes(request.volumes.as_deref().unwrap_or_default())?;
+    task_volumes::check_ephemeral(request.ephemeral_storage.as_ref())?;
     let has_links = containers.iter().any(|container| container.links.as_ref().is_some_and(|links| !links.is_empty()));
     if has_links && mode != "bridge" {
         return Err(Failure::client("Links are not supported when networkMode is not bridge."));

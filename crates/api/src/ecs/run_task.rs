@@ -11,6 +11,7 @@ use berth_model::task_definition::TaskDefinition;
 use berth_shapes::ecs::{self, RunTaskRequest, RunTaskResponse};
 
 use super::register_task_definition::shares_nothing;
+use super::task_volumes::check_ephemeral;
 use super::{capacity, definitions, placement, render};
 use crate::context::{Api, active};
 use crate::failure::Failure;
@@ -173,6 +174,7 @@ fn check_overrides(definition: &TaskDefinition, overrides: Option<ecs::TaskOverr
             return Err(Failure::invalid(format!("Invalid '{member}' setting for task.")));
         }
     }
+    check_ephemeral(overrides.ephemeral_storage.as_ref())?;
     let is_empty = overrides == ecs::TaskOverride::default();
     Ok((!is_empty).then_some(overrides))
 }

@@ -7,6 +7,7 @@ mod kernel;
 mod machine;
 mod ports;
 mod trial;
+mod volumes;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -84,6 +85,8 @@ fn look(data_dir: &Path, listen: SocketAddr) -> Vec<Finding> {
         findings.push(network());
     }
     findings.extend(disk::look(&place));
+    findings.push(volumes::ephemeral(&place));
+    findings.push(volumes::efs(|name| std::env::var(name).ok()));
     findings.push(machine::clock());
     findings.push(ports::listen(listen));
     findings.push(ports::dynamic(&berth_network::linux::dynamic_ports()));

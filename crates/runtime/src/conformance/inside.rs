@@ -69,7 +69,13 @@ async fn mounts(bench: &Bench) {
     let folder = bench.folder.join("volume");
     std::fs::create_dir_all(folder.join("sub")).expect("the suite's folder can be written");
     std::fs::write(folder.join("given"), "from outside\n").expect("the suite's folder can be written");
-    let bind = |destination: &str, read_only| BindMount { source: folder.clone(), destination: destination.into(), read_only };
+    let bind = |destination: &str, read_only| BindMount {
+        source: folder.clone(),
+        destination: destination.into(),
+        read_only,
+        owner: None,
+        remote: false,
+    };
     let spec = ContainerSpec {
         mounts: vec![bind("/data", false), bind("/fixed", true)],
         tmpfs: vec![TmpfsMount { destination: "/scratch".into(), size_mib: 3, options: vec!["mode=1777".into()] }],
@@ -85,7 +91,8 @@ async fn mounts(bench: &Bench) {
         assert!(output.contains(part), "{part}: {output}");
     }
     assert_eq!(std::fs::read_to_string(folder.join("written")).expect("the container wrote it"), "inside\n");
-    let missing = BindMount { source: bench.folder.join("missing"), destination: "/x".into(), read_only: false };
+    let missing =
+        BindMount { source: bench.folder.join("missing"), destination: "/x".into(), read_only: false, owner: None, remote: false };
     let error = bench.runtime.create(ContainerSpec { mounts: vec![missing], ..bench.script("true") }).await;
     assert!(matches!(error, Err(RunError::InvalidSpec(_))), "{error:?}");
 }

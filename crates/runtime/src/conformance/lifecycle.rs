@@ -166,7 +166,13 @@ async fn programs_that_cannot_run(bench: &Bench) {
         let file = bench.folder.join("script");
         std::fs::write(&file, "no magic\n").expect("the suite's folder can be written");
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
-        spec.mounts.push(crate::port::BindMount { source: file, destination: "/srv/script".into(), read_only: true });
+        spec.mounts.push(crate::port::BindMount {
+            source: file,
+            destination: "/srv/script".into(),
+            read_only: true,
+            owner: None,
+            remote: false,
+        });
         let id = spec.id.clone();
         bench.runtime.create(spec).await.expect("create");
         if bench.differences.late_format_errors && text.ends_with("exec format error") {

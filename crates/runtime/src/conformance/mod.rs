@@ -243,6 +243,7 @@ pub fn plain_spec(id: &str, image_digest: &str) -> ContainerSpec {
         privileged: false,
         read_only_root: false,
         mounts: vec![],
+        storage: None,
         tmpfs: vec![],
         shared_memory_mib: None,
         ulimits: vec![],

@@ -198,10 +198,16 @@ fn check(spec: &ContainerSpec) -> Result<(), String> {
     capabilities::resolve(&spec.capabilities_add, &spec.capabilities_drop, spec.privileged, &capabilities::DEFAULT, &all)?;
     ulimits::rlimits(&spec.ulimits, true)?;
     bundle::sysctls(spec).map_err(|error| error.to_string())?;
+    if spec.storage.is_some() {
+        return Err("ephemeralStorage: Docker has no limit that the containers of a task share".to_owned());
+    }
     for mount in &spec.mounts {
         let inside = &mount.destination;
         if !bundle::is_plain_absolute(inside) || inside == Path::new("/") {
             return Err(format!("mountPoints: {} is not a path in the container", inside.display()));
+        }
+        if mount.owner.is_some() {
+            return Err(format!("accessPointId: the files at {} cannot have a user of their own with Docker", inside.display()));
         }
     }
     if let Some(device) = spec.devices.iter().find(|device| device.permissions.chars().any(|letter| !"rwm".contains(letter))) {

@@ -100,7 +100,7 @@ fn networks_and_ports() {
 #[test]
 fn files_and_confinement() {
     let spec = ContainerSpec {
-        mounts: vec![BindMount { source: "/a".into(), destination: "/b".into(), read_only: true }],
+        mounts: vec![BindMount { source: "/a".into(), destination: "/b".into(), read_only: true, owner: None, remote: false }],
         tmpfs: vec![TmpfsMount { destination: "/t".into(), size_mib: 3, options: vec!["mode=1777".into()] }],
         devices: vec![Device { host_path: "/dev/null".into(), container_path: "/dev/x".into(), permissions: "rw".into() }],
         capabilities_add: vec!["NET_ADMIN".into()],
@@ -147,6 +147,6 @@ fn what_cannot_be_is_named() {
     refused(ContainerSpec { sysctls: BTreeMap::from([("net.core.somaxconn".into(), "1".into())]), ..plain() }, "systemControls");
     let device = Device { host_path: "/dev/null".into(), container_path: "/dev/x".into(), permissions: "x".into() };
     refused(ContainerSpec { devices: vec![device], ..plain() }, "devices");
-    let mount = BindMount { source: "/a".into(), destination: "/b/../..".into(), read_only: true };
+    let mount = BindMount { source: "/a".into(), destination: "/b/../..".into(), read_only: true, owner: None, remote: false };
     refused(ContainerSpec { mounts: vec![mount], ..plain() }, "mountPoints");
 }

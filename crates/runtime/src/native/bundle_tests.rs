@@ -29,6 +29,7 @@ fn spec() -> ContainerSpec {
         privileged: false,
         read_only_root: false,
         mounts: vec![],
+        storage: None,
         tmpfs: vec![],
         shared_memory_mib: None,
         ulimits: vec![],
@@ -115,7 +116,13 @@ fn limits_reach_the_configuration() {
 #[test]
 fn mounts_are_ordered_and_replace_ours() {
     let source = std::env::temp_dir();
-    let bind = |destination: &str| BindMount { source: source.clone(), destination: destination.into(), read_only: true };
+    let bind = |destination: &str| BindMount {
+        source: source.clone(),
+        destination: destination.into(),
+        read_only: true,
+        owner: None,
+        remote: false,
+    };
     let spec = ContainerSpec {
         mounts: vec![bind("/a/b/c"), bind("/a"), bind("/etc/hosts"), bind("/dev")],
         tmpfs: vec![TmpfsMount { destination: "/dev/shm".into(), size_mib: 8, options: vec!["exec".into()] }],
@@ -137,11 +144,11 @@ fn mounts_are_ordered_and_replace_ours() {
 #[test]
 fn members_that_cannot_be_are_named() {
     let refused = |spec: ContainerSpec| config_of(&spec).unwrap_err().to_string();
-    let missing = BindMount { source: "/no/such/path".into(), destination: "/x".into(), read_only: false };
+    let missing = BindMount { source: "/no/such/path".into(), destination: "/x".into(), read_only: false, owner: None, remote: false };
     assert!(refused(ContainerSpec { mounts: vec![missing], ..spec() }).starts_with("mountPoints: source path"));
-    let up = BindMount { source: "/tmp".into(), destination: "/x/../..".into(), read_only: false };
+    let up = BindMount { source: "/tmp".into(), destination: "/x/../..".into(), read_only: false, owner: None, remote: false };
     assert!(refused(ContainerSpec { mounts: vec![up], ..spec() }).starts_with("mountPoints: containerPath"));
-    let proc = BindMount { source: "/tmp".into(), destination: "/proc/sys".into(), read_only: false };
+    let proc = BindMount { source: "/tmp".into(), destination: "/proc/sys".into(), read_only: false, owner: None, remote: false };
     assert!(refused(ContainerSpec { mounts: vec![proc], ..spec() }).contains("inside /proc"));
     let tmpfs = TmpfsMount { destination: "/x".into(), size_mib: 1, options: vec!["lowerdir=/".into()] };
     assert!(refused(ContainerSpec { tmpfs: vec![tmpfs], ..spec() }).contains("lowerdir"));

@@ -14,7 +14,8 @@ use crate::native::monitor::{self, Sighting};
 use crate::native::security::SecurityOptions;
 use crate::native::starter::Starter;
 use crate::native::{holders, mounts};
-use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, RunError, Sharing};
+use crate::port::{ContainerId, ContainerNetwork, ContainerSpec, ExecSpec, RunError, Sharing, StorageLimit};
+use crate::quota;
 
 /// The killed processes of a container need some time to be gone from their cgroup.
 const CGROUP_ATTEMPTS: u32 = 200;
@@ -150,6 +151,12 @@ impl Plan<'_> {
                 return Err(RunError::InvalidSpec(format!("id: container {} exists already", record.spec.id)));
             }
             result => result.map_err(|e| RunError::System(format!("make {}: {e}", self.folder.display())))?,
+        }
+        if let Some(StorageLimit { project, bytes }) = record.spec.storage
+            && let Err(error) = quota::limit(&self.folder, project, bytes).and_then(|()| quota::assign(&self.folder, project))
+        {
+            let _ = std::fs::remove_dir(&self.folder);
+            return Err(RunError::InvalidSpec(format!("ephemeralStorage: {}: {error}", self.folder.display())));
         }
         if let Err(error) = write_files(&self.folder, &record, &request) {
             let _ = std::fs::remove_dir_all(&self.folder);

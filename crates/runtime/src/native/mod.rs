@@ -39,6 +39,7 @@ use crate::port::{
     ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
     Runtime, Started, Stats,
 };
+use crate::quota;
 
 /// What the runtime is told at start.
 #[derive(Debug, Clone)]
@@ -299,6 +300,9 @@ impl Runtime for NativeRuntime {
         ];
         if self.machine.modules.apparmor {
             names.push("com.amazonaws.ecs.capability.apparmor");
+        }
+        if quota::available(&self.config.data_dir).is_ok() {
+            names.push("ecs.capability.berth.ephemeral-storage");
         }
         names
     }

@@ -54,12 +54,16 @@ pub fn mounts(spec: &ContainerSpec, folder: &Path) -> Result<Vec<Value>, RunErro
             // What is hidden in /proc is found by name; something else in its place would be what is hidden.
             return Err(RunError::InvalidSpec(format!("mountPoints: containerPath {:?} is inside /proc", given.destination)));
         }
-        if !given.source.is_absolute() || !given.source.exists() {
+        if !given.source.is_absolute() || !(given.remote || given.source.exists()) {
             return Err(RunError::InvalidSpec(format!("mountPoints: source path {:?} does not exist on this machine", given.source)));
         }
         // A mount that the user places over one of ours takes its place.
         own.retain(|(destination, _)| *destination != given.destination);
-        own.push((given.destination.clone(), bind(&given.source, &given.destination, given.read_only)));
+        let mut mount = bind(&given.source, &given.destination, given.read_only);
+        if let Some(owner) = given.owner {
+            mount["owner"] = json!(owner);
+        }
+        own.push((given.destination.clone(), mount));
     }
     for given in &spec.tmpfs {
         if !is_plain_absolute(&given.destination) || given.destination == Path::new("/") {
