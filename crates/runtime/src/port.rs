@@ -90,6 +90,23 @@ pub enum PullError {
     /// This machine cannot keep the image (disk).
     #[error("cannot store the image: {0}")]
     Storage(String),
+    /// This machine has no room for the image.
+    #[error("no space left for the image: it needs at least {needed} bytes more, and {free} bytes are free")]
+    NoSpace {
+        /// What is known to be needed: of compressed layers, so the truth is rather more.
+        needed: u64,
+        /// What is free where images are kept.
+        free: u64,
+    },
+}
+
+/// Room on a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total: u64,
+    /// What can be written.
+    pub free: u64,
 }
 
 /// A bind mount of a host path.

@@ -19,6 +19,9 @@ pub struct Record {
     pub config_digest: String,
     /// Layers, lowest first; none are known of an image that Docker had without Berth.
     pub diff_ids: Vec<String>,
+    /// Bytes of each layer's tar; empty where nobody knows.
+    #[serde(default)]
+    pub layer_sizes: Vec<u64>,
 }
 
 impl From<&Record> for Image {
@@ -47,6 +50,12 @@ impl Records {
             std::fs::remove_file(entry?.path())?;
         }
         Ok(Records { root: root.to_owned(), counter: AtomicU64::new(0) })
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A name for a file on its way; it is removed at the next start if it is left.

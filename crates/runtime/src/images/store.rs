@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+/// The file beside a layer's content that says how many bytes that has.
+const SIZE: &str = "size";
+
 /// What is kept of an image's configuration; Docker's `config` object.
 /// <https://github.com/opencontainers/image-spec/blob/main/config.md>
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -116,11 +119,18 @@ impl Store {
         self.root.join("layers").join(diff_id.trim_start_matches("sha256:"))
     }
 
-    /// Gives an unpacked layer its name.
+    /// Where everything is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Gives an unpacked layer of so many bytes its name.
     ///
     /// # Errors
     /// Of the system.
-    pub fn publish_layer(&self, mut unpacked: Temporary, diff_id: &str) -> io::Result<()> {
+    pub fn publish_layer(&self, mut unpacked: Temporary, diff_id: &str, bytes: u64) -> io::Result<()> {
+        std::fs::write(unpacked.path.join(SIZE), bytes.to_string())?;
         std::fs::write(unpacked.path.join("unflushed"), &self.boot)?;
         std::fs::rename(&unpacked.path, self.layer(diff_id))?;
         unpacked.path.clear();
