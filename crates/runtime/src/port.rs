@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -43,14 +44,42 @@ pub struct RegistryCredentials {
     pub password: String,
 }
 
+impl std::fmt::Debug for PullRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let PullRequest { reference, behavior, credentials, login } = self;
+        let mut shown = f.debug_struct("PullRequest");
+        shown.field("reference", reference).field("behavior", behavior).field("credentials", credentials);
+        shown.field("login", &login.is_some()).finish()
+    }
+}
+
 impl std::fmt::Debug for RegistryCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RegistryCredentials").field("username", &self.username).finish_non_exhaustive()
     }
 }
 
+/// Where an image's registry really is, and how to log in there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryLogin {
+    /// Host and port to ask in the place of the reference's host. On loopback without TLS, elsewhere with it.
+    pub host: String,
+    /// For HTTP Basic authentication.
+    pub credentials: RegistryCredentials,
+}
+
+/// Logs in to Amazon ECR; asked only when an image's registry is one of its hosts and Berth's own registry does not have the image.
+#[async_trait]
+pub trait RegistryLogins: Send + Sync {
+    /// How to log in.
+    ///
+    /// # Errors
+    /// The text of why there is no login, for [`PullError::Unauthorized`].
+    async fn login(&self) -> Result<RegistryLogin, String>;
+}
+
 /// One request to have an image here.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PullRequest {
     /// The reference as the task definition has it (`busybox`, `hello:latest`, `host:5000/a/b@sha256:..`).
     pub reference: String,
@@ -58,6 +87,8 @@ pub struct PullRequest {
     pub behavior: PullBehavior,
     /// Credentials for the registry that the reference names, if any.
     pub credentials: Option<RegistryCredentials>,
+    /// Logs in to ECR where there are no credentials; without it ECR's hosts are asked as they are, and for nobody.
+    pub login: Option<Arc<dyn RegistryLogins>>,
 }
 
 /// An image that is here, unpacked.
@@ -107,6 +138,41 @@ pub struct Space {
     pub total: u64,
     /// What can be written.
     pub free: u64,
+}
+
+/// A layer of an image that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageLayer {
+    /// The same for images that share it on the disk.
+    pub id: String,
+    /// Bytes it takes, about.
+    pub bytes: u64,
+}
+
+/// An image that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageObservation {
+    /// As [`Image::digest`]; of an image that was not pulled here, what else it is found by.
+    pub digest: String,
+    /// What it takes on the disk.
+    pub layers: Vec<ImageLayer>,
+    /// When it came here; of an image that was not pulled here, when it was made.
+    pub arrived_at: SystemTime,
+    /// A container has it, in whatever state.
+    pub is_used: bool,
+    /// Of an image that others brought (Docker's own), its names there; `None`: it was pulled here.
+    pub foreign_names: Option<Vec<String>>,
+}
+
+/// Why an image was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveImageError {
+    /// A container has it or is being made of it.
+    #[error("a container has image {0}")]
+    InUse(String),
+    /// The system refuses; the text says which step.
+    #[error("{0}")]
+    System(String),
 }
 
 /// A bind mount of a host path.
@@ -395,6 +461,22 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// [`PullError`]; then nothing of the image is left that was not there before.
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError>;
+
+    /// All images that are here, in order of their digests.
+    ///
+    /// # Errors
+    /// [`RunError::System`].
+    async fn images(&self) -> Result<Vec<ImageObservation>, RunError>;
+
+    /// Removes an image, and the layers that no other has. One that a container has, or is just being made of, stays; what a pull is
+    /// bringing stays too, but an image that a pull has brought is only safe once a container is made of it. Unknown ones are no error.
+    ///
+    /// # Errors
+    /// [`RemoveImageError`]; after [`RemoveImageError::InUse`] nothing has changed.
+    async fn remove_image(&self, digest: &str) -> Result<(), RemoveImageError>;
+
+    /// The file system that images are on; `None` if that cannot be known.
+    fn image_space(&self) -> Option<Space>;
 
     /// Makes a container, not started.
     ///

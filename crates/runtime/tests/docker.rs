@@ -31,7 +31,8 @@ async fn pulled(runtime: &DockerRuntime) -> (TestRegistry, Image) {
     let layer = busybox().expect("the daemon is only started where busybox is").finish();
     registry.put_image("busybox", "1", &[(layer, Packing::Zstd)], serde_json::json!({"Env": ["PATH=/bin"]}));
     let reference = format!("{}/busybox:1", registry.host());
-    let image = runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None }).await.expect("pull");
+    let image =
+        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None, login: None }).await.expect("pull");
     (registry, image)
 }
 
@@ -150,7 +151,9 @@ fn what_docker_has_by_itself_and_what_berth_serves() {
         let runtime = DockerRuntime::open(DockerConfig { berth_registry: Some(own), ..config(&daemon, "own") }).await.expect("open");
         let layer = busybox().expect("the daemon is only started where busybox is").finish();
         registry.put_image("team/app", "latest", &[(layer, Packing::Gzip)], serde_json::json!({"Env": ["PATH=/bin"], "Cmd": ["true"]}));
-        let pull = |reference: &str, behavior| runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None });
+        let pull = |reference: &str, behavior| {
+            runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None, login: None })
+        };
         let image = pull("team/app", PullBehavior::Default).await.expect("pull");
         let ours = "000000000000.dkr.ecr.us-east-1.amazonaws.com";
         assert_eq!(pull(&format!("{ours}/team/app"), PullBehavior::Default).await.expect("pull"), image);

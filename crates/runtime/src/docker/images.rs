@@ -7,10 +7,12 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bollard::Docker;
-use bollard::models::SystemInfo;
-use bollard::query_parameters::{ImportImageOptions, TagImageOptions};
+use bollard::errors::Error;
+use bollard::models::{ContainerSummary, SystemInfo};
+use bollard::query_parameters::{ImportImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
 use futures_util::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
@@ -28,7 +30,7 @@ use crate::images::steady::{self, Patience};
 use crate::images::turns::Turns;
 use crate::images::unpack::Limits;
 use crate::images::{BerthRegistry, space, storage};
-use crate::port::{Image, PullBehavior, PullError, PullRequest};
+use crate::port::{Image, ImageLayer, ImageObservation, PullBehavior, PullError, PullRequest, RemoveImageError, Space};
 
 /// The images of one Docker, as far as one data directory brought them there.
 pub struct DockerImages {
@@ -124,6 +126,78 @@ impl DockerImages {
         }
     }
 
+    /// All images of this Docker. Those that any data directory of Berth's brought, and this one did not, are nobody's to remove here.
+    ///
+    /// # Errors
+    /// Docker's.
+    pub async fn observe(&self, containers: &[ContainerSummary]) -> Result<Vec<ImageObservation>, Error> {
+        let there = self.docker.list_images(Some(ListImagesOptions::default())).await?;
+        let is_used = |name: Option<&String>, id: &str| {
+            containers.iter().any(|one| one.image_id.as_deref() == Some(id) || (one.image.is_some() && one.image.as_ref() == name))
+        };
+        let mut seen = Vec::new();
+        for image in there {
+            let ours: Vec<(&String, Option<Record>)> =
+                image.repo_tags.iter().filter_map(|tag| Some((tag, self.records.image(&names::image_digest(tag)?)))).collect();
+            let bytes = u64::try_from(image.size).unwrap_or(0);
+            let whole = || vec![ImageLayer { id: image.id.clone(), bytes }];
+            if ours.is_empty() {
+                seen.push(ImageObservation {
+                    digest: image.id.clone(),
+                    layers: whole(),
+                    arrived_at: UNIX_EPOCH + Duration::from_secs(u64::try_from(image.created).unwrap_or(0)),
+                    is_used: is_used(None, &image.id),
+                    foreign_names: Some(image.repo_tags.clone()),
+                });
+            }
+            for (tag, record) in ours.into_iter().filter_map(|(tag, record)| Some((tag, record?))) {
+                seen.push(ImageObservation {
+                    layers: if record.knows_sizes() { record.layers() } else { whole() },
+                    arrived_at: self.records.arrived_at(&record.digest).unwrap_or(UNIX_EPOCH),
+                    is_used: is_used(Some(tag), &image.id),
+                    foreign_names: None,
+                    digest: record.digest,
+                });
+            }
+        }
+        seen.sort_by(|a, b| a.digest.cmp(&b.digest));
+        Ok(seen)
+    }
+
+    /// Removes an image; see [`crate::port::Runtime::remove_image`]. Docker itself says whether a container has it.
+    ///
+    /// # Errors
+    /// [`RemoveImageError`].
+    pub async fn remove(&self, digest: &str) -> Result<(), RemoveImageError> {
+        let Some(_turn) = self.turns.try_take(&format!("image {digest}")) else {
+            return Err(RemoveImageError::InUse(digest.to_owned()));
+        };
+        let step = |step: &str, problem: String| RemoveImageError::System(format!("{step} image {digest}: {problem}"));
+        let names = match self.records.image(digest) {
+            Some(_) => vec![names::image_reference(digest)],
+            None => match self.docker.inspect_image(digest).await {
+                // Each of its names: by its id Docker does not remove what has several.
+                Ok(found) => found.repo_tags.filter(|tags| !tags.is_empty()).unwrap_or_else(|| vec![digest.to_owned()]),
+                Err(error) if status(&error) == 404 => return Ok(()),
+                Err(error) => return Err(step("find", text(&error))),
+            },
+        };
+        for name in names {
+            match self.docker.remove_image(&name, None::<RemoveImageOptions>, None).await {
+                Ok(_) => {}
+                Err(error) if status(&error) == 404 => {}
+                Err(error) if status(&error) == 409 => return Err(RemoveImageError::InUse(digest.to_owned())),
+                Err(error) => return Err(step("remove", text(&error))),
+            }
+        }
+        self.records.forget(digest).map_err(|error| step("forget", error.to_string()))
+    }
+
+    /// The file system that Docker's images are on, if it is this machine's.
+    pub fn space(&self) -> Option<Space> {
+        space::of(self.docker_root.as_deref()?)
+    }
+
     /// The image that a reference led to when it was last pulled, if Docker still has it.
     async fn resolve(&self, key: &str) -> Option<Record> {
         let digest = self.records.reference(key)?;
@@ -163,7 +237,7 @@ impl DockerImages {
     }
 
     async fn fetch(&self, reference: &Reference, key: &str, request: &PullRequest) -> Result<Record, PullError> {
-        let origins = reference.origins(self.registries.own());
+        let origins = reference.origins(self.registries.own(), request.login.is_some());
         let mut result = Err(PullError::NotFound(request.reference.clone()));
         for origin in &origins {
             result = self.fetch_from(origin, reference.version(), key, request).await;
@@ -175,7 +249,8 @@ impl DockerImages {
     }
 
     async fn fetch_from(&self, origin: &Origin, version: &str, key: &str, request: &PullRequest) -> Result<Record, PullError> {
-        let repository = self.registries.repository(origin, request.credentials.as_ref());
+        let (origin, credentials) = self.registries.enter(origin, request).await?;
+        let repository = self.registries.repository(&origin, credentials.as_ref());
         // Asking costs a request only where the answer can save the rest.
         if let Some(here) = self.resolve(key).await
             && repository.digest(version).await?.as_ref() == Some(&here.digest)
@@ -183,6 +258,8 @@ impl DockerImages {
             return Ok(here);
         }
         let (bytes, digest) = repository.manifest(version).await?;
+        // Two references may lead to one image; and nobody removes it on its way.
+        let _turn = self.turns.wait(&format!("image {digest}")).await;
         if let Some(here) = self.image(&digest).await {
             self.keep(&here, key)?;
             return Ok(here);

@@ -38,8 +38,8 @@ use self::names::Names;
 use crate::images::BerthRegistry;
 use crate::native::bundle;
 use crate::port::{
-    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
-    Runtime, Started, Stats,
+    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageObservation, PullError,
+    PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats,
 };
 
 /// Between two questions to a daemon that does not answer, or that is still removing a container.
@@ -184,6 +184,20 @@ impl Runtime for DockerRuntime {
 
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
         self.images.pull(request).await
+    }
+
+    async fn images(&self) -> Result<Vec<ImageObservation>, RunError> {
+        let failed = |error: Error| RunError::System(format!("look at the images: {}", text(&error)));
+        let containers = self.summaries().await.map_err(failed)?;
+        self.images.observe(&containers).await.map_err(failed)
+    }
+
+    async fn remove_image(&self, digest: &str) -> Result<(), RemoveImageError> {
+        self.images.remove(digest).await
+    }
+
+    fn image_space(&self) -> Option<Space> {
+        self.images.space()
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {

@@ -11,11 +11,13 @@ pub mod store;
 pub(crate) mod turns;
 pub mod unpack;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 
 use self::fetch::{PARALLEL_LAYERS, fetch_layer};
 use self::manifest::{Found, Layer};
@@ -25,7 +27,7 @@ use self::steady::Patience;
 use self::store::{Store, StoredImage, Temporary};
 use self::turns::Turns;
 use self::unpack::{Limits, UnpackError};
-use crate::port::{Image, PullBehavior, PullError, PullRequest};
+use crate::port::{Image, ImageLayer, ImageObservation, PullBehavior, PullError, PullRequest, RemoveImageError, Space};
 
 pub use self::registry::BerthRegistry;
 
@@ -34,6 +36,7 @@ pub struct Images {
     store: Arc<Store>,
     registries: Registries,
     turns: Turns,
+    held: Arc<Mutex<HashMap<String, usize>>>,
     limits: Limits,
     patience: Patience,
 }
@@ -46,12 +49,17 @@ impl Images {
     pub fn open(root: &Path, own: Option<BerthRegistry>) -> io::Result<Images> {
         let store = Store::open(root).map_err(|e| io::Error::new(e.kind(), format!("open image store {}: {e}", root.display())))?;
         let registries = Registries::new(own).map_err(io::Error::other)?;
-        Ok(Images { store: Arc::new(store), registries, turns: Turns::default(), limits: Limits::default(), patience: Patience::default() })
-    }
-
-    /// An image that is here, by the digest that [`Images::pull`] gave.
-    pub fn get(&self, digest: &str) -> Option<Arc<StoredImage>> {
-        self.store.image(digest)
+        let images = Images {
+            store: Arc::new(store),
+            registries,
+            turns: Turns::default(),
+            held: Arc::default(),
+            limits: Limits::default(),
+            patience: Patience::default(),
+        };
+        // A removal that was broken off left them.
+        images.remove_orphans()?;
+        Ok(images)
     }
 
     /// The folder of layer links, and the links of an image's layers, topmost first.
@@ -61,6 +69,66 @@ impl Images {
     pub fn layers(&self, image: &StoredImage) -> io::Result<(PathBuf, Vec<String>)> {
         let links = image.diff_ids.iter().rev().map(|diff_id| self.store.link(diff_id)).collect::<io::Result<Vec<_>>>()?;
         Ok((self.store.links(), links))
+    }
+
+    /// Keeps an image from being removed for as long as what is given back lives. `None`: it is not here.
+    pub fn hold(&self, digest: &str) -> Option<Held> {
+        // Whoever removes an image forgets it under this lock.
+        let mut held = self.held.lock();
+        let image = self.store.image(digest)?;
+        *held.entry(digest.to_owned()).or_insert(0) += 1;
+        drop(held);
+        Some(Held { held: Arc::clone(&self.held), image })
+    }
+
+    /// All images; `is_used` says which of them containers have.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn observe(&self, is_used: impl Fn(&str) -> bool) -> io::Result<Vec<ImageObservation>> {
+        let layer = |diff_id: &String| ImageLayer { id: diff_id.clone(), bytes: self.store.layer_size(diff_id) };
+        let known = self.store.images()?.into_iter().map(|(image, arrived_at)| ImageObservation {
+            layers: image.diff_ids.iter().map(layer).collect(),
+            arrived_at,
+            is_used: is_used(&image.digest),
+            foreign_names: None,
+            digest: image.digest,
+        });
+        let mut known: Vec<ImageObservation> = known.collect();
+        known.sort_by(|a, b| a.digest.cmp(&b.digest));
+        Ok(known)
+    }
+
+    /// Removes an image; see [`crate::port::Runtime::remove_image`]. `is_used` says whether containers have it.
+    ///
+    /// # Errors
+    /// [`RemoveImageError`].
+    pub fn remove(&self, digest: &str, is_used: impl Fn() -> bool) -> Result<(), RemoveImageError> {
+        let step = |step: &str, error: io::Error| RemoveImageError::System(format!("{step} {digest}: {error}"));
+        let held = self.held.lock();
+        if held.contains_key(digest) || is_used() {
+            return Err(RemoveImageError::InUse(digest.to_owned()));
+        }
+        self.store.forget_image(digest).map_err(|error| step("forget image", error))?;
+        drop(held);
+        self.remove_orphans().map_err(|error| step("remove the layers of image", error))
+    }
+
+    /// Removes layers that no image has. One that a pull is at work on is left to it.
+    fn remove_orphans(&self) -> io::Result<()> {
+        for diff_id in self.store.layers()? {
+            let Some(_turn) = self.turns.try_take(&diff_id) else { continue };
+            // Looked at with the turn: from here on no pull can begin to count on the layer.
+            if !self.store.images()?.iter().any(|(image, _)| image.diff_ids.contains(&diff_id)) {
+                self.store.remove_layer(&diff_id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file system that images are on.
+    pub fn space(&self) -> Option<Space> {
+        space::of(self.store.root())
     }
 
     /// Makes an image present; see [`crate::port::Runtime::pull`].
@@ -97,7 +165,7 @@ impl Images {
     }
 
     async fn fetch(&self, reference: &Reference, key: &str, request: &PullRequest) -> Result<Arc<StoredImage>, PullError> {
-        let origins = reference.origins(self.registries.own());
+        let origins = reference.origins(self.registries.own(), request.login.is_some());
         let mut result = Err(PullError::NotFound(request.reference.clone()));
         for origin in &origins {
             result = self.fetch_from(origin, reference.version(), key, request).await;
@@ -109,7 +177,8 @@ impl Images {
     }
 
     async fn fetch_from(&self, origin: &Origin, version: &str, key: &str, request: &PullRequest) -> Result<Arc<StoredImage>, PullError> {
-        let repository = self.registries.repository(origin, request.credentials.as_ref());
+        let (origin, credentials) = self.registries.enter(origin, request).await?;
+        let repository = self.registries.repository(&origin, credentials.as_ref());
         // Asking costs a request only where the answer can save the rest.
         if let Some(here) = self.store.resolve(key)
             && repository.digest(version).await?.as_ref() == Some(&here.digest)
@@ -174,6 +243,32 @@ impl Images {
         };
         let (bytes, folder) = fetch_layer(repository, &layer, self.patience, self.store.root(), receive).await?;
         Ok((layer.diff_id, bytes, folder))
+    }
+}
+
+/// An image that nobody can remove meanwhile.
+pub struct Held {
+    held: Arc<Mutex<HashMap<String, usize>>>,
+    image: Arc<StoredImage>,
+}
+
+impl std::ops::Deref for Held {
+    type Target = StoredImage;
+
+    fn deref(&self) -> &StoredImage {
+        &self.image
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut held = self.held.lock();
+        if let Some(count) = held.get_mut(&self.image.digest) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.image.digest);
+            }
+        }
     }
 }
 

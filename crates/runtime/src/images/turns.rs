@@ -18,6 +18,11 @@ impl Turns {
         self.turn(name).lock_owned().await
     }
 
+    /// The right to work on `name`, unless somebody has it.
+    pub(crate) fn try_take(&self, name: &str) -> Option<OwnedMutexGuard<()>> {
+        self.turn(name).try_lock_owned().ok()
+    }
+
     fn turn(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut known = self.known.lock();
         known.retain(|_, turn| turn.strong_count() > 0);
