@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use super::{AgentConfig, ConfigError};
 use crate::sources::ServiceEndpoints;
 
-struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
+/// The environment, with errors that name the variable.
+pub(super) struct Variables<'a>(&'a dyn Fn(&str) -> Option<String>);
 
 pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<AgentConfig, ConfigError> {
     let variables = Variables(get);
@@ -35,6 +36,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<AgentConfig, 
         reserved_ports: variables.json("ECS_RESERVED_PORTS")?.unwrap_or(default.reserved_ports),
         reserved_ports_udp: variables.json("ECS_RESERVED_PORTS_UDP")?.unwrap_or_default(),
         pull_behavior: variables.pull_behavior()?,
+        images: super::images::read(&variables)?,
         container_stop_timeout: variables.duration("ECS_CONTAINER_STOP_TIMEOUT")?.unwrap_or(default.container_stop_timeout),
         container_create_timeout: variables.duration("ECS_CONTAINER_CREATE_TIMEOUT")?.unwrap_or(default.container_create_timeout),
         container_start_timeout: variables.duration("ECS_CONTAINER_START_TIMEOUT")?.unwrap_or(default.container_start_timeout),
@@ -47,6 +49,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<AgentConfig, 
         ssm: variables.text("AWS_ENDPOINT_URL_SSM"),
         secrets_manager: variables.text("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
         s3: variables.text("AWS_ENDPOINT_URL_S3"),
+        ecr: variables.text("AWS_ENDPOINT_URL_ECR"),
     };
     config.sources_key = variables.sources_key()?;
     config.access_key.id = variables.text("AWS_ACCESS_KEY_ID").unwrap_or_default();
@@ -67,7 +70,7 @@ fn with_scheme(hosts: String) -> String {
 }
 
 impl Variables<'_> {
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         (self.0)(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
@@ -78,12 +81,12 @@ impl Variables<'_> {
             .map_err(|error| ConfigError { name, problem: format!("'{text}' is not the JSON wanted: {error}") })
     }
 
-    fn parsed<T: std::str::FromStr>(&self, name: &'static str, what: &str) -> Result<Option<T>, ConfigError> {
+    pub(super) fn parsed<T: std::str::FromStr>(&self, name: &'static str, what: &str) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| ConfigError { name, problem: format!("'{text}' is not {what}") })
     }
 
-    fn flag(&self, name: &'static str) -> Result<bool, ConfigError> {
+    pub(super) fn flag(&self, name: &'static str) -> Result<bool, ConfigError> {
         match self.text(name).as_deref() {
             None | Some("false" | "0" | "f" | "FALSE" | "False") => Ok(false),
             Some("true" | "1" | "t" | "TRUE" | "True") => Ok(true),
@@ -91,7 +94,7 @@ impl Variables<'_> {
         }
     }
 
-    fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
+    pub(super) fn duration(&self, name: &'static str) -> Result<Option<Duration>, ConfigError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         parse_duration(&text)
             .map(Some)
@@ -123,7 +126,7 @@ impl Variables<'_> {
 }
 
 /// Go's notation: numbers with the units `ms`, `s`, `m`, `h`, one after the other.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {
@@ -146,6 +149,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::images::{Budget, ImageConfig};
     use super::*;
 
     fn config(pairs: &[(&str, &str)]) -> Result<AgentConfig, ConfigError> {
@@ -200,6 +204,37 @@ mod tests {
     }
 
     #[test]
+    fn images_stay_as_the_official_agent_has_it() {
+        assert_eq!(config(&[]).unwrap().images, ImageConfig::default());
+        let images = config(&[
+            ("ECS_DISABLE_IMAGE_CLEANUP", "true"),
+            ("ECS_IMAGE_CLEANUP_INTERVAL", "10m"),
+            ("ECS_IMAGE_MINIMUM_CLEANUP_AGE", "0s"),
+            ("NON_ECS_IMAGE_MINIMUM_CLEANUP_AGE", "2h"),
+            ("ECS_NUM_IMAGES_DELETE_PER_CYCLE", "7"),
+            ("ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP", "true"),
+            ("ECS_EXCLUDE_UNTRACKED_IMAGE", "alpine:latest, base:1,"),
+            ("BERTH_IMAGE_DISK_BUDGET", "3GiB"),
+            ("BERTH_PREPULL_IMAGES", "app:1,base:1"),
+        ]);
+        let images = images.unwrap().images;
+        assert!(!images.is_cleaned_up && images.are_untracked_removed);
+        assert_eq!((images.cleanup_interval.as_secs(), images.minimum_age.as_secs()), (600, 0));
+        assert_eq!((images.untracked_minimum_age.as_secs(), images.most_per_cycle), (7200, 7));
+        assert_eq!(
+            (images.excluded, images.prepulled),
+            (vec!["alpine:latest".into(), "base:1".into()], vec!["app:1".into(), "base:1".into()])
+        );
+        assert_eq!(images.budget, Budget::Bytes(3 << 30));
+        // Too little is ignored, as the official agent does; Berth's own interval is what it says.
+        for too_little in [("ECS_IMAGE_CLEANUP_INTERVAL", "9m59s"), ("ECS_NUM_IMAGES_DELETE_PER_CYCLE", "0")] {
+            assert_eq!(config(&[too_little]).unwrap().images, ImageConfig::default());
+        }
+        let ours = config(&[("BERTH_IMAGE_CLEANUP_INTERVAL", "500ms"), ("ECS_IMAGE_CLEANUP_INTERVAL", "1h")]).unwrap();
+        assert_eq!(ours.images.cleanup_interval, Duration::from_millis(500));
+    }
+
+    #[test]
     fn what_cannot_be_read_names_its_variable() {
         for (name, value) in [
             ("ECS_RESERVED_MEMORY", "much"),
@@ -208,6 +243,9 @@ mod tests {
             ("ECS_CONTAINER_STOP_TIMEOUT", "30"),
             ("ECS_INSTANCE_ATTRIBUTES", "{"),
             ("ECS_DISABLE_METRICS", "perhaps"),
+            ("BERTH_IMAGE_DISK_BUDGET", "0%"),
+            ("BERTH_IMAGE_CLEANUP_INTERVAL", "0s"),
+            ("ECS_NUM_IMAGES_DELETE_PER_CYCLE", "many"),
             ("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION", "10ms"),
         ] {
             let error = config(&[(name, value)]).unwrap_err();

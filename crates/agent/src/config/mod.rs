@@ -1,6 +1,7 @@
 //! What the agent is told at start.
 
 mod environment;
+pub mod images;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use berth_identity::AccessKey;
 use berth_runtime::port::PullBehavior;
 
+use self::images::ImageConfig;
 use crate::sources::ServiceEndpoints;
 
 /// Ports that the official agent keeps for the machine: SSH, Docker, its own two.
@@ -63,6 +65,8 @@ pub struct AgentConfig {
     pub total_memory_mib: Option<u64>,
     /// How images that are already here are treated.
     pub pull_behavior: PullBehavior,
+    /// How long images stay, and which are to be here.
+    pub images: ImageConfig,
     /// How many images are pulled at a time.
     pub concurrent_pulls: usize,
     /// From stop signal to kill, for containers that do not say.
@@ -107,6 +111,7 @@ impl Default for AgentConfig {
             total_cpu: None,
             total_memory_mib: None,
             pull_behavior: PullBehavior::Default,
+            images: ImageConfig::default(),
             // Four streams fill a usual line; more only make each slower.
             concurrent_pulls: 4,
             container_stop_timeout: Duration::from_secs(30),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_acs::messages::RoleCredentials;
 use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding, Protocol};
 use berth_runtime::port::{
-    ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullError, PullRequest, RegistryCredentials, RunError,
+    ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullError, PullRequest, RegistryCredentials, RegistryLogins, RunError,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use crate::clock::unix_millis;
 use crate::engine::{ExitRecord, Health, LaunchFailure, Millis, Prepared, Run};
 use crate::plan::spec::give_region;
 use crate::plan::{Blueprint, ContainerPlan, HealthCheck, Link, Wiring, links};
-use crate::sources::Fetched;
+use crate::sources::{Fetched, ecr_logins};
 use crate::trace;
 
 /// How much longer than a probe may take its end is waited for: the runtime has to kill it.
@@ -48,7 +48,7 @@ pub async fn prepare(
     match (image, attachment) {
         (Ok((image, fetched)), Ok(attachment)) => Ok(Prepared { image_digest: image.digest, attachment, fetched }),
         (Err(reason), _) | (_, Err(reason)) => {
-            release_network(means, container).await;
+            release(means, container).await;
             Err(reason)
         }
     }
@@ -64,15 +64,21 @@ async fn fetch_and_pull(means: &Means, container: &ContainerPlan, role: Option<R
             fetched.map_err(|error| format!("ResourceInitializationError: unable to pull secrets or registry auth: {error}"))?
         }
     };
-    let pulled = trace::within(trace::step("pull", container), pull(means, container, fetched.registry.clone())).await;
+    let login = ecr_logins(&means.sources, &container.image, role.as_ref());
+    let pulled = trace::within(trace::step("pull", container), pull(means, container, fetched.registry.clone(), login)).await;
     Ok((pulled.map_err(|error| format!("CannotPullContainerError: {error}"))?, fetched))
 }
 
-async fn pull(means: &Means, container: &ContainerPlan, credentials: Option<RegistryCredentials>) -> Result<Image, PullError> {
+async fn pull(
+    means: &Means,
+    container: &ContainerPlan,
+    credentials: Option<RegistryCredentials>,
+    login: Option<Arc<dyn RegistryLogins>>,
+) -> Result<Image, PullError> {
     let image = container.image.as_str();
     let _turn = means.pulls.enter(image).await;
-    let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials };
-    means.runtime.pull(request).await
+    let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials, login };
+    means.images.pull(request, Some(&container.runtime_id)).await
 }
 
 async fn attach(means: &Means, container: &ContainerPlan) -> Result<Option<Attachment>, NetworkError> {
@@ -94,11 +100,13 @@ pub async fn launch(
     linked: &[Linked<'_>],
 ) -> Result<Run, LaunchFailure> {
     let outcome = attempt(means, container, blueprint, prepared, linked).await;
+    // From here on the runtime knows that the image is in use, or it is not.
+    means.images.let_go(&container.runtime_id);
     if outcome.is_err() {
         if let Err(error) = means.runtime.remove(&container.runtime_id).await {
             tracing::warn!(task = container.task, container = %container.runtime_id, %error, "a container that did not start cannot be removed");
         }
-        release_network(means, container).await;
+        release(means, container).await;
     }
     outcome
 }
@@ -323,8 +331,9 @@ pub async fn kill(means: &Means, container: &ContainerPlan) {
     }
 }
 
-/// Takes a network back. What resists is left to the sweep.
-pub async fn release_network(means: &Means, container: &ContainerPlan) {
+/// Takes back what was prepared: a network, and the hold on an image. A network that resists is left to the sweep.
+pub async fn release(means: &Means, container: &ContainerPlan) {
+    means.images.let_go(&container.runtime_id);
     if container.wiring == Wiring::Host {
         return;
     }
@@ -347,6 +356,7 @@ pub async fn remove(means: &Arc<Means>, containers: &[ContainerPlan], task_id: &
             let detached = means.network.detach(&container.attachment_id).await;
             detached.map_err(|error| format!("network {}: {error}", container.attachment_id))?;
         }
+        means.images.touch(&container.image);
     }
     let folder = means.volumes_dir().join(task_id);
     let removed =
