@@ -5,11 +5,13 @@
 //! that is what holds are for. A pull does not wait for a removal, nor a removal for a pull; one that was overtaken is told to begin anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::pin::pin;
 
 use berth_runtime::images::reference::Reference;
 use berth_runtime::port::{ContainerId, ImageObservation};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::choice::ImageView;
 use crate::clock::unix_millis;
@@ -49,6 +51,8 @@ struct Pages {
 pub struct Book {
     ledger: Ledger,
     pages: Mutex<Pages>,
+    /// A removal is over.
+    removed: Notify,
 }
 
 /// One spelling for all references that mean the same.
@@ -78,7 +82,7 @@ impl Book {
     pub fn open(ledger: Ledger) -> Result<Self, LedgerError> {
         let images = ledger.images()?;
         let pages = Pages { written: images.clone(), images, ..Default::default() };
-        Ok(Self { ledger, pages: Mutex::new(pages) })
+        Ok(Self { ledger, pages: Mutex::new(pages), removed: Notify::new() })
     }
 
     /// A pull begins.
@@ -112,6 +116,18 @@ impl Book {
             return None;
         }
         Some(Removing { book: self, digest: digest.to_owned() })
+    }
+
+    /// Waits until nobody is removing an image.
+    pub async fn until_removed(&self, digest: &str) {
+        loop {
+            let mut removed = pin!(self.removed.notified());
+            removed.as_mut().enable();
+            if !self.pages.lock().removing.contains(digest) {
+                return;
+            }
+            removed.await;
+        }
     }
 
     /// Takes in what is on the machine, looked at at `looked_at` or later, and gives the choice's view of it. `is_kept` is asked of every
@@ -253,6 +269,8 @@ impl Drop for Removing<'_> {
         if !pages.pulls.is_empty() {
             pages.removed.push((at, self.digest.clone()));
         }
+        drop(pages);
+        self.book.removed.notify_waiters();
     }
 }
 

@@ -65,7 +65,7 @@ impl Images {
     ///
     /// # Errors
     /// [`PullError`].
-    pub async fn pull(&self, request: PullRequest, holder: Option<&ContainerId>) -> Result<Image, PullError> {
+    pub async fn pull(self: &Arc<Self>, request: PullRequest, holder: Option<&ContainerId>) -> Result<Image, PullError> {
         let mut outcome = PullError::Storage("it is removed each time that it comes".to_owned());
         for _ in 0..MOST_ROUNDS {
             let pulling = self.book.begin(&request.reference);
@@ -73,7 +73,10 @@ impl Images {
                 // How much an image takes only its unpacking shows, so this may come again.
                 Err(PullError::NoSpace { needed, free }) => {
                     outcome = PullError::NoSpace { needed, free };
-                    if !self.make_room(needed.saturating_sub(free)).await {
+                    // Apart from the pull, which may be given up at any moment: a removal is not to be.
+                    let images = Arc::clone(self);
+                    let room = tokio::spawn(async move { images.make_room(needed.saturating_sub(free)).await });
+                    if !room.await.unwrap_or(false) {
                         break;
                     }
                     continue;
@@ -81,7 +84,10 @@ impl Images {
                 other => other?,
             };
             match pulling.brought(&image.digest, holder, self.clock.now()) {
-                Brought::Gone => tracing::debug!(reference = request.reference, "an image went while it was asked for; asking again"),
+                Brought::Gone => {
+                    tracing::debug!(reference = request.reference, "an image went while it was asked for; asking again");
+                    self.book.until_removed(&image.digest).await;
+                }
                 brought => {
                     if brought == Brought::New {
                         self.came.notify_one();
