@@ -11,8 +11,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerSummary, SystemInfo};
-use bollard::query_parameters::{ImportImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
+use bollard::models::SystemInfo;
+use bollard::query_parameters::{ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
 use futures_util::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
@@ -130,7 +130,10 @@ impl DockerImages {
     ///
     /// # Errors
     /// Docker's.
-    pub async fn observe(&self, containers: &[ContainerSummary]) -> Result<Vec<ImageObservation>, Error> {
+    pub async fn observe(&self) -> Result<Vec<ImageObservation>, Error> {
+        // Everybody's, not this data directory's alone.
+        let all = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+        let containers = self.docker.list_containers(Some(all)).await?;
         let there = self.docker.list_images(Some(ListImagesOptions::default())).await?;
         let is_used = |name: Option<&String>, id: &str| {
             containers.iter().any(|one| one.image_id.as_deref() == Some(id) || (one.image.is_some() && one.image.as_ref() == name))
@@ -182,6 +185,14 @@ impl DockerImages {
                 Err(error) => return Err(step("find", text(&error))),
             },
         };
+        // By the first of several names Docker would take it from somebody who has it by another.
+        let filters = HashMap::from([("ancestor".to_owned(), names.clone())]);
+        let of_it = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+        match self.docker.list_containers(Some(of_it)).await {
+            Ok(containers) if containers.is_empty() => {}
+            Ok(_) => return Err(RemoveImageError::InUse(digest.to_owned())),
+            Err(error) => return Err(step("see who has", text(&error))),
+        }
         for name in names {
             match self.docker.remove_image(&name, None::<RemoveImageOptions>, None).await {
                 Ok(_) => {}

@@ -187,9 +187,7 @@ impl Runtime for DockerRuntime {
     }
 
     async fn images(&self) -> Result<Vec<ImageObservation>, RunError> {
-        let failed = |error: Error| RunError::System(format!("look at the images: {}", text(&error)));
-        let containers = self.summaries().await.map_err(failed)?;
-        self.images.observe(&containers).await.map_err(failed)
+        self.images.observe().await.map_err(|error| RunError::System(format!("look at the images: {}", text(&error))))
     }
 
     async fn remove_image(&self, digest: &str) -> Result<(), RemoveImageError> {
