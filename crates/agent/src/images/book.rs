@@ -215,7 +215,8 @@ impl Pulling<'_> {
         if let Some(holder) = holder {
             pages.holds.insert(holder.clone(), digest.to_owned());
         }
-        let is_new = !pages.images.contains_key(digest);
+        // One without references was seen on the machine before its pull had come to its end.
+        let is_new = pages.images.get(digest).is_none_or(|record| record.references.is_empty());
         for (other, record) in &mut pages.images {
             // A reference leads to one image: the newest.
             if other != digest {

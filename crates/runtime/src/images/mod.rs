@@ -58,7 +58,9 @@ impl Images {
             patience: Patience::default(),
         };
         // A removal that was broken off left them.
-        images.remove_orphans()?;
+        if let Err(error) = images.remove_orphans() {
+            tracing::warn!(%error, "layers that no image has cannot be removed");
+        }
         Ok(images)
     }
 
@@ -116,10 +118,11 @@ impl Images {
 
     /// Removes layers that no image has. One that a pull is at work on is left to it.
     fn remove_orphans(&self) -> io::Result<()> {
-        for diff_id in self.store.layers()? {
+        let needed = self.store.needed_layers()?;
+        for diff_id in self.store.layers()?.into_iter().filter(|diff_id| !needed.contains(diff_id)) {
             let Some(_turn) = self.turns.try_take(&diff_id) else { continue };
-            // Looked at with the turn: from here on no pull can begin to count on the layer.
-            if !self.store.images()?.iter().any(|(image, _)| image.diff_ids.contains(&diff_id)) {
+            // Looked at again with the turn: from here on no pull can begin to count on the layer.
+            if !self.store.needed_layers()?.contains(&diff_id) {
                 self.store.remove_layer(&diff_id)?;
             }
         }
@@ -281,3 +284,7 @@ impl From<&StoredImage> for Image {
 pub(crate) fn storage(error: io::Error) -> PullError {
     PullError::Storage(error.to_string())
 }
+
+#[cfg(all(test, feature = "conformance"))]
+#[path = "removal_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Whatever has its final name is whole; everything else lives in `tmp`, which is emptied at start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -267,18 +267,31 @@ impl Store {
     /// All images on record, and when they came. Their layers may be missing after a crash of the machine.
     ///
     /// # Errors
-    /// Of the system.
+    /// Of the system, also if one of them cannot be read: its layers may be a container's, so nobody is to take those for nobody's.
     pub fn images(&self) -> io::Result<Vec<(StoredImage, SystemTime)>> {
         let mut images = Vec::new();
         for entry in std::fs::read_dir(self.root.join("images"))? {
             let path = entry?.path();
-            let Ok(text) = std::fs::read(&path) else { continue };
-            match serde_json::from_slice(&text) {
-                Ok(image) => images.push((image, path.metadata()?.modified()?)),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "the record of an image cannot be read"),
+            let read = || {
+                let image = serde_json::from_slice(&std::fs::read(&path)?)?;
+                Ok::<_, io::Error>((image, path.metadata()?.modified()?))
+            };
+            match read() {
+                Ok(image) => images.push(image),
+                // Removed between the two looks.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io::Error::new(error.kind(), format!("read {}: {error}", path.display()))),
             }
         }
         Ok(images)
+    }
+
+    /// Layers that images on record have.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn needed_layers(&self) -> io::Result<HashSet<String>> {
+        Ok(self.images()?.into_iter().flat_map(|(image, _)| image.diff_ids).collect())
     }
 
     /// Forgets an image and the references that lead to it; its layers stay.
