@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::{AgentConfig, ConfigError};
 use crate::ecs_client::EcsClient;
+use crate::images::Images;
 use crate::ledger::{Identity, Ledger, LedgerError};
 use crate::registration::{RegisterError, register};
 use crate::session::{Link, acs, tcs};
@@ -90,6 +91,7 @@ impl Agent {
         let pulls = PullGate::new(config.concurrent_pulls);
         let sources_key = config.sources_key.clone().unwrap_or_else(|| config.access_key.clone());
         let sources = AwsSources::new(config.service_endpoints.clone(), sources_key, clock.clone());
+        let images = Arc::new(Images::open(&config, runtime.clone(), ledger.clone(), clock.clone())?);
         let means = Means {
             config: config.clone(),
             runtime: runtime.clone(),
@@ -98,14 +100,18 @@ impl Agent {
             ledger: ledger.clone(),
             clock: clock.clone(),
             pulls,
+            images: images.clone(),
             submissions,
             volumes: Default::default(),
         };
-        let tasks = Tasks::new(Arc::new(means), stop.clone());
+        let means = Arc::new(means);
+        let tasks = Tasks::new(means.clone(), stop.clone());
         // Before anybody is asked: what ran goes on being watched, server or no server.
         let boot_id = machine::boot_id().unwrap_or_default();
         tasks.recover(&boot_id).await?;
         loops.spawn(tasks.clone().sweep());
+        loops.spawn(images.clean_up(stop.clone()));
+        loops.spawn(Images::prepull(means, stop.clone()));
 
         let mut honoured = runtime.capabilities();
         honoured.extend(capabilities::efs(&config.efs));

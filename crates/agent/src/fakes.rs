@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use berth_acs::messages as acs;
 use berth_network::port::{Attachment, AttachmentId, AttachmentKind, Network, NetworkError, PortBinding, PortRequest};
 use berth_runtime::port::{
-    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
-    Runtime, Started, Stats,
+    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageLayer, ImageObservation,
+    PullError, PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -30,6 +30,10 @@ struct FakeContainer {
 pub struct FakeRuntime {
     containers: Mutex<BTreeMap<ContainerId, FakeContainer>>,
     pub calls: Mutex<Vec<String>>,
+    /// Images that are here, and their bytes.
+    pub images: Mutex<BTreeMap<String, u64>>,
+    /// Bytes for images; without end if none.
+    pub room: Mutex<Option<u64>>,
 }
 
 fn word(image: &str, name: &str) -> Option<String> {
@@ -93,7 +97,45 @@ impl Runtime for FakeRuntime {
             Some("slow") => tokio::time::sleep(Duration::from_secs(600)).await,
             _ => {}
         }
-        Ok(Image { digest: format!("sha256:{}", request.reference), config_digest: String::new() })
+        // Words of a name that say how large it is, and how much is free: `size=7`.
+        let bytes = word(&request.reference, "size").map_or(1, |text| text.parse().unwrap());
+        let digest = format!("sha256:{}", request.reference);
+        let mut images = self.images.lock();
+        let used: u64 = images.iter().filter(|(other, _)| **other != digest).map(|(_, bytes)| bytes).sum();
+        let free = self.room.lock().unwrap_or(u64::MAX).saturating_sub(used);
+        if bytes > free {
+            return Err(PullError::NoSpace { needed: bytes, free });
+        }
+        images.insert(digest.clone(), bytes);
+        Ok(Image { digest, config_digest: String::new() })
+    }
+
+    async fn images(&self) -> Result<Vec<ImageObservation>, RunError> {
+        let containers = self.containers.lock();
+        let one = |(digest, bytes): (&String, &u64)| ImageObservation {
+            digest: digest.clone(),
+            layers: vec![ImageLayer { id: digest.clone(), bytes: *bytes }],
+            arrived_at: UNIX_EPOCH,
+            is_used: containers.values().any(|container| container.spec.image_digest == *digest),
+            foreign_names: None,
+        };
+        Ok(self.images.lock().iter().map(one).collect())
+    }
+
+    async fn remove_image(&self, digest: &str) -> Result<(), RemoveImageError> {
+        self.call(format!("remove-image {digest}"));
+        // As long as a real one takes.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if self.containers.lock().values().any(|container| container.spec.image_digest == digest) {
+            return Err(RemoveImageError::InUse(digest.to_owned()));
+        }
+        self.images.lock().remove(digest);
+        Ok(())
+    }
+
+    fn image_space(&self) -> Option<Space> {
+        let total = (*self.room.lock())?;
+        Some(Space { total, free: total.saturating_sub(self.images.lock().values().sum()) })
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {

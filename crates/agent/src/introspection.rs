@@ -215,7 +215,14 @@ mod tests {
     }
 
     fn record(id: &str) -> Arc<TaskRecord> {
-        let context = PlanContext { region: "r".into(), volumes_dir: "/v".into(), stop_timeout: 1, log_limit: 1, pull_upfront: true };
+        let context = PlanContext {
+            efs: Default::default(),
+            region: "r".into(),
+            volumes_dir: "/v".into(),
+            stop_timeout: 1,
+            log_limit: 1,
+            pull_upfront: true,
+        };
         let task = crate::fakes::task(id, &[("main", "app"), ("side", "app")]);
         let plan = plan(&task, &context).unwrap();
         let state = Mutex::new(TaskState::new(plan.containers.len()));

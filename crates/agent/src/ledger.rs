@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Millis, TaskState};
+use crate::images::book::ImageRecord;
 
 /// Who the agent is to the control plane.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -66,6 +67,7 @@ pub struct LedgerError {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     identity: PathBuf,
+    images: PathBuf,
     tasks: PathBuf,
     place: Place,
 }
@@ -97,13 +99,13 @@ impl Ledger {
                 fs::remove_file(&path).map_err(fail(&path))?;
             }
         }
-        Ok(Self { identity: data_dir.join("agent.json"), tasks, place: Place::Disk })
+        Ok(Self { identity: data_dir.join("agent.json"), images: data_dir.join("images.json"), tasks, place: Place::Disk })
     }
 
     /// A ledger whose files are in memory: an agent that is given a clone of an earlier one's finds what that one kept.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { identity: "agent.json".into(), tasks: "tasks".into(), place: Place::Memory(Arc::default()) }
+        Self { identity: "agent.json".into(), images: "images.json".into(), tasks: "tasks".into(), place: Place::Memory(Arc::default()) }
     }
 
     /// Who the agent was; the default if it never was.
@@ -120,6 +122,28 @@ impl Ledger {
     /// [`LedgerError`].
     pub fn keep_identity(&self, identity: &Identity) -> Result<(), LedgerError> {
         self.place.replace(&self.identity, identity)
+    }
+
+    /// The images that tasks brought, by digest. A file that cannot be read is as good as none: the machine knows what it has.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if the system refuses.
+    pub fn images(&self) -> Result<BTreeMap<String, ImageRecord>, LedgerError> {
+        match self.place.read(&self.images) {
+            Err(error) if error.source.kind() == io::ErrorKind::InvalidData || error.source.kind() == io::ErrorKind::UnexpectedEof => {
+                tracing::warn!(%error, "the records of images cannot be read and are begun anew");
+                Ok(BTreeMap::new())
+            }
+            read => Ok(read?.unwrap_or_default()),
+        }
+    }
+
+    /// Keeps the images that tasks brought.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn keep_images(&self, images: &BTreeMap<String, ImageRecord>) -> Result<(), LedgerError> {
+        self.place.replace(&self.images, images)
     }
 
     /// All tasks, and the files that are none (which are left where they are).

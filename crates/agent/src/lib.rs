@@ -10,6 +10,7 @@ pub mod engine;
 pub mod entropy;
 #[cfg(test)]
 mod fakes;
+pub mod images;
 mod introspection;
 pub mod ledger;
 pub mod machine;

@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         monitor: beside("berth-monitor")?,
         berth_registry: None,
     })?;
-    let pull = |behavior| PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior, credentials: None };
+    let pull = |behavior| PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior, credentials: None, login: None };
     let image = runtime.pull(pull(PullBehavior::Default)).await?;
 
     for kind in ["host", "netns"] {

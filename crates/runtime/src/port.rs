@@ -3,12 +3,19 @@
 //! Two implementations (native, Docker Engine); both must pass the suite in [`crate::conformance`].
 //! Nothing here may know of tasks' desired states, clusters or the control plane.
 
+mod images;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+
+pub use self::images::{
+    Image, ImageLayer, ImageObservation, PullBehavior, PullError, PullRequest, RegistryCredentials, RegistryLogin, RegistryLogins,
+    RemoveImageError, Space,
+};
 
 /// The agent's name of a container, unique on this machine; it is part of paths, so it holds only `[a-z0-9-]` (at most 64).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -19,81 +26,6 @@ impl std::fmt::Display for ContainerId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// How `pull` treats an image that is already here. Meanings follow `ECS_IMAGE_PULL_BEHAVIOR` of amazon-ecs-agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PullBehavior {
-    /// Ask the registry; where that fails, use the copy that is here.
-    #[default]
-    Default,
-    /// Ask the registry; where that fails, the pull fails.
-    Always,
-    /// Ask the registry only if this image was never pulled here.
-    Once,
-    /// Use the copy that is here; ask the registry only if there is none.
-    PreferCached,
-}
-
-/// Credentials for a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RegistryCredentials {
-    /// User name of HTTP Basic authentication.
-    pub username: String,
-    /// Password; never logged (this type's `Debug` hides it).
-    pub password: String,
-}
-
-impl std::fmt::Debug for RegistryCredentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RegistryCredentials").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-/// One request to have an image here.
-#[derive(Debug, Clone)]
-pub struct PullRequest {
-    /// The reference as the task definition has it (`busybox`, `hello:latest`, `host:5000/a/b@sha256:..`).
-    pub reference: String,
-    /// What to do with a copy that is already here.
-    pub behavior: PullBehavior,
-    /// Credentials for the registry that the reference names, if any.
-    pub credentials: Option<RegistryCredentials>,
-}
-
-/// An image that is here, unpacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
-    /// Digest of the manifest, `sha256:<hex>`; this is what ECS reports as `imageDigest`.
-    pub digest: String,
-    /// Digest of the image's configuration blob, `sha256:<hex>` (Docker's image id).
-    pub config_digest: String,
-}
-
-/// Why a pull failed. `Display` is the text that follows `CannotPullContainerError: ` in ECS's reason.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// The reference cannot be parsed.
-    #[error("invalid reference format: {0}")]
-    InvalidReference(String),
-    /// The registry answers that there is no such repository or tag.
-    #[error("pull access denied or image not found: {0}")]
-    NotFound(String),
-    /// The registry refuses the credentials.
-    #[error("authentication failed: {0}")]
-    Unauthorized(String),
-    /// The registry cannot be reached or breaks off.
-    #[error("failed to reach the registry: {0}")]
-    Unreachable(String),
-    /// The registry breaks off, or stands still, in the middle of a layer, however often it is asked for the rest.
-    #[error("the registry breaks off: {0}")]
-    BrokenOff(String),
-    /// What came is not what its digest says, or a layer tries to leave its directory, or it is no image for this machine.
-    #[error("invalid image: {0}")]
-    Invalid(String),
-    /// This machine cannot keep the image (disk).
-    #[error("cannot store the image: {0}")]
-    Storage(String),
 }
 
 /// A bind mount of a host path.
@@ -412,6 +344,22 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// [`PullError`]; then nothing of the image is left that was not there before.
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError>;
+
+    /// All images that are here, in order of their digests.
+    ///
+    /// # Errors
+    /// [`RunError::System`].
+    async fn images(&self) -> Result<Vec<ImageObservation>, RunError>;
+
+    /// Removes an image, and the layers that no other has. One that a container has, or is just being made of, stays; what a pull is
+    /// bringing stays too, but an image that a pull has brought is only safe once a container is made of it. Unknown ones are no error.
+    ///
+    /// # Errors
+    /// [`RemoveImageError`]; after [`RemoveImageError::InUse`] nothing has changed.
+    async fn remove_image(&self, digest: &str) -> Result<(), RemoveImageError>;
+
+    /// The file system that images are on; `None` if that cannot be known.
+    fn image_space(&self) -> Option<Space>;
 
     /// Makes a container, not started.
     ///

@@ -108,7 +108,7 @@ async fn a_start_in_between_is_seen_to_its_end() {
     let digest = {
         let runtime = NativeRuntime::open(config.clone()).expect("open");
         let reference = format!("{}/busybox:1", registry.host());
-        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None }).await.expect("pull").digest
+        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None, login: None }).await.expect("pull").digest
     };
 
     // The shim goes on after the agent's death: the container runs, and the next life finds it.

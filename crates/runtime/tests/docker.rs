@@ -12,7 +12,7 @@ use berth_runtime::images::BerthRegistry;
 use berth_runtime::native::capabilities;
 use berth_runtime::port::{
     ContainerId, ContainerNetwork, ContainerState, Image, PublishedPort, PullBehavior, PullError, PullRequest, RegistryCredentials,
-    RunError, Runtime,
+    RemoveImageError, RunError, Runtime,
 };
 
 use docker_daemon::{Daemon, inside};
@@ -31,7 +31,8 @@ async fn pulled(runtime: &DockerRuntime) -> (TestRegistry, Image) {
     let layer = busybox().expect("the daemon is only started where busybox is").finish();
     registry.put_image("busybox", "1", &[(layer, Packing::Zstd)], serde_json::json!({"Env": ["PATH=/bin"]}));
     let reference = format!("{}/busybox:1", registry.host());
-    let image = runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None }).await.expect("pull");
+    let image =
+        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None, login: None }).await.expect("pull");
     (registry, image)
 }
 
@@ -150,7 +151,9 @@ fn what_docker_has_by_itself_and_what_berth_serves() {
         let runtime = DockerRuntime::open(DockerConfig { berth_registry: Some(own), ..config(&daemon, "own") }).await.expect("open");
         let layer = busybox().expect("the daemon is only started where busybox is").finish();
         registry.put_image("team/app", "latest", &[(layer, Packing::Gzip)], serde_json::json!({"Env": ["PATH=/bin"], "Cmd": ["true"]}));
-        let pull = |reference: &str, behavior| runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None });
+        let pull = |reference: &str, behavior| {
+            runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None, login: None })
+        };
         let image = pull("team/app", PullBehavior::Default).await.expect("pull");
         let ours = "000000000000.dkr.ecr.us-east-1.amazonaws.com";
         assert_eq!(pull(&format!("{ours}/team/app"), PullBehavior::Default).await.expect("pull"), image);
@@ -181,6 +184,37 @@ fn what_docker_has_by_itself_and_what_berth_serves() {
         assert_eq!(pull("team/app", PullBehavior::PreferCached).await.expect("pull again"), image);
         runtime.create(plain_spec("back", &image.digest)).await.expect("create");
         runtime.remove(&ContainerId("back".into())).await.expect("remove");
+    });
+}
+
+#[test]
+fn images_that_docker_has_by_itself_are_told_apart_and_removed_by_all_their_names() {
+    inside("images_that_docker_has_by_itself_are_told_apart_and_removed_by_all_their_names", |daemon| async move {
+        let runtime = open(&daemon, "theirs").await;
+        let (_registry, image) = pulled(&runtime).await;
+        let ours = berth_runtime::docker::names::image_reference(&image.digest);
+        for name in ["theirs:1", "theirs:2"] {
+            daemon.docker(&["tag", &ours, name]);
+        }
+        let seen = runtime.images().await.expect("images");
+        assert!(seen.len() == 1 && seen[0].digest == image.digest && seen[0].foreign_names.is_none(), "{seen:?}");
+        runtime.remove_image(&image.digest).await.expect("nothing has it");
+        // They keep what is theirs.
+        let seen = runtime.images().await.expect("images");
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        let mut names = seen[0].foreign_names.clone().expect("no pull of ours brought it");
+        names.sort();
+        assert_eq!(names, ["theirs:1", "theirs:2"]);
+        assert!(!seen[0].is_used && seen[0].layers[0].bytes > 100_000, "{seen:?}");
+
+        daemon.docker(&["create", "--name", "their-own", "theirs:2", "true"]);
+        assert!(runtime.images().await.expect("images")[0].is_used);
+        let refused = runtime.remove_image(&seen[0].digest).await;
+        assert!(matches!(refused, Err(RemoveImageError::InUse(_))), "{refused:?}");
+        assert_eq!(runtime.images().await.expect("images")[0].foreign_names.as_ref().map(Vec::len), Some(2), "nothing has changed");
+        daemon.docker(&["rm", "their-own"]);
+        runtime.remove_image(&seen[0].digest).await.expect("nothing has it");
+        assert!(runtime.images().await.expect("images").is_empty());
     });
 }
 

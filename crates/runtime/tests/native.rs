@@ -129,7 +129,8 @@ async fn berths_own_registry_is_asked_first() {
     };
     let runtime = NativeRuntime::open(NativeConfig { berth_registry: Some(own), ..config(folder.path(), "own") }).expect("open");
     registry.put_image("team/app", "latest", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
-    let pull = |reference: &str, behavior| runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None });
+    let pull =
+        |reference: &str, behavior| runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None, login: None });
     let image = pull("team/app", PullBehavior::Default).await.expect("pull");
     registry.take_log();
     assert_eq!(pull("team/app:latest", PullBehavior::Always).await.expect("pull"), image);
@@ -149,7 +150,8 @@ async fn with_busybox(config: &NativeConfig, layer: berth_runtime::conformance::
     registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
     let runtime = NativeRuntime::open(config.clone()).expect("open");
     let reference = format!("{}/busybox:1", registry.host());
-    let image = runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None }).await.expect("pull");
+    let image =
+        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None, login: None }).await.expect("pull");
     (runtime, image.digest)
 }
 
@@ -307,7 +309,7 @@ async fn a_pull_goes_on_where_it_broke_off() {
     let size = |blob: &serde_json::Value| blob["size"].as_u64().expect("a size") as usize;
     let pull = || {
         let reference = format!("{}/busybox:1", registry.host());
-        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None })
+        runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None, login: None })
     };
     // More breaks than anybody would be asked in a row: each time there was something new.
     registry.break_off(size(&manifest["layers"][0]) / 8, 7, false);

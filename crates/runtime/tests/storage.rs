@@ -98,7 +98,8 @@ impl World {
         registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
         let runtime = NativeRuntime::open(config).expect("open");
         let reference = format!("{}/busybox:1", registry.host());
-        let image = runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None }).await.expect("pull");
+        let image =
+            runtime.pull(PullRequest { reference, behavior: PullBehavior::Default, credentials: None, login: None }).await.expect("pull");
         World { runtime, digest: image.digest, _sweep: sweep }
     }
 

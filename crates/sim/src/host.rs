@@ -9,6 +9,7 @@ use berth_acs::DialOptions;
 use berth_agent::AgentConfig;
 use berth_agent::ecs_client::EcsClient;
 use berth_agent::entropy::Chance as AgentChance;
+use berth_agent::images::Images;
 use berth_agent::ledger::{Identity, Ledger};
 use berth_agent::registration::register;
 use berth_agent::session::{Link, acs};
@@ -173,6 +174,7 @@ impl Host {
         let nudge = Arc::new(Notify::new());
         let (submissions, inbox) = mpsc::channel(1024);
         parts.spawn(berth_agent::reports::run(client.clone(), inbox, Arc::clone(&nudge), stop.clone()));
+        let images = Images::open(&config, Arc::new(self.machine.clone()), ledger.clone(), clock.clone()).map_err(|error| text(&error))?;
         let means = Means {
             config: config.clone(),
             runtime: Arc::new(self.machine.clone()),
@@ -182,6 +184,7 @@ impl Host {
             ledger: ledger.clone(),
             clock: clock.clone(),
             pulls: PullGate::new(config.concurrent_pulls),
+            images: Arc::new(images),
             submissions,
             volumes: Default::default(),
         };

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use berth_network::port::{Attachment, AttachmentId, AttachmentKind, Network, NetworkError, PortBinding, PortRequest};
 use berth_runtime::port::{
-    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
-    Runtime, Started, Stats,
+    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageObservation, PullError,
+    PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -195,6 +195,19 @@ impl Runtime for Machine {
             return Err(PullError::Unreachable("the registry is away".to_owned()));
         }
         Ok(Image { digest: format!("sha256:{}", request.reference), config_digest: String::new() })
+    }
+
+    /// Images take no room here.
+    async fn images(&self) -> Result<Vec<ImageObservation>, RunError> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_image(&self, _digest: &str) -> Result<(), RemoveImageError> {
+        Ok(())
+    }
+
+    fn image_space(&self) -> Option<Space> {
+        None
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {

@@ -58,6 +58,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
         reserved_ports_udp: variables.json("ECS_RESERVED_PORTS_UDP")?.unwrap_or_default(),
         dynamic_host_ports: variables.ports("ECS_DYNAMIC_HOST_PORT_RANGE")?,
         pull_behavior: variables.pull_behavior()?,
+        images: super::images::read(&variables)?,
         pull_timeout: variables.at_least("ECS_IMAGE_PULL_TIMEOUT", SECOND)?.unwrap_or(default.pull_timeout),
         pull_dependent_upfront: variables.truth("ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT")?.unwrap_or(true),
         registry_logins: variables.registry_logins()?,
@@ -78,6 +79,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
         ssm: variables.text("AWS_ENDPOINT_URL_SSM"),
         secrets_manager: variables.text("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
         s3: variables.text("AWS_ENDPOINT_URL_S3"),
+        ecr: variables.text("AWS_ENDPOINT_URL_ECR"),
     };
     config.sources_key = variables.sources_key()?;
     config.efs = EfsSettings::parse(variables.text(FILE_SYSTEMS).as_deref(), variables.text(ACCESS_POINTS).as_deref())?;
@@ -280,6 +282,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::images::{Budget, ImageConfig};
     use super::*;
 
     fn config(pairs: &[(&str, &str)]) -> Result<AgentConfig, ConfigError> {
@@ -334,6 +337,37 @@ mod tests {
     }
 
     #[test]
+    fn images_stay_as_the_official_agent_has_it() {
+        assert_eq!(config(&[]).unwrap().images, ImageConfig::default());
+        let images = config(&[
+            ("ECS_DISABLE_IMAGE_CLEANUP", "true"),
+            ("ECS_IMAGE_CLEANUP_INTERVAL", "10m"),
+            ("ECS_IMAGE_MINIMUM_CLEANUP_AGE", "0s"),
+            ("NON_ECS_IMAGE_MINIMUM_CLEANUP_AGE", "2h"),
+            ("ECS_NUM_IMAGES_DELETE_PER_CYCLE", "7"),
+            ("ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP", "true"),
+            ("ECS_EXCLUDE_UNTRACKED_IMAGE", "alpine:latest, base:1,"),
+            ("BERTH_IMAGE_DISK_BUDGET", "3GiB"),
+            ("BERTH_PREPULL_IMAGES", "app:1,base:1"),
+        ]);
+        let images = images.unwrap().images;
+        assert!(!images.is_cleaned_up && images.are_untracked_removed);
+        assert_eq!((images.cleanup_interval.as_secs(), images.minimum_age.as_secs()), (600, 0));
+        assert_eq!((images.untracked_minimum_age.as_secs(), images.most_per_cycle), (7200, 7));
+        assert_eq!(
+            (images.excluded, images.prepulled),
+            (vec!["alpine:latest".into(), "base:1".into()], vec!["app:1".into(), "base:1".into()])
+        );
+        assert_eq!(images.budget, Budget::Bytes(3 << 30));
+        // Too little is ignored, as the official agent does; Berth's own interval is what it says.
+        for too_little in [("ECS_IMAGE_CLEANUP_INTERVAL", "9m59s"), ("ECS_NUM_IMAGES_DELETE_PER_CYCLE", "0")] {
+            assert_eq!(config(&[too_little]).unwrap().images, ImageConfig::default());
+        }
+        let ours = config(&[("BERTH_IMAGE_CLEANUP_INTERVAL", "500ms"), ("ECS_IMAGE_CLEANUP_INTERVAL", "1h")]).unwrap();
+        assert_eq!(ours.images.cleanup_interval, Duration::from_millis(500));
+    }
+
+    #[test]
     fn what_cannot_be_read_names_its_variable() {
         for (name, value) in [
             ("ECS_RESERVED_MEMORY", "much"),
@@ -342,6 +376,9 @@ mod tests {
             ("ECS_CONTAINER_STOP_TIMEOUT", "30"),
             ("ECS_INSTANCE_ATTRIBUTES", "{"),
             ("ECS_DISABLE_METRICS", "perhaps"),
+            ("BERTH_IMAGE_DISK_BUDGET", "0%"),
+            ("BERTH_IMAGE_CLEANUP_INTERVAL", "0s"),
+            ("ECS_NUM_IMAGES_DELETE_PER_CYCLE", "many"),
             ("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION", "10ms"),
             ("ECS_DYNAMIC_HOST_PORT_RANGE", "9-8"),
             ("ECS_DYNAMIC_HOST_PORT_RANGE", "0-8"),

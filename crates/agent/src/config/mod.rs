@@ -2,6 +2,7 @@
 
 mod efs;
 mod environment;
+pub mod images;
 mod json_file;
 pub mod layers;
 pub mod log;
@@ -17,6 +18,7 @@ use berth_identity::AccessKey;
 use berth_runtime::port::PullBehavior;
 
 pub use self::efs::{ACCESS_POINTS, AccessPoint, Creation, EfsBackend, EfsSettings, FILE_SYSTEMS};
+use self::images::ImageConfig;
 use self::layers::Settings;
 use self::log::AgentLog;
 use crate::capabilities::Announced;
@@ -98,6 +100,8 @@ pub struct AgentConfig {
     pub match_shared_volumes: bool,
     /// Whether a file that describes it is put into each container.
     pub container_metadata: bool,
+    /// How long images stay, and which are to be here.
+    pub images: ImageConfig,
     /// How many images are pulled at a time.
     pub concurrent_pulls: usize,
     /// From stop signal to kill, for containers that do not say.
@@ -154,6 +158,7 @@ impl Default for AgentConfig {
             registry_logins: RegistryLogins::default(),
             match_shared_volumes: true,
             container_metadata: false,
+            images: ImageConfig::default(),
             // Four streams fill a usual line; more only make each slower.
             concurrent_pulls: 4,
             container_stop_timeout: Duration::from_secs(30),

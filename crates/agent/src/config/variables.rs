@@ -28,15 +28,18 @@ const NO_AUDIT: &str = "this agent serves no credentials that could be audited";
 const WINDOWS: &str = "it is for Windows";
 
 /// All variables, in order of their names.
-pub const VARIABLES: [(&str, Treatment); 123] = [
+pub const VARIABLES: [(&str, Treatment); 126] = [
     ("AWS_ACCESS_KEY_ID", Honoured),
     ("AWS_DEFAULT_REGION", Honoured),
     ("AWS_ENDPOINT_URL", Honoured),
+    ("AWS_ENDPOINT_URL_ECR", Honoured),
     ("AWS_ENDPOINT_URL_S3", Honoured),
     ("AWS_ENDPOINT_URL_SECRETS_MANAGER", Honoured),
     ("AWS_ENDPOINT_URL_SSM", Honoured),
     ("AWS_SECRET_ACCESS_KEY", Honoured),
     ("AWS_SESSION_TOKEN", Honoured),
+    ("BERTH_EFS", Honoured),
+    ("BERTH_EFS_ACCESS_POINTS", Honoured),
     ("BERTH_IMAGE_CLEANUP_INTERVAL", Honoured),
     ("BERTH_IMAGE_DISK_BUDGET", Honoured),
     ("BERTH_INTROSPECTION", Honoured),

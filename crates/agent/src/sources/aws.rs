@@ -7,12 +7,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use berth_identity::AccessKey;
 use berth_identity::sigv4::sign_headers;
+use berth_runtime::port::RegistryLogin;
+use parking_lot::Mutex;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use super::{ObjectReference, SecretReference, SourceError, Sources};
+use super::{ObjectReference, SecretReference, SourceError, Sources, ecr};
 use crate::clock::Clock;
 use crate::ecs_client::innermost;
+use crate::engine::Millis;
 
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -35,6 +38,8 @@ pub struct ServiceEndpoints {
     pub secrets_manager: Option<String>,
     /// `AWS_ENDPOINT_URL_S3`.
     pub s3: Option<String>,
+    /// `AWS_ENDPOINT_URL_ECR`.
+    pub ecr: Option<String>,
 }
 
 /// Sources that are asked over HTTP.
@@ -43,6 +48,8 @@ pub struct AwsSources {
     key: AccessKey,
     clock: Clock,
     http: OnceLock<Result<reqwest::Client, String>>,
+    /// Logins to registries that are still good, by region, account and key, with their ends.
+    logins: Mutex<BTreeMap<[String; 3], (RegistryLogin, Millis)>>,
 }
 
 struct Request<'a> {
@@ -66,7 +73,7 @@ impl AwsSources {
     /// Sources at these endpoints; `key` signs where there are no credentials of an execution role.
     #[must_use]
     pub fn new(endpoints: ServiceEndpoints, key: AccessKey, clock: Clock) -> Self {
-        Self { endpoints, key, clock, http: OnceLock::new() }
+        Self { endpoints, key, clock, http: OnceLock::new(), logins: Mutex::default() }
     }
 
     /// An object's content, whatever it is for. (`s3:GetObject`)
@@ -232,6 +239,27 @@ impl Sources for AwsSources {
             SourceError(format!("unable to download env file with key {name} from bucket {bucket}, error: {problem}"))
         };
         self.content(region, object, key).await.map_err(failed)
+    }
+
+    fn has_registries(&self) -> bool {
+        self.endpoints.ecr.is_some() || self.endpoints.all.is_some()
+    }
+
+    async fn registry_login(&self, region: &str, account: &str, key: &AccessKey) -> Result<RegistryLogin, SourceError> {
+        let whose = [region, account, &key.id].map(str::to_owned);
+        let latest = self.clock.now().saturating_add(ecr::LEAST_LEFT);
+        if let Some((login, _)) = self.logins.lock().get(&whose).filter(|(_, expires_at)| *expires_at > latest) {
+            return Ok(login.clone());
+        }
+        let url = self.endpoint("ecr", self.endpoints.ecr.as_ref(), "AWS_ENDPOINT_URL_ECR")?;
+        const TARGET: &str = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken";
+        let answer = self.json(url, "ecr", TARGET, region, json!({"registryIds": [account]}), key).await?;
+        let (login, expires_at) = ecr::parse(&answer)?;
+        let mut logins = self.logins.lock();
+        // Keys of roles change: what has ended is nobody's any more.
+        logins.retain(|_, (_, expires_at)| *expires_at > latest);
+        logins.insert(whose, (login.clone(), expires_at));
+        Ok(login)
     }
 }
 

@@ -4,6 +4,7 @@
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/specifying-sensitive-data.html> and amazon-ecs-agent.
 
 mod aws;
+mod ecr;
 mod env_file;
 mod reference;
 
@@ -15,10 +16,11 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use berth_acs::messages as acs;
 use berth_identity::AccessKey;
-use berth_runtime::port::RegistryCredentials;
+use berth_runtime::port::{RegistryCredentials, RegistryLogin};
 use futures_util::future::{join_all, try_join_all};
 
 pub use aws::{AwsSources, ServiceEndpoints};
+pub use ecr::ecr_logins;
 pub use reference::{ObjectReference, SecretReference};
 
 /// Why a value cannot be had. The text names the service and what was asked for, never a value.
@@ -49,6 +51,15 @@ pub trait Sources: Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`].
     async fn object(&self, region: &str, object: &ObjectReference, key: &AccessKey) -> Result<Vec<u8>, SourceError>;
+
+    /// Whether there is somebody to log in to ECR with.
+    fn has_registries(&self) -> bool;
+
+    /// The login to an account's registry, good for a while yet. (`ecr:GetAuthorizationToken`)
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    async fn registry_login(&self, region: &str, account: &str, key: &AccessKey) -> Result<RegistryLogin, SourceError>;
 }
 
 /// What SSM takes in one call.

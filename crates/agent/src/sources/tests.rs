@@ -1,6 +1,7 @@
 //! Fetching, with sources that are a table.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use berth_acs::messages as acs;
@@ -49,6 +50,16 @@ impl Sources for Table {
 
     async fn object(&self, _: &str, object: &ObjectReference, key: &AccessKey) -> Result<Vec<u8>, SourceError> {
         self.get(&object.key, key).map(String::into_bytes)
+    }
+
+    fn has_registries(&self) -> bool {
+        self.values.keys().any(|name| name.starts_with("ecr "))
+    }
+
+    async fn registry_login(&self, region: &str, account: &str, key: &AccessKey) -> Result<RegistryLogin, SourceError> {
+        let password = self.get(&format!("ecr {region} {account}"), key)?;
+        let credentials = RegistryCredentials { username: "AWS".to_owned(), password };
+        Ok(RegistryLogin { host: "127.0.0.1:5000".to_owned(), credentials })
     }
 }
 
@@ -147,4 +158,24 @@ fn what_is_not_supported_is_named() {
         assert!(error.0.contains("secret A") && error.0.contains("not supported"), "{error}");
     }
     assert!(Wanted::of(&acs::Container::default(), "r").unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn only_images_of_ecr_are_logged_in_for_and_with_the_roles_key() {
+    let table = Arc::new(Table::of(&[("ecr eu-west-1 123456789012", "token")]));
+    let sources: Arc<dyn Sources> = table.clone();
+    let image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1";
+    let role = acs::RoleCredentials { access_key_id: "ROLE".into(), ..Default::default() };
+    for role in [None, Some(&role)] {
+        let login = ecr_logins(&sources, image, role).unwrap().login().await.unwrap();
+        assert_eq!((login.host.as_str(), login.credentials.password.as_str()), ("127.0.0.1:5000", "token"));
+    }
+    assert_eq!(*table.keys.lock(), ["AGENT", "ROLE"]);
+    let other = ecr_logins(&sources, &image.replace('9', "8"), None).unwrap().login().await.unwrap_err();
+    assert_eq!(other, "unable to log in to the registry of account 123456788012: no ecr eu-west-1 123456788012");
+    for elsewhere in ["app:1", "ghcr.io/a/b", "NONSENSE"] {
+        assert!(ecr_logins(&sources, elsewhere, None).is_none(), "{elsewhere}");
+    }
+    let without: Arc<dyn Sources> = Arc::new(Table::default());
+    assert!(ecr_logins(&without, image, None).is_none());
 }

@@ -201,7 +201,7 @@ impl Actor {
                 Some(Fact::Restarted(index, effects::restart(&means, &record.plan.containers[index]).await))
             }),
             (Step::Release(index), _) => self.spawn(index, |means, record, index| async move {
-                effects::release_network(&means, &record.plan.containers[index]).await;
+                effects::release(&means, &record.plan.containers[index]).await;
                 Some(Fact::Released(index))
             }),
             (Step::Kill(index), _) => self.spawn(index, |means, record, index| async move {
@@ -211,7 +211,7 @@ impl Actor {
             (Step::GiveUp(index), _) => {
                 self.unsaved = true;
                 self.spawn(index, |means, record, index| async move {
-                    effects::release_network(&means, &record.plan.containers[index]).await;
+                    effects::release(&means, &record.plan.containers[index]).await;
                     None
                 });
             }
@@ -251,7 +251,7 @@ impl Actor {
             if is_preparing {
                 ended.cancelled().await;
             }
-            effects::release_network(&means, &record.plan.containers[index]).await;
+            effects::release(&means, &record.plan.containers[index]).await;
             Some(Fact::Abandoned(index))
         });
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use berth_acs::messages::RoleCredentials;
 use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding, Protocol};
-use berth_runtime::port::{ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullRequest, RegistryCredentials, RunError};
+use berth_runtime::port::{
+    ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullRequest, RegistryCredentials, RegistryLogins, RunError,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::metadata_file::MetadataFile;
@@ -16,7 +18,7 @@ use crate::clock::unix_millis;
 use crate::engine::{ExitRecord, Health, LaunchFailure, NextLife, Prepared, Run};
 use crate::plan::spec::give_region;
 use crate::plan::{Blueprint, ContainerPlan, HealthCheck, Link, Wiring, links};
-use crate::sources::Fetched;
+use crate::sources::{Fetched, ecr_logins};
 use crate::trace;
 
 /// How much longer than a probe may take its end is waited for: the runtime has to kill it.
@@ -47,7 +49,7 @@ pub async fn prepare(
     match (image, attachment) {
         (Ok((image, fetched)), Ok(attachment)) => Ok(Prepared { image_digest: image.digest, attachment, fetched }),
         (Err(reason), _) | (_, Err(reason)) => {
-            release_network(means, container).await;
+            release(means, container).await;
             Err(reason)
         }
     }
@@ -63,18 +65,24 @@ async fn fetch_and_pull(means: &Means, container: &ContainerPlan, role: Option<R
             fetched.map_err(|error| format!("ResourceInitializationError: unable to pull secrets or registry auth: {error}"))?
         }
     };
-    let pulled = trace::within(trace::step("pull", container), pull(means, container, fetched.registry.clone())).await;
+    let login = ecr_logins(&means.sources, &container.image, role.as_ref());
+    let pulled = trace::within(trace::step("pull", container), pull(means, container, fetched.registry.clone(), login)).await;
     Ok((pulled?, fetched))
 }
 
 /// `credentials` are the task definition's own; without any the machine's owner may have given some for the registry.
-async fn pull(means: &Means, container: &ContainerPlan, credentials: Option<RegistryCredentials>) -> Result<Image, String> {
+async fn pull(
+    means: &Means,
+    container: &ContainerPlan,
+    credentials: Option<RegistryCredentials>,
+    login: Option<Arc<dyn RegistryLogins>>,
+) -> Result<Image, String> {
     let image = container.image.as_str();
     let _turn = means.pulls.enter(image).await;
     let credentials = credentials.or_else(|| means.config.registry_logins.of(image).cloned());
-    let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials };
+    let request = PullRequest { reference: image.to_owned(), behavior: means.config.pull_behavior, credentials, login };
     let limit = means.config.pull_timeout;
-    match tokio::time::timeout(limit, means.runtime.pull(request)).await {
+    match tokio::time::timeout(limit, means.images.pull(request, Some(&container.runtime_id))).await {
         Ok(pulled) => pulled.map_err(|error| format!("CannotPullContainerError: {error}")),
         Err(_) => Err(timed_out("pulled", limit)),
     }
@@ -99,11 +107,13 @@ pub async fn launch(
     linked: &[Linked<'_>],
 ) -> Result<Run, LaunchFailure> {
     let outcome = attempt(means, container, blueprint, prepared, linked).await;
+    // From here on the runtime knows that the image is in use, or it is not.
+    means.images.let_go(&container.runtime_id);
     if outcome.is_err() {
         if let Err(error) = means.runtime.remove(&container.runtime_id).await {
             tracing::warn!(task = container.task, container = %container.runtime_id, %error, "a container that did not start cannot be removed");
         }
-        release_network(means, container).await;
+        release(means, container).await;
     }
     outcome
 }
@@ -335,8 +345,9 @@ pub async fn kill(means: &Means, container: &ContainerPlan) {
     }
 }
 
-/// Takes a network back. What resists is left to the sweep.
-pub async fn release_network(means: &Means, container: &ContainerPlan) {
+/// Takes back what was prepared: a network, and the hold on an image. A network that resists is left to the sweep.
+pub async fn release(means: &Means, container: &ContainerPlan) {
+    means.images.let_go(&container.runtime_id);
     if container.wiring == Wiring::Host {
         return;
     }
@@ -359,6 +370,7 @@ pub async fn remove(means: &Arc<Means>, containers: &[ContainerPlan], task_id: &
             let detached = means.network.detach(&container.attachment_id).await;
             detached.map_err(|error| format!("network {}: {error}", container.attachment_id))?;
         }
+        means.images.touch(&container.image);
     }
     let (folder, id, turns) = (means.volumes_dir(), task_id.to_owned(), means.volumes.clone());
     let removed = tokio::task::spawn_blocking(move || {

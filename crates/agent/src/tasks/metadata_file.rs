@@ -43,7 +43,7 @@ impl MetadataFile {
         }
         let inside = Path::new(INSIDE).join(&container.runtime_id.0);
         spec.environment.insert(VARIABLE.to_owned(), inside.join(FILE).display().to_string());
-        spec.mounts.push(BindMount { source: file.folder.clone(), destination: inside, read_only: true });
+        spec.mounts.push(BindMount { source: file.folder.clone(), destination: inside, read_only: true, owner: None, remote: false });
         Some(file)
     }
 

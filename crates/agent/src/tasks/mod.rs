@@ -31,6 +31,7 @@ pub use self::recovery::RecoveryError;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::engine::{Desired, Fact, Millis, TaskState};
+use crate::images::Images;
 use crate::ledger::{Ledger, LedgerError, TaskEntry};
 use crate::plan::{self, PlanContext, PlanError};
 use crate::reports::{self, Submission};
@@ -55,6 +56,8 @@ pub struct Means {
     pub clock: Clock,
     /// Bounds pulls.
     pub pulls: PullGate,
+    /// Has images here, and removes them.
+    pub images: Arc<Images>,
     /// Takes reports.
     pub submissions: mpsc::Sender<Submission>,
     /// Who makes volumes now.

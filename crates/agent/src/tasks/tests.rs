@@ -37,14 +37,17 @@ fn tasks(
     stop: &CancellationToken,
 ) -> (Arc<Tasks>, mpsc::Receiver<Submission>) {
     let (submissions, inbox) = mpsc::channel(64);
+    let ledger = Ledger::open(&config.data_dir).unwrap();
+    let images = Images::open(config, world.0.clone(), ledger.clone(), clock.clone()).unwrap();
     let means = Means {
         config: config.clone(),
         runtime: world.0.clone(),
         network: world.1.clone(),
         sources: Arc::new(AwsSources::new(config.service_endpoints.clone(), config.access_key.clone(), clock.clone())),
-        ledger: Ledger::open(&config.data_dir).unwrap(),
+        ledger,
         clock,
         pulls: PullGate::new(4),
+        images: Arc::new(images),
         submissions,
         volumes: Default::default(),
     };

@@ -84,7 +84,8 @@ pub async fn run_all_but<F: Fn() -> Arc<dyn Runtime>>(subject: Subject<F>, diffe
     });
     registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip), (above.finish(), Packing::Zstd)], config);
     let runtime = (subject.open)();
-    let request = PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior: PullBehavior::Always, credentials: None };
+    let request =
+        PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior: PullBehavior::Always, credentials: None, login: None };
     let image = runtime.pull(request).await.expect("the suite's image can be pulled").digest;
     let bench = Bench { differences, runtime, registry, folder: subject.folder.clone(), image, next: AtomicU64::new(0) };
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::fixture::{Layer, Packing, digest};
 use super::{Bench, patiently};
-use crate::port::{Image, PullBehavior, PullError, PullRequest};
+use crate::port::{ContainerSpec, Image, ImageObservation, PullBehavior, PullError, PullRequest, RemoveImageError, RunError};
 
 pub(super) async fn run(bench: &Bench) {
     unchanged_costs_one_question(bench).await;
@@ -14,6 +14,104 @@ pub(super) async fn run(bench: &Bench) {
     platforms(bench).await;
     together(bench).await;
     broken_connections(bench).await;
+    images_are_listed_and_removed(bench).await;
+    a_container_keeps_its_image(bench).await;
+    what_is_removed_while_it_is_wanted(bench).await;
+}
+
+async fn known(bench: &Bench, image: &Image) -> Option<ImageObservation> {
+    let all = bench.runtime.images().await.expect("images");
+    assert!(all.is_sorted_by(|a, b| a.digest <= b.digest));
+    all.into_iter().find(|seen| seen.digest == image.digest)
+}
+
+async fn images_are_listed_and_removed(bench: &Bench) {
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(1);
+    let base = Layer::default().file("base", 0o644, vec![3; 200_000]).finish();
+    let mut images = Vec::new();
+    for name in ["first", "second"] {
+        let top = Layer::default().file(name, 0o644, vec![4; 100_000]).finish();
+        bench.registry.put_image(name, "1", &[(base.clone(), Packing::Gzip), (top, Packing::Zstd)], json!({}));
+        images.push(pull(bench, &format!("{name}:1"), PullBehavior::Default).await.expect("pull"));
+    }
+    let (first, second) = (known(bench, &images[0]).await.expect("it is here"), known(bench, &images[1]).await.expect("it is here"));
+    assert!(!first.is_used && first.foreign_names.is_none() && first.arrived_at > before);
+    assert_eq!(first.layers[0], second.layers[0], "what they share is the same");
+    assert_ne!(first.layers[1].id, second.layers[1].id);
+    let sizes: Vec<u64> = first.layers.iter().map(|layer| layer.bytes).collect();
+    assert!((200_000..220_000).contains(&sizes[0]) && (100_000..120_000).contains(&sizes[1]), "{sizes:?}");
+
+    bench.runtime.remove_image(&images[0].digest).await.expect("nothing has it");
+    assert!(known(bench, &images[0]).await.is_none());
+    bench.runtime.remove_image(&images[0].digest).await.expect("what is not here is no error");
+    // The layer that both had is still there: a container of the other sees it, and nothing is fetched for it.
+    bench.registry.take_log();
+    assert_eq!(pull(bench, "second:1", PullBehavior::PreferCached).await.expect("it is here"), images[1]);
+    assert!(bench.registry.take_log().is_empty());
+    // Gone is gone: what it had alone is fetched again, and no more.
+    assert_eq!(pull(bench, "first:1", PullBehavior::Once).await.expect("pull again"), images[0]);
+    let fetched: Vec<String> = bench.registry.take_log().into_iter().filter(|line| line.starts_with("GET /v2/first/blobs/")).collect();
+    assert!(!fetched.is_empty());
+    assert_eq!(known(bench, &images[0]).await.expect("it is here again").layers, first.layers);
+    for image in images {
+        bench.runtime.remove_image(&image.digest).await.expect("nothing has it");
+    }
+}
+
+async fn a_container_keeps_its_image(bench: &Bench) {
+    let spec = bench.script("exit 0");
+    let (id, digest) = (spec.id.clone(), spec.image_digest.clone());
+    bench.runtime.create(spec).await.expect("create");
+    for state in ["created", "ended"] {
+        let refused = bench.runtime.remove_image(&digest).await;
+        assert!(matches!(refused, Err(RemoveImageError::InUse(_))), "{state}: {refused:?}");
+        let image = Image { digest: digest.clone(), config_digest: String::new() };
+        assert!(known(bench, &image).await.expect("it stays").is_used, "{state}");
+        bench.runtime.start(&id).await.expect("its layers are all there");
+        bench.end(&id).await;
+    }
+    bench.remove(&id).await;
+    let image = Image { digest, config_digest: String::new() };
+    assert!(!known(bench, &image).await.expect("it stays").is_used);
+}
+
+/// Containers of an image that is being removed all the time: each is made whole, or not at all.
+async fn what_is_removed_while_it_is_wanted(bench: &Bench) {
+    let layer = super::fixture::busybox().expect("the suite runs only where it is").file("etc/fleeting", 0o644, "here").finish();
+    bench.registry.put_image("fleeting", "1", &[(layer, Packing::Zstd)], json!({"Env": ["PATH=/bin"]}));
+    let removing = async {
+        for _ in 0..40 {
+            if let Ok(image) = pull(bench, "fleeting:1", PullBehavior::Always).await {
+                // In use or gone: both are right, and what follows shows that nothing is half gone.
+                let removed = bench.runtime.remove_image(&image.digest).await;
+                assert!(matches!(removed, Ok(()) | Err(RemoveImageError::InUse(_))), "{removed:?}");
+            }
+        }
+    };
+    let running = async {
+        let mut ran = 0;
+        for _ in 0..20 {
+            let image = pull(bench, "fleeting:1", PullBehavior::Default).await.expect("pull");
+            let mut spec = bench.script("cat /etc/fleeting");
+            spec.image_digest = image.digest;
+            let id = spec.id.clone();
+            match bench.runtime.create(spec).await {
+                Ok(()) => {
+                    bench.runtime.start(&id).await.expect("what was made can start");
+                    assert_eq!(bench.end(&id).await.code, 0);
+                    ran += 1;
+                    bench.remove(&id).await;
+                }
+                Err(RunError::NoImage(_)) => {}
+                Err(other) => panic!("half an image: {other:?}"),
+            }
+        }
+        ran
+    };
+    tokio::join!(removing, running);
+    let image = pull(bench, "fleeting:1", PullBehavior::Always).await.expect("pull");
+    assert_eq!(bench.say(ContainerSpec { image_digest: image.digest.clone(), ..bench.script("cat /etc/fleeting") }).await, "here\n");
+    bench.runtime.remove_image(&image.digest).await.expect("nothing has it");
 }
 
 /// Layers that are long enough to break off: of bytes that do not shrink.
@@ -43,7 +141,7 @@ async fn broken_connections(bench: &Bench) {
 
 async fn pull(bench: &Bench, name: &str, behavior: PullBehavior) -> Result<Image, PullError> {
     let reference = format!("{}/{name}", bench.registry.host());
-    patiently(bench.runtime.pull(PullRequest { reference, behavior, credentials: None })).await
+    patiently(bench.runtime.pull(PullRequest { reference, behavior, credentials: None, login: None })).await
 }
 
 /// A small image; its layer differs by name, so that nothing is shared.
@@ -87,7 +185,7 @@ async fn what_is_wrong(bench: &Bench) {
     assert!(matches!(nonsense, Err(PullError::InvalidReference(_))), "{nonsense:?}");
     // A port that was free a moment ago: nobody listens there.
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-    let request = PullRequest { reference: format!("{free}/x:1"), behavior: PullBehavior::Default, credentials: None };
+    let request = PullRequest { reference: format!("{free}/x:1"), behavior: PullBehavior::Default, credentials: None, login: None };
     let unreachable = patiently(bench.runtime.pull(request)).await;
     assert!(matches!(unreachable, Err(PullError::Unreachable(_))), "{unreachable:?}");
 

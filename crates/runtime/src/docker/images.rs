@@ -5,40 +5,43 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bollard::Docker;
-use bollard::query_parameters::{ImportImageOptions, TagImageOptions};
-use bytes::Bytes;
+use bollard::errors::Error;
+use bollard::models::SystemInfo;
+use bollard::query_parameters::{ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
 use futures_util::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
-use tokio::sync::OwnedMutexGuard;
 
 use super::archive::{self, Archive};
+use super::capabilities;
 use super::engine::{status, text};
 use super::layer::{self, LayerFile};
 use super::names;
 use super::records::{Record, Records};
+use crate::images::fetch::{PARALLEL_LAYERS, Pieces, fetch_layer};
+use crate::images::manifest::{self, Found, Layer};
 use crate::images::reference::{Origin, Reference, is_digest};
 use crate::images::registry::{Registries, Repository};
-use crate::images::steady::{Patience, Steady};
-use crate::images::unpack::{Limits, UnpackError};
-use crate::images::{
-    BerthRegistry, Configuration, Descriptor, MAX_LAYERS, Manifest, PARALLEL_LAYERS, PIECES_AHEAD, Pieces, check_platform,
-    for_this_machine, parse, storage,
-};
-use crate::port::{Image, PullBehavior, PullError, PullRequest};
+use crate::images::steady::{self, Patience};
+use crate::images::turns::Turns;
+use crate::images::unpack::Limits;
+use crate::images::{BerthRegistry, space, storage};
+use crate::port::{Image, ImageLayer, ImageObservation, PullBehavior, PullError, PullRequest, RemoveImageError, Space};
 
 /// The images of one Docker, as far as one data directory brought them there.
 pub struct DockerImages {
     docker: Docker,
     /// Whether Docker takes an archive without the layers that it has already. The containerd store does not.
     may_omit_layers: bool,
+    /// Docker's own folder, if it is on this machine.
+    docker_root: Option<PathBuf>,
     records: Records,
     registries: Registries,
-    locks: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    turns: Turns,
     underway: Mutex<Underway>,
 }
 
@@ -70,22 +73,17 @@ impl Drop for Loading<'_> {
     }
 }
 
-/// An image found at a registry.
-struct Found {
-    record: Record,
-    configuration: Bytes,
-    layers: Vec<Descriptor>,
-}
-
 impl DockerImages {
     /// Opens the records in `root`.
     ///
     /// # Errors
     /// Of the system, with the step.
-    pub fn open(docker: Docker, may_omit_layers: bool, root: &Path, own: Option<BerthRegistry>) -> io::Result<DockerImages> {
+    pub fn open(docker: Docker, info: &SystemInfo, root: &Path, own: Option<BerthRegistry>) -> io::Result<DockerImages> {
         let records = Records::open(root).map_err(|e| io::Error::new(e.kind(), format!("open image records {}: {e}", root.display())))?;
         let registries = Registries::new(own).map_err(io::Error::other)?;
-        Ok(DockerImages { docker, may_omit_layers, records, registries, locks: Mutex::default(), underway: Mutex::default() })
+        let may_omit_layers = capabilities::may_omit_layers(info);
+        let docker_root = info.docker_root_dir.as_ref().map(PathBuf::from).filter(|root| root.is_dir());
+        Ok(DockerImages { docker, may_omit_layers, docker_root, records, registries, turns: Turns::default(), underway: Mutex::default() })
     }
 
     /// Makes an image present; see [`crate::port::Runtime::pull`].
@@ -93,6 +91,10 @@ impl DockerImages {
     /// # Errors
     /// [`PullError`].
     pub async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
+        steady::again(Patience::default(), &request.reference, || self.pull_once(&request)).await
+    }
+
+    async fn pull_once(&self, request: &PullRequest) -> Result<Image, PullError> {
         let reference = Reference::parse(&request.reference)?;
         let key = reference.key();
         // What a digest names never changes.
@@ -101,13 +103,13 @@ impl DockerImages {
             return Ok((&here).into());
         }
         // The second of two pulls of one reference waits here, then finds everything done for the price of one question.
-        let _turn = self.lock(&format!("reference {key}")).await;
+        let _turn = self.turns.wait(&format!("reference {key}")).await;
         if request.behavior == PullBehavior::PreferCached
             && let Some(own) = self.adopt(&reference, &key).await?
         {
             return Ok((&own).into());
         }
-        match self.fetch(&reference, &key, &request).await {
+        match self.fetch(&reference, &key, request).await {
             Ok(record) => Ok((&record).into()),
             Err(error) if request.behavior == PullBehavior::Default => {
                 let here = match self.adopt(&reference, &key).await? {
@@ -122,6 +124,89 @@ impl DockerImages {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// All images of this Docker. Those that any data directory of Berth's brought, and this one did not, are nobody's to remove here.
+    ///
+    /// # Errors
+    /// Docker's.
+    pub async fn observe(&self) -> Result<Vec<ImageObservation>, Error> {
+        // Everybody's, not this data directory's alone.
+        let all = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+        let containers = self.docker.list_containers(Some(all)).await?;
+        let there = self.docker.list_images(Some(ListImagesOptions::default())).await?;
+        let is_used = |name: Option<&String>, id: &str| {
+            containers.iter().any(|one| one.image_id.as_deref() == Some(id) || (one.image.is_some() && one.image.as_ref() == name))
+        };
+        let mut seen = Vec::new();
+        for image in there {
+            let ours: Vec<(&String, Option<Record>)> =
+                image.repo_tags.iter().filter_map(|tag| Some((tag, self.records.image(&names::image_digest(tag)?)))).collect();
+            let bytes = u64::try_from(image.size).unwrap_or(0);
+            let whole = || vec![ImageLayer { id: image.id.clone(), bytes }];
+            if ours.is_empty() {
+                seen.push(ImageObservation {
+                    digest: image.id.clone(),
+                    layers: whole(),
+                    arrived_at: UNIX_EPOCH + Duration::from_secs(u64::try_from(image.created).unwrap_or(0)),
+                    is_used: is_used(None, &image.id),
+                    foreign_names: Some(image.repo_tags.clone()),
+                });
+            }
+            for (tag, record) in ours.into_iter().filter_map(|(tag, record)| Some((tag, record?))) {
+                seen.push(ImageObservation {
+                    layers: if record.knows_sizes() { record.layers() } else { whole() },
+                    arrived_at: self.records.arrived_at(&record.digest).unwrap_or(UNIX_EPOCH),
+                    is_used: is_used(Some(tag), &image.id),
+                    foreign_names: None,
+                    digest: record.digest,
+                });
+            }
+        }
+        seen.sort_by(|a, b| a.digest.cmp(&b.digest));
+        Ok(seen)
+    }
+
+    /// Removes an image; see [`crate::port::Runtime::remove_image`]. Docker itself says whether a container has it.
+    ///
+    /// # Errors
+    /// [`RemoveImageError`].
+    pub async fn remove(&self, digest: &str) -> Result<(), RemoveImageError> {
+        let Some(_turn) = self.turns.try_take(&format!("image {digest}")) else {
+            return Err(RemoveImageError::InUse(digest.to_owned()));
+        };
+        let step = |step: &str, problem: String| RemoveImageError::System(format!("{step} image {digest}: {problem}"));
+        let names = match self.records.image(digest) {
+            Some(_) => vec![names::image_reference(digest)],
+            None => match self.docker.inspect_image(digest).await {
+                // Each of its names: by its id Docker does not remove what has several.
+                Ok(found) => found.repo_tags.filter(|tags| !tags.is_empty()).unwrap_or_else(|| vec![digest.to_owned()]),
+                Err(error) if status(&error) == 404 => return Ok(()),
+                Err(error) => return Err(step("find", text(&error))),
+            },
+        };
+        // By the first of several names Docker would take it from somebody who has it by another.
+        let filters = HashMap::from([("ancestor".to_owned(), names.clone())]);
+        let of_it = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+        match self.docker.list_containers(Some(of_it)).await {
+            Ok(containers) if containers.is_empty() => {}
+            Ok(_) => return Err(RemoveImageError::InUse(digest.to_owned())),
+            Err(error) => return Err(step("see who has", text(&error))),
+        }
+        for name in names {
+            match self.docker.remove_image(&name, None::<RemoveImageOptions>, None).await {
+                Ok(_) => {}
+                Err(error) if status(&error) == 404 => {}
+                Err(error) if status(&error) == 409 => return Err(RemoveImageError::InUse(digest.to_owned())),
+                Err(error) => return Err(step("remove", text(&error))),
+            }
+        }
+        self.records.forget(digest).map_err(|error| step("forget", error.to_string()))
+    }
+
+    /// The file system that Docker's images are on, if it is this machine's.
+    pub fn space(&self) -> Option<Space> {
+        space::of(self.docker_root.as_deref()?)
     }
 
     /// The image that a reference led to when it was last pulled, if Docker still has it.
@@ -151,7 +236,8 @@ impl DockerImages {
         let (repository, tag) = names::image(&digest);
         let options = TagImageOptions { repo: Some(repository), tag: Some(tag) };
         self.docker.tag_image(&id, Some(options)).await.map_err(|error| PullError::Storage(text(&error)))?;
-        let record = Record { digest, config_digest: id, diff_ids: found.root_fs.and_then(|root| root.layers).unwrap_or_default() };
+        let diff_ids = found.root_fs.and_then(|root| root.layers).unwrap_or_default();
+        let record = Record { digest, config_digest: id, diff_ids, layer_sizes: Vec::new() };
         self.keep(&record, key)?;
         Ok(Some(record))
     }
@@ -162,7 +248,7 @@ impl DockerImages {
     }
 
     async fn fetch(&self, reference: &Reference, key: &str, request: &PullRequest) -> Result<Record, PullError> {
-        let origins = reference.origins(self.registries.own());
+        let origins = reference.origins(self.registries.own(), request.login.is_some());
         let mut result = Err(PullError::NotFound(request.reference.clone()));
         for origin in &origins {
             result = self.fetch_from(origin, reference.version(), key, request).await;
@@ -174,7 +260,8 @@ impl DockerImages {
     }
 
     async fn fetch_from(&self, origin: &Origin, version: &str, key: &str, request: &PullRequest) -> Result<Record, PullError> {
-        let repository = self.registries.repository(origin, request.credentials.as_ref());
+        let (origin, credentials) = self.registries.enter(origin, request).await?;
+        let repository = self.registries.repository(&origin, credentials.as_ref());
         // Asking costs a request only where the answer can save the rest.
         if let Some(here) = self.resolve(key).await
             && repository.digest(version).await?.as_ref() == Some(&here.digest)
@@ -182,82 +269,68 @@ impl DockerImages {
             return Ok(here);
         }
         let (bytes, digest) = repository.manifest(version).await?;
+        // Two references may lead to one image; and nobody removes it on its way.
+        let _turn = self.turns.wait(&format!("image {digest}")).await;
         if let Some(here) = self.image(&digest).await {
             self.keep(&here, key)?;
             return Ok(here);
         }
-        let manifest: Manifest = parse("manifest", &bytes)?;
-        let manifest = match manifest.config {
-            Some(_) => manifest,
-            None => {
-                let chosen = for_this_machine(&manifest.manifests)?;
-                parse("manifest", &repository.manifest(&chosen.digest).await?.0)?
-            }
-        };
-        let found = self.look(&repository, manifest, digest).await?;
+        let found = manifest::find(&repository, &bytes, digest).await?;
         // Until it is on record, so that whoever begins later finds its layers in Docker.
         let _loading = Loading::begin(&self.underway);
-        self.load(&repository, &found).await?;
-        self.keep(&found.record, key)?;
-        Ok(found.record)
-    }
-
-    async fn look(&self, repository: &Repository<'_>, manifest: Manifest, digest: String) -> Result<Found, PullError> {
-        let config = manifest.config.ok_or_else(|| PullError::Invalid("the manifest has no configuration".into()))?;
-        if manifest.layers.len() > MAX_LAYERS {
-            return Err(PullError::Invalid(format!("the image has more than {MAX_LAYERS} layers")));
-        }
-        let bytes = repository.small_blob(&config.digest, config.size).await?;
-        let configuration: Configuration = parse("configuration", &bytes)?;
-        check_platform(&configuration)?;
-        let diff_ids = configuration.rootfs.diff_ids;
-        if diff_ids.len() != manifest.layers.len() || !diff_ids.iter().all(|diff_id| is_digest(diff_id)) {
-            return Err(PullError::Invalid("the configuration's diff_ids do not match the manifest's layers".into()));
-        }
-        if !manifest.layers.iter().all(|layer| is_digest(&layer.digest)) {
-            return Err(PullError::Invalid("a layer's digest is not sha256".into()));
-        }
-        let record = Record { digest, config_digest: config.digest, diff_ids };
-        Ok(Found { record, configuration: bytes, layers: manifest.layers })
+        let record = self.load(&repository, &found).await?;
+        self.keep(&record, key)?;
+        Ok(record)
     }
 
     /// Brings an image to Docker: without the layers that it has, or, where it turns out to miss one of those, whole.
-    async fn load(&self, repository: &Repository<'_>, found: &Found) -> Result<(), PullError> {
-        let here = if self.may_omit_layers { self.layers_in_docker(&found.record.diff_ids).await } else { 0 };
-        match self.load_from(repository, found, here).await {
-            Err(PullError::Invalid(problem)) if here > 0 => {
-                tracing::debug!(digest = found.record.digest, problem, "Docker does not take an image without its lower layers");
-                self.load_from(repository, found, 0).await
+    async fn load(&self, repository: &Repository<'_>, found: &Found) -> Result<Record, PullError> {
+        let here = if self.may_omit_layers { self.layers_in_docker(&found.diff_ids()).await } else { Vec::new() };
+        match self.load_from(repository, found, &here).await {
+            Err(PullError::Invalid(problem)) if !here.is_empty() => {
+                tracing::debug!(digest = found.digest, problem, "Docker does not take an image without its lower layers");
+                self.load_from(repository, found, &[]).await
             }
             outcome => outcome,
         }
     }
 
-    /// How many of an image's lowest layers Docker has, by the images that were brought there. Its own word for a layer is the chain of
-    /// all below it, so only a common beginning counts.
-    async fn layers_in_docker(&self, diff_ids: &[String]) -> usize {
+    /// An image's lowest layers that Docker has, by the images that were brought there: their sizes. Its own word for a layer is the
+    /// chain of all below it, so only a common beginning counts.
+    async fn layers_in_docker(&self, diff_ids: &[String]) -> Vec<u64> {
         let common = |record: &Record| record.diff_ids.iter().zip(diff_ids).take_while(|(a, b)| a == b).count();
         let mut candidates: Vec<(usize, Record)> = self.records.images().into_iter().map(|record| (common(&record), record)).collect();
         candidates.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.digest.cmp(&b.1.digest)));
         for (count, record) in candidates.into_iter().filter(|(count, _)| *count > 0) {
             if self.image(&record.digest).await.is_some() {
-                return count;
+                return (0..count).map(|layer| record.layer_sizes.get(layer).copied().unwrap_or(0)).collect();
             }
         }
-        0
+        Vec::new()
     }
 
-    async fn load_from(&self, repository: &Repository<'_>, found: &Found, first: usize) -> Result<(), PullError> {
-        let record = &found.record;
-        let mut wanted: Vec<(Descriptor, String)> = found.layers.iter().cloned().zip(record.diff_ids.iter().cloned()).skip(first).collect();
+    /// The same where its lowest layers are `here` already.
+    async fn load_from(&self, repository: &Repository<'_>, found: &Found, here: &[u64]) -> Result<Record, PullError> {
+        let mut wanted: Vec<Layer> = found.layers.iter().skip(here.len()).cloned().collect();
         // In one order for all, so that pulls that share layers cannot wait for each other in a ring.
-        wanted.sort_by(|a, b| a.1.cmp(&b.1));
-        wanted.dedup_by(|a, b| a.1 == b.1);
-        let layers: HashMap<String, Arc<LayerFile>> = futures_util::stream::iter(wanted)
-            .map(|(blob, diff_id)| self.layer(repository, blob, diff_id))
-            .buffered(PARALLEL_LAYERS)
-            .try_collect()
-            .await?;
+        wanted.sort_by(|a, b| a.diff_id.cmp(&b.diff_id));
+        wanted.dedup_by(|a, b| a.diff_id == b.diff_id);
+        let needed = wanted.iter().map(|layer| layer.blob.size).sum();
+        for place in self.places() {
+            space::check(place, needed)?;
+        }
+        let layers: HashMap<String, Arc<LayerFile>> =
+            futures_util::stream::iter(wanted).map(|layer| self.layer(repository, layer)).buffered(PARALLEL_LAYERS).try_collect().await?;
+        let sizes = found.layers.iter().enumerate().map(|(index, layer)| match here.get(index) {
+            Some(size) => *size,
+            None => layers.get(&layer.diff_id).map_or(0, |layer| layer.bytes),
+        });
+        let record = Record {
+            digest: found.digest.clone(),
+            config_digest: found.config_digest.clone(),
+            diff_ids: found.diff_ids(),
+            layer_sizes: sizes.collect(),
+        };
         let archive = Archive {
             configuration: found.configuration.clone(),
             config_digest: record.config_digest.clone(),
@@ -268,94 +341,52 @@ impl DockerImages {
         let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
         let mut answers = self.docker.import_image_stream(options, archive::stream(archive), None).boxed();
         while let Some(answer) = answers.next().await {
-            answer.map_err(|error| load_error(&text(&error)))?;
+            answer.map_err(|error| self.load_error(&text(&error), &record))?;
         }
         match self.docker.inspect_image(&names::image_reference(&record.digest)).await {
-            Ok(loaded) if loaded.root_fs.as_ref().and_then(|root| root.layers.as_ref()) == Some(&record.diff_ids) => Ok(()),
+            Ok(loaded) if loaded.root_fs.as_ref().and_then(|root| root.layers.as_ref()) == Some(&record.diff_ids) => Ok(record),
             Ok(_) => Err(PullError::Storage(format!("Docker has other layers for image {}", record.digest))),
-            Err(error) => Err(load_error(&text(&error))),
+            Err(error) => Err(self.load_error(&text(&error), &record)),
         }
     }
 
     /// A layer's checked tar. Pulls at the same time share it.
-    async fn layer(&self, repository: &Repository<'_>, blob: Descriptor, diff_id: String) -> Result<(String, Arc<LayerFile>), PullError> {
-        let _turn = self.lock(&diff_id).await;
+    async fn layer(&self, repository: &Repository<'_>, layer: Layer) -> Result<(String, Arc<LayerFile>), PullError> {
+        let diff_id = layer.diff_id.clone();
+        let _turn = self.turns.wait(&diff_id).await;
         let known = self.underway.lock().layers.get(&diff_id).cloned();
         if let Some(here) = known {
             return Ok((diff_id, here));
         }
-        let layer = Arc::new(self.fetch_layer(repository, &blob, &diff_id).await?);
-        self.underway.lock().layers.insert(diff_id.clone(), Arc::clone(&layer));
-        Ok((diff_id, layer))
-    }
-
-    async fn fetch_layer(&self, repository: &Repository<'_>, blob: &Descriptor, expected: &str) -> Result<LayerFile, PullError> {
-        let Descriptor { digest, size, .. } = blob.clone();
-        let mut blob = Steady::open(repository, &digest, size, Patience::default()).await?;
-        let file = LayerFile { path: self.records.temporary() };
-        let (pieces, source) = tokio::sync::mpsc::channel(PIECES_AHEAD);
-        let receiver = tokio::task::spawn_blocking(move || {
-            // The file travels along: should this pull be dropped, it is removed after the last write to it, not before.
-            let source = Pieces { source, current: Bytes::new() };
-            layer::receive(source, size, &file.path, Limits::default()).map(|diff_id| (diff_id, file))
-        });
-        let mut hash = Sha256::new();
-        let mut length = 0;
-        while let Some(piece) = blob.next().await {
-            let piece = piece?;
-            length += piece.len() as u64;
-            if length > size {
-                return Err(PullError::Invalid(format!("layer {digest} is longer than its manifest says")));
-            }
-            hash.update(&piece);
-            if pieces.send(Ok(piece)).await.is_err() {
-                // The receiver has given up; it says why.
-                break;
-            }
-        }
-        drop(pieces);
-        let outcome = receiver.await.map_err(|e| PullError::Storage(format!("receive layer {digest}: {e}")))?;
-        let finished = format!("sha256:{}", hex::encode(hash.finalize()));
-        let (diff_id, file) = match outcome {
-            // Wrong bytes explain a tar that cannot be read, and the client's own complaint; the reverse is not true.
-            Err(UnpackError::Invalid(_) | UnpackError::Source(_)) | Ok(_) if length == size && finished != digest => {
-                return Err(PullError::Invalid(format!("layer {digest} has the digest {finished}")));
-            }
-            Ok(_) if length < size => return Err(PullError::Unreachable(format!("layer {digest} broke off after {length} bytes"))),
-            Ok(received) => received,
-            Err(UnpackError::Invalid(problem)) => return Err(PullError::Invalid(format!("layer {digest}: {problem}"))),
-            Err(UnpackError::Storage(problem)) => return Err(PullError::Storage(format!("layer {digest}: {problem}"))),
-            Err(UnpackError::Source(error)) => return Err(PullError::Unreachable(format!("layer {digest}: {error}"))),
+        let path = self.records.temporary();
+        let receive = move |pieces: Pieces, size: u64| {
+            let mut file = LayerFile { path, bytes: 0 };
+            let received = layer::receive(pieces, size, &file.path, Limits::default())?;
+            file.bytes = received.bytes;
+            Ok((received, file))
         };
-        if diff_id != expected {
-            return Err(PullError::Invalid(format!("layer {digest} unpacks to {diff_id}, the configuration says {expected}")));
+        let (_, file) = fetch_layer(repository, &layer, Patience::default(), self.records.root(), receive).await?;
+        let file = Arc::new(file);
+        self.underway.lock().layers.insert(diff_id.clone(), Arc::clone(&file));
+        Ok((diff_id, file))
+    }
+
+    /// Where a pull writes to: layers on their way, and Docker's own folder if that is on this machine.
+    fn places(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.records.root()).chain(self.docker_root.as_deref())
+    }
+
+    /// Docker's refusal of an image: the disk's, or the image's own.
+    fn load_error(&self, said: &str, record: &Record) -> PullError {
+        let lower = said.to_ascii_lowercase();
+        let says = |words: &[&str]| words.iter().any(|words| lower.contains(words));
+        if says(&["no space left", "disk quota"]) {
+            let place = self.docker_root.as_deref().unwrap_or(self.records.root());
+            space::exhausted(place, record.layer_sizes.iter().sum())
+        } else if says(&["read-only file system", "error trying to connect", "connection"]) {
+            PullError::Storage(format!("docker load: {said}"))
+        } else {
+            PullError::Invalid(said.to_owned())
         }
-        Ok(file)
-    }
-
-    /// Waits for the only right to work on `name`.
-    async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.locks.lock();
-            locks.retain(|_, lock| lock.strong_count() > 0);
-            let known = locks.get(name).and_then(Weak::upgrade);
-            known.unwrap_or_else(|| {
-                let lock = Arc::new(tokio::sync::Mutex::new(()));
-                locks.insert(name.to_owned(), Arc::downgrade(&lock));
-                lock
-            })
-        };
-        lock.lock_owned().await
-    }
-}
-
-/// Docker's refusal of an image: the disk's, or the image's own.
-fn load_error(said: &str) -> PullError {
-    let of_the_disk = ["no space left", "disk quota", "read-only file system", "error trying to connect", "connection"];
-    let lower = said.to_ascii_lowercase();
-    if of_the_disk.iter().any(|words| lower.contains(words)) {
-        PullError::Storage(format!("docker load: {said}"))
-    } else {
-        PullError::Invalid(said.to_owned())
     }
 }

@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::images::inside::safe_path;
-use crate::images::unpack::{Blamed, Counted, Limits, UnpackError, decoder};
+use crate::images::space;
+use crate::images::unpack::{Blamed, Counted, Limits, UnpackError, Unpacked, decoder};
 
 /// A checked layer's tar.
 #[derive(Debug)]
 pub struct LayerFile {
     /// Where it is.
     pub path: PathBuf,
+    /// How long it is.
+    pub bytes: u64,
 }
 
 impl Drop for LayerFile {
@@ -23,33 +26,40 @@ impl Drop for LayerFile {
     }
 }
 
-/// Writes the tar of a layer (gzip, zstd or plain) to `path`; gives its diff_id. `size` is the compressed size that the manifest promised.
+/// Writes the tar of a layer (gzip, zstd or plain) to `path`. `size` is the compressed size that the manifest promised.
 ///
 /// # Errors
 /// [`UnpackError`]; the file then holds rubbish.
-pub fn receive(compressed: impl Read, size: u64, path: &Path, limits: Limits) -> Result<String, UnpackError> {
+pub fn receive(compressed: impl Read, size: u64, path: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
     let budget = limits.bytes.min(size.saturating_mul(limits.ratio).max(limits.free_bytes));
     let file = File::create(path).map_err(|e| UnpackError::Storage(format!("make {}: {e}", path.display())))?;
     let mut source = Blamed { inner: compressed, failure: None };
-    let mut copy = Copy { file: io::BufWriter::with_capacity(256 << 10, file), failure: None };
+    let mut copy = Copy { file: io::BufWriter::with_capacity(256 << 10, file), failure: None, written: 0 };
     let result = check(&mut source, budget, &mut copy, limits);
     if let Some(failure) = source.failure.take() {
         return Err(UnpackError::Source(failure));
     }
     if let Some(failure) = copy.failure.take() {
-        return Err(UnpackError::Storage(format!("write {}: {failure}", path.display())));
+        return Err(unwritten(path, &failure, copy.written));
     }
-    copy.file.flush().map_err(|e| UnpackError::Storage(format!("write {}: {e}", path.display())))?;
+    copy.file.flush().map_err(|e| unwritten(path, &e, copy.written))?;
     result
 }
 
-fn check(source: &mut impl Read, budget: u64, copy: &mut Copy, limits: Limits) -> Result<String, UnpackError> {
+fn unwritten(path: &Path, error: &io::Error, written: u64) -> UnpackError {
+    match space::is_full(error) {
+        true => UnpackError::Full(written),
+        false => UnpackError::Storage(format!("write {}: {error}", path.display())),
+    }
+}
+
+fn check(source: &mut impl Read, budget: u64, copy: &mut Copy, limits: Limits) -> Result<Unpacked, UnpackError> {
     let mut tar = Counted { inner: decoder(source)?, hash: Sha256::new(), left: budget };
     let mut copied = Copied { inner: &mut tar, copy };
     check_entries(&mut copied, limits)?;
     // The diff_id covers the padding after the last entry too.
     io::copy(&mut copied, &mut io::sink()).map_err(|e| UnpackError::Invalid(format!("read layer: {e}")))?;
-    Ok(format!("sha256:{}", hex::encode(tar.hash.finalize())))
+    Ok(tar.finish(budget))
 }
 
 /// Docker unpacks below a root that it cannot leave, so a name that tries to would end somewhere inside. It is refused all the same: no
@@ -78,6 +88,7 @@ fn check_entries(tar: &mut impl Read, limits: Limits) -> Result<(), UnpackError>
 struct Copy {
     file: io::BufWriter<File>,
     failure: Option<io::Error>,
+    written: u64,
 }
 
 struct Copied<'a, R> {
@@ -93,6 +104,7 @@ impl<R: Read> Read for Copied<'_, R> {
             self.copy.failure = Some(error);
             told
         })?;
+        self.copy.written += count as u64;
         Ok(count)
     }
 }

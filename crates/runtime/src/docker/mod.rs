@@ -36,11 +36,10 @@ use self::follow::Follower;
 use self::images::DockerImages;
 use self::names::Names;
 use crate::images::BerthRegistry;
-use crate::images::steady::Patience;
 use crate::native::bundle;
 use crate::port::{
-    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
-    Runtime, Started, Stats,
+    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageObservation, PullError,
+    PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats,
 };
 
 /// Between two questions to a daemon that does not answer, or that is still removing a container.
@@ -98,7 +97,7 @@ impl DockerRuntime {
         let folder = config.data_dir.join("containers");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let records = config.data_dir.join("docker-images");
-        let images = DockerImages::open(docker.clone(), capabilities::may_omit_layers(&info), &records, config.berth_registry)?;
+        let images = DockerImages::open(docker.clone(), &info, &records, config.berth_registry)?;
         let capabilities = capabilities::of(&docker.client_version().to_string(), &info);
         let runtime = DockerRuntime { docker, names: Names::new(&config.name), folder, images, capabilities, followers: Mutex::default() };
         let known = runtime.summaries().await.map_err(|error| OpenError::Docker(text(&error)))?;
@@ -184,18 +183,19 @@ impl Runtime for DockerRuntime {
     }
 
     async fn pull(&self, request: PullRequest) -> Result<Image, PullError> {
-        let patience = Patience::default();
-        let mut failures = 0;
-        loop {
-            let error = match self.images.pull(request.clone()).await {
-                Err(error @ PullError::Unreachable(_)) => error,
-                outcome => return outcome,
-            };
-            failures += 1;
-            let Some(pause) = patience.pause(failures) else { return Err(error) };
-            tracing::warn!(reference = request.reference, %error, ?pause, "pull failed; trying again");
-            tokio::time::sleep(pause).await;
-        }
+        self.images.pull(request).await
+    }
+
+    async fn images(&self) -> Result<Vec<ImageObservation>, RunError> {
+        self.images.observe().await.map_err(|error| RunError::System(format!("look at the images: {}", text(&error))))
+    }
+
+    async fn remove_image(&self, digest: &str) -> Result<(), RemoveImageError> {
+        self.images.remove(digest).await
+    }
+
+    fn image_space(&self) -> Option<Space> {
+        self.images.space()
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {

@@ -79,3 +79,10 @@ pub fn image_reference(digest: &str) -> String {
     let (repository, tag) = image(digest);
     format!("{repository}:{tag}")
 }
+
+/// The digest of an image that Berth brought in, of one of its names in Docker.
+#[must_use]
+pub fn image_digest(name: &str) -> Option<String> {
+    let (repository, tag) = name.split_once(':')?;
+    (repository == IMAGES).then(|| format!("sha256:{tag}"))
+}

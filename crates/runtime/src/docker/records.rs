@@ -4,11 +4,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use crate::images::reference::is_digest;
-use crate::port::Image;
+use crate::port::{Image, ImageLayer};
 
 /// An image that was brought to Docker.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -19,6 +20,27 @@ pub struct Record {
     pub config_digest: String,
     /// Layers, lowest first; none are known of an image that Docker had without Berth.
     pub diff_ids: Vec<String>,
+    /// Bytes of each layer's tar; empty where nobody knows.
+    #[serde(default)]
+    pub layer_sizes: Vec<u64>,
+}
+
+impl Record {
+    /// Whether its layers' sizes are known, each of them.
+    #[must_use]
+    pub fn knows_sizes(&self) -> bool {
+        !self.diff_ids.is_empty() && self.layer_sizes.len() == self.diff_ids.len()
+    }
+
+    /// Its layers, named as Docker shares them: by all that is below, too.
+    #[must_use]
+    pub fn layers(&self) -> Vec<ImageLayer> {
+        let chain = |below: &mut String, (diff_id, bytes): (&String, &u64)| {
+            *below = if below.is_empty() { diff_id.clone() } else { hex::encode(Sha256::digest(format!("{below} {diff_id}"))) };
+            Some(ImageLayer { id: below.clone(), bytes: *bytes })
+        };
+        self.diff_ids.iter().zip(&self.layer_sizes).scan(String::new(), chain).collect()
+    }
 }
 
 impl From<&Record> for Image {
@@ -49,6 +71,12 @@ impl Records {
         Ok(Records { root: root.to_owned(), counter: AtomicU64::new(0) })
     }
 
+    /// Where everything is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// A name for a file on its way; it is removed at the next start if it is left.
     #[must_use]
     pub fn temporary(&self) -> PathBuf {
@@ -66,6 +94,29 @@ impl Records {
     pub fn images(&self) -> Vec<Record> {
         let Ok(entries) = std::fs::read_dir(self.root.join("images")) else { return Vec::new() };
         entries.flatten().filter_map(|entry| serde_json::from_slice(&std::fs::read(entry.path()).ok()?).ok()).collect()
+    }
+
+    /// When an image came.
+    #[must_use]
+    pub fn arrived_at(&self, digest: &str) -> Option<SystemTime> {
+        self.image_file(digest)?.metadata().ok()?.modified().ok()
+    }
+
+    /// Forgets an image and the references that lead to it.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn forget(&self, digest: &str) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.root.join("references"))? {
+            let path = entry?.path();
+            if std::fs::read_to_string(&path).is_ok_and(|leads_to| leads_to == digest) {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        match self.image_file(digest).map(std::fs::remove_file) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The digest that a reference led to when it was last pulled.

@@ -28,6 +28,8 @@ pub struct Origin {
     pub host: Option<String>,
     /// Repository there.
     pub repository: String,
+    /// A host of Amazon ECR, which has to be logged in to.
+    pub is_ecr: bool,
 }
 
 impl Reference {
@@ -81,9 +83,11 @@ impl Reference {
         format!("{host}{}@{}", self.repository, self.version())
     }
 
-    /// The registries to ask, in order; only "not found" leads to the next. `own` is (account, region) of Berth's own registry.
-    pub fn origins(&self, own: Option<(&str, &str)>) -> Vec<Origin> {
-        let at = |host: Option<&str>, repository: String| Origin { host: host.map(str::to_owned), repository };
+    /// The registries to ask, in order; only "not found" leads to the next. `own` is (account, region) of Berth's own registry;
+    /// `has_login`: somebody can log in to ECR, so that there is one.
+    pub fn origins(&self, own: Option<(&str, &str)>, has_login: bool) -> Vec<Origin> {
+        let at = |host: Option<&str>, repository: String| Origin { host: host.map(str::to_owned), repository, is_ecr: false };
+        let ecr = |host: &str| Origin { is_ecr: has_login, ..at(Some(host), self.repository.clone()) };
         match (&self.host, own) {
             (None, own) => {
                 let hub = if self.repository.contains('/') { self.repository.clone() } else { format!("library/{}", self.repository) };
@@ -91,11 +95,12 @@ impl Reference {
                 first.into_iter().chain([at(Some(DOCKER_HUB), hub)]).collect()
             }
             (Some(host), Some((account, region))) => match ecr_host(host) {
-                // Our own account's repositories are nowhere else; a request for them must not leave the house.
-                Some(found) if found == (account, region) => vec![at(None, self.repository.clone())],
-                Some(_) => vec![at(None, self.repository.clone()), at(Some(host), self.repository.clone())],
+                // Our own account's repositories are nowhere else, unless an ECR was named; a request for them must not leave the house.
+                Some(found) if found == (account, region) && !has_login => vec![at(None, self.repository.clone())],
+                Some(_) => vec![at(None, self.repository.clone()), ecr(host)],
                 None => vec![self.direct(host)],
             },
+            (Some(host), None) if ecr_host(host).is_some() => vec![ecr(host)],
             (Some(host), None) => vec![self.direct(host)],
         }
     }
@@ -104,12 +109,12 @@ impl Reference {
         let hub = matches!(host, "docker.io" | "index.docker.io" | "registry-1.docker.io");
         let repository =
             if hub && !self.repository.contains('/') { format!("library/{}", self.repository) } else { self.repository.clone() };
-        Origin { host: Some(if hub { DOCKER_HUB.to_owned() } else { host.to_owned() }), repository }
+        Origin { host: Some(if hub { DOCKER_HUB.to_owned() } else { host.to_owned() }), repository, is_ecr: false }
     }
 }
 
 /// (account, region) of an ECR host `ACCOUNT.dkr.ecr.REGION.amazonaws.com[.cn]`.
-fn ecr_host(host: &str) -> Option<(&str, &str)> {
+pub fn ecr_host(host: &str) -> Option<(&str, &str)> {
     let (account, rest) = host.split_once(".dkr.ecr.")?;
     let region = rest.strip_suffix(".amazonaws.com").or_else(|| rest.strip_suffix(".amazonaws.com.cn"))?;
     (account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && !region.contains('.')).then_some((account, region))
@@ -161,7 +166,7 @@ mod tests {
     fn origins(text: &str) -> Vec<String> {
         let own = Some(("000000000000", "us-east-1"));
         let reference = Reference::parse(text).unwrap();
-        reference.origins(own).iter().map(|o| format!("{}/{}", o.host.as_deref().unwrap_or("own"), o.repository)).collect()
+        reference.origins(own, false).iter().map(|o| format!("{}/{}", o.host.as_deref().unwrap_or("own"), o.repository)).collect()
     }
 
     #[test]
@@ -169,7 +174,18 @@ mod tests {
         assert_eq!(origins("hello:latest"), ["own/hello", "docker.io/library/hello"]);
         assert_eq!(origins("team/app:1"), ["own/team/app", "docker.io/team/app"]);
         let reference = Reference::parse("busybox").unwrap();
-        assert_eq!(reference.origins(None), [Origin { host: Some("docker.io".into()), repository: "library/busybox".into() }]);
+        let hub = Origin { host: Some("docker.io".into()), repository: "library/busybox".into(), is_ecr: false };
+        assert_eq!(reference.origins(None, false), [hub]);
+    }
+
+    #[test]
+    fn an_ecr_that_can_be_logged_in_to_is_asked_after_our_own() {
+        let ours = Reference::parse("000000000000.dkr.ecr.us-east-1.amazonaws.com/app:1").unwrap();
+        let asked: Vec<(Option<String>, bool)> =
+            ours.origins(Some(("000000000000", "us-east-1")), true).into_iter().map(|origin| (origin.host, origin.is_ecr)).collect();
+        assert_eq!(asked, [(None, false), (ours.host.clone(), true)]);
+        let elsewhere = Reference::parse("localhost:5000/app:1").unwrap();
+        assert!(elsewhere.origins(None, true).iter().all(|origin| !origin.is_ecr));
     }
 
     #[test]

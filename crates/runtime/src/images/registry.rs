@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::reference::{Origin, is_loopback};
-use crate::port::{PullError, RegistryCredentials};
+use crate::port::{PullError, PullRequest, RegistryCredentials};
 
 /// Media types of manifests, in the order of preference.
 pub const MANIFEST_TYPES: [&str; 4] = [
@@ -81,6 +81,20 @@ impl Registries {
     /// (account, region) of Berth's own registry.
     pub fn own(&self) -> Option<(&str, &str)> {
         self.own.as_ref().map(|own| (own.account.as_str(), own.region.as_str()))
+    }
+
+    /// Where an origin is asked, and as whom: as it stands, or as whoever logs in to ECR says.
+    ///
+    /// # Errors
+    /// [`PullError::Unauthorized`] if there is no login.
+    pub async fn enter(&self, origin: &Origin, request: &PullRequest) -> Result<(Origin, Option<RegistryCredentials>), PullError> {
+        match (&request.login, &request.credentials) {
+            (Some(logins), None) if origin.is_ecr => {
+                let login = logins.login().await.map_err(PullError::Unauthorized)?;
+                Ok((Origin { host: Some(login.host), ..origin.clone() }, Some(login.credentials)))
+            }
+            (_, credentials) => Ok((origin.clone(), credentials.clone())),
+        }
     }
 
     /// The repository at its registry.

@@ -35,6 +35,29 @@ impl Patience {
     }
 }
 
+/// Tries a pull, and tries it again while the registry cannot be reached: one that does not answer now may in a moment. What it refuses
+/// it will refuse again.
+///
+/// # Errors
+/// [`PullError`] of the last try.
+pub async fn again<T, F: Future<Output = Result<T, PullError>>>(
+    patience: Patience,
+    reference: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, PullError> {
+    let mut failures = 0;
+    loop {
+        let error = match attempt().await {
+            Err(error @ PullError::Unreachable(_)) => error,
+            outcome => return outcome,
+        };
+        failures += 1;
+        let Some(pause) = patience.pause(failures) else { return Err(error) };
+        tracing::warn!(reference, %error, ?pause, "pull failed; trying again");
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// A blob being read.
 pub struct Steady<'a> {
     repository: &'a Repository<'a>,

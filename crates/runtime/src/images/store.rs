@@ -2,14 +2,18 @@
 //!
 //! Whatever has its final name is whole; everything else lives in `tmp`, which is emptied at start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+
+/// The file beside a layer's content that says how many bytes that has.
+const SIZE: &str = "size";
 
 /// What is kept of an image's configuration; Docker's `config` object.
 /// <https://github.com/opencontainers/image-spec/blob/main/config.md>
@@ -100,11 +104,14 @@ impl Store {
     /// # Errors
     /// Of the system.
     pub fn temporary(&self) -> io::Result<Temporary> {
-        let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join("tmp").join(number.to_string());
+        let path = self.temporary_path();
         std::fs::create_dir(&path)?;
         std::fs::create_dir(path.join("fs"))?;
         Ok(Temporary { path })
+    }
+
+    fn temporary_path(&self) -> PathBuf {
+        self.root.join("tmp").join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     /// Whether a layer is here.
@@ -116,11 +123,18 @@ impl Store {
         self.root.join("layers").join(diff_id.trim_start_matches("sha256:"))
     }
 
-    /// Gives an unpacked layer its name.
+    /// Where everything is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Gives an unpacked layer of so many bytes its name.
     ///
     /// # Errors
     /// Of the system.
-    pub fn publish_layer(&self, mut unpacked: Temporary, diff_id: &str) -> io::Result<()> {
+    pub fn publish_layer(&self, mut unpacked: Temporary, diff_id: &str, bytes: u64) -> io::Result<()> {
+        std::fs::write(unpacked.path.join(SIZE), bytes.to_string())?;
         std::fs::write(unpacked.path.join("unflushed"), &self.boot)?;
         std::fs::rename(&unpacked.path, self.layer(diff_id))?;
         unpacked.path.clear();
@@ -145,6 +159,45 @@ impl Store {
         Ok(())
     }
 
+    /// All layers that are here.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn layers(&self) -> io::Result<Vec<String>> {
+        let names = std::fs::read_dir(self.root.join("layers"))?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        let names: io::Result<Vec<Option<String>>> = names.collect();
+        Ok(names?.into_iter().flatten().map(|hex| format!("sha256:{hex}")).collect())
+    }
+
+    /// Bytes of a layer, about; counted once where an earlier version of Berth did not write them down.
+    pub fn layer_size(&self, diff_id: &str) -> u64 {
+        let layer = self.layer(diff_id);
+        let written = std::fs::read_to_string(layer.join(SIZE)).ok().and_then(|text| text.parse().ok());
+        written.unwrap_or_else(|| {
+            let bytes = walk(&layer.join("fs"));
+            if let Err(error) = std::fs::write(layer.join(SIZE), bytes.to_string()) {
+                tracing::debug!(diff_id, %error, "a layer's size cannot be written down");
+            }
+            bytes
+        })
+    }
+
+    /// Removes a layer and its link. Whoever calls has the turn of it.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn remove_layer(&self, diff_id: &str) -> io::Result<()> {
+        // First out of the way: half a layer must not have a whole one's name.
+        let gone = self.temporary_path();
+        std::fs::rename(self.layer(diff_id), &gone)?;
+        for (path, target) in self.link_places(diff_id) {
+            if std::fs::read_link(&path).is_ok_and(|found| found == target) {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        std::fs::remove_dir_all(&gone)
+    }
+
     /// Folder of the layers' short links.
     pub fn links(&self) -> PathBuf {
         self.root.join("links")
@@ -155,23 +208,29 @@ impl Store {
     /// # Errors
     /// Of the system.
     pub fn link(&self, diff_id: &str) -> io::Result<String> {
-        let hex = diff_id.trim_start_matches("sha256:");
-        let target = PathBuf::from(format!("../layers/{hex}/fs"));
-        // Longer names only where two layers begin alike, which takes somebody who tries for it.
-        for length in [12, 24, 64] {
-            let name = &hex[..length.min(hex.len())];
-            let path = self.links().join(name);
+        for (path, target) in self.link_places(diff_id) {
+            let name = || path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             match std::os::unix::fs::symlink(&target, &path) {
-                Ok(()) => return Ok(name.to_owned()),
+                Ok(()) => return Ok(name()),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if std::fs::read_link(&path)? == target {
-                        return Ok(name.to_owned());
+                        return Ok(name());
                     }
                 }
                 Err(error) => return Err(error),
             }
         }
         Err(io::Error::other(format!("no free link for layer {diff_id}")))
+    }
+
+    /// Where the link of a layer may be, and where it leads. Longer names only where two layers begin alike, which takes somebody who
+    /// tries for it.
+    fn link_places(&self, diff_id: &str) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+        let hex = diff_id.trim_start_matches("sha256:").to_owned();
+        let links = self.links();
+        [12, 24, 64]
+            .into_iter()
+            .map(move |length| (links.join(&hex[..length.min(hex.len())]), PathBuf::from(format!("../layers/{hex}/fs"))))
     }
 
     /// An image by its digest, if it and all its layers are here.
@@ -203,6 +262,59 @@ impl Store {
         let image = Arc::new(image);
         self.images.lock().insert(image.digest.clone(), Arc::clone(&image));
         Ok(image)
+    }
+
+    /// All images on record, and when they came. Their layers may be missing after a crash of the machine.
+    ///
+    /// # Errors
+    /// Of the system, also if one of them cannot be read: its layers may be a container's, so nobody is to take those for nobody's.
+    pub fn images(&self) -> io::Result<Vec<(StoredImage, SystemTime)>> {
+        let mut images = Vec::new();
+        for entry in std::fs::read_dir(self.root.join("images"))? {
+            let path = entry?.path();
+            let read = || {
+                let image = serde_json::from_slice(&std::fs::read(&path)?)?;
+                Ok::<_, io::Error>((image, path.metadata()?.modified()?))
+            };
+            match read() {
+                Ok(image) => images.push(image),
+                // Removed between the two looks.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io::Error::new(error.kind(), format!("read {}: {error}", path.display()))),
+            }
+        }
+        Ok(images)
+    }
+
+    /// Layers that images on record have.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn needed_layers(&self) -> io::Result<HashSet<String>> {
+        Ok(self.images()?.into_iter().flat_map(|(image, _)| image.diff_ids).collect())
+    }
+
+    /// Forgets an image and the references that lead to it; its layers stay.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn forget_image(&self, digest: &str) -> io::Result<()> {
+        let mut references = self.references.lock();
+        references.retain(|_, leads_to| leads_to != digest);
+        for entry in std::fs::read_dir(self.root.join("references"))? {
+            let path = entry?.path();
+            if std::fs::read_to_string(&path).is_ok_and(|leads_to| leads_to == digest) {
+                std::fs::remove_file(&path)?;
+            }
+        }
+        if let Some(file) = self.image_file(digest) {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.images.lock().remove(digest);
+        Ok(())
     }
 
     /// The image that a reference led to when it was last pulled.
@@ -240,6 +352,17 @@ impl Store {
         std::fs::write(&temporary, text)?;
         std::fs::rename(&temporary, file)
     }
+}
+
+/// Bytes of all files below a folder.
+fn walk(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let one = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => walk(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(one).sum()
 }
 
 /// A folder in `tmp` that goes away unless it is published.

@@ -38,18 +38,30 @@ pub enum UnpackError {
     /// The disk.
     #[error("{0}")]
     Storage(String),
+    /// The disk is full, after so many unpacked bytes of this layer.
+    #[error("no space left after {0} bytes")]
+    Full(u64),
     /// The source of bytes broke off.
     #[error("{0}")]
     Source(io::Error),
 }
 
-/// Unpacks a layer (gzip, zstd or plain, told by its first bytes) into the empty folder `target`; gives its diff_id.
+/// A layer that was unpacked whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacked {
+    /// `sha256:<hex>` of its tar.
+    pub diff_id: String,
+    /// Bytes of its tar: within a few percent what it takes on the disk.
+    pub bytes: u64,
+}
+
+/// Unpacks a layer (gzip, zstd or plain, told by its first bytes) into the empty folder `target`.
 ///
 /// `size` is the compressed size that the manifest promised.
 ///
 /// # Errors
 /// [`UnpackError`]; `target` then holds rubbish.
-pub fn unpack(compressed: impl Read, size: u64, target: &Path, limits: Limits) -> Result<String, UnpackError> {
+pub fn unpack(compressed: impl Read, size: u64, target: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
     let budget = limits.bytes.min(size.saturating_mul(limits.ratio).max(limits.free_bytes));
     let mut source = Blamed { inner: compressed, failure: None };
     let result = decode_into(&mut source, budget, target, limits);
@@ -60,14 +72,17 @@ pub fn unpack(compressed: impl Read, size: u64, target: &Path, limits: Limits) -
     }
 }
 
-fn decode_into(source: &mut impl Read, budget: u64, target: &Path, limits: Limits) -> Result<String, UnpackError> {
+fn decode_into(source: &mut impl Read, budget: u64, target: &Path, limits: Limits) -> Result<Unpacked, UnpackError> {
     let decoded = decoder(source)?;
     let mut tar = Counted { inner: decoded, hash: Sha256::new(), left: budget };
     let folder = Inside::open(target).map_err(|e| UnpackError::Storage(format!("open {}: {e}", target.display())))?;
-    unpack_tar(&mut tar, folder, limits)?;
+    unpack_tar(&mut tar, folder, limits).map_err(|error| match error {
+        UnpackError::Full(_) => UnpackError::Full(budget - tar.left),
+        other => other,
+    })?;
     // The diff_id covers the padding after the last entry too.
     io::copy(&mut tar, &mut io::sink()).map_err(|e| UnpackError::Invalid(format!("read layer: {e}")))?;
-    Ok(format!("sha256:{}", hex::encode(tar.hash.finalize())))
+    Ok(tar.finish(budget))
 }
 
 /// The bytes of a layer's tar: gzip, zstd or plain, told by its first bytes.
@@ -107,6 +122,7 @@ fn unpack_tar(tar: &mut impl Read, mut folder: Inside, limits: Limits) -> Result
             }
             // A path below something that is no folder, a link to nothing.
             io::ErrorKind::NotADirectory | io::ErrorKind::NotFound => UnpackError::Invalid(format!("entry {name:?}: {error}")),
+            _ if super::space::is_full(&error) => UnpackError::Full(0),
             _ => UnpackError::Storage(format!("entry {name:?}: {error}")),
         })?;
     }
@@ -315,6 +331,13 @@ pub(crate) struct Counted<R> {
     pub(crate) inner: R,
     pub(crate) hash: Sha256,
     pub(crate) left: u64,
+}
+
+impl<R> Counted<R> {
+    /// What came, of a reader that began with `budget` bytes left.
+    pub(crate) fn finish(self, budget: u64) -> Unpacked {
+        Unpacked { diff_id: format!("sha256:{}", hex::encode(self.hash.finalize())), bytes: budget - self.left }
+    }
 }
 
 impl<R: Read> Read for Counted<R> {

@@ -14,12 +14,12 @@ fn is_root() -> bool {
     root
 }
 
-fn into_folder(layer: Layer, packing: Packing, limits: Limits) -> (Result<String, UnpackError>, String, tempfile::TempDir) {
+fn into_folder(layer: Layer, packing: Packing, limits: Limits) -> (Result<Unpacked, UnpackError>, Unpacked, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let tar = layer.finish();
     let packed = pack(&tar, packing);
     let result = unpack(packed.as_slice(), packed.len() as u64, folder.path(), limits);
-    (result, digest(&tar), folder)
+    (result, Unpacked { diff_id: digest(&tar), bytes: tar.len() as u64 }, folder)
 }
 
 #[test]

@@ -17,7 +17,7 @@ mod shim;
 mod starter;
 pub(crate) mod ulimits;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ use crate::native::seccomp::Filters;
 use crate::native::security::Modules;
 use crate::native::shim::{Program, Shim, StartError};
 use crate::port::{
-    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, PullError, PullRequest, RunError,
-    Runtime, Started, Stats,
+    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageObservation, PullError,
+    PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats,
 };
 use crate::quota;
 
@@ -67,11 +67,11 @@ pub struct OpenError {
 /// The embedded runtime.
 pub struct NativeRuntime {
     config: NativeConfig,
-    images: Images,
+    images: Arc<Images>,
     filters: Filters,
     shim: Arc<Program>,
     machine: Machine,
-    containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
+    containers: Arc<Mutex<HashMap<ContainerId, Arc<Container>>>>,
     holders: Holders,
     ready: Arc<Mutex<Option<Shim>>>,
     /// Held for as long as this runtime lives.
@@ -120,11 +120,11 @@ impl NativeRuntime {
         let holders = Holders::open(config.data_dir.join("shared"), wanted).map_err(step("look after what tasks share"))?;
         Ok(NativeRuntime {
             config,
-            images,
+            images: Arc::new(images),
             filters,
             shim: Arc::new(shim),
             machine,
-            containers: Mutex::new(containers),
+            containers: Arc::new(Mutex::new(containers)),
             holders,
             ready: Arc::default(),
             _only: only,
@@ -141,6 +141,11 @@ impl NativeRuntime {
 
     fn cgroup(&self, parent: &str, id: &ContainerId) -> String {
         format!("/{}/{parent}/{id}", self.config.cgroup_root)
+    }
+
+    /// Digests of the images that containers have.
+    fn used_images(&self) -> HashSet<String> {
+        self.containers.lock().values().map(|container| container.record.spec.image_digest.clone()).collect()
     }
 
     /// The shim that is ready, or a new one.
@@ -311,8 +316,30 @@ impl Runtime for NativeRuntime {
         self.images.pull(request).await
     }
 
+    async fn images(&self) -> Result<Vec<ImageObservation>, RunError> {
+        let used = self.used_images();
+        let (images, is_used) = (Arc::clone(&self.images), move |digest: &str| used.contains(digest));
+        let looked = tokio::task::spawn_blocking(move || images.observe(is_used)).await.map_err(io::Error::other);
+        looked.flatten().map_err(|error| RunError::System(format!("look at the images: {error}")))
+    }
+
+    async fn remove_image(&self, digest: &str) -> Result<(), RemoveImageError> {
+        let (images, containers, digest) = (Arc::clone(&self.images), Arc::clone(&self.containers), digest.to_owned());
+        let remove = move || {
+            let is_used = || containers.lock().values().any(|container| container.record.spec.image_digest == digest);
+            images.remove(&digest, is_used)
+        };
+        // Many files go with an image.
+        tokio::task::spawn_blocking(remove).await.map_err(|error| RemoveImageError::System(error.to_string()))?
+    }
+
+    fn image_space(&self) -> Option<Space> {
+        self.images.space()
+    }
+
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {
-        let image = self.images.get(&spec.image_digest).ok_or_else(|| RunError::NoImage(spec.image_digest.clone()))?;
+        // Held until the container is known, which from then on keeps the image.
+        let image = self.images.hold(&spec.image_digest).ok_or_else(|| RunError::NoImage(spec.image_digest.clone()))?;
         let (layers, lower) = self.images.layers(&image).map_err(|e| RunError::System(format!("name the image's layers: {e}")))?;
         let default = default_capabilities(&self.machine);
         let available = &self.machine.capabilities;

@@ -149,6 +149,7 @@ fn an_export_is_idle_when_only_its_own_mount_shows_it() {
 }
 
 #[test]
+#[expect(clippy::zombie_processes, reason = "what is tested waits for it")]
 fn a_child_that_is_silent_is_given_up_and_killed() {
     let (reader, _held) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     assert!(matches!(steps::hear(&reader, Duration::from_millis(50)), Err(Failed::TimedOut)));
