@@ -165,9 +165,7 @@ pub fn health(task: &Task, is_checked_essential: impl Fn(&str) -> bool) -> Healt
 mod tests {
     use super::*;
     use crate::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, Family, TaskId};
-    use crate::needs::Demand;
-    use crate::tags::Tags;
-    use crate::task::{Container, LaunchType};
+    use crate::task::Container;
 
     fn task() -> Task {
         let container = |name: &str| Container::pending(ContainerId(1), name.into(), "i".into());
