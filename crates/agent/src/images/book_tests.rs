@@ -1,3 +1,5 @@
+//! What the book of images says after pulls, removals and restarts.
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
