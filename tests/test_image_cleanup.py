@@ -212,8 +212,11 @@ def test_what_belongs_to_no_task_goes_with_the_next_start(archive):
         container = shell(IDLE, image="app:1", mountPoints=mounts, portMappings=[{"containerPort": 80}])
         lost = running(up, container, volumes=[shared, {"name": "t"}])["taskArn"].rsplit("/", 1)[1]
         kept = running(up, container, volumes=[shared, {"name": "t"}])["taskArn"].rsplit("/", 1)[1]
+        # It has ended, or the server would ask for it again.
+        stop(up, lost)
         up.kill()
         agent = up.data_dir / "agent"
+        assert (agent / f"volumes/{lost}/t").is_dir()
         (agent / f"tasks/{lost}.json").unlink()
         (agent / "volumes/unknown/v").mkdir(parents=True)
         stray = agent / "images/layers" / ("ab" * 32)
