@@ -55,7 +55,6 @@ const NOTES: &[(&str, &str)] = &[
     ),
     ("DescribeServiceRevisions", "records; kept as long as a service deployment names them"),
     ("ExecuteCommand", "checks everything; no task has a listening agent yet, so it ends with TargetNotConnectedException"),
-    ("ListContainerInstances", "`filter` is refused"),
     ("ListDaemonDeployments", DAEMONS),
     ("ListDaemonTaskDefinitions", DAEMON_DEFINITIONS),
     ("ListDaemons", DAEMONS),
