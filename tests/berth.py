@@ -288,6 +288,22 @@ class Berth:
             shutil.rmtree(self.data_dir.parent, ignore_errors=True)
 
 
+def load_images(berth, images):
+    """Gives it images, archives by name; gives the Berth."""
+    for name, archive in images.items():
+        berth.run("image", "load", str(archive), name)
+    return berth
+
+
+@contextlib.contextmanager
+def with_images(berth, images):
+    """A Berth that runs and has these images; ended, and looked at for what it left, at the end."""
+    try:
+        yield load_images(berth.start(), images)
+    finally:
+        berth.end()
+
+
 def http_status(url):
     import urllib.error
     import urllib.request

@@ -9,7 +9,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import seen  # noqa: E402
-from berth import ROOT, Berth, clear_up_after_killed_runs, remove_run_folder, run_folder, unique  # noqa: E402
+from berth import (  # noqa: E402
+    ROOT,
+    Berth,
+    clear_up_after_killed_runs,
+    load_images,
+    remove_run_folder,
+    run_folder,
+    unique,
+    with_images,
+)
 
 
 def pytest_configure(config):
@@ -115,31 +124,27 @@ def shell_archive(tmp_path_factory):
     return pack_shell(tmp_path_factory.mktemp("image") / "shell.tar")
 
 
+@pytest.fixture(scope="session")
+def both_images(hello_archive, shell_archive):
+    return {"hello:latest": hello_archive, "shell:1": shell_archive}
+
+
 @pytest.fixture(scope="module")
-def up(hello_archive, shell_archive):
+def up(both_images):
     """`berth up` with the images hello:latest and shell:1, ended and checked for leftovers at the module's end."""
-    berth = Berth("up")
-    try:
-        berth.start()
-        berth.run("image", "load", str(hello_archive), "hello:latest")
-        berth.run("image", "load", str(shell_archive), "shell:1")
+    with with_images(Berth("up"), both_images) as berth:
         yield berth
-    finally:
-        berth.end()
 
 
 @pytest.fixture
-def new_up(hello_archive, shell_archive):
+def new_up(both_images):
     """A `berth up` of the test's own, started and with both images."""
     made = []
 
     def make(**settings):
         berth = Berth("up", **settings)
         made.append(berth)
-        berth.start()
-        berth.run("image", "load", str(hello_archive), "hello:latest")
-        berth.run("image", "load", str(shell_archive), "shell:1")
-        return berth
+        return load_images(berth.start(), both_images)
 
     yield make
     for berth in made:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import leftovers
-from berth import Berth, binary, clean_environment, fresh_folder, http_text, until
+from berth import Berth, binary, clean_environment, fresh_folder, http_text, until, with_images
 from containers import IDLE, ended, hello, host_ports, page, pids_of, running, said, shell, skip_unless_root, start, stop
 from ecs_calls import describe, register, run, service, tasks_of, until_status, until_steady
 
@@ -17,16 +17,10 @@ DEFAULT = "default"
 
 
 @pytest.fixture
-def up(hello_archive, shell_archive):
+def up(both_images):
     """Each test crashes a Berth of its own."""
-    berth = Berth("up")
-    try:
-        berth.start()
-        berth.run("image", "load", str(hello_archive), "hello:latest")
-        berth.run("image", "load", str(shell_archive), "shell:1")
+    with with_images(Berth("up"), both_images) as berth:
         yield berth
-    finally:
-        berth.end()
 
 
 def until_running_again(up):

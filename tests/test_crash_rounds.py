@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from berth import Berth
+from berth import Berth, with_images
 from containers import skip_unless_root
 from crash_load import Load, settle_and_compare
 from etcd_servers import EtcdCluster
@@ -24,13 +24,8 @@ SEED = int(os.environ.get("BERTH_CRASH_SEED", "0")) or random.randrange(1, 1 << 
 
 @pytest.fixture
 def berth(shell_archive):
-    berth = Berth("server")
-    try:
-        berth.start()
-        berth.run("image", "load", str(shell_archive), "shell:1")
+    with with_images(Berth("server"), {"shell:1": shell_archive}) as berth:
         yield berth
-    finally:
-        berth.end()
 
 
 @pytest.fixture

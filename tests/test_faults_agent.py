@@ -8,7 +8,7 @@ import pytest
 
 import leftovers
 from apart import Apart
-from berth import Berth, until
+from berth import Berth, until, with_images
 from bystander import beside
 from containers import IDLE, ended, finished, hello, host_ports, page, pids_of, running, shell, skip_unless_root, start, stop
 from ecs_calls import describe, register, until_status
@@ -21,16 +21,10 @@ DEFAULT = "default"
 
 
 @pytest.fixture(scope="module")
-def images_server(hello_archive, shell_archive):
+def images_server(both_images):
     """A server with images, and no agent of its own."""
-    berth = Berth("server")
-    try:
-        berth.start()
-        berth.run("image", "load", str(hello_archive), "hello:latest")
-        berth.run("image", "load", str(shell_archive), "shell:1")
+    with with_images(Berth("server"), both_images) as berth:
         yield berth
-    finally:
-        berth.end()
 
 
 @pytest.fixture

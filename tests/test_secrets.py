@@ -7,7 +7,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from berth import Berth, until
+from berth import Berth, until, with_images
 from containers import IDLE, finished, output, running, shell, skip_unless_root
 from ecs_calls import refused, register
 
@@ -53,16 +53,12 @@ def aws():
 
 
 @pytest.fixture(scope="module")
-def up(aws, hello_archive, shell_archive):
+def up(aws, shell_archive):
     """`berth up` that is told where the three services are."""
     names = ("SSM", "SECRETS_MANAGER", "S3")
-    berth = Berth("up", environment={f"AWS_ENDPOINT_URL_{name}": aws.endpoint for name in names})
-    try:
-        berth.start()
-        berth.run("image", "load", str(shell_archive), "shell:1")
+    environment = {f"AWS_ENDPOINT_URL_{name}": aws.endpoint for name in names}
+    with with_images(Berth("up", environment=environment), {"shell:1": shell_archive}) as berth:
         yield berth
-    finally:
-        berth.end()
 
 
 def shown(up, container):

@@ -9,7 +9,7 @@ import time
 import leftovers
 import pytest
 from apart import Apart
-from berth import Berth, until
+from berth import Berth, until, with_images
 from containers import IDLE, hello, shell, skip_unless_root
 from ecs_calls import register
 
@@ -27,20 +27,14 @@ GRANTED_A_LIFE = 512
 
 
 @pytest.fixture(scope="module")
-def apart(hello_archive, shell_archive):
-    server = Berth("server")
-    made = None
-    try:
-        server.start()
-        server.run("image", "load", str(hello_archive), "hello:latest")
-        server.run("image", "load", str(shell_archive), "shell:1")
+def apart(both_images):
+    with with_images(Berth("server"), both_images) as server:
         # What is over is removed at once: here nobody reads its output any more.
         made = Apart(server, ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION="1s")
-        yield made.start()
-    finally:
-        if made:
+        try:
+            yield made.start()
+        finally:
             made.end()
-        server.end()
 
 
 def kinds(ecs):

@@ -5,7 +5,7 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from berth import Berth, unique
+from berth import Berth, unique, with_images
 from containers import finished, output, shell, skip_unless_root
 from ecs_calls import register
 
@@ -70,13 +70,9 @@ def machine(files, shell_archive):
         "PosixUser": {"Uid": 1234, "Gid": 100},
         "RootDirectory": {"Path": "/apps/shop", "CreationInfo": {"OwnerUid": 1234, "OwnerGid": 100, "Permissions": "0750"}},
     }
-    berth = Berth("up", environment={"BERTH_EFS": f"fs-1={files}", "BERTH_EFS_ACCESS_POINTS": json.dumps([point])})
-    try:
-        berth.start()
-        berth.run("image", "load", str(shell_archive), "shell:1")
+    environment = {"BERTH_EFS": f"fs-1={files}", "BERTH_EFS_ACCESS_POINTS": json.dumps([point])}
+    with with_images(Berth("up", environment=environment), {"shell:1": shell_archive}) as berth:
         yield berth
-    finally:
-        berth.end()
 
 
 def mounted(script, **members):
