@@ -108,9 +108,14 @@ def nft_elements(data_dir):
     return count
 
 
+def paths(folder):
+    """Files and folders below a folder."""
+    return {os.path.join(place, name) for place, folders, names in os.walk(folder) for name in folders + names}
+
+
 def files(folder):
-    """Files and folders below a folder. Images are counted too: they come with a pull, not with a task."""
-    return sum(len(folders) + len(names) for _, folders, names in os.walk(folder))
+    """How many of them. Images are counted too: they come with a pull, not with a task."""
+    return len(paths(folder))
 
 
 def descriptors(pid):
