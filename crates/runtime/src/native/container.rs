@@ -180,8 +180,10 @@ fn write_files(folder: &Path, record: &Record, request: &serde_json::Value) -> i
     std::fs::write(folder.join("hostname"), format!("{}\n", record.process.hostname))?;
     std::fs::write(folder.join("resolv.conf"), bundle::resolv_conf(&record.spec, &bundle::machine_resolv_conf()))?;
     std::fs::write(folder.join("request.json"), serde_json::to_vec(request)?)?;
-    // Last: a folder without it was never finished.
-    std::fs::write(folder.join("container.json"), serde_json::to_vec(record)?)
+    // Last, and whole or not at all: a folder without it was never finished.
+    let unfinished = folder.join("container.json.new");
+    std::fs::write(&unfinished, serde_json::to_vec(record)?)?;
+    std::fs::rename(unfinished, folder.join("container.json"))
 }
 
 /// Names that become paths.
@@ -403,4 +405,23 @@ pub async fn remove_cgroup(cgroups: &Layout, path: &str) -> io::Result<()> {
         }
     }
     cgroups.remove_tree(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_agent_did_not_finish_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let half = folder.path().join("half");
+        std::fs::create_dir_all(half.join("upper")).unwrap();
+        std::fs::write(half.join("container.json.new"), r#"{"spec": {"id": "ha"#).unwrap();
+        assert!(load_all(folder.path()).unwrap().is_empty() && !half.exists());
+        // One that has its name is never taken away: a container may be running in it.
+        let damaged = folder.path().join("damaged");
+        std::fs::create_dir_all(&damaged).unwrap();
+        std::fs::write(damaged.join("container.json"), "?").unwrap();
+        assert!(load_all(folder.path()).unwrap().is_empty() && damaged.exists());
+    }
 }
