@@ -32,13 +32,14 @@ def run_inside(file, folder, hello_archive, shell_archive):
     inside = Path(__file__).parent / file
     cgroup = folder.name.replace("_", "")
     # Where somebody without root can read it.
-    shell = folder / "shell.tar"
+    shell, hello = folder / "shell.tar", folder / "hello.tar"
     shutil.copyfile(shell_archive, shell)
+    shutil.copyfile(hello_archive, hello)
     environment = clean_environment(
         BERTH_BIN=str(binary()),
         BERTH_DOCKER_FOLDER=str(folder),
         BERTH_DOCKER_CGROUP=cgroup,
-        BERTH_DOCKER_HELLO=str(hello_archive),
+        BERTH_DOCKER_HELLO=str(hello),
         BERTH_DOCKER_SHELL=str(shell),
     )
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]

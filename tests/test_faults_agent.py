@@ -163,11 +163,20 @@ def _foreign(registry, script):
     return {"name": "app", "image": registry.reference, "memory": 64, "command": [script]}
 
 
+def _until_stalled(apart, registry, arn):
+    def stalled():
+        task = describe(apart.ecs, DEFAULT, arn)
+        assert task["lastStatus"] != "STOPPED", task
+        return registry.stalled.is_set()
+
+    until("the registry to stand still", stalled)
+
+
 def test_a_registry_that_stalls_in_a_layer_holds_nobody_up_and_the_pull_goes_on_where_it_was(apart, registry):
     with beside(apart, apart.data_dir, apart.data_dir):
         registry.stall_after = 1 << 20
         waits = start(apart, _foreign(registry, "exit 4"))
-        until("the registry to stand still", registry.stalled.is_set)
+        _until_stalled(apart, registry, waits)
         # Others are pulled, started and ended meanwhile; it itself can be stopped.
         assert finished(apart, shell("exit 5"))["containers"][0]["exitCode"] == 5
         gone = start(apart, _foreign(registry, "exit 4"))
@@ -183,7 +192,7 @@ def test_a_task_whose_registry_stalls_can_be_stopped_and_leaves_nothing(apart, r
     before = leftovers.paths(apart.data_dir / "images")
     registry.stall_after = 1 << 20
     waits = start(apart, _foreign(registry, "exit 4"))
-    until("the registry to stand still", registry.stalled.is_set)
+    _until_stalled(apart, registry, waits)
     task = stop(apart, waits)
     assert task["stopCode"] == "UserInitiated", task
     try:
