@@ -20,6 +20,7 @@ import boto3
 from botocore.config import Config
 
 import seen
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 # Every run keeps its data directories below its own folder here, so that a later run can clear up after a killed one.
@@ -121,7 +122,8 @@ class Berth:
         if not self.data_dir.resolve().parent.is_relative_to(run_folder().resolve()):
             raise ValueError(f"{self.data_dir} is not in this run's folder {run_folder()}")
         self.arguments = ["--healthy-after", str(healthy_after), *arguments]
-        self.listen = listen
+        # Not one that the system gives out: while Berth is away, an agent that knocks again and again could be given it, and talk to itself.
+        self.listen = listen[:-1] + str(free_port()) if listen.endswith(":0") else listen
         self.variables = environment or {}
         self.log = self.data_dir.parent / "berth.log"
         self.process = None

@@ -1,7 +1,6 @@
 """Tasks with real containers: running scripts, finding their processes, asking them over HTTP."""
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -90,9 +89,3 @@ def pids_of(container):
             except OSError:
                 continue
     return sorted(found)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from berth import ROOT, fresh_folder, http_text, until
+from ports import free_port
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -33,15 +33,6 @@ def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def free_ports(count):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in held]
-    finally:
-        for each in held:
-            each.close()
-
-
 class EtcdCluster:
     """`size` members; `url` is what `berth server --store` takes. `options`: more of what a member is started with."""
 
@@ -51,7 +42,7 @@ class EtcdCluster:
         self.options = list(options)
         self.program = etcd_binary()
         self.folder = fresh_folder("etcd")
-        ports = free_ports(size * 2)
+        ports = [free_port() for _ in range(size * 2)]
         self.ports = list(zip(ports[::2], ports[1::2], strict=True))
         self.members = [None] * size
 

@@ -12,9 +12,10 @@ from moto.server import ThreadedMotoServer
 
 import leftovers
 from berth import binary, clean_environment, fresh_folder, http_text, until
-from containers import IDLE, ended, free_port, shell, start
+from containers import IDLE, ended, shell, start
 from ecs_calls import describe, until_status
 from machine_agent import MachineAgent
+from ports import free_port
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="SKIPPED (needs root): the agent's containers need namespaces, mounts and cgroups"

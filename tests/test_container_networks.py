@@ -7,8 +7,9 @@ import socket
 import pytest
 
 from berth import http_text, until
-from containers import ended, finished, free_port, hello, host_ports, output, page, pids_of, running, shell, skip_unless_root, stop
+from containers import ended, finished, hello, host_ports, output, page, pids_of, running, shell, skip_unless_root, stop
 from ecs_calls import describe, register, run, service, tasks_of, until_status, until_steady
+from ports import free_port
 
 skip_unless_root(__file__)
 DEFAULT = "default"

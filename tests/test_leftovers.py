@@ -5,8 +5,9 @@ import signal
 
 import leftovers
 from berth import until
-from containers import IDLE, ended, finished, free_port, hello, host_ports, page, running, shell, skip_unless_root, start
+from containers import IDLE, ended, finished, hello, host_ports, page, running, shell, skip_unless_root, start
 from ecs_calls import register, service, tasks_of, until_steady
+from ports import free_port
 
 skip_unless_root(__file__)
 DEFAULT = "default"

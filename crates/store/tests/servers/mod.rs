@@ -1,6 +1,8 @@
 //! etcd clusters of a test's own, on free loopback ports, and a wire to them that can be cut. Nothing outlives the test.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
+mod ports;
+
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +13,8 @@ use berth_store::{EtcdAddress, EtcdSettings, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+use ports::Port;
 
 /// The server program, or a loud line that says that it is missing.
 pub fn etcd_program() -> Option<PathBuf> {
@@ -40,20 +44,15 @@ pub struct Cluster {
     program: PathBuf,
     folder: tempfile::TempDir,
     /// Client and peer port of each member.
-    ports: Vec<(u16, u16)>,
+    ports: Vec<(Port, Port)>,
     members: Vec<Option<Process>>,
-}
-
-fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<_> = (0..count).map(|_| StdListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 impl Cluster {
     /// `None` if there is no etcd here. Call it on the test's own thread: members die with the thread that starts them.
     pub fn start(size: usize) -> Option<Self> {
         let program = etcd_program()?;
-        let ports = free_ports(size * 2).chunks(2).map(|pair| (pair[0], pair[1])).collect();
+        let ports = (0..size).map(|_| (Port::free(), Port::free())).collect();
         let mut cluster = Self { program, folder: tempfile::tempdir().unwrap(), ports, members: Vec::new() };
         for number in 0..size {
             let process = cluster.spawn(number);
@@ -64,14 +63,14 @@ impl Cluster {
 
     fn spawn(&self, number: usize) -> Process {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let peers: Vec<_> = self.ports.iter().enumerate().map(|(number, (_, peer))| format!("m{number}={}", url(*peer))).collect();
-        let (client, peer) = self.ports[number];
+        let peers: Vec<_> = self.ports.iter().enumerate().map(|(number, (_, peer))| format!("m{number}={}", url(peer.number))).collect();
+        let (client, peer) = (self.ports[number].0.number, self.ports[number].1.number);
         let mut command = Command::new(&self.program);
         command.args(["--name", &format!("m{number}"), "--logger", "zap", "--log-level", "error"]);
         command.arg("--data-dir").arg(self.folder.path().join(number.to_string()));
         command.args(["--listen-client-urls", &url(client), "--advertise-client-urls", &url(client)]);
         command.args(["--listen-peer-urls", &url(peer), "--initial-advertise-peer-urls", &url(peer)]);
-        command.args(["--initial-cluster", &peers.join(","), "--initial-cluster-token", &format!("t{}", self.ports[0].0)]);
+        command.args(["--initial-cluster", &peers.join(","), "--initial-cluster-token", &format!("t{}", self.ports[0].0.number)]);
         let log = std::fs::File::create(self.folder.path().join(format!("{number}.log"))).unwrap();
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         // SAFETY: prctl is async-signal-safe, and nothing else happens between fork and exec.
@@ -112,7 +111,7 @@ impl Cluster {
     }
 
     pub fn endpoint(&self, member: usize) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.ports[member].0))
+        SocketAddr::from(([127, 0, 0, 1], self.ports[member].0.number))
     }
 
     pub fn settings(&self, prefix: &str) -> EtcdSettings {
@@ -133,6 +132,17 @@ pub fn settings(endpoints: &str, prefix: &str) -> EtcdSettings {
 const WHOLE: u8 = 0;
 const NO_ANSWERS: u8 = 1;
 const CUT: u8 = 2;
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for number in 0..self.ports.len() {
+                let said = std::fs::read_to_string(self.folder.path().join(format!("{number}.log"))).unwrap_or_default();
+                eprintln!("what member {number} of etcd said:\n{said}");
+            }
+        }
+    }
+}
 
 /// A wire to one member.
 pub struct Wire {
