@@ -16,6 +16,7 @@ mod settings;
 mod signals;
 mod span_export;
 mod span_layer;
+mod start_code;
 mod store;
 mod up;
 

@@ -12,6 +12,7 @@ use crate::node::Node;
 use crate::server::Server;
 use crate::settings::{AgentSettings, ServerSettings, UpSettings};
 use crate::signals::{Order, Signals};
+use crate::start_code;
 
 /// How long all tasks together may take to stop: ECS's longest stopTimeout on Fargate is two minutes.
 const STOP_PATIENCE: Duration = Duration::from_secs(130);
@@ -40,6 +41,7 @@ pub(crate) async fn up(settings: UpSettings, mut config: AgentConfig) -> Result<
         () = node.connected() => {
             server.ready();
             greet(&server, Some(&node));
+            start_code::let_go_later();
         }
         order = signals.next() => return end(server, node, order, settings.ephemeral).await,
     }
@@ -98,6 +100,7 @@ pub(crate) async fn agent(settings: AgentSettings, config: AgentConfig) -> Resul
             return Ok(());
         }
     }
+    start_code::let_go_later();
     signals.next().await;
     node.leave().await;
     Ok(())
