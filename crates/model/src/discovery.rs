@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dns::Routing;
 use crate::ids::{ClusterName, ServiceName, TaskId};
-use crate::namespace::{NamespaceId, OperationId, cloud_map_id};
+use crate::namespace::{NamespaceId, OperationId, cloud_map_id, digest};
 use crate::tags::Tags;
 use crate::time::UnixMillis;
 
@@ -38,6 +38,16 @@ cloud_map_id!(
     DiscoveryServiceId,
     "srv-"
 );
+
+impl DiscoveryServiceId {
+    /// The id of the service of this name, as [`NamespaceId::of`]. DNS does not tell upper from lower case, so where there is DNS two such
+    /// names are one.
+    #[must_use]
+    pub fn of(namespace: &NamespaceId, name: &str, has_dns: bool) -> Self {
+        let name = if has_dns { name.to_ascii_lowercase() } else { name.to_owned() };
+        Self::from_bits(digest(&[namespace.as_str(), &name]))
+    }
+}
 
 wire_enum!(
     /// A DNS record's type.
@@ -223,11 +233,24 @@ mod tests {
     }
 
     #[test]
+    fn a_name_has_one_id_and_others_have_others() {
+        let (one, other) = (NamespaceId::from_bits(1), NamespaceId::from_bits(2));
+        let id = DiscoveryServiceId::of(&one, "api", true);
+        assert_eq!(id, DiscoveryServiceId::of(&one, "API", true));
+        let mut ids = vec![id, DiscoveryServiceId::of(&one, "API", false), DiscoveryServiceId::of(&other, "api", true)];
+        ids.extend((0..1_000).map(|number| DiscoveryServiceId::of(&one, &format!("s{number}"), true)));
+        let count = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+
+    #[test]
     fn an_instances_attributes_are_read_where_they_are_what_they_should_be() {
         let attributes = [(IPV4, "10.0.0.7"), (IPV6, "::1"), (PORT, "80"), (CNAME, "b.c")];
         let mut instance = DiscoveryInstance {
             id: "i-1".to_owned(),
-            service: DiscoveryServiceId::from_random(1),
+            service: DiscoveryServiceId::from_bits(1),
             attributes: attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             health: None,
             owner: None,

@@ -41,7 +41,8 @@ pub struct DnsZone {
 /// A name and what it answers to questions of every type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsRecord {
-    /// The name in lower case, relative to the zone, without a dot at its end: `api`, or `INSTANCE.api` for what an SRV record points at.
+    /// The name in lower case, relative to the zone, without a dot at its end: `api`, or `INSTANCE.api` for what an SRV record points at; empty
+    /// for the zone's own name.
     pub name: String,
     /// How long an answer may be kept, in seconds.
     pub ttl_seconds: u32,

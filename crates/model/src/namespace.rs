@@ -30,6 +30,18 @@ pub fn letters(mut bits: u128, count: usize) -> String {
     text
 }
 
+/// A number that stands for some texts, the same on every machine and in every version: FNV-1a of 128 bits. It guards nothing: whoever
+/// finds two names with one id is told that the second is there already.
+#[must_use]
+pub(crate) fn digest(texts: &[&str]) -> u128 {
+    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0]));
+    let hash = bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    });
+    // The last bytes have hardly reached the upper half: both are mixed.
+    hash ^ hash.rotate_right(64)
+}
+
 /// Declares an id of Cloud Map's: a prefix and 16 lower-case letters and digits.
 macro_rules! cloud_map_id {
     ($(#[$meta:meta])* $name:ident, $prefix:literal) => {
@@ -39,9 +51,9 @@ macro_rules! cloud_map_id {
         pub struct $name(#[serde(deserialize_with = "crate::shared_text::deserialize")] std::sync::Arc<str>);
 
         impl $name {
-            /// An id from random bits.
+            /// The id of these bits, of which it holds about 82.
             #[must_use]
-            pub fn from_random(bits: u128) -> Self {
+            pub fn from_bits(bits: u128) -> Self {
                 Self(format!(concat!($prefix, "{}"), crate::namespace::letters(bits, 16)).into())
             }
 
@@ -82,6 +94,16 @@ cloud_map_id!(
     NamespaceId,
     "ns-"
 );
+
+impl NamespaceId {
+    /// The id of the namespace of this name. As on AWS, one that is deleted and made again has the same; and since a record's key is its
+    /// id, two calls that make the same namespace at once cannot both succeed. DNS does not tell upper from lower case.
+    #[must_use]
+    pub fn of(scope: &Scope, name: &str, has_dns: bool) -> Self {
+        let name = if has_dns { name.to_ascii_lowercase() } else { name.to_owned() };
+        Self::from_bits(digest(&[&scope.region, &scope.account, &name]))
+    }
+}
 
 wire_enum!(
     /// How a namespace's instances are found: `NamespaceType`.
@@ -313,12 +335,12 @@ mod tests {
     #[test]
     fn ids_have_the_form_of_cloud_maps() {
         for bits in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef] {
-            let id = NamespaceId::from_random(bits);
+            let id = NamespaceId::from_bits(bits);
             assert_eq!((id.as_str().len(), NamespaceId::parse(id.as_str())), (19, Some(id)));
             let operation = OperationId::from_random(bits, !bits);
             assert_eq!((operation.as_str().len(), OperationId::parse(operation.as_str())), (41, Some(operation)));
         }
-        assert_ne!(NamespaceId::from_random(1), NamespaceId::from_random(2));
+        assert_ne!(NamespaceId::from_bits(1), NamespaceId::from_bits(2));
         for text in ["", "ns-", "srv-abc", "ns-ABC", "ns-a/b"] {
             assert_eq!(NamespaceId::parse(text), None, "{text}");
         }
@@ -337,7 +359,7 @@ mod tests {
     #[test]
     fn arns_are_of_this_account_and_region() {
         let scope = Scope { region: "eu-west-1".into(), account: "000000000000".into() };
-        let id = NamespaceId::from_random(7);
+        let id = NamespaceId::from_bits(7);
         let arn = scope.namespace(&id);
         assert_eq!(arn, format!("arn:aws:servicediscovery:eu-west-1:000000000000:namespace/{id}"));
         assert_eq!(scope.strip_cloud_map(&arn), Some(format!("namespace/{id}").as_str()));

@@ -296,9 +296,9 @@ mod tests {
             Key::ServiceDeployment(cluster, service, ServiceDeploymentId::from_random(u128::MAX / 3)),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
             Key::Alarm("web/p99 too high".into()),
-            Key::Namespace(NamespaceId::from_random(7)),
-            Key::DiscoveryService(DiscoveryServiceId::from_random(8)),
-            Key::DiscoveryInstance(DiscoveryServiceId::from_random(9), "i-1/2:3".into()),
+            Key::Namespace(NamespaceId::from_bits(7)),
+            Key::DiscoveryService(DiscoveryServiceId::from_bits(8)),
+            Key::DiscoveryInstance(DiscoveryServiceId::from_bits(9), "i-1/2:3".into()),
             Key::DiscoveryOperation(OperationId::from_random(10, 11)),
             Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {

@@ -157,7 +157,7 @@ mod tests {
     fn instance(service: u128, id: &str) -> DiscoveryInstance {
         DiscoveryInstance {
             id: id.to_owned(),
-            service: DiscoveryServiceId::from_random(service),
+            service: DiscoveryServiceId::from_bits(service),
             attributes: Default::default(),
             health: None,
             owner: None,
@@ -176,7 +176,7 @@ mod tests {
             state.apply(Write::Put(Stored { record, created: at, modified: at, version: 1 }));
         }
         let ids = |state: &State| -> Vec<String> {
-            state.discovery_instances_of(&DiscoveryServiceId::from_random(1)).map(|instance| instance.id.clone()).collect()
+            state.discovery_instances_of(&DiscoveryServiceId::from_bits(1)).map(|instance| instance.id.clone()).collect()
         };
         assert_eq!(ids(&state), ["a/1", "b"]);
         assert!(records.iter().all(|record| state.holds(record)));
