@@ -254,7 +254,8 @@ def test_registries_must_be_one_that_is_there(ecs, cluster, new_registry):
     with refused("InvalidParameterException", "does not exist"):
         ecs.update_service(cluster=cluster, service=name, taskDefinition=register(ecs, containers=[container("other")]))
     after = service(ecs, cluster, name)
-    assert (after["deployments"], after["serviceRegistries"]) == (before["deployments"], before["serviceRegistries"])
+    assert [one["id"] for one in after["deployments"]] == [one["id"] for one in before["deployments"]]
+    assert (after["taskDefinition"], after["serviceRegistries"]) == (before["taskDefinition"], [good])
     with refused("InvalidParameterException", "ServiceRegistries"):
         ecs.create_service(
             cluster=cluster, serviceName=unique("s"), deploymentController={"type": "EXTERNAL"}, serviceRegistries=[good]
