@@ -53,6 +53,9 @@ def new_registry(server):
 
     yield make
     for registry in made:
+        if registry.id not in {one["Id"] for one in registry.client.list_services()["Services"]}:
+            registry.client.delete_namespace(Id=registry.namespace)
+            continue
         for cluster in {one["ECS_CLUSTER_NAME"] for one in registry.instances.values() if "ECS_CLUSTER_NAME" in one}:
             for name in {one["ECS_SERVICE_NAME"] for one in registry.instances.values() if one.get("ECS_CLUSTER_NAME") == cluster}:
                 server.ecs.delete_service(cluster=cluster, service=name, force=True)

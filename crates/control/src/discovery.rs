@@ -253,3 +253,96 @@ pub(crate) fn forgettable_operations(state: &State, now: UnixMillis) -> Vec<Key>
     let old = operations.into_iter().enumerate().filter(|(number, (at, _))| is_old(*number, *at));
     old.map(|(_, (_, id))| Key::DiscoveryOperation(id.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_model::discovery::{DiscoveryService, DnsSettings, InstanceOwner, RecordSetting, RecordType};
+    use berth_model::dns::{DnsAnswer, Routing};
+    use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family, ServiceName, TaskId};
+    use berth_model::namespace::{HostedZone, Namespace, NamespaceId, NamespaceKind, Operation, OperationId, OperationType};
+    use berth_model::task::{DesiredStatus, TaskStatus};
+    use berth_store::backend::Memory;
+
+    use super::*;
+
+    fn cluster() -> ClusterName {
+        ClusterName::parse("c").expect("a name")
+    }
+
+    fn task(number: u128, desired_status: DesiredStatus) -> Task {
+        let definition = DefinitionId { family: Family::parse("web").expect("a family"), revision: 1 };
+        let placed = Task::placed(TaskId(number), cluster(), definition, "service:web".into(), ContainerInstanceId(1), UnixMillis(1));
+        Task { desired_status, last_status: TaskStatus::Running, ..placed }
+    }
+
+    fn instance(service: &DiscoveryServiceId, number: u128) -> DiscoveryInstance {
+        let owner = InstanceOwner { cluster: cluster(), service: ServiceName::parse("web").expect("a name"), task: TaskId(number) };
+        DiscoveryInstance {
+            id: TaskId(number).to_string(),
+            service: service.clone(),
+            attributes: BTreeMap::from([("AWS_INSTANCE_IPV4".to_owned(), format!("10.0.0.{number}"))]),
+            health: None,
+            owner: Some(owner),
+            creator_request_id: None,
+            operation: None,
+            created_at: UnixMillis(1),
+        }
+    }
+
+    async fn store(transaction: Transaction) -> Store {
+        let store = Store::open_inline(Memory).expect("a store in memory");
+        store.commit(transaction).await.expect("it is taken");
+        store
+    }
+
+    #[tokio::test]
+    async fn a_name_answers_no_task_that_is_to_stop_also_before_it_is_deregistered() {
+        let namespace = NamespaceId::from_bits(1);
+        let service = DiscoveryService {
+            id: DiscoveryServiceId::of(&namespace, "api", true),
+            name: "api".to_owned(),
+            namespace: namespace.clone(),
+            description: None,
+            dns: Some(DnsSettings { routing: Routing::Multivalue, records: vec![RecordSetting { kind: RecordType::A, ttl_seconds: 10 }] }),
+            has_custom_health: false,
+            attributes: BTreeMap::new(),
+            creator_request_id: None,
+            tags: BTreeMap::new(),
+            created_at: UnixMillis(1),
+        };
+        let mut transaction = Transaction::new();
+        transaction.put(task(1, DesiredStatus::Running)).put(task(2, DesiredStatus::Stopped));
+        for number in 1..=3 {
+            transaction.put(instance(&service.id, number));
+        }
+        transaction.put(service).put(Namespace {
+            id: namespace,
+            name: "home.local".to_owned(),
+            kind: NamespaceKind::Private { vpc: "vpc-1".to_owned(), zone: HostedZone::from_random(1, 15) },
+            description: None,
+            creator_request_id: None,
+            operation: OperationId::from_random(1, 2),
+            tags: BTreeMap::new(),
+            created_at: UnixMillis(1),
+        });
+        let store = store(transaction).await;
+        let table = dns_table(&store.state());
+        assert_eq!((table.revision, table.zones.len(), table.zones[0].name.as_str()), (1, 1, "home.local"));
+        let answers: Vec<_> = table.zones[0].records.iter().map(|record| (record.name.as_str(), &record.answers[..])).collect();
+        assert_eq!(answers, [("api", &[DnsAnswer::A([10, 0, 0, 1].into())][..])], "the third has no task at all");
+    }
+
+    #[tokio::test]
+    async fn operations_go_after_thirty_days_and_the_oldest_beyond_so_many() {
+        let id = |number: usize| OperationId::from_random(number as u128, 0);
+        let mut transaction = Transaction::new();
+        for number in 0..MAX_OPERATIONS + 2 {
+            let created_at = UnixMillis(i64::try_from(number).expect("a small number"));
+            transaction.put(Operation { id: id(number), kind: OperationType::CreateNamespace, targets: Vec::new(), created_at });
+        }
+        let store = store(transaction).await;
+        let doomed = |now| forgettable_operations(&store.state(), UnixMillis(now));
+        assert_eq!(doomed(0), [Key::DiscoveryOperation(id(0)), Key::DiscoveryOperation(id(1))]);
+        assert_eq!(doomed(KEEP_OPERATIONS_MILLIS + 5).len(), 5);
+    }
+}

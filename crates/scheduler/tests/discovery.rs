@@ -102,10 +102,10 @@ fn a_running_task_is_registered_with_ecs_attributes_until_it_is_to_stop() {
     let [made] = &first.put[..] else { panic!("{first:?}") };
     assert_eq!((made.id.as_str(), made.health), ("00000000000000000000000000000003", Some(CustomHealth::Healthy)));
     let expected = [
+        ("AVAILABILITY_ZONE", "a"),
         (INIT_HEALTH, "HEALTHY"),
         (IPV4, "10.0.0.7"),
         (PORT, "32771"),
-        ("AVAILABILITY_ZONE", "a"),
         ("EC2_INSTANCE_ID", "i-1"),
         ("ECS_CLUSTER_NAME", "home"),
         ("ECS_SERVICE_NAME", "web"),

@@ -92,7 +92,7 @@ pub(super) fn service(api: &Api, state: &State, service: &DiscoveryService) -> s
         dns_config: service.dns.as_ref().map(|settings| dns(&service.namespace, settings)),
         r#type: Some(service_type(state, service)),
         // The threshold is no longer anybody's choice: AWS always says 1.
-        health_check_custom_config: service.has_custom_health.then(|| shapes::HealthCheckCustomConfig { failure_threshold: Some(1) }),
+        health_check_custom_config: service.has_custom_health.then_some(shapes::HealthCheckCustomConfig { failure_threshold: Some(1) }),
         health_check_config: None,
         create_date: Some(service.created_at.to_wire()),
         creator_request_id: service.creator_request_id.clone(),
