@@ -181,7 +181,9 @@ class Berth:
                 aws_secret_access_key=secret,
                 config=Config(**config),
             )
-            self._clients[name].meta.events.register(f"after-call.{service}", seen.note_parsed)
+            if service == "ecs":
+                # Other services have actions of the same names.
+                self._clients[name].meta.events.register("after-call.ecs", seen.note_parsed)
         return self._clients[name]
 
     @property

@@ -3,6 +3,8 @@
 import copy
 
 from berth import unique
+from cloud_map_calls import ARN as CLOUD_MAP
+from cloud_map_calls import cloud_map, http_namespace, service
 from ecs_calls import container, register
 from fake_agent import FakeAgent
 from model_requests import MODEL, smallest
@@ -114,6 +116,20 @@ def staged(path):
     return {"deploymentConfiguration": {"strategy": found[0]}} if found else {}
 
 
+def registry(w, path):
+    """What a service registry fits: one that is found by API calls alone takes any port, said outright only of a task with its own address."""
+    if not any(name.startswith("serviceRegistries") for name in path):
+        return {}
+    if getattr(w, "registry", None) is None:
+        client = cloud_map(w.berth)
+        w.registry = f"{CLOUD_MAP}service/{service(client, http_namespace(client))}"
+    outright = path[-1] == "port"
+    web = container("app", portMappings=[{"containerPort": 80}])
+    port = {} if outright else {"containerName": "app", "containerPort": 80}
+    mode = {"networkMode": "awsvpc"} if outright else {}
+    return {"taskDefinition": register(w.ecs, containers=[web], **mode), "serviceRegistries": [{"registryArn": w.registry, **port}]}
+
+
 def new_instance(w, path):
     return {**CLUSTER, "containerInstanceArn": w.silent} if "containerInstanceArn" in path else {"cluster": "c"}
 
@@ -156,7 +172,7 @@ GOOD = {
     "CreateDaemon": lambda w, _: {"daemonName": unique("d"), "clusterArn": WHOLE, **DAEMON},
     "CreateExpressGatewayService": new_express,
     "CreateGateway": lambda w, _: {"name": unique("g"), "infrastructureRoleArn": ROLE, "configuration": {"hostSharedAlb": {}}},
-    "CreateService": lambda w, path: {**PLACED, "serviceName": unique("s"), "desiredCount": 0, **staged(path)},
+    "CreateService": lambda w, path: {**PLACED, "serviceName": unique("s"), "desiredCount": 0, **staged(path), **registry(w, path)},
     "CreateTaskSet": lambda w, _: {**external(w), "taskDefinition": "web"},
     "DeleteAccountSetting": lambda w, _: {"name": "containerInsights"},
     "DeleteAttributes": lambda w, _: (w.ecs.put_attributes(**attribute(w)), attribute(w))[1],
@@ -224,7 +240,7 @@ GOOD = {
     "UpdateDaemon": lambda w, _: {**fresh_daemon(w), **DAEMON},
     "UpdateExpressGatewayService": changed_express,
     "UpdateGateway": lambda w, _: {**fresh_gateway(w), "configuration": {"hostSharedAlb": {}}},
-    "UpdateService": lambda w, path: {**fresh_service(w), "forceNewDeployment": True, **staged(path)},
+    "UpdateService": lambda w, path: {**fresh_service(w), "forceNewDeployment": True, **staged(path), **registry(w, path)},
     "UpdateServicePrimaryTaskSet": lambda w, _: primary(w),
     "UpdateTaskProtection": lambda w, _: {**CLUSTER, "tasks": ["0" * 32], "protectionEnabled": True},
     "UpdateTaskSet": lambda w, _: {**with_set(w), "scale": {"value": 1, "unit": "PERCENT"}},

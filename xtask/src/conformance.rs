@@ -32,7 +32,7 @@ const NOTES: &[(&str, &str)] = &[
     (
         "CreateService",
         "REPLICA services with rolling, blue/green, linear and canary deployments and their hooks, or with task sets (EXTERNAL); DAEMON services \
-         with rolling deployments; load balancers, registries, FARGATE, CODE_DEPLOY are refused; alarms say what \
+         with rolling deployments; tasks are registered in Cloud Map; load balancers, FARGATE, CODE_DEPLOY are refused; alarms say what \
          `berth alarm set` says",
     ),
     ("DeleteCapacityProvider", "complete at once"),

@@ -1,4 +1,6 @@
-//! What the machine has and is: cores, memory, system, the boot it is in.
+//! What the machine has and is: cores, memory, system, its address, the boot it is in.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 /// CPU units: 1024 to a core.
 #[must_use]
@@ -16,6 +18,18 @@ pub fn cores() -> usize {
 #[must_use]
 pub fn memory_mib() -> Option<u64> {
     parse_mem_total(&std::fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// The IPv4 address that the machine has towards others: the one from which it would reach an address of no machine (RFC 5737). Nothing is
+/// sent. `None` without a route there, or where that leads nowhere but to itself.
+#[must_use]
+pub fn ipv4() -> Option<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(address) if !address.is_loopback() && !address.is_unspecified() => Some(address),
+        _ => None,
+    }
 }
 
 fn parse_mem_total(text: &str) -> Option<u64> {

@@ -18,6 +18,9 @@ const BUSY: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(
 /// Between tries while nobody answers: a server that starts beside its agent is there within a second.
 const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// The attribute whose value is the machine's address as others reach it.
+const HOST_IPV4: &str = "berth.host-ipv4";
+
 /// Why this machine is no container instance.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
@@ -137,6 +140,10 @@ fn attributes(config: &AgentConfig, runtime: &[&str], first_time: bool) -> Vec<A
     let mut list: Vec<_> = config.announced.names(runtime).iter().map(|name| attribute(name, None)).collect();
     let valued = capabilities::valued(&zone, config.os_family_detailed.as_deref());
     list.extend(valued.into_iter().map(|(name, value)| attribute(name, Some(value))));
+    // Where a service's tasks are found in Cloud Map. What the owner says of it stands.
+    if !config.attributes.contains_key(HOST_IPV4) {
+        list.extend(machine::ipv4().map(|address| attribute(HOST_IPV4, Some(address.to_string()))));
+    }
     if first_time {
         list.extend(config.attributes.iter().map(|(name, value)| attribute(name, value.clone())));
     }
@@ -178,7 +185,16 @@ mod tests {
         assert!(names.contains(&("ecs.availability-zone".into(), Some("eu-west-1a".into()))));
         assert!(names.contains(&("stack".into(), Some("prod".into()))));
         assert!(names.contains(&("ecs.capability.x".into(), None)));
-        assert!(!names.iter().any(|(name, _)| name.contains("1.25") || name.contains("berth")));
+        assert!(!names.iter().any(|(name, _)| name.contains("1.25")));
+        let own = |request: &RegisterContainerInstanceRequest| {
+            let list = request.attributes.iter().flatten().filter(|attribute| attribute.name.as_deref() == Some(HOST_IPV4));
+            list.map(|attribute| attribute.value.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(own(&first), Vec::from_iter(machine::ipv4().map(|address| Some(address.to_string()))));
+        let said = BTreeMap::from([(HOST_IPV4.to_owned(), Some("203.0.113.7".to_owned()))]);
+        let said = AgentConfig { attributes: said, ..config.clone() };
+        assert_eq!(own(&request(&said, &[], None)), [Some("203.0.113.7".to_owned())]);
+        assert_eq!(own(&request(&said, &[], Some("arn:x"))), [], "what its owner said once is not taken back");
 
         let again = request(&config, &[], Some("arn:x"));
         assert_eq!(again.container_instance_arn.as_deref(), Some("arn:x"));

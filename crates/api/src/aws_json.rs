@@ -1,25 +1,48 @@
 //! AWS JSON 1.1: the action's name in `X-Amz-Target`, the request as a JSON object, the answer as another.
 
 use berth_shapes::ecs::{self, Operation, Request};
+use berth_shapes::servicediscovery as cloud_map;
 use bytes::Bytes;
 
 use crate::answer::Answer as _;
 use crate::context::Api;
 use crate::ecs as actions;
 use crate::failure::Failure;
+use crate::servicediscovery;
 
 /// `Content-Type` of requests and answers.
 pub(crate) const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
 
+/// An operation of one of the services that speak AWS JSON.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Called {
+    /// Amazon ECS.
+    Ecs(Operation),
+    /// AWS Cloud Map.
+    CloudMap(cloud_map::Operation),
+}
+
+impl Called {
+    /// Its name in logs and metrics; that of ECS's is the plain one.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ecs(operation) => operation.name(),
+            Self::CloudMap(operation) => servicediscovery::name(operation),
+        }
+    }
+}
+
 /// Finds the operation that `X-Amz-Target` names.
-pub(crate) fn operation(target: Option<&str>) -> Result<Operation, Failure> {
+pub(crate) fn operation(target: Option<&str>) -> Result<Called, Failure> {
     let unknown = |what: &str| Failure::common("UnknownOperationException", 400, what.to_owned());
     let target = target.ok_or_else(|| unknown("The request has no X-Amz-Target header that names an operation."))?;
     let (prefix, name) = target.split_once('.').ok_or_else(|| unknown(&format!("X-Amz-Target names no operation: {}", clip(target))))?;
-    if prefix != ecs::TARGET_PREFIX {
-        return Err(unknown(&format!("Berth does not serve the service of X-Amz-Target {}", clip(prefix))));
-    }
-    Operation::from_name(name).ok_or_else(|| unknown(&format!("Amazon ECS has no operation {}", clip(name))))
+    let (service, found) = match prefix {
+        ecs::TARGET_PREFIX => ("Amazon ECS", Operation::from_name(name).map(Called::Ecs)),
+        cloud_map::TARGET_PREFIX => ("AWS Cloud Map", cloud_map::Operation::from_name(name).map(Called::CloudMap)),
+        _ => return Err(unknown(&format!("Berth does not serve the service of X-Amz-Target {}", clip(prefix)))),
+    };
+    found.ok_or_else(|| unknown(&format!("{service} has no operation {}", clip(name))))
 }
 
 fn clip(text: &str) -> String {
@@ -27,7 +50,11 @@ fn clip(text: &str) -> String {
 }
 
 /// Parses a request and runs its action.
-pub(crate) async fn answer(api: &Api, operation: Operation, body: &[u8]) -> Result<Bytes, Failure> {
+pub(crate) async fn answer(api: &Api, called: Called, body: &[u8]) -> Result<Bytes, Failure> {
+    let operation = match called {
+        Called::Ecs(operation) => operation,
+        Called::CloudMap(operation) => return servicediscovery::answer(api, operation, body).await,
+    };
     let request = Request::decode(operation, body).map_err(|error| Failure::common("SerializationException", 400, error.to_string()))?;
     request.validate().map_err(|violations| Failure::invalid(violations.to_string()))?;
     run(api, request).await

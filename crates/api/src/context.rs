@@ -15,7 +15,7 @@ use berth_store::{CommitError, Entry, State, Store, Transaction};
 use bytes::Bytes;
 
 use crate::attention::Attention;
-use crate::aws_json;
+use crate::aws_json::{self, Called};
 use crate::failure::Failure;
 use crate::limits::Limits;
 use crate::meter::Meter;
@@ -93,7 +93,7 @@ impl Api {
     /// # Errors
     /// [`Failure`], as the caller is to see it.
     pub async fn call(&self, operation: Operation, body: &[u8]) -> Result<Bytes, Failure> {
-        aws_json::answer(self, operation, body).await
+        aws_json::answer(self, Called::Ecs(operation), body).await
     }
 
     pub(crate) fn scope(&self) -> &Scope {

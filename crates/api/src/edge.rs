@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use berth_identity::{Identity, RequestParts};
 use berth_model::ids::uuid;
+use berth_shapes::protocol::cbor;
+use berth_shapes::servicediscovery as cloud_map;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
@@ -20,11 +22,11 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::attention::Attentive;
-use crate::aws_json;
+use crate::aws_json::{self, Called};
 use crate::context::{Api, Shared};
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
-use crate::{alarms, backup, meter, plan, sockets, trace, why};
+use crate::{alarms, backup, meter, plan, servicediscovery, sockets, trace, why};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -175,8 +177,22 @@ async fn route(api: &Shared, request: Request<Incoming>, peer: SocketAddr) -> Re
     if path == "/alarms" && request.method() == Method::POST {
         return question(api, request, alarms::answer).await;
     }
+    if let Some(cloud_map::TARGET_PREFIX) = cbor::route(path).map(|(service, _)| service) {
+        return no_cbor(api);
+    }
     let failure = Failure::common("UnknownOperationException", 404, format!("There is nothing at {} {}", request.method(), clip(path)));
     render_failure(&failure, &request_id(api))
+}
+
+/// Cloud Map by the protocol that its model lists first, and that no SDK we know picks.
+fn no_cbor(api: &Api) -> Response<Body> {
+    let (code, body) = servicediscovery::no_cbor();
+    let mut response = render(StatusCode::NOT_FOUND, body.into(), &request_id(api));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/cbor"));
+    headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
+    headers.insert("x-amzn-errortype", HeaderValue::from_static(code));
+    response
 }
 
 fn clip(text: &str) -> String {
@@ -212,7 +228,7 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
         let body = read(body, &mut memory).await?;
         let operation = operation?;
         authenticate(api, &head, &body)?;
-        if !api.buckets.take(operation, api.now()) {
+        if matches!(operation, Called::Ecs(operation) if !api.buckets.take(operation, api.now())) {
             return Err(throttled());
         }
         let _place = api.limits.start_request()?;

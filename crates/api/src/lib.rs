@@ -18,6 +18,7 @@ mod meter;
 mod page;
 pub mod page_token;
 mod plan;
+mod servicediscovery;
 mod sockets;
 mod throttle;
 mod trace;

@@ -5,6 +5,7 @@
 
 mod alarms;
 mod constraints;
+mod discovery;
 mod dispatch;
 mod environment;
 mod hooks;
@@ -44,6 +45,7 @@ use parking_lot::Mutex;
 use tracing::Instrument;
 
 pub use constraints::{ConstraintError, Constraints};
+pub use discovery::dns_table;
 pub use environment::{Clock, Entropy, Environment};
 pub use hooks::{HookTarget, Hooks, NamedHook, TargetError};
 pub use ingress::settled;
@@ -139,6 +141,7 @@ impl Control {
         loops.spawn(sweep::run(store.clone(), environment.clone()));
         loops.spawn(peers::run(store.clone(), environment.clone()));
         loops.spawn(ingress::run(store.clone()));
+        loops.spawn(discovery::run(store.clone(), environment.clone()));
         loops.spawn(hooks::run(store.clone(), environment.clone(), config.hooks.clone()));
         let rules = Rules::new(&config, environment.now());
         let control = Self {

@@ -13,6 +13,7 @@ use berth_model::task_definition::TaskDefinitionStatus;
 use berth_model::time::UnixMillis;
 use berth_store::{CommitError, State, Store, Transaction};
 
+use crate::discovery::forgettable_operations;
 use crate::environment::Environment;
 use crate::service_history::forgettable_history;
 
@@ -48,6 +49,7 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
         stopped.iter().enumerate().filter(|(number, (at, _))| old_task(*at, *number)).map(|(_, (_, id))| Key::Task(*id)).collect();
     keys.extend(deleted_definitions(state));
     keys.extend(deleted_capacity(state, now));
+    keys.extend(forgettable_operations(state, now));
     let ongoing = state.services().filter(|service| service.status != ServiceStatus::Inactive);
     keys.extend(ongoing.flat_map(|service| forgettable_history(state, service, now, 0)));
     for service in state.services().filter(|service| service.status == ServiceStatus::Inactive) {

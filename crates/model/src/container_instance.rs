@@ -54,6 +54,10 @@ pub struct AgentVersion {
 /// that; elsewhere the machine does (`ECS_INSTANCE_ATTRIBUTES`) or its owner (`PutAttributes`).
 pub const CAPACITY_PROVIDER: &str = "berth.capacity-provider";
 
+/// The attribute whose value is the machine's IPv4 address as other machines reach it. Inside AWS the EC2 instance has one; elsewhere the
+/// agent says it, or its owner (`ECS_INSTANCE_ATTRIBUTES`, `PutAttributes`).
+pub const HOST_IPV4: &str = "berth.host-ipv4";
+
 /// How an agent's connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -126,6 +130,18 @@ impl ContainerInstance {
     #[must_use]
     pub fn capacity_provider(&self) -> Option<&str> {
         self.attributes.get(CAPACITY_PROVIDER)?.as_deref()
+    }
+
+    /// Its address as other machines reach it: the attribute [`HOST_IPV4`].
+    #[must_use]
+    pub fn host_ipv4(&self) -> Option<std::net::Ipv4Addr> {
+        self.attributes.get(HOST_IPV4)?.as_deref()?.parse().ok()
+    }
+
+    /// Its machine fell silent: nobody knows whether anything of it still runs.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.away.is_some_and(|away| away.parting == Parting::Silent)
     }
 
     /// Its availability zone: the attribute `ecs.availability-zone`.

@@ -12,11 +12,13 @@ use crate::capacity_provider::CapacityProvider;
 use crate::cluster::Cluster;
 use crate::container_instance::ContainerInstance;
 use crate::daemon::{Daemon, DaemonTaskDefinition};
+use crate::discovery::{DiscoveryInstance, DiscoveryService, DiscoveryServiceId};
 use crate::express_service::ExpressService;
 use crate::gateway::Gateway;
 use crate::ids::{
     CapacityProviderName, ClusterName, ContainerInstanceId, DaemonName, DefinitionId, Family, GatewayName, ServiceName, TaskId,
 };
+use crate::namespace::{Namespace, NamespaceId, Operation, OperationId};
 use crate::service::{Service, ServiceEvent};
 use crate::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
 use crate::task::Task;
@@ -59,6 +61,14 @@ pub enum Key {
     ExpressService(ClusterName, ServiceName),
     /// An alarm.
     Alarm(String),
+    /// A namespace.
+    Namespace(NamespaceId),
+    /// A Cloud Map service.
+    DiscoveryService(DiscoveryServiceId),
+    /// An instance of a Cloud Map service.
+    DiscoveryInstance(DiscoveryServiceId, String),
+    /// An operation of Cloud Map's.
+    DiscoveryOperation(OperationId),
 }
 
 impl fmt::Display for Key {
@@ -82,6 +92,10 @@ impl fmt::Display for Key {
             Self::Gateway(name) => write!(f, "gateway/{name}"),
             Self::ExpressService(cluster, name) => write!(f, "express-service/{cluster}/{name}"),
             Self::Alarm(name) => write!(f, "alarm/{name}"),
+            Self::Namespace(id) => write!(f, "namespace/{id}"),
+            Self::DiscoveryService(id) => write!(f, "discovery-service/{id}"),
+            Self::DiscoveryInstance(service, id) => write!(f, "discovery-instance/{service}/{id}"),
+            Self::DiscoveryOperation(id) => write!(f, "discovery-operation/{id}"),
         }
     }
 }
@@ -127,6 +141,13 @@ impl FromStr for Key {
             }
             // Alarms' names may hold any character.
             ["alarm", ref name @ ..] if !name.is_empty() => Some(Self::Alarm(name.join("/"))),
+            ["namespace", id] => NamespaceId::parse(id).map(Self::Namespace),
+            ["discovery-service", id] => DiscoveryServiceId::parse(id).map(Self::DiscoveryService),
+            // So may instances' ids hold `/`.
+            ["discovery-instance", service, ref id @ ..] if !id.is_empty() => {
+                DiscoveryServiceId::parse(service).map(|service| Self::DiscoveryInstance(service, id.join("/")))
+            }
+            ["discovery-operation", id] => OperationId::parse(id).map(Self::DiscoveryOperation),
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
@@ -176,6 +197,14 @@ pub enum Record {
     ExpressService(Arc<ExpressService>),
     /// An alarm.
     Alarm(Arc<Alarm>),
+    /// A namespace.
+    Namespace(Arc<Namespace>),
+    /// A Cloud Map service.
+    DiscoveryService(Arc<DiscoveryService>),
+    /// An instance of a Cloud Map service.
+    DiscoveryInstance(Arc<DiscoveryInstance>),
+    /// An operation of Cloud Map's.
+    DiscoveryOperation(Arc<Operation>),
 }
 
 impl Record {
@@ -200,6 +229,10 @@ impl Record {
             Self::Gateway(gateway) => Key::Gateway(gateway.name.clone()),
             Self::ExpressService(service) => Key::ExpressService(service.cluster.clone(), service.name.clone()),
             Self::Alarm(alarm) => Key::Alarm(alarm.name.clone()),
+            Self::Namespace(namespace) => Key::Namespace(namespace.id.clone()),
+            Self::DiscoveryService(service) => Key::DiscoveryService(service.id.clone()),
+            Self::DiscoveryInstance(instance) => Key::DiscoveryInstance(instance.service.clone(), instance.id.clone()),
+            Self::DiscoveryOperation(operation) => Key::DiscoveryOperation(operation.id.clone()),
         }
     }
 }
@@ -231,6 +264,10 @@ from_noun!(
     Gateway => Gateway,
     ExpressService => ExpressService,
     Alarm => Alarm,
+    Namespace => Namespace,
+    DiscoveryService => DiscoveryService,
+    DiscoveryInstance => DiscoveryInstance,
+    Operation => DiscoveryOperation,
 );
 
 #[cfg(test)]
@@ -259,6 +296,10 @@ mod tests {
             Key::ServiceDeployment(cluster, service, ServiceDeploymentId::from_random(u128::MAX / 3)),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
             Key::Alarm("web/p99 too high".into()),
+            Key::Namespace(NamespaceId::from_bits(7)),
+            Key::DiscoveryService(DiscoveryServiceId::from_bits(8)),
+            Key::DiscoveryInstance(DiscoveryServiceId::from_bits(9), "i-1/2:3".into()),
+            Key::DiscoveryOperation(OperationId::from_random(10, 11)),
             Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {
             assert_eq!(key.to_string().parse(), Ok(key));

@@ -274,6 +274,9 @@ pub struct ServiceSettings {
     pub availability_zone_rebalancing: Option<String>,
     /// `role`.
     pub role: Option<String>,
+    /// `serviceRegistries`: where its tasks are registered, in Cloud Map; one at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_registries: Vec<ecs::ServiceRegistry>,
 }
 
 impl Service {

@@ -8,6 +8,7 @@ pub mod open_enum;
 pub mod operation;
 pub mod protocol;
 pub mod schema;
+pub mod servicediscovery;
 pub mod structure;
 pub mod timestamp;
 pub mod validate;

@@ -270,5 +270,9 @@ pub fn kind(record: &Record) -> &'static str {
         Record::Gateway(_) => "gateways",
         Record::ExpressService(_) => "expressServices",
         Record::Alarm(_) => "alarms",
+        Record::Namespace(_) => "namespaces",
+        Record::DiscoveryService(_) => "Cloud Map services",
+        Record::DiscoveryInstance(_) => "Cloud Map instances",
+        Record::DiscoveryOperation(_) => "Cloud Map operations",
     }
 }

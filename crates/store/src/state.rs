@@ -1,6 +1,7 @@
 //! The whole state in memory, with the indexes that readers need.
 
 mod capacity;
+mod discovery;
 mod history;
 mod id_hasher;
 mod ingress;
@@ -109,6 +110,7 @@ pub struct State {
     gateways: BTreeMap<GatewayName, Entry<Gateway>>,
     express_services: BTreeMap<(ClusterName, ServiceName), Entry<ExpressService>>,
     alarms: BTreeMap<String, Entry<Alarm>>,
+    discovery: discovery::Discovery,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -326,6 +328,10 @@ impl State {
             Record::Alarm(value) => {
                 self.alarms.insert(value.name.clone(), Entry { value, created, modified, version });
             }
+            record
+            @ (Record::Namespace(_) | Record::DiscoveryService(_) | Record::DiscoveryInstance(_) | Record::DiscoveryOperation(_)) => {
+                self.discovery.restore(record, created, modified, version);
+            }
         }
     }
 
@@ -372,6 +378,9 @@ impl State {
                 set(self.express_services.get_mut(&(cluster.clone(), name.clone())), modified, version);
             }
             Key::Alarm(name) => set(self.alarms.get_mut(name), modified, version),
+            Key::Namespace(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..) | Key::DiscoveryOperation(_) => {
+                self.discovery.touch(key, modified, version);
+            }
         }
     }
 
@@ -413,6 +422,9 @@ impl State {
             Key::Gateway(name) => drop(self.gateways.remove(name)),
             Key::ExpressService(cluster, name) => drop(self.express_services.remove(&(cluster.clone(), name.clone()))),
             Key::Alarm(name) => drop(self.alarms.remove(name)),
+            Key::Namespace(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..) | Key::DiscoveryOperation(_) => {
+                self.discovery.delete(key);
+            }
         }
     }
 

@@ -88,6 +88,7 @@ pub(crate) mod register_task_definition;
 pub(crate) mod render;
 pub(crate) mod run_task;
 pub(crate) mod service_history;
+mod service_registries;
 pub(crate) mod service_settings;
 pub(crate) mod start_task;
 pub(crate) mod stop_service_deployment;

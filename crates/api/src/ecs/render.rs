@@ -272,7 +272,7 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         service_name: Some(service.name.to_string()),
         cluster_arn: Some(scope.cluster(&service.cluster)),
         load_balancers: Some(Vec::new()),
-        service_registries: Some(Vec::new()),
+        service_registries: Some(settings.service_registries.clone()),
         status: Some(service.status.to_string()),
         desired_count: Some(number(service.desired_count)),
         running_count: count(running),

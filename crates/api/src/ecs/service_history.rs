@@ -261,7 +261,7 @@ pub(crate) fn render_revision(scope: &Scope, one: &ServiceRevision) -> ecs::Serv
         launch_type: one.capacity_provider_strategy.is_empty().then(|| one.launch_type.as_str().into()),
         capacity_provider_strategy: (!one.capacity_provider_strategy.is_empty()).then(|| capacity::render(&one.capacity_provider_strategy)),
         load_balancers: Some(Vec::new()),
-        service_registries: Some(Vec::new()),
+        service_registries: Some(one.settings.service_registries.clone()),
         container_images: Some(one.images.iter().map(image).collect()),
         guard_duty_enabled: Some(false),
         volume_configurations: Some(Vec::new()),

@@ -84,6 +84,10 @@ impl Tagged {
             | Record::AccountSetting(_)
             | Record::ServiceRevision(_)
             | Record::Alarm(_)
+            | Record::Namespace(_)
+            | Record::DiscoveryService(_)
+            | Record::DiscoveryInstance(_)
+            | Record::DiscoveryOperation(_)
             | Record::ServiceDeployment(_) => {
                 unreachable!("no ARN names these")
             }
@@ -119,6 +123,10 @@ impl Tagged {
             | Record::AccountSetting(_)
             | Record::ServiceRevision(_)
             | Record::Alarm(_)
+            | Record::Namespace(_)
+            | Record::DiscoveryService(_)
+            | Record::DiscoveryInstance(_)
+            | Record::DiscoveryOperation(_)
             | Record::ServiceDeployment(_)) => other,
         }
     }

@@ -9,7 +9,7 @@ use berth_store::{State, Transaction};
 use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, is_monitored, placement, refuse_unserved};
-use super::{capacity, daemon_scheduling, definitions, render, service_history, zone_rebalancing};
+use super::{capacity, daemon_scheduling, definitions, render, service_history, service_registries, zone_rebalancing};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -27,7 +27,6 @@ pub(crate) fn decision(
     let text = request.service.clone().unwrap_or_default();
     refuse_unserved(&[
         ("loadBalancers", filled(request.load_balancers.as_ref())),
-        ("serviceRegistries", filled(request.service_registries.as_ref())),
         ("networkConfiguration", request.network_configuration.is_some()),
         ("serviceConnectConfiguration", request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled == Some(true))),
         ("volumeConfigurations", filled(request.volume_configurations.as_ref())),
@@ -75,6 +74,10 @@ pub(crate) fn decision(
             service.settings.availability_zone_rebalancing = Some(zones.as_str().to_owned());
             zone_rebalancing::settle(&mut service)?;
         }
+        // A registry that was deleted meanwhile keeps nobody from changing the rest.
+        let is_looked_at = request.service_registries.is_some() || definition.as_ref() != entry.definition();
+        let used = definition.as_ref().filter(|_| is_looked_at).and_then(|id| state.definition(id)).map(|definition| &*definition.value);
+        service_registries::settle(api, state, &mut service, request.service_registries.as_ref(), used)?;
         let before = entry.primary().map_or(&[][..], |primary| &primary.capacity_provider_strategy);
         let strategy = match request.capacity_provider_strategy.as_deref() {
             None => before.to_vec(),
@@ -98,6 +101,7 @@ pub(crate) fn decision(
         let (old, new) = (&entry.settings, &service.settings);
         let is_deployment = request.force_new_deployment == Some(true)
             || definition.as_ref() != entry.definition()
+            || old.service_registries != new.service_registries
             || old.propagate_tags != new.propagate_tags
             || old.enable_ecs_managed_tags != new.enable_ecs_managed_tags
             || old.enable_execute_command != new.enable_execute_command;

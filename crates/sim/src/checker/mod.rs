@@ -366,6 +366,9 @@ impl Model {
                     Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_),
                 ) => {}
                 Change::Put(Record::Gateway(_) | Record::ExpressService(_) | Record::Alarm(_)) => {}
+                Change::Put(
+                    Record::Namespace(_) | Record::DiscoveryService(_) | Record::DiscoveryInstance(_) | Record::DiscoveryOperation(_),
+                ) => {}
                 Change::Put(Record::ServiceDeployment(one)) => self.follow_deployment(one)?,
                 Change::Put(Record::ServiceRevision(_)) => {}
                 Change::Delete(key) => self.forget(key)?,
@@ -426,6 +429,7 @@ impl Model {
             Key::Family(_) | Key::ServiceEvent(..) | Key::AccountSetting(..) | Key::Gateway(_) | Key::ExpressService(..) => {}
             Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => {}
             Key::ServiceRevision(..) | Key::ServiceDeployment(..) | Key::Alarm(_) => {}
+            Key::Namespace(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..) | Key::DiscoveryOperation(_) => {}
         }
         Ok(())
     }

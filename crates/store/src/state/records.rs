@@ -35,6 +35,7 @@ impl State {
             .chain(all(self.gateways.values(), Record::Gateway))
             .chain(all(self.express_services.values(), Record::ExpressService))
             .chain(all(self.alarms.values(), Record::Alarm))
+            .chain(self.discovery.records())
             .chain(all(self.providers.values(), Record::CapacityProvider))
             .chain(all(self.daemons.values(), Record::Daemon))
             .chain(all(self.daemon_families.values(), Record::DaemonFamily))
@@ -69,6 +70,10 @@ impl State {
             Key::Gateway(name) => of(self.gateways.get(name)),
             Key::ExpressService(cluster, name) => of(self.express_service(cluster, name)),
             Key::Alarm(name) => of(self.alarm(name)),
+            Key::Namespace(id) => of(self.namespace(id)),
+            Key::DiscoveryService(id) => of(self.discovery_service(id)),
+            Key::DiscoveryInstance(service, id) => of(self.discovery_instance(service, id)),
+            Key::DiscoveryOperation(id) => of(self.discovery_operation(id)),
         }
     }
 
@@ -91,6 +96,7 @@ impl State {
             .chain(gateways)
             .chain(express)
             .chain(self.capacity_keys())
+            .chain(self.discovery_keys())
             .chain(self.alarms.keys().cloned().map(Key::Alarm));
         let services = services.chain(events).chain(revisions).chain(deployments);
         clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(instances).collect()
@@ -123,6 +129,10 @@ impl State {
             Record::Gateway(value) => same(self.gateways.get(&value.name), value),
             Record::ExpressService(value) => same(self.express_service(&value.cluster, &value.name), value),
             Record::Alarm(value) => same(self.alarm(&value.name), value),
+            Record::Namespace(value) => same(self.namespace(&value.id), value),
+            Record::DiscoveryService(value) => same(self.discovery_service(&value.id), value),
+            Record::DiscoveryInstance(value) => same(self.discovery_instance(&value.service, &value.id), value),
+            Record::DiscoveryOperation(value) => same(self.discovery_operation(&value.id), value),
         }
     }
 }
