@@ -11,6 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use berth_acs::messages as acs;
+use berth_network::interface::TaskInterface;
 use berth_network::port::{Attachment, AttachmentId, AttachmentKind, Network, NetworkError, PortBinding, PortRequest};
 use berth_runtime::port::{
     ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageLayer, ImageObservation,
@@ -275,6 +276,24 @@ impl Network for FakeNetwork {
             namespace: Some(PathBuf::from(format!("/run/netns/{id}"))),
             address: (kind == AttachmentKind::Bridge).then_some(std::net::Ipv4Addr::new(172, 30, 0, 2)),
             bindings: Vec::new(),
+            interface: None,
+        });
+        Ok(attachment.clone())
+    }
+
+    fn has_interfaces(&self) -> bool {
+        true
+    }
+
+    async fn attach_interface(&self, id: &AttachmentId, interface: &TaskInterface) -> Result<Attachment, NetworkError> {
+        let mut attachments = self.attachments.lock();
+        let attachment = attachments.entry(id.clone()).or_insert_with(|| Attachment {
+            id: id.clone(),
+            kind: AttachmentKind::Interface,
+            namespace: Some(PathBuf::from(format!("/run/netns/{id}"))),
+            address: Some(interface.address),
+            bindings: Vec::new(),
+            interface: Some(Box::new(interface.clone())),
         });
         Ok(attachment.clone())
     }

@@ -50,6 +50,7 @@ fn tasks(
         images: Arc::new(images),
         submissions,
         volumes: Default::default(),
+        shared: Default::default(),
     };
     (Tasks::new(Arc::new(means), stop.clone()), inbox)
 }
