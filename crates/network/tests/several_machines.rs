@@ -261,7 +261,7 @@ fn a_host_that_is_cut_off_is_back_with_its_wire() {
     two.apply(&second, &table);
     let (client, server) = (one.attach(&first, 5, &["sg-c"]), two.attach(&second, 6, &["sg-s"]));
     let _web = two.serve(&server, "far");
-    assert!(one.reaches(&client, 6));
+    assert_eq!(one.reads(&client, 6).as_deref(), Some("far"), "through the switch");
     switch.ip("link set right down");
     assert!(!one.reaches(&client, 6), "cut off");
     switch.ip("link set right up");
