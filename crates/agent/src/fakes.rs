@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use berth_acs::messages as acs;
 use berth_network::interface::TaskInterface;
 use berth_network::port::{Attachment, AttachmentId, AttachmentKind, Network, NetworkError, PortBinding, PortRequest};
+use berth_network::security_group::NetworkTable;
 use berth_runtime::port::{
     ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageLayer, ImageObservation,
     PullError, PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats,
@@ -258,9 +259,14 @@ impl Runtime for FakeRuntime {
 #[derive(Default)]
 pub struct FakeNetwork {
     attachments: Mutex<BTreeMap<AttachmentId, Attachment>>,
+    table: Mutex<NetworkTable>,
 }
 
 impl FakeNetwork {
+    pub fn table(&self) -> NetworkTable {
+        self.table.lock().clone()
+    }
+
     pub fn ids(&self) -> Vec<String> {
         self.attachments.lock().keys().map(|id| id.0.clone()).collect()
     }
@@ -283,6 +289,11 @@ impl Network for FakeNetwork {
 
     fn has_interfaces(&self) -> bool {
         true
+    }
+
+    async fn apply_table(&self, table: &NetworkTable) -> Result<(), NetworkError> {
+        *self.table.lock() = table.clone();
+        Ok(())
     }
 
     async fn attach_interface(&self, id: &AttachmentId, interface: &TaskInterface) -> Result<Attachment, NetworkError> {

@@ -45,9 +45,13 @@ mod linux {
         let network = InterfaceNetwork::open(InterfaceConfig { name: "measure".into(), state_dir, netns_dir, peers: None })?;
         network.apply(&table(1)).await?;
         lives(&network, rounds, "alone").await?;
+        let mut times = Vec::new();
         for number in 0..beside {
+            let start = Instant::now();
             network.attach(&id(number + 10_000), &interface(number + 10_000)).await?;
+            times.push(start.elapsed());
         }
+        print(&format!("attach of {beside} in turn"), &mut times);
         lives(&network, rounds, &format!("beside {beside}")).await?;
         let mut changes = Vec::new();
         for rules in 1..=rounds {

@@ -10,6 +10,7 @@ mod docker_user;
 mod enforcement;
 mod expression;
 mod firewall;
+mod forgetting;
 mod forwarding;
 mod interfaces;
 mod kept_ports;

@@ -153,6 +153,33 @@ fn a_connection_goes_on_when_its_rule_goes() {
 }
 
 #[test]
+fn who_was_let_in_to_a_task_is_not_let_in_to_the_next_one_of_its_address() {
+    on_machine(|machine| async move {
+        let network = machine.open();
+        applied(&network, &[("sg-c", fresh()), ("sg-s", group(&[rule(Traffic::Udp(53, 53), "sg-c")], &[])), ("sg-n", group(&[], &[]))])
+            .await;
+        let (client, server) = (attached(&network, 5, &["sg-c"]).await, attached(&network, 6, &["sg-s"]).await);
+        let caller = in_namespace(&held(&client), || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind")).await;
+        let inbox = |task: &Attachment| {
+            let task = held(task);
+            async move { in_namespace(&task, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).expect("bind")).await }
+        };
+        let (first, mut buffer) = (inbox(&server).await, [0; 16]);
+        first.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        caller.send_to(b"one", at(6, 53)).expect("send");
+        let (_, sender) = first.recv_from(&mut buffer).expect("by the rule");
+        first.send_to(b"two", sender).expect("answer");
+        caller.recv_from(&mut buffer).expect("the answer, with which the connection is established");
+        network.detach(&id(6)).await.expect("detach");
+        let heir = attached(&network, 6, &["sg-n"]).await;
+        let second = inbox(&heir).await;
+        second.set_read_timeout(Some(Duration::from_millis(400))).expect("a timeout");
+        caller.send_to(b"three", at(6, 53)).expect("send");
+        assert!(second.recv_from(&mut buffer).is_err(), "by the rule of the one before");
+    });
+}
+
+#[test]
 fn the_machine_itself_passes_by_the_same_rules() {
     on_machine(|machine| async move {
         let network = machine.open();

@@ -13,6 +13,7 @@ use crate::sources::AwsSources;
 mod clock;
 mod health;
 mod host_restart;
+mod interfaces;
 mod links;
 mod metadata_file;
 mod pulls;

@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 
 use super::config::OpenError;
-use super::conntrack;
 use super::enforcement::Enforcement;
+use super::forgetting::Forgetting;
 use super::namespace;
 use super::netlink::{NetlinkError, Socket};
 use super::peers::{PeerConfig, Peers, remote};
@@ -62,6 +62,7 @@ struct Inner {
     route: Mutex<Socket>,
     judged: Mutex<Judged>,
     peers: Option<Peers>,
+    forgetting: Arc<Forgetting>,
     slots: Slots<Record>,
     closed: AtomicBool,
 }
@@ -115,6 +116,7 @@ impl InterfaceNetwork {
             route: Mutex::new(route),
             judged: Mutex::new(judged),
             peers,
+            forgetting: Arc::default(),
             slots: Slots::new(kept.into_iter().map(|record| (record.attachment.id.clone(), record))),
             closed: AtomicBool::new(false),
         };
@@ -275,6 +277,7 @@ impl Inner {
         if interface.ipv6.is_some() {
             forwarding::ensure_v6()?;
         }
+        self.forgetting.settle(&interface.addresses().collect());
         let namespace = namespace::create(held(attachment))?;
         let mut inside = Socket::route()?;
         link::raise_loopback(&mut inside)?;
@@ -368,11 +371,8 @@ impl Inner {
             self.acquit(link)?;
         }
         namespace::remove(held(&record.attachment))?;
-        // Another task may get the address, and must not get what this one's connections were allowed.
-        if let Some(interface) = record.attachment.interface.as_deref()
-            && let Err(error) = conntrack::forget_addresses(&interface.addresses().collect())
-        {
-            tracing::warn!(attachment = %record.attachment.id, %error, "connections of a task that is over are still known");
+        if let Some(interface) = record.attachment.interface.as_deref() {
+            self.forgetting.spend(interface.addresses());
         }
         self.records.remove(&record.attachment.id)
     }
