@@ -117,7 +117,10 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInc
     tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
         let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
-        let interfaces = InterfaceNetwork::open(interfaces).map_err(|error| Failure::part("network", error))?;
+        // What needs none runs all the same, on a kernel that is too old for them.
+        let interfaces = InterfaceNetwork::open(interfaces)
+            .inspect_err(|error| tracing::warn!(%error, "tasks of network mode awsvpc cannot run here"))
+            .ok();
         let network = MachineNetwork::new(network, interfaces);
         Ok((Arc::new(runtime) as Arc<dyn Runtime>, Arc::new(network) as Arc<dyn Network>))
     })

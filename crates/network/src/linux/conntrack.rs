@@ -59,6 +59,24 @@ pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<(), NetlinkError
     Ok(())
 }
 
+/// Everybody who has begun or answered a connection.
+///
+/// # Errors
+/// See [`forget_udp`].
+pub fn senders() -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    let mut socket = Socket::netfilter()?;
+    let mut senders = BTreeSet::new();
+    for header in [IPV4, IPV6] {
+        let mut request = Request::new();
+        request.message("list connections", GET, DUMP, &header, |_: &mut Attributes<'_>| {});
+        for flow in socket.dump(&request)? {
+            let flow = flow.body.get(4..).unwrap_or_default();
+            senders.extend([TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|tuple| source(attribute(flow, tuple)?)));
+        }
+    }
+    Ok(senders)
+}
+
 /// Forgets the connections for whose attributes `choose` returns their original tuple.
 fn forget(header: [u8; 4], choose: impl Fn(&[u8]) -> Option<&[u8]>) -> Result<(), NetlinkError> {
     let mut socket = Socket::netfilter()?;

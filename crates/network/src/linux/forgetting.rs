@@ -1,71 +1,81 @@
-//! Forgets the connections of tasks that are over, beside everything else: the kernel takes milliseconds to look through its table, whether one
-//! task is over or a hundred.
+//! Which addresses may have connections of a task that is over: who was let in to one task must not be let in to the next one that gets its
+//! address.
+//!
+//! They are forgotten when an address is about to be used again, not when it is given up: the kernel takes milliseconds to look through its
+//! table, and most addresses come again long after their connections have ended by themselves.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::thread;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::conntrack;
+use super::netlink::NetlinkError;
 
-/// Addresses whose connections are still to be forgotten.
-#[derive(Debug, Default)]
-pub struct Forgetting {
-    state: Mutex<State>,
-    progress: Condvar,
-}
+/// Beyond so many addresses that were given up they are seen to at once.
+const MOST_SPENT: usize = 1024;
+
+/// Addresses that may not be used again just so.
+#[derive(Debug)]
+pub struct Forgetting(Mutex<Addresses>);
 
 #[derive(Debug, Default)]
-struct State {
+struct Addresses {
+    /// Whether the kernel tells of connections at all.
+    is_blind: bool,
+    /// Given up in this life of the agent.
     spent: BTreeSet<IpAddr>,
-    is_running: bool,
+    /// With connections when this life began; most of them are of other machines and never will be ours.
+    seen: BTreeSet<IpAddr>,
 }
 
 impl Forgetting {
-    /// Has the connections of addresses forgotten soon. The calling thread must be in the machine's own namespace.
-    pub fn spend(self: &Arc<Self>, addresses: impl Iterator<Item = IpAddr>) {
-        let mut state = self.state.lock();
-        state.spent.extend(addresses);
-        if state.is_running {
-            return;
-        }
-        let own = Arc::clone(self);
-        let started = thread::Builder::new().name("berth-forget".into()).stack_size(256 << 10).spawn(move || own.run());
-        match started {
-            Ok(_) => state.is_running = true,
+    /// Looks at who has connections now. `living` are addresses of tasks that go on.
+    pub fn open(living: &BTreeSet<IpAddr>) -> Self {
+        let known = match conntrack::senders() {
+            Ok(mut seen) => {
+                seen.retain(|address| !living.contains(address));
+                Addresses { seen, ..Default::default() }
+            }
             Err(error) => {
-                tracing::warn!(%error, "connections of tasks that are over stay known for now");
-                state.spent.clear();
+                tracing::warn!(%error, "the kernel does not tell of connections; a task may get packets of whom the one before with its address let in");
+                Addresses { is_blind: true, ..Default::default() }
             }
-        }
+        };
+        Self(Mutex::new(known))
     }
 
-    /// Waits until nothing of what these addresses had before is known: who was let in to one task must not be let in to the next one that
-    /// gets its address.
-    pub fn settle(&self, addresses: &BTreeSet<IpAddr>) {
-        let mut state = self.state.lock();
-        while !state.spent.is_disjoint(addresses) {
-            self.progress.wait(&mut state);
+    /// Notes that addresses are given up.
+    ///
+    /// # Errors
+    /// The kernel's refusal; calling again goes on.
+    pub fn spend(&self, addresses: impl Iterator<Item = IpAddr>) -> Result<(), NetlinkError> {
+        let mut known = self.0.lock();
+        if known.is_blind {
+            return Ok(());
         }
+        known.spent.extend(addresses);
+        if known.spent.len() > MOST_SPENT {
+            conntrack::forget_addresses(&known.spent)?;
+            known.spent.clear();
+        }
+        Ok(())
     }
 
-    fn run(&self) {
-        loop {
-            let batch = {
-                let mut state = self.state.lock();
-                if state.spent.is_empty() {
-                    state.is_running = false;
-                    return;
-                }
-                state.spent.clone()
-            };
-            if let Err(error) = conntrack::forget_addresses(&batch) {
-                tracing::warn!(%error, "connections of tasks that are over are still known");
-            }
-            self.state.lock().spent.retain(|address| !batch.contains(address));
-            self.progress.notify_all();
+    /// Makes addresses fit to be used again.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn settle(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), NetlinkError> {
+        let mut known = self.0.lock();
+        if addresses.is_disjoint(&known.spent) && addresses.is_disjoint(&known.seen) {
+            return Ok(());
         }
+        // All that are given up at once: to look for one takes as long.
+        let all = addresses.union(&known.spent).copied().collect();
+        conntrack::forget_addresses(&all)?;
+        known.spent.clear();
+        known.seen.retain(|address| !addresses.contains(address));
+        Ok(())
     }
 }

@@ -62,7 +62,7 @@ struct Inner {
     route: Mutex<Socket>,
     judged: Mutex<Judged>,
     peers: Option<Peers>,
-    forgetting: Arc<Forgetting>,
+    forgetting: Forgetting,
     slots: Slots<Record>,
     closed: AtomicBool,
 }
@@ -109,6 +109,8 @@ impl InterfaceNetwork {
         {
             tracing::warn!(%error, "tasks of other machines are not all reached");
         }
+        let living = judged.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
+        let forgetting = Forgetting::open(&living);
         let inner = Inner {
             netns_dir: config.netns_dir,
             prefix,
@@ -116,7 +118,7 @@ impl InterfaceNetwork {
             route: Mutex::new(route),
             judged: Mutex::new(judged),
             peers,
-            forgetting: Arc::default(),
+            forgetting,
             slots: Slots::new(kept.into_iter().map(|record| (record.attachment.id.clone(), record))),
             closed: AtomicBool::new(false),
         };
@@ -277,7 +279,7 @@ impl Inner {
         if interface.ipv6.is_some() {
             forwarding::ensure_v6()?;
         }
-        self.forgetting.settle(&interface.addresses().collect());
+        self.forgetting.settle(&interface.addresses().collect())?;
         let namespace = namespace::create(held(attachment))?;
         let mut inside = Socket::route()?;
         link::raise_loopback(&mut inside)?;
@@ -372,7 +374,7 @@ impl Inner {
         }
         namespace::remove(held(&record.attachment))?;
         if let Some(interface) = record.attachment.interface.as_deref() {
-            self.forgetting.spend(interface.addresses());
+            self.forgetting.spend(interface.addresses())?;
         }
         self.records.remove(&record.attachment.id)
     }

@@ -12,13 +12,13 @@ use crate::security_group::NetworkTable;
 #[derive(Debug, Clone)]
 pub struct MachineNetwork {
     bridge: BridgeNetwork,
-    interfaces: InterfaceNetwork,
+    interfaces: Option<InterfaceNetwork>,
 }
 
 impl MachineNetwork {
-    /// Of its two parts.
+    /// Of its two parts; without the second tasks have no interfaces here.
     #[must_use]
-    pub fn new(bridge: BridgeNetwork, interfaces: InterfaceNetwork) -> Self {
+    pub fn new(bridge: BridgeNetwork, interfaces: Option<InterfaceNetwork>) -> Self {
         Self { bridge, interfaces }
     }
 }
@@ -30,15 +30,15 @@ impl Network for MachineNetwork {
     }
 
     fn has_interfaces(&self) -> bool {
-        true
+        self.interfaces.is_some()
     }
 
     async fn attach_interface(&self, id: &AttachmentId, interface: &TaskInterface) -> Result<Attachment, NetworkError> {
-        self.interfaces.attach(id, interface).await
+        self.interfaces.as_ref().ok_or(NetworkError::NoInterfaces)?.attach(id, interface).await
     }
 
     async fn apply_table(&self, table: &NetworkTable) -> Result<(), NetworkError> {
-        self.interfaces.apply(table).await
+        self.interfaces.as_ref().ok_or(NetworkError::NoInterfaces)?.apply(table).await
     }
 
     /// Ports of an interface are reached at its own address: there is nothing to publish.
@@ -52,18 +52,26 @@ impl Network for MachineNetwork {
 
     async fn detach(&self, id: &AttachmentId) -> Result<(), NetworkError> {
         self.bridge.detach(id).await?;
-        self.interfaces.detach(id).await
+        match &self.interfaces {
+            Some(interfaces) => interfaces.detach(id).await,
+            None => Ok(()),
+        }
     }
 
     async fn list(&self) -> Result<Vec<Attachment>, NetworkError> {
         let mut all = self.bridge.list().await?;
-        all.extend(self.interfaces.list().await?);
+        if let Some(interfaces) = &self.interfaces {
+            all.extend(interfaces.list().await?);
+        }
         all.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(all)
     }
 
     async fn shutdown(&self) -> Result<(), NetworkError> {
         self.bridge.shutdown().await?;
-        self.interfaces.shutdown().await
+        match &self.interfaces {
+            Some(interfaces) => interfaces.shutdown().await,
+            None => Ok(()),
+        }
     }
 }
