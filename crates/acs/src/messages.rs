@@ -16,7 +16,7 @@ mod wire;
 
 pub use attachment::{
     AttachInstanceNetworkInterfacesMessage, AttachTaskNetworkInterfacesMessage, Attachment, AttachmentProperty, ConfirmAttachmentMessage,
-    ElasticNetworkInterface, Ipv4Address, Ipv6Address, VlanProperties,
+    ElasticNetworkInterface, Ipv4Address, Ipv6Address, NetworkTableMessage, VlanProperties,
 };
 pub use container::{
     Container, ContainerDependency, EcrAuth, EnvironmentFile, FirelensConfiguration, ManagedAgent, MountPoint, PortMapping,

@@ -53,6 +53,9 @@ fn acs_downwards() {
         "messageId": "m", "clusterArn": CLUSTER, "containerInstanceArn": INSTANCE, "taskArn": TASK, "taskClusterArn": CLUSTER,
         "generatedAt": 1, "waitTimeoutMs": 300000, "elasticNetworkInterfaces": [interface()]
     });
+    round_trip!(ServerFrame, "BerthNetworkTableMessage", {
+        "messageId": "m", "clusterArn": CLUSTER, "containerInstanceArn": INSTANCE, "generatedAt": 1, "table": {"groups": {}, "interfaces": {}}
+    });
     round_trip!(ServerFrame, "AttachInstanceNetworkInterfacesMessage", {
         "messageId": "m", "clusterArn": CLUSTER, "containerInstanceArn": INSTANCE, "generatedAt": 1, "waitTimeoutMs": 300000,
         "elasticNetworkInterfaces": [interface()]

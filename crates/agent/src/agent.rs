@@ -103,6 +103,7 @@ impl Agent {
             images: images.clone(),
             submissions,
             volumes: Default::default(),
+            shared: Default::default(),
         };
         let means = Arc::new(means);
         let tasks = Tasks::new(means.clone(), stop.clone());

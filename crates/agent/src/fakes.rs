@@ -11,7 +11,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use berth_acs::messages as acs;
+use berth_network::interface::TaskInterface;
 use berth_network::port::{Attachment, AttachmentId, AttachmentKind, Network, NetworkError, PortBinding, PortRequest};
+use berth_network::security_group::NetworkTable;
 use berth_runtime::port::{
     ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageLayer, ImageObservation,
     PullError, PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats,
@@ -257,9 +259,14 @@ impl Runtime for FakeRuntime {
 #[derive(Default)]
 pub struct FakeNetwork {
     attachments: Mutex<BTreeMap<AttachmentId, Attachment>>,
+    table: Mutex<NetworkTable>,
 }
 
 impl FakeNetwork {
+    pub fn table(&self) -> NetworkTable {
+        self.table.lock().clone()
+    }
+
     pub fn ids(&self) -> Vec<String> {
         self.attachments.lock().keys().map(|id| id.0.clone()).collect()
     }
@@ -275,6 +282,29 @@ impl Network for FakeNetwork {
             namespace: Some(PathBuf::from(format!("/run/netns/{id}"))),
             address: (kind == AttachmentKind::Bridge).then_some(std::net::Ipv4Addr::new(172, 30, 0, 2)),
             bindings: Vec::new(),
+            interface: None,
+        });
+        Ok(attachment.clone())
+    }
+
+    fn has_interfaces(&self) -> bool {
+        true
+    }
+
+    async fn apply_table(&self, table: &NetworkTable) -> Result<(), NetworkError> {
+        *self.table.lock() = table.clone();
+        Ok(())
+    }
+
+    async fn attach_interface(&self, id: &AttachmentId, interface: &TaskInterface) -> Result<Attachment, NetworkError> {
+        let mut attachments = self.attachments.lock();
+        let attachment = attachments.entry(id.clone()).or_insert_with(|| Attachment {
+            id: id.clone(),
+            kind: AttachmentKind::Interface,
+            namespace: Some(PathBuf::from(format!("/run/netns/{id}"))),
+            address: Some(interface.address),
+            bindings: Vec::new(),
+            interface: Some(Box::new(interface.clone())),
         });
         Ok(attachment.clone())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_agent::{Agent, AgentConfig};
-use berth_network::linux::{BridgeConfig, BridgeNetwork, KeptPorts, dynamic_ports};
+use berth_network::linux::{BridgeConfig, BridgeNetwork, InterfaceConfig, InterfaceNetwork, KeptPorts, MachineNetwork, dynamic_ports};
 use berth_network::port::Network;
 use berth_runtime::docker::engine::{DEFAULT_HOST, connect};
 use berth_runtime::docker::{DockerConfig, DockerRuntime};
@@ -108,9 +108,20 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInc
     };
     let mut bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
     bridge.dynamic_ports = ports;
+    let interfaces = InterfaceConfig {
+        name: name.to_owned(),
+        state_dir: dir.join("interfaces"),
+        netns_dir: PathBuf::from(RUN).join(name).join("interfaces"),
+        peers: None,
+    };
     tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
         let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
+        // What needs none runs all the same, on a kernel that is too old for them.
+        let interfaces = InterfaceNetwork::open(interfaces)
+            .inspect_err(|error| tracing::warn!(%error, "tasks of network mode awsvpc cannot run here"))
+            .ok();
+        let network = MachineNetwork::new(network, interfaces);
         Ok((Arc::new(runtime) as Arc<dyn Runtime>, Arc::new(network) as Arc<dyn Network>))
     })
     .await

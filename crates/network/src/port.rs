@@ -2,10 +2,13 @@
 //!
 //! An attachment is one network namespace with what leads to it. Nothing here may know of containers, images or tasks.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+
+use crate::interface::{InterfaceError, TaskInterface};
+use crate::security_group::{NetworkTable, TableError};
 
 /// The agent's name of an attachment, unique on this machine; part of paths: only `[a-z0-9-]`, at most 64 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -35,6 +38,8 @@ pub enum AttachmentKind {
     Bridge,
     /// A namespace with loopback only (ECS `none`).
     Isolated,
+    /// A namespace with an interface of its own that the control plane has chosen (ECS `awsvpc`).
+    Interface,
 }
 
 /// A port to publish on the machine.
@@ -69,10 +74,13 @@ pub struct Attachment {
     /// The namespace, by a path that stays valid until `detach`. `None`: whatever runs the container connects it, and publishes the ports
     /// that are kept free here.
     pub namespace: Option<PathBuf>,
-    /// Its address ([`AttachmentKind::Bridge`]).
+    /// Its address ([`AttachmentKind::Bridge`], [`AttachmentKind::Interface`]).
     pub address: Option<Ipv4Addr>,
     /// Its published ports.
     pub bindings: Vec<PortBinding>,
+    /// What it was made of ([`AttachmentKind::Interface`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Box<TaskInterface>>,
 }
 
 /// Why a network operation failed. `Display` names the step and the port or address at fault.
@@ -100,6 +108,25 @@ pub enum NetworkError {
         /// The subnet in CIDR form.
         subnet: String,
     },
+    /// The interface cannot be made as it is described.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// The table cannot be used.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Another task of this machine has the address.
+    #[error("address {address} of network interface {interface}: attachment {other} has it")]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// The interface that was to have it.
+        interface: String,
+        /// Who has it.
+        other: AttachmentId,
+    },
+    /// This network gives tasks no interfaces of their own.
+    #[error("network mode awsvpc: this container instance's network has no interfaces for tasks")]
+    NoInterfaces,
     /// There is no such attachment.
     #[error("no such network attachment: {0}")]
     NoAttachment(AttachmentId),
@@ -112,11 +139,36 @@ pub enum NetworkError {
 /// agent's process; a new agent finds them by `list`.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
-    /// Makes a namespace and connects it. With an id that is already attached: returns that attachment.
+    /// Makes a namespace and connects it, to the bridge or to nothing. With an id that is already attached: returns that attachment.
     ///
     /// # Errors
     /// [`NetworkError`]; then nothing is left.
     async fn attach(&self, id: &AttachmentId, kind: AttachmentKind) -> Result<Attachment, NetworkError>;
+
+    /// Whether tasks can have interfaces of their own.
+    fn has_interfaces(&self) -> bool {
+        false
+    }
+
+    /// Makes a namespace with an interface, which passes what its security groups allow from its first moment. With an id that is already
+    /// attached: returns that attachment.
+    ///
+    /// # Errors
+    /// [`NetworkError`]; then nothing is left. [`NetworkError::NoInterfaces`] where there is no such thing.
+    async fn attach_interface(&self, id: &AttachmentId, interface: &TaskInterface) -> Result<Attachment, NetworkError> {
+        let _ = (id, interface);
+        Err(NetworkError::NoInterfaces)
+    }
+
+    /// Enforces a table of security groups in the place of the one before, in one step, and knows the ways to interfaces of other
+    /// machines. Connections that were let in go on. The table outlives the agent's process.
+    ///
+    /// # Errors
+    /// [`NetworkError`]; then the groups of the table before hold. [`NetworkError::NoInterfaces`] where there is no such thing.
+    async fn apply_table(&self, table: &NetworkTable) -> Result<(), NetworkError> {
+        let _ = table;
+        Err(NetworkError::NoInterfaces)
+    }
 
     /// Publishes ports, all or none. What is already published with the same numbers is left as it is.
     ///

@@ -5,6 +5,7 @@
 #![cfg(target_os = "linux")]
 
 mod conformance;
+#[allow(dead_code, reason = "one harness for several test programs")]
 mod traffic;
 
 use std::fs;

@@ -187,6 +187,7 @@ impl Host {
             images: Arc::new(images),
             submissions,
             volumes: Default::default(),
+            shared: Default::default(),
         };
         let tasks = Tasks::new(Arc::new(means), stop.clone());
         let served = async {

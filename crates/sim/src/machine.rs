@@ -313,6 +313,7 @@ impl Network for Machine {
             namespace: Some(PathBuf::from(format!("/run/netns/{id}"))),
             address: None,
             bindings: Vec::new(),
+            interface: None,
         });
         Ok(attachment.clone())
     }

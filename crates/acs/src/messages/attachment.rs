@@ -2,6 +2,7 @@
 
 use super::wire::is_zero;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A network interface for a task's own network name space.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -40,6 +41,15 @@ pub struct ElasticNetworkInterface {
     /// Its host name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub private_dns_name: String,
+    /// Its security groups; an addition of Berth's, which other agents do not know and are not sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub security_groups: Vec<String>,
+    /// Largest packet in bytes; an addition of Berth's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// The address of the instance's that stands for it outside; an addition of Berth's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub public_ipv4_address: String,
 }
 
 /// How an interface hangs off a trunk.
@@ -112,6 +122,24 @@ pub struct AttachInstanceNetworkInterfacesMessage {
     pub wait_timeout_ms: i64,
     /// The interfaces.
     pub elastic_network_interfaces: Vec<ElasticNetworkInterface>,
+}
+
+/// Security groups and interfaces of all machines, for an instance that gives tasks interfaces of its own making. An addition of Berth's, which
+/// other agents do not know and are not sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetworkTableMessage {
+    /// To be repeated in the answer.
+    pub message_id: String,
+    /// The cluster's ARN.
+    pub cluster_arn: String,
+    /// The container instance's ARN.
+    pub container_instance_arn: String,
+    /// When it was made, Unix milliseconds; for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generated_at: Option<i64>,
+    /// The whole table, in the place of the one before; in the form that the network has it.
+    pub table: Value,
 }
 
 /// Announces another attachment, such as a volume, and asks for a report once it is there.

@@ -5,7 +5,7 @@ use super::wire::parse;
 use super::{
     AckPublish, AckRequest, AttachInstanceNetworkInterfacesMessage, AttachTaskNetworkInterfacesMessage, ConfirmAttachmentMessage,
     ExceptionMessage, HeartbeatAckRequest, HeartbeatMessage, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage, NackRequest,
-    PayloadMessage, PublishHealthRequest, PublishInstanceStatusRequest, PublishMetricsRequest, TaskManifestMessage,
+    NetworkTableMessage, PayloadMessage, PublishHealthRequest, PublishInstanceStatusRequest, PublishMetricsRequest, TaskManifestMessage,
     TaskStopVerificationAck, TaskStopVerificationMessage, UpdateMessage,
 };
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,8 @@ frames! {
         IamRoleCredentials(IamRoleCredentialsMessage) = "IAMRoleCredentialsMessage",
         /// A network interface that a task will be given.
         AttachTaskNetworkInterfaces(AttachTaskNetworkInterfacesMessage) = "AttachTaskNetworkInterfacesMessage",
+        /// Security groups and interfaces of all machines; Berth's own.
+        NetworkTable(NetworkTableMessage) = "BerthNetworkTableMessage",
         /// A trunk interface for the instance.
         AttachInstanceNetworkInterfaces(AttachInstanceNetworkInterfacesMessage) = "AttachInstanceNetworkInterfacesMessage",
         /// Another attachment, such as a volume, whose arrival is to be reported.

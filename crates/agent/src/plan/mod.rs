@@ -3,6 +3,7 @@
 
 mod docker;
 mod efs;
+pub mod interface;
 pub mod links;
 mod logging;
 mod order;
@@ -15,6 +16,7 @@ mod tests;
 use std::path::PathBuf;
 
 use berth_acs::messages as acs;
+use berth_network::interface::TaskInterface;
 use berth_network::port::{AttachmentId, PortRequest};
 use berth_runtime::port::{ContainerId, ContainerSpec};
 
@@ -95,6 +97,8 @@ pub struct ContainerPlan {
     pub attachment_id: AttachmentId,
     /// Its network's kind.
     pub wiring: Wiring,
+    /// Its task's interface, with [`Wiring::Interface`].
+    pub interface: Option<Box<TaskInterface>>,
     /// What to make, or what of it this agent cannot honour.
     pub blueprint: Result<Box<Blueprint>, String>,
 }
@@ -163,6 +167,8 @@ pub enum Wiring {
     Bridge,
     /// Loopback only.
     Isolated,
+    /// In its task's namespace, with an interface from the control plane; all containers of the task share it.
+    Interface,
 }
 
 /// What to make of a container.
@@ -206,6 +212,7 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
         return Err(PlanError::Unreadable(format!("a task has 1 to {MOST_CONTAINERS} containers, not {}", task.containers.len())));
     }
     let dependencies = order::dependencies(task).ok_or_else(|| PlanError::Dependencies(task.arn.clone()))?;
+    let interface = interface::is_wanted(task).then(|| interface::of_task(task)).transpose();
     let mut containers = Vec::with_capacity(task.containers.len());
     for (index, (container, depends_on)) in task.containers.iter().zip(dependencies).enumerate() {
         if container.name.is_empty() || task.containers[..index].iter().any(|other| other.name == container.name) {
@@ -219,13 +226,20 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
         let runtime_id = ContainerId(format!("{id}-{index}"));
         let refusal = unsupported_task(task)
             .or_else(|| wiring.as_ref().err().cloned())
+            .or_else(|| interface.as_ref().err().cloned())
             .or_else(|| health_check.as_ref().err().cloned())
             .or_else(|| links.as_ref().err().cloned())
             .or_else(|| wanted.as_ref().err().cloned());
-        let blueprint = match (&wiring, refusal) {
+        let mut blueprint = match (&wiring, refusal) {
             (Ok(wiring), None) => spec::blueprint(task, container, &id, &runtime_id, *wiring, command, context).map(Box::new),
             (_, refusal) => Err(refusal.unwrap_or_default()),
         };
+        let interface = interface.as_ref().ok().and_then(Option::as_ref);
+        if let (Ok(blueprint), Some(interface)) = (&mut blueprint, interface) {
+            interface::introduce(&mut blueprint.spec, interface);
+        }
+        let short = &id[..id.len().min(16)];
+        let attachment_id = if interface.is_some() { format!("{short}-eni") } else { format!("{short}-{index}") };
         containers.push(ContainerPlan {
             task: task.arn.clone(),
             name: container.name.clone(),
@@ -239,8 +253,9 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
             links: links.unwrap_or_default(),
             wanted: wanted.unwrap_or_default(),
             runtime_id,
-            attachment_id: AttachmentId(format!("{}-{index}", &id[..id.len().min(16)])),
+            attachment_id: AttachmentId(attachment_id),
             wiring: wiring.unwrap_or(Wiring::Isolated),
+            interface: interface.cloned().map(Box::new),
             blueprint,
         });
     }

@@ -7,7 +7,7 @@ use berth_acs::messages::{ContainerConfig, HostConfig};
 use berth_network::port::{PortRequest, Protocol};
 use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec};
 
-use super::{Blueprint, GPU, PlanContext, Wiring, docker, logging, volumes};
+use super::{Blueprint, GPU, PlanContext, Wiring, docker, interface, logging, volumes};
 
 const MIB: u64 = 1024 * 1024;
 /// The kernel's least share of CPU; ECS gives it to containers without CPU units.
@@ -23,8 +23,8 @@ fn docker_config(container: &acs::Container) -> Result<(ContainerConfig, HostCon
 /// How a container is connected. Docker's network mode comes first, as with the official agent; the task's is bookkeeping.
 pub(super) fn wiring(task: &acs::Task, container: &acs::Container) -> Result<Wiring, String> {
     let (config, host) = docker_config(container)?;
-    if task.network_mode == "awsvpc" || !task.elastic_network_interfaces.is_empty() {
-        return Err("network mode awsvpc is not supported by this agent".to_owned());
+    if interface::is_wanted(task) {
+        return Ok(Wiring::Interface);
     }
     let mode = if host.network_mode.is_empty() { &task.network_mode } else { &host.network_mode };
     match mode.as_str() {

@@ -134,7 +134,7 @@ fn networks() {
         let container = mode(task_mode, docker_mode);
         assert_eq!((container.wiring, container.blueprint.unwrap().ports.len()), (wiring, ports), "{task_mode} {docker_mode}");
     }
-    assert_eq!(mode("awsvpc", "").blueprint.unwrap_err(), "network mode awsvpc is not supported by this agent");
+    assert_eq!(mode("awsvpc", "").blueprint.unwrap_err(), "elasticNetworkInterfaces: network mode awsvpc needs one");
     assert_eq!(mode("", "container:x").blueprint.unwrap_err(), "network mode container:x is not supported by this agent");
     let disabled = with_docker(ContainerConfig { network_disabled: true, ..Default::default() }, HostConfig::default());
     assert_eq!(disabled.wiring, Wiring::Isolated);

@@ -44,12 +44,16 @@ impl Conversation {
             ServerFrame::StageUpdate(update) | ServerFrame::PerformUpdate(update) => {
                 self.nack(update.cluster_arn, update.container_instance_arn, update.message_id, "Updates are disabled")
             }
-            ServerFrame::AttachTaskNetworkInterfaces(message) => self.nack(
-                message.cluster_arn,
-                message.container_instance_arn,
-                message.message_id,
-                "Network interfaces are not supported by this agent",
-            ),
+            ServerFrame::AttachTaskNetworkInterfaces(message) => {
+                let outcome = self.tasks.confirm_interfaces(&message).await;
+                self.answer(message.cluster_arn, message.container_instance_arn, message.message_id, outcome)
+            }
+            ServerFrame::NetworkTable(message) => {
+                let (cluster, instance, id) =
+                    (message.cluster_arn.clone(), message.container_instance_arn.clone(), message.message_id.clone());
+                let outcome = self.tasks.apply_network_table(message).await;
+                self.answer(cluster, instance, id, outcome)
+            }
             ServerFrame::AttachInstanceNetworkInterfaces(message) => self.nack(
                 message.cluster_arn,
                 message.container_instance_arn,
@@ -153,6 +157,16 @@ impl Conversation {
     fn ack(&self, cluster: String, message_id: &str) -> AgentFrame {
         let container_instance = self.link.identity().container_instance_arn;
         AgentFrame::Ack(AckRequest { cluster, container_instance, message_id: message_id.to_owned() })
+    }
+
+    fn answer(&self, cluster: String, container_instance: String, message_id: String, outcome: Result<(), String>) -> Vec<AgentFrame> {
+        match outcome {
+            Ok(()) => vec![self.ack(cluster, &message_id)],
+            Err(reason) => {
+                tracing::warn!(message = message_id, reason, "a message of the control plane's is refused");
+                self.nack(cluster, container_instance, message_id, &reason)
+            }
+        }
     }
 
     fn nack(&self, cluster: String, container_instance: String, message_id: String, reason: &str) -> Vec<AgentFrame> {

@@ -89,12 +89,20 @@ async fn pull(
 }
 
 async fn attach(means: &Means, container: &ContainerPlan) -> Result<Option<Attachment>, NetworkError> {
-    let kind = match container.wiring {
-        Wiring::Host => return Ok(None),
-        Wiring::Bridge => AttachmentKind::Bridge,
-        Wiring::Isolated => AttachmentKind::Isolated,
+    let (network, id) = (&means.network, &container.attachment_id);
+    let attaching = async {
+        match (container.wiring, container.interface.as_deref()) {
+            (Wiring::Bridge, _) => network.attach(id, AttachmentKind::Bridge).await,
+            (Wiring::Interface, Some(interface)) => {
+                means.shared.join(id, &container.runtime_id, network.attach_interface(id, interface)).await
+            }
+            _ => network.attach(id, AttachmentKind::Isolated).await,
+        }
     };
-    trace::within(trace::step("attach", container), means.network.attach(&container.attachment_id, kind)).await.map(Some)
+    match container.wiring {
+        Wiring::Host => Ok(None),
+        _ => trace::within(trace::step("attach", container), attaching).await.map(Some),
+    }
 }
 
 /// Makes the container and publishes its ports, side by side, then starts it. After a failure neither container nor network
@@ -269,7 +277,8 @@ fn container_network(attachment: &Attachment, ports: &[PortBinding]) -> Containe
     match (&attachment.namespace, attachment.kind) {
         (Some(namespace), _) => ContainerNetwork::Namespace(namespace.clone()),
         (None, AttachmentKind::Bridge) => ContainerNetwork::Bridge(ports.iter().map(port).collect()),
-        (None, AttachmentKind::Isolated) => ContainerNetwork::Isolated,
+        // Only what has a namespace has an interface.
+        (None, AttachmentKind::Isolated | AttachmentKind::Interface) => ContainerNetwork::Isolated,
     }
 }
 
@@ -352,7 +361,7 @@ pub async fn release(means: &Means, container: &ContainerPlan) {
         return;
     }
     for left in (0..DETACH_TRIES).rev() {
-        match means.network.detach(&container.attachment_id).await {
+        match detach(means, container).await {
             Ok(()) => return,
             Err(error) if left == 0 => {
                 tracing::warn!(task = container.task, attachment = %container.attachment_id, %error, "a network cannot be taken back")
@@ -362,13 +371,20 @@ pub async fn release(means: &Means, container: &ContainerPlan) {
     }
 }
 
+async fn detach(means: &Means, container: &ContainerPlan) -> Result<(), NetworkError> {
+    let detaching = means.network.detach(&container.attachment_id);
+    match container.wiring {
+        Wiring::Interface => means.shared.leave(&container.attachment_id, &container.runtime_id, detaching).await,
+        Wiring::Host | Wiring::Bridge | Wiring::Isolated => detaching.await,
+    }
+}
+
 /// Removes all that is left of a task that is over. `Err` says what resists.
 pub async fn remove(means: &Arc<Means>, containers: &[ContainerPlan], task_id: &str) -> Result<(), String> {
     for container in containers {
         means.runtime.remove(&container.runtime_id).await.map_err(|error| format!("container {}: {error}", container.runtime_id))?;
         if container.wiring != Wiring::Host {
-            let detached = means.network.detach(&container.attachment_id).await;
-            detached.map_err(|error| format!("network {}: {error}", container.attachment_id))?;
+            detach(means, container).await.map_err(|error| format!("network {}: {error}", container.attachment_id))?;
         }
         means.images.touch(&container.image);
     }
@@ -393,6 +409,7 @@ mod tests {
             namespace: namespace.map(Into::into),
             address: None,
             bindings: Vec::new(),
+            interface: None,
         };
         let port = PortBinding { container_port: 53, host_port: 5353, protocol: Protocol::Udp };
         let held = container_network(&attachment(AttachmentKind::Bridge, Some("/run/a")), &[port]);

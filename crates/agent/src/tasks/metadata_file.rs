@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use berth_network::interface::TaskInterface;
 use berth_network::port::Protocol;
 use berth_runtime::port::{BindMount, ContainerNetwork, ContainerSpec};
 use serde_json::{Map, Value, json};
@@ -49,7 +50,7 @@ impl MetadataFile {
 
     /// Writes what is known once the container was started.
     pub fn ready(mut self, container: &ContainerPlan, run: &Run, network: &ContainerNetwork) {
-        after(&mut self.known, run, network);
+        after(&mut self.known, run, network, container.interface.as_deref());
         if let Err(error) = self.write() {
             tracing::warn!(task = container.task, container = container.name, %error, "the container's metadata file is not complete");
         }
@@ -85,7 +86,7 @@ fn before(container: &ContainerPlan, spec: &ContainerSpec, cluster: &str, instan
 }
 
 /// What is known besides once it was started.
-fn after(known: &mut Map<String, Value>, run: &Run, network: &ContainerNetwork) {
+fn after(known: &mut Map<String, Value>, run: &Run, network: &ContainerNetwork, interface: Option<&TaskInterface>) {
     let ports: Vec<Value> = run
         .bindings
         .iter()
@@ -107,6 +108,34 @@ fn after(known: &mut Map<String, Value>, run: &Run, network: &ContainerNetwork) 
     if !ports.is_empty() {
         known.insert("PortMappings".to_owned(), ports.into());
     }
-    known.insert("Networks".to_owned(), json!([{"NetworkMode": mode, "IPv4Addresses": addresses}]));
+    let network = match interface {
+        Some(interface) => of_interface(interface),
+        None => json!({"NetworkMode": mode, "IPv4Addresses": addresses}),
+    };
+    known.insert("Networks".to_owned(), json!([network]));
     known.insert("MetadataFileStatus".to_owned(), "READY".into());
+}
+
+/// A task's own interface, with the members that task metadata version 4 has.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-response.html>
+fn of_interface(interface: &TaskInterface) -> Value {
+    let servers: Vec<String> = interface.name_servers.iter().map(ToString::to_string).collect();
+    let mut network = json!({
+        "NetworkMode": "awsvpc",
+        "IPv4Addresses": [interface.address.to_string()],
+        "AttachmentIndex": 0,
+        "MACAddress": interface.mac.to_string(),
+        "IPv4SubnetCIDRBlock": format!("{}/{}", interface.network(), interface.prefix),
+        "SubnetGatewayIpv4Address": format!("{}/{}", interface.gateway, interface.prefix),
+    });
+    let given = [
+        ("IPv6Addresses", json!(interface.ipv6.iter().map(ToString::to_string).collect::<Vec<_>>()), interface.ipv6.is_some()),
+        ("DomainNameServers", json!(servers), !servers.is_empty()),
+        ("DomainNameSearchList", json!(interface.search_domains), !interface.search_domains.is_empty()),
+        ("PrivateDNSName", json!(interface.private_dns_name), !interface.private_dns_name.is_empty()),
+    ];
+    for (name, value, _) in given.into_iter().filter(|(_, _, is_given)| *is_given) {
+        network[name] = value;
+    }
+    network
 }

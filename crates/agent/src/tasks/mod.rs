@@ -2,10 +2,12 @@
 //! here was placed here.
 
 mod actor;
+mod attachments;
 pub mod effects;
 mod metadata_file;
 mod pull_gate;
 mod recovery;
+mod shared_networks;
 pub mod volumes;
 
 #[cfg(test)]
@@ -28,6 +30,7 @@ use self::actor::{Actor, Outcome};
 pub use self::actor::{TaskCredentials, TaskRecord};
 pub use self::pull_gate::PullGate;
 pub use self::recovery::RecoveryError;
+pub use self::shared_networks::SharedNetworks;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::engine::{Desired, Fact, Millis, TaskState};
@@ -62,6 +65,8 @@ pub struct Means {
     pub submissions: mpsc::Sender<Submission>,
     /// Who makes volumes now.
     pub volumes: Arc<volumes::Turns>,
+    /// Which containers have a network in common.
+    pub shared: SharedNetworks,
 }
 
 impl Means {

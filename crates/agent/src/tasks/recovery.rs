@@ -12,7 +12,7 @@ use super::{TaskRecord, Tasks, volumes};
 use crate::clock::unix_millis;
 use crate::engine::{Desired, Ended, Health, Millis, Phase, Reached, Run, TaskState};
 use crate::ledger::{Identity, LedgerError, TaskEntry};
-use crate::plan;
+use crate::plan::{self, Wiring};
 
 /// Why a container is no more that ran when the machine went down. The class is the official agent's for a container that it does not find
 /// again (`agent/engine/errors.go`); it does not say why.
@@ -219,6 +219,9 @@ impl Tasks {
                 }
                 if phase.is_up() {
                     connected.insert(&container.attachment_id);
+                    if container.wiring == Wiring::Interface {
+                        self.means.shared.found(&container.attachment_id, &container.runtime_id);
+                    }
                 }
             }
         }

@@ -13,6 +13,7 @@ use crate::sources::AwsSources;
 mod clock;
 mod health;
 mod host_restart;
+mod interfaces;
 mod links;
 mod metadata_file;
 mod pulls;
@@ -50,6 +51,7 @@ fn tasks(
         images: Arc::new(images),
         submissions,
         volumes: Default::default(),
+        shared: Default::default(),
     };
     (Tasks::new(Arc::new(means), stop.clone()), inbox)
 }

@@ -3,7 +3,7 @@
 //! Calls for one id follow one another, calls for different ids run at once and meet only in the short sections around the
 //! shared sockets. All work happens on threads that may block.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
@@ -22,12 +22,14 @@ use tokio::task::spawn_blocking;
 use super::config::{BridgeConfig, OpenError};
 use super::conntrack;
 use super::firewall::{Firewall, HostPort, Target};
+use super::forwarding;
 use super::link;
 use super::namespace;
 use super::netlink::{NetlinkError, Socket};
 use super::opening;
 use super::record::{Record, Records};
 use super::reservation::{DynamicPorts, Reservation};
+use super::slots::{self, Slots};
 use crate::port::{Attachment, AttachmentId, AttachmentKind, Network, NetworkError, PortBinding, PortRequest, Protocol};
 use crate::subnet::{AddressPool, Subnet};
 
@@ -64,9 +66,6 @@ pub(super) struct Entry {
     pub reservations: Vec<Reservation>,
 }
 
-/// The place of one id; locked while something is done for it.
-type Slot = Arc<Mutex<Option<Entry>>>;
-
 #[derive(Debug)]
 struct Inner {
     netns_dir: PathBuf,
@@ -78,7 +77,7 @@ struct Inner {
     firewall: Mutex<Firewall>,
     addresses: Mutex<AddressPool>,
     dynamic_ports: Mutex<DynamicPorts>,
-    slots: Mutex<BTreeMap<AttachmentId, Slot>>,
+    slots: Slots<Entry>,
     closed: AtomicBool,
 }
 
@@ -96,7 +95,6 @@ impl BridgeNetwork {
     /// [`OpenError`]; what is already there stays as it is.
     pub fn open(config: BridgeConfig) -> Result<Self, OpenError> {
         let parts = opening::open(&config)?;
-        let slot = |entry: Entry| (entry.record.attachment.id.clone(), Arc::new(Mutex::new(Some(entry))));
         let inner = Inner {
             netns_dir: config.netns_dir,
             bridge: parts.bridge,
@@ -107,7 +105,7 @@ impl BridgeNetwork {
             firewall: Mutex::new(parts.firewall),
             addresses: Mutex::new(parts.addresses),
             dynamic_ports: Mutex::new(parts.dynamic_ports),
-            slots: Mutex::new(parts.entries.into_iter().map(slot).collect()),
+            slots: Slots::new(parts.entries.into_iter().map(|entry| (entry.record.attachment.id.clone(), entry))),
             closed: AtomicBool::new(false),
         };
         Ok(Self { inner: Arc::new(inner), attaching: Arc::new(Semaphore::new(ATTACHES_AT_ONCE)) })
@@ -143,7 +141,7 @@ impl BridgeNetwork {
 #[async_trait]
 impl Network for BridgeNetwork {
     async fn attach(&self, id: &AttachmentId, kind: AttachmentKind) -> Result<Attachment, NetworkError> {
-        check(id)?;
+        slots::check(id)?;
         let permit = Arc::clone(&self.attaching).acquire_owned().await.expect("it is never closed");
         let (sender, receiver) = oneshot::channel();
         let (inner, id) = (Arc::clone(&self.inner), id.clone());
@@ -154,7 +152,6 @@ impl Network for BridgeNetwork {
             .stack_size(256 << 10)
             .spawn(move || {
                 let outcome = inner.attach(&id, kind);
-                inner.forget_if_empty(&id);
                 drop((inner, permit));
                 // The caller may have gone; the attachment then waits for its next attach or detach.
                 drop(sender.send(outcome));
@@ -184,14 +181,8 @@ impl Network for BridgeNetwork {
 
     async fn list(&self) -> Result<Vec<Attachment>, NetworkError> {
         self.blocking(|inner| {
-            let slots: Vec<Slot> = {
-                let mut slots = inner.slots.lock();
-                // A place that was looked at here while its last call ended has nobody else to remove it.
-                slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.lock().is_some());
-                slots.values().cloned().collect()
-            };
-            let living = |slot: &Slot| slot.lock().as_ref().map(|entry| entry.record.attachment.clone());
-            Ok(slots.iter().filter_map(living).filter(|attachment| namespace::is_held(held(attachment))).collect())
+            let attachments = inner.slots.map(|entry| entry.record.attachment.clone());
+            Ok(attachments.into_iter().filter(|attachment| namespace::is_held(held(attachment))).collect())
         })
         .await
     }
@@ -207,55 +198,39 @@ fn held(attachment: &Attachment) -> &Path {
 }
 
 impl Inner {
-    fn slot(&self, id: &AttachmentId) -> Slot {
-        Arc::clone(self.slots.lock().entry(id.clone()).or_default())
-    }
-
-    fn existing(&self, id: &AttachmentId) -> Option<Slot> {
-        self.slots.lock().get(id).cloned()
-    }
-
-    /// Removes the place of an id that has no attachment. While another call holds it, that call will do so at its end.
-    fn forget_if_empty(&self, id: &AttachmentId) {
-        let mut slots = self.slots.lock();
-        if slots.get(id).is_some_and(|slot| Arc::strong_count(slot) == 1 && slot.lock().is_none()) {
-            slots.remove(id);
-        }
-    }
-
     fn with_entry<T>(&self, id: &AttachmentId, work: impl FnOnce(&Self, &mut Entry) -> Result<T, NetworkError>) -> Result<T, NetworkError> {
-        let slot = self.existing(id).ok_or_else(|| NetworkError::NoAttachment(id.clone()))?;
-        let outcome = match slot.lock().as_mut() {
+        self.slots.at(id, |place| match place.as_mut() {
             Some(entry) => work(self, entry),
             None => Err(NetworkError::NoAttachment(id.clone())),
-        };
-        drop(slot);
-        self.forget_if_empty(id);
-        outcome
+        })
     }
 
     /// Runs on a thread of its own.
     fn attach(&self, id: &AttachmentId, kind: AttachmentKind) -> Result<Attachment, NetworkError> {
-        let slot = self.slot(id);
-        let mut slot = slot.lock();
+        self.slots.at(id, |place| self.attach_at(place, id, kind))
+    }
+
+    fn attach_at(&self, place: &mut Option<Entry>, id: &AttachmentId, kind: AttachmentKind) -> Result<Attachment, NetworkError> {
         // With the place locked: `shutdown` first closes, then waits for each place.
         if self.closed.load(Ordering::SeqCst) {
             return Err(NetworkError::System(format!("attach {id}: the network is shut down")));
         }
-        if let Some(entry) = slot.as_ref() {
+        if let Some(entry) = place.as_ref() {
             return Ok(entry.record.attachment.clone());
         }
         let address = match kind {
             AttachmentKind::Isolated => None,
+            AttachmentKind::Interface => return Err(NetworkError::NoInterfaces),
             AttachmentKind::Bridge => {
                 let lease = self.addresses.lock().lease();
                 Some(lease.ok_or_else(|| NetworkError::NoFreeAddress { subnet: self.subnet.to_string() })?)
             }
         };
-        let attachment = Attachment { id: id.clone(), kind, namespace: Some(self.netns_dir.join(&id.0)), address, bindings: Vec::new() };
+        let namespace = Some(self.netns_dir.join(&id.0));
+        let attachment = Attachment { id: id.clone(), kind, namespace, address, bindings: Vec::new(), interface: None };
         match self.connect(&attachment) {
             Ok(record) => {
-                *slot = Some(Entry { record, reservations: Vec::new() });
+                *place = Some(Entry { record, reservations: Vec::new() });
                 Ok(attachment)
             }
             Err(error) => {
@@ -274,7 +249,7 @@ impl Inner {
         let namespace = namespace::create(held(attachment))?;
         let mut inside = Socket::route()?;
         link::raise_loopback(&mut inside)?;
-        open_to_unprivileged();
+        forwarding::open_to_unprivileged();
         let mut link = None;
         if let Some(address) = attachment.address {
             link = Some(self.add_pair(&attachment.id, &namespace, address)?);
@@ -377,19 +352,13 @@ impl Inner {
     }
 
     fn detach(&self, id: &AttachmentId) -> Result<(), NetworkError> {
-        let Some(slot) = self.existing(id) else { return Ok(()) };
-        let mut place = slot.lock();
-        let outcome = match place.as_mut() {
-            None => Ok(()),
-            Some(entry) => self.disconnect(entry),
-        };
-        if outcome.is_ok() {
-            *place = None;
-        }
-        drop(place);
-        drop(slot);
-        self.forget_if_empty(id);
-        outcome
+        self.slots.at(id, |place| {
+            if let Some(entry) = place.as_mut() {
+                self.disconnect(entry)?;
+                *place = None;
+            }
+            Ok(())
+        })
     }
 
     /// The namespace alone is dropped: the kernel then removes the veth pair by itself, while deleting a link waits for
@@ -413,13 +382,9 @@ impl Inner {
     }
 
     fn shutdown(&self) -> Result<(), NetworkError> {
-        let slots = self.slots.lock();
-        self.closed.store(true, Ordering::SeqCst);
-        if slots.values().any(|slot| slot.lock().is_some()) {
-            self.closed.store(false, Ordering::SeqCst);
+        if !self.slots.close(&self.closed) {
             return Ok(());
         }
-        drop(slots);
         self.firewall.lock().remove()?;
         link::delete(&mut self.route.lock(), &self.bridge)?;
         self.records.remove_subnet()?;
@@ -435,30 +400,11 @@ fn answers_request(binding: &PortBinding, request: &PortRequest) -> bool {
         && request.host_port.is_none_or(|port| port == binding.host_port)
 }
 
-/// What Docker does for its bridge networks: a container's own user may listen on any port and send pings. In the calling
-/// thread's namespace; without it containers run all the same, so a refusal is passed over.
-fn open_to_unprivileged() {
-    for (path, value) in [("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"), ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")] {
-        if let Err(error) = fs::write(path, value) {
-            tracing::debug!(path, %error, "a container keeps the kernel's default");
-        }
-    }
-}
-
 fn forget_udp(bindings: &[PortBinding]) {
     let ports: BTreeSet<u16> = bindings.iter().filter(|b| b.protocol == Protocol::Udp).map(|b| b.host_port).collect();
     if let Err(error) = conntrack::forget_udp(&ports) {
         tracing::warn!(%error, ?ports, "UDP clients that keep sending may miss that a port changed hands");
     }
-}
-
-fn check(id: &AttachmentId) -> Result<(), NetworkError> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=64).contains(&id.0.len()) && id.0.bytes().all(plain) {
-        return Ok(());
-    }
-    let shown: String = id.0.chars().take(80).collect();
-    Err(NetworkError::System(format!("attachment id {shown:?}: expected 1 to 64 of a-z, 0-9 and -")))
 }
 
 /// 13 characters; a link's name may have 15.

@@ -1,9 +1,11 @@
-//! Forgets UDP flows whose published port changed hands.
+//! Forgets connections that must not go on: UDP flows whose published port changed hands, and those of a task that is over.
 //!
-//! Translation is decided at a flow's first packet. A UDP flow has no end, so a client that keeps sending would go on
-//! reaching the old container, or none, until it pauses for half a minute.
+//! Translation is decided at a flow's first packet, and so is whether it passes. A UDP flow has no end, so a client that keeps sending would
+//! go on reaching the old container, or none, until it pauses for half a minute; and whoever was let in to a task would be let in to the next one
+//! that gets its address.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use nix::errno::Errno;
 
@@ -13,7 +15,12 @@ const CONNTRACK: u16 = 1;
 const GET: u16 = CONNTRACK << 8 | 1;
 const DELETE: u16 = CONNTRACK << 8 | 2;
 const IPV4: [u8; 4] = [libc::AF_INET as u8, 0, 0, 0];
+const IPV6: [u8; 4] = [libc::AF_INET6 as u8, 0, 0, 0];
 const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const TUPLE_ADDRESSES: u16 = 1;
+const SOURCE_V4: u16 = 1;
+const SOURCE_V6: u16 = 3;
 const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION: u16 = 3;
@@ -26,16 +33,59 @@ pub fn forget_udp(ports: &BTreeSet<u16>) -> Result<(), NetlinkError> {
     if ports.is_empty() {
         return Ok(());
     }
-    let mut socket = Socket::netfilter()?;
-    let mut request = Request::new();
-    request.message("list connections", GET, DUMP, &IPV4, |_: &mut Attributes<'_>| {});
-    for flow in socket.dump(&request)? {
-        let Some(tuple) = attribute(flow.body.get(4..).unwrap_or_default(), TUPLE_ORIGINAL) else { continue };
-        if destination_udp_port(tuple).is_none_or(|port| !ports.contains(&port)) {
+    forget(IPV4, |flow| {
+        let tuple = attribute(flow, TUPLE_ORIGINAL)?;
+        destination_udp_port(tuple).is_some_and(|port| ports.contains(&port)).then_some(tuple)
+    })
+}
+
+/// Forgets connections that these addresses have begun or answered.
+///
+/// # Errors
+/// See [`forget_udp`].
+pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<(), NetlinkError> {
+    for (header, is_v4) in [(IPV4, true), (IPV6, false)] {
+        if !addresses.iter().any(|address| address.is_ipv4() == is_v4) {
             continue;
         }
+        forget(header, |flow| {
+            let sender = |tuple: &[u8]| source(tuple).is_some_and(|address| addresses.contains(&address));
+            let original = attribute(flow, TUPLE_ORIGINAL)?;
+            // Who answers is found in the reply: what the caller dialled may have been translated.
+            let is_theirs = sender(original) || attribute(flow, TUPLE_REPLY).is_some_and(sender);
+            is_theirs.then_some(original)
+        })?;
+    }
+    Ok(())
+}
+
+/// Everybody who has begun or answered a connection.
+///
+/// # Errors
+/// See [`forget_udp`].
+pub fn senders() -> Result<BTreeSet<IpAddr>, NetlinkError> {
+    let mut socket = Socket::netfilter()?;
+    let mut senders = BTreeSet::new();
+    for header in [IPV4, IPV6] {
         let mut request = Request::new();
-        request.message("forget a connection", DELETE, ACK, &IPV4, |m| m.nested_bytes(TUPLE_ORIGINAL, tuple));
+        request.message("list connections", GET, DUMP, &header, |_: &mut Attributes<'_>| {});
+        for flow in socket.dump(&request)? {
+            let flow = flow.body.get(4..).unwrap_or_default();
+            senders.extend([TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|tuple| source(attribute(flow, tuple)?)));
+        }
+    }
+    Ok(senders)
+}
+
+/// Forgets the connections for whose attributes `choose` returns their original tuple.
+fn forget(header: [u8; 4], choose: impl Fn(&[u8]) -> Option<&[u8]>) -> Result<(), NetlinkError> {
+    let mut socket = Socket::netfilter()?;
+    let mut request = Request::new();
+    request.message("list connections", GET, DUMP, &header, |_: &mut Attributes<'_>| {});
+    for flow in socket.dump(&request)? {
+        let Some(tuple) = choose(flow.body.get(4..).unwrap_or_default()) else { continue };
+        let mut request = Request::new();
+        request.message("forget a connection", DELETE, ACK, &header, |m| m.nested_bytes(TUPLE_ORIGINAL, tuple));
         match socket.call(&request) {
             // It ended by itself meanwhile.
             Err(error) if error.errno != Errno::ENOENT => return Err(error),
@@ -43,6 +93,14 @@ pub fn forget_udp(ports: &BTreeSet<u16>) -> Result<(), NetlinkError> {
         }
     }
     Ok(())
+}
+
+fn source(tuple: &[u8]) -> Option<IpAddr> {
+    let addresses = attribute(tuple, TUPLE_ADDRESSES)?;
+    if let Some(bytes) = attribute(addresses, SOURCE_V4) {
+        return <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    }
+    <[u8; 16]>::try_from(attribute(addresses, SOURCE_V6)?).ok().map(IpAddr::from)
 }
 
 fn destination_udp_port(tuple: &[u8]) -> Option<u16> {

@@ -124,7 +124,7 @@ impl Inner {
         if let Some(entry) = self.entries.get(&id) {
             return Ok(entry.attachment.clone());
         }
-        let attachment = Attachment { id: id.clone(), kind, namespace: None, address: None, bindings: Vec::new() };
+        let attachment = Attachment { id: id.clone(), kind, namespace: None, address: None, bindings: Vec::new(), interface: None };
         self.records.write(&Record { attachment: attachment.clone(), link: None })?;
         self.entries.insert(id, Entry { attachment: attachment.clone(), reservations: Vec::new() });
         Ok(attachment)

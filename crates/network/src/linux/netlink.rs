@@ -83,6 +83,11 @@ impl Request {
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     fn step(&self, sequence: u32) -> &'static str {
         let index = (sequence as usize).saturating_sub(1);
         self.steps.get(index).or(self.steps.first()).map_or("netlink", |(step, _)| step)

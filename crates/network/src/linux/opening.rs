@@ -44,7 +44,7 @@ pub(super) fn open(config: &BridgeConfig) -> Result<Parts, OpenError> {
         .collect();
     let used: Vec<u16> = published.keys().map(|(_, port)| *port).collect();
     let mut firewall = Firewall::open(&format!("berth_{}", config.name), &bridge, subnet, published)?;
-    pass_docker(&mut firewall);
+    firewall.pass_docker();
     let addresses = AddressPool::new(subnet, kept.iter().filter_map(|record| record.attachment.address));
     let entries = kept.into_iter().map(take_over).collect();
     Ok(Parts {
@@ -156,23 +156,6 @@ fn write_sysctls(bridge: &str) -> Result<(), OpenError> {
     match set(&no_ipv6, "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system("set to 1", Path::new(&no_ipv6), &error)),
         _ => Ok(()),
-    }
-}
-
-/// Failing here leaves the machine as Docker made it, which may still be enough; so it is told, not fatal.
-fn pass_docker(firewall: &mut Firewall) {
-    match firewall.join_docker() {
-        Ok(true) => {}
-        Ok(false) => {
-            let legacy = fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| names.lines().any(|name| name == "filter"));
-            if legacy && Path::new("/proc/sys/net/ipv4/conf/docker0").exists() {
-                tracing::warn!(
-                    "Docker uses iptables-legacy here; if containers cannot reach other machines, let the bridge through by \
-                     `iptables-legacy -I DOCKER-USER -i <bridge> -j ACCEPT` and the same with -o"
-                );
-            }
-        }
-        Err(error) => tracing::warn!(%error, "Docker's forward chain may drop traffic of containers"),
     }
 }
 

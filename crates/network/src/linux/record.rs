@@ -10,6 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::port::{Attachment, AttachmentId, NetworkError};
+use crate::security_group::NetworkTable;
 use crate::subnet::Subnet;
 
 /// An attachment and the host end of its veth pair.
@@ -118,6 +119,29 @@ impl Records {
     /// [`NetworkError::System`].
     pub fn remove_subnet(&self) -> Result<(), NetworkError> {
         remove_file(&self.directory.join("subnet.json"))
+    }
+
+    /// The table of security groups pushed last; an empty one, of which nothing passes, if there is none.
+    #[must_use]
+    pub fn table(&self) -> NetworkTable {
+        let read = fs::read(self.directory.join("table.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        read.unwrap_or_default()
+    }
+
+    /// Keeps the table.
+    ///
+    /// # Errors
+    /// [`NetworkError::System`].
+    pub fn write_table(&self, table: &NetworkTable) -> Result<(), NetworkError> {
+        self.replace(&self.directory.join("table.json"), table)
+    }
+
+    /// Forgets the table.
+    ///
+    /// # Errors
+    /// [`NetworkError::System`].
+    pub fn remove_table(&self) -> Result<(), NetworkError> {
+        remove_file(&self.directory.join("table.json"))
     }
 
     fn path(&self, id: &AttachmentId) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -109,4 +109,35 @@ pub async fn exchange(client: &UdpSocket, to: SocketAddrV4) -> io::Result<String
         }
     }
     Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Whether a datagram from a new socket brings an answer. One that is dropped is waited for briefly.
+pub async fn udp_arrives(from: PathBuf, to: SocketAddrV4) -> bool {
+    in_namespace(&from, move || {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
+        socket.set_read_timeout(Some(BRIEF)).expect("a timeout");
+        drop(socket.send_to(b"?", to));
+        socket.recv_from(&mut [0; 64]).is_ok()
+    })
+    .await
+}
+
+/// Whether an echo request of a new identifier is answered.
+pub async fn ping(from: &Path, to: Ipv4Addr) -> bool {
+    in_namespace(from, move || {
+        use nix::sys::socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto, setsockopt, socket, sockopt,
+        };
+        use nix::sys::time::{TimeVal, TimeValLike};
+        use std::os::fd::AsRawFd;
+
+        let echo = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp).expect("a ping socket");
+        setsockopt(&echo, sockopt::ReceiveTimeout, &TimeVal::milliseconds(400)).expect("a timeout");
+        // Type 8, code 0; the kernel fills in checksum and identifier.
+        let request = [8, 0, 0, 0, 0, 0, 0, 1];
+        let address: SockaddrIn = SocketAddrV4::new(to, 0).into();
+        let sent = sendto(echo.as_raw_fd(), &request, &address, MsgFlags::empty());
+        sent.is_ok() && recv(echo.as_raw_fd(), &mut [0; 64], MsgFlags::empty()).is_ok()
+    })
+    .await
 }

@@ -1,0 +1,411 @@
+//! `InterfaceNetwork`: tasks with interfaces of their own, routed by this machine and judged by security groups.
+//!
+//! Chooses nothing: addresses, hardware addresses and groups come from the control plane. All work happens on threads that may block.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::errno::Errno;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::config::OpenError;
+use super::enforcement::Enforcement;
+use super::forgetting::Forgetting;
+use super::namespace;
+use super::netlink::{NetlinkError, Socket};
+use super::peers::{PeerConfig, Peers, remote};
+use super::record::{Record, Records};
+use super::ruleset::{fingerprint, interface_rules, referenced, rules};
+use super::slots::{self, Slots};
+use super::{forwarding, link, task_link};
+use crate::interface::TaskInterface;
+use crate::port::{Attachment, AttachmentId, AttachmentKind, NetworkError};
+use crate::security_group::NetworkTable;
+
+/// Settings of an [`InterfaceNetwork`].
+#[derive(Debug, Clone)]
+pub struct InterfaceConfig {
+    /// Tells the networks of one machine apart: 1 to 12 of `[a-z0-9]`. The nft table is called `berth_<name>_tasks`.
+    pub name: String,
+    /// Where records of attachments and the table are kept; one process at a time.
+    pub state_dir: PathBuf,
+    /// Where namespaces are held; a directory of its own that does not outlive the machine. What lies in it without a record is removed at
+    /// opening.
+    pub netns_dir: PathBuf,
+    /// How tasks of other machines are reached; none: they are not.
+    pub peers: Option<PeerConfig>,
+}
+
+/// A network of tasks' interfaces. Dropping it changes nothing on the machine; opening it again takes everything over.
+#[derive(Debug, Clone)]
+pub struct InterfaceNetwork {
+    inner: Arc<Inner>,
+    attaching: Arc<Semaphore>,
+}
+
+/// Attaches that run at once, each on a thread; the kernel takes them one by one for most of their way.
+const ATTACHES_AT_ONCE: usize = 32;
+
+#[derive(Debug)]
+struct Inner {
+    netns_dir: PathBuf,
+    prefix: String,
+    records: Records,
+    route: Mutex<Socket>,
+    judged: Mutex<Judged>,
+    peers: Option<Peers>,
+    forgetting: Forgetting,
+    slots: Slots<Record>,
+    closed: AtomicBool,
+}
+
+/// What is enforced, and what it follows from.
+#[derive(Debug)]
+struct Judged {
+    enforcement: Enforcement,
+    table: NetworkTable,
+    /// By link.
+    interfaces: BTreeMap<String, (AttachmentId, TaskInterface)>,
+}
+
+impl InterfaceNetwork {
+    /// Makes the ruleset, or takes it over with all attachments of an earlier life. Blocks for some milliseconds. Needs `CAP_NET_ADMIN` and
+    /// `CAP_SYS_ADMIN`.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what is already there stays as it is.
+    pub fn open(config: InterfaceConfig) -> Result<Self, OpenError> {
+        let fits = (1..=12).contains(&config.name.len());
+        if !fits || !config.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
+            return Err(OpenError::Name(config.name.chars().take(64).collect()));
+        }
+        let records = Records::open(&config.state_dir)?;
+        let prefix = prefix(&config.name);
+        let kept = take_over(&config.netns_dir, &records)?;
+        let mut route = Socket::route()?;
+        forwarding::ensure_v4()?;
+        let table = records.table();
+        let interfaces: BTreeMap<_, _> = kept.iter().filter_map(judged).collect();
+        let ruleset = rules(&table, interfaces.iter().map(|(link, (_, interface))| (link.as_str(), interface)));
+        let overlay_port = config.peers.as_ref().map(|peers| peers.port);
+        let enforcement = Enforcement::open(&format!("berth_{}_tasks", config.name), &prefix, overlay_port, ruleset)?;
+        for (link, (id, interface)) in &interfaces {
+            if let Err(error) = task_link::raise_outer(&mut route, link, interface) {
+                tracing::warn!(attachment = %id, link, %error, "a task's link is broken; it has no network");
+            }
+        }
+        let peers = config.peers.map(|peers| Peers::new(peers, mark(&config.name)));
+        let judged = Judged { enforcement, table, interfaces };
+        if let Some(peers) = &peers
+            && let Err(error) = peers.apply(&mut route, &judged.remote(peers))
+        {
+            tracing::warn!(%error, "tasks of other machines are not all reached");
+        }
+        let living = judged.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
+        let forgetting = Forgetting::open(&living);
+        let inner = Inner {
+            netns_dir: config.netns_dir,
+            prefix,
+            records,
+            route: Mutex::new(route),
+            judged: Mutex::new(judged),
+            peers,
+            forgetting,
+            slots: Slots::new(kept.into_iter().map(|record| (record.attachment.id.clone(), record))),
+            closed: AtomicBool::new(false),
+        };
+        Ok(Self { inner: Arc::new(inner), attaching: Arc::new(Semaphore::new(ATTACHES_AT_ONCE)) })
+    }
+
+    /// See [`crate::port::Network::attach_interface`].
+    ///
+    /// # Errors
+    /// [`NetworkError`]; then nothing is left.
+    pub async fn attach(&self, id: &AttachmentId, interface: &TaskInterface) -> Result<Attachment, NetworkError> {
+        slots::check(id)?;
+        interface.check()?;
+        let permit = Arc::clone(&self.attaching).acquire_owned().await.expect("it is never closed");
+        let (sender, receiver) = oneshot::channel();
+        let (inner, id, interface) = (Arc::clone(&self.inner), id.clone(), interface.clone());
+        // A thread of its own, that ends afterwards: it moves into the new namespace and can never come back.
+        thread::Builder::new()
+            .name("berth-attach".into())
+            .stack_size(256 << 10)
+            .spawn(move || {
+                let outcome = inner.slots.at(&id, |place| inner.attach(place, &id, interface));
+                drop((inner, permit));
+                // The caller may have gone; the attachment then waits for its next attach or detach.
+                drop(sender.send(outcome));
+            })
+            .map_err(|error| NetworkError::System(format!("start the attach thread: {error}")))?;
+        receiver.await.map_err(|_| NetworkError::System("attach thread: ended early".into()))?
+    }
+
+    /// See [`crate::port::Network::apply_table`].
+    ///
+    /// # Errors
+    /// [`NetworkError`]; then the table before holds.
+    pub async fn apply(&self, table: &NetworkTable) -> Result<(), NetworkError> {
+        table.check()?;
+        let table = table.clone();
+        self.blocking(move |inner| inner.apply(table)).await
+    }
+
+    /// Takes an interface away; unknown ids are no error.
+    ///
+    /// # Errors
+    /// [`NetworkError::System`]; calling again goes on.
+    pub async fn detach(&self, id: &AttachmentId) -> Result<(), NetworkError> {
+        let id = id.clone();
+        self.blocking(move |inner| inner.detach(&id)).await
+    }
+
+    /// All attachments, in order of their ids.
+    ///
+    /// # Errors
+    /// [`NetworkError::System`].
+    pub async fn list(&self) -> Result<Vec<Attachment>, NetworkError> {
+        self.blocking(|inner| {
+            let attachments = inner.slots.map(|record| record.attachment.clone());
+            Ok(attachments.into_iter().filter(|attachment| namespace::is_held(held(attachment))).collect())
+        })
+        .await
+    }
+
+    /// Removes what is common to all attachments if none is left.
+    ///
+    /// # Errors
+    /// [`NetworkError::System`].
+    pub async fn shutdown(&self) -> Result<(), NetworkError> {
+        self.blocking(Inner::shutdown).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, NetworkError> + Send + 'static,
+    ) -> Result<T, NetworkError> {
+        let inner = Arc::clone(&self.inner);
+        spawn_blocking(move || work(&inner)).await.map_err(|error| NetworkError::System(format!("network thread: {error}")))?
+    }
+}
+
+/// How the names of a network's links begin: five characters, so that those of several networks on one machine differ.
+fn prefix(name: &str) -> String {
+    format!("t{:04x}", mark(name))
+}
+
+/// Tells the networks of one machine apart where a name has no room.
+fn mark(name: &str) -> u16 {
+    (fingerprint(name.as_bytes()) & 0xffff) as u16
+}
+
+/// Keeps records whose namespace is still held; removes other records, and namespaces without one.
+fn take_over(netns_dir: &Path, records: &Records) -> Result<Vec<Record>, OpenError> {
+    let system = |step: &str, error: std::io::Error| NetworkError::System(format!("{step} {}: {error}", netns_dir.display()));
+    fs::create_dir_all(netns_dir).map_err(|error| system("make the namespace directory", error))?;
+    let mut kept = Vec::new();
+    for record in records.read()? {
+        let held = |path: &Path| path.parent() == Some(netns_dir) && namespace::is_held(path);
+        if record.attachment.namespace.as_deref().is_some_and(held) && judged(&record).is_some() {
+            kept.push(record);
+        } else {
+            records.remove(&record.attachment.id)?;
+        }
+    }
+    for entry in fs::read_dir(netns_dir).map_err(|error| system("read the namespace directory", error))? {
+        let path = entry.map_err(|error| system("read the namespace directory", error))?.path();
+        if !kept.iter().any(|record| record.attachment.namespace.as_ref() == Some(&path)) {
+            tracing::info!(path = %path.display(), "removing a task's network namespace without record");
+            namespace::remove(&path)?;
+        }
+    }
+    Ok(kept)
+}
+
+fn judged(record: &Record) -> Option<(String, (AttachmentId, TaskInterface))> {
+    let interface = record.attachment.interface.as_deref()?.clone();
+    Some((record.link.clone()?, (record.attachment.id.clone(), interface)))
+}
+
+fn held(attachment: &Attachment) -> &Path {
+    attachment.namespace.as_deref().expect("a namespace is held for each attachment")
+}
+
+impl Inner {
+    fn attach(&self, place: &mut Option<Record>, id: &AttachmentId, interface: TaskInterface) -> Result<Attachment, NetworkError> {
+        // With the place locked: `shutdown` first closes, then waits for each place.
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(NetworkError::System(format!("attach {id}: the network is shut down")));
+        }
+        if let Some(record) = place.as_ref() {
+            return Ok(record.attachment.clone());
+        }
+        let attachment = Attachment {
+            id: id.clone(),
+            kind: AttachmentKind::Interface,
+            namespace: Some(self.netns_dir.join(&id.0)),
+            address: Some(interface.address),
+            bindings: Vec::new(),
+            interface: Some(Box::new(interface.clone())),
+        };
+        let mut link = None;
+        match self.connect(&attachment, &interface, &mut link) {
+            Ok(record) => {
+                *place = Some(record);
+                Ok(attachment)
+            }
+            Err(error) => {
+                if let Some(also) = link.and_then(|link| self.acquit(&link).err()) {
+                    tracing::warn!(attachment = %id, error = %also, "rules of a failed attach are left until the next change");
+                }
+                if let Err(also) = namespace::remove(held(&attachment)) {
+                    tracing::warn!(attachment = %id, error = %also, "a namespace of a failed attach is left until the next start");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs on a thread of its own. `link` is told as soon as there are rules for it.
+    fn connect(&self, attachment: &Attachment, interface: &TaskInterface, link: &mut Option<String>) -> Result<Record, NetworkError> {
+        if interface.ipv6.is_some() {
+            forwarding::ensure_v6()?;
+        }
+        self.forgetting.settle(&interface.addresses().collect())?;
+        let namespace = namespace::create(held(attachment))?;
+        let mut inside = Socket::route()?;
+        link::raise_loopback(&mut inside)?;
+        forwarding::open_to_unprivileged();
+        let name = self.add_pair(&attachment.id, &namespace, interface)?;
+        // Before the link is up: what has no rules passes nothing, but an address must not lead to two tasks.
+        self.judge(&attachment.id, &name, interface)?;
+        *link = Some(name.clone());
+        task_link::raise_outer(&mut self.route.lock(), &name, interface)?;
+        task_link::raise_inner(&mut inside, interface)?;
+        let record = Record { attachment: attachment.clone(), link: Some(name) };
+        self.records.write(&record)?;
+        Ok(record)
+    }
+
+    /// The host end of a namespace just detached may not be gone yet: the kernel removes it in its own time. So a name that is taken leads
+    /// to the next.
+    fn add_pair(&self, id: &AttachmentId, namespace: &OwnedFd, interface: &TaskInterface) -> Result<String, NetworkError> {
+        const ATTEMPTS: u32 = 64;
+        for attempt in 0..ATTEMPTS {
+            let hash = fingerprint(format!("{id}/{attempt}").as_bytes());
+            let name = format!("{}{:08x}", self.prefix, hash >> 32);
+            match task_link::add_pair(&mut self.route.lock(), &name, namespace.as_fd(), interface) {
+                Ok(()) => return Ok(name),
+                Err(error) if error.errno == Errno::EEXIST => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(NetworkError::System(format!("make the veth pair of {id}: {ATTEMPTS} names are taken")))
+    }
+
+    /// Puts an interface's rules into the kernel.
+    fn judge(&self, id: &AttachmentId, link: &str, interface: &TaskInterface) -> Result<(), NetworkError> {
+        let mut judged = self.judged.lock();
+        let Judged { enforcement, table, interfaces } = &mut *judged;
+        let taken = |other: &&(AttachmentId, TaskInterface)| {
+            other
+                .1
+                .addresses()
+                .chain(public(&other.1))
+                .any(|address| interface.addresses().chain(public(interface)).any(|own| own == address))
+        };
+        if let Some((other, theirs)) = interfaces.values().find(taken) {
+            let shared = |own: &IpAddr| theirs.addresses().chain(public(theirs)).any(|address| address == *own);
+            let address = interface.addresses().chain(public(interface)).find(shared).unwrap_or(IpAddr::V4(interface.address));
+            return Err(NetworkError::AddressInUse { address, interface: interface.id.clone(), other: other.clone() });
+        }
+        enforcement.add(interface_rules(table, &referenced(table), link, interface))?;
+        interfaces.insert(link.to_owned(), (id.clone(), interface.clone()));
+        Ok(())
+    }
+
+    /// Takes an interface's rules back; a link without rules passes nothing.
+    fn acquit(&self, link: &str) -> Result<(), NetlinkError> {
+        let mut judged = self.judged.lock();
+        let Some(gone) = judged.interfaces.remove(link) else { return Ok(()) };
+        let outcome = judged.enforce();
+        if outcome.is_err() {
+            judged.interfaces.insert(link.to_owned(), gone);
+        }
+        outcome
+    }
+
+    fn apply(&self, table: NetworkTable) -> Result<(), NetworkError> {
+        let mut judged = self.judged.lock();
+        let before = std::mem::replace(&mut judged.table, table);
+        if let Err(error) = judged.enforce() {
+            judged.table = before;
+            return Err(error.into());
+        }
+        self.records.write_table(&judged.table)?;
+        match &self.peers {
+            Some(peers) => Ok(peers.apply(&mut self.route.lock(), &judged.remote(peers))?),
+            None => Ok(()),
+        }
+    }
+
+    fn detach(&self, id: &AttachmentId) -> Result<(), NetworkError> {
+        self.slots.at(id, |place| {
+            if let Some(record) = place.as_ref() {
+                self.disconnect(record)?;
+                *place = None;
+            }
+            Ok(())
+        })
+    }
+
+    /// First the rules, so that nothing passes; then the namespace, with which the kernel removes the link and its routes in its own time.
+    fn disconnect(&self, record: &Record) -> Result<(), NetworkError> {
+        if let Some(link) = &record.link {
+            self.acquit(link)?;
+        }
+        namespace::remove(held(&record.attachment))?;
+        if let Some(interface) = record.attachment.interface.as_deref() {
+            self.forgetting.spend(interface.addresses())?;
+        }
+        self.records.remove(&record.attachment.id)
+    }
+
+    fn shutdown(&self) -> Result<(), NetworkError> {
+        if !self.slots.close(&self.closed) {
+            return Ok(());
+        }
+        self.judged.lock().enforcement.remove()?;
+        if let Some(peers) = &self.peers {
+            peers.remove(&mut self.route.lock())?;
+        }
+        self.records.remove_table()?;
+        // Somebody else's file in it is a reason to leave it, not to fail.
+        drop(fs::remove_dir(&self.netns_dir));
+        Ok(())
+    }
+}
+
+impl Judged {
+    fn enforce(&mut self) -> Result<(), NetlinkError> {
+        let interfaces = self.interfaces.iter().map(|(link, (_, interface))| (link.as_str(), interface));
+        self.enforcement.replace(rules(&self.table, interfaces))
+    }
+
+    fn remote(&self, peers: &Peers) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let local = self.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
+        remote(&self.table, peers.address(), &local)
+    }
+}
+
+fn public(interface: &TaskInterface) -> impl Iterator<Item = IpAddr> {
+    interface.public_address.map(IpAddr::V4).into_iter()
+}
