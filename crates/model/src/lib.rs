@@ -13,6 +13,7 @@ pub mod capacity_provider;
 pub mod cluster;
 pub mod container_instance;
 pub mod daemon;
+pub mod dns;
 pub mod express_service;
 pub mod fargate;
 pub mod gateway;
