@@ -264,9 +264,9 @@ async fn nonsense_does_no_harm_and_long_messages_end_a_connection() {
     let ended = tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("it is closed");
     assert!(ended.is_err());
     assert_eq!(address_of(&by_udp(server.address(), &request(1, "hello.ns.local.", RecordType::A)).await), "10.0.0.1");
-    assert!(
-        Server::start(ServerConfig { listen: server.address(), upstreams: Upstreams::fixed(Vec::new()) }, CurrentTable::default())
-            .await
-            .is_err()
-    );
+    let address = server.address();
+    let again = || Server::start(ServerConfig { listen: address, upstreams: Upstreams::fixed(Vec::new()) }, CurrentTable::default());
+    assert!(again().await.is_err(), "the address is taken");
+    server.end().await;
+    assert_eq!(again().await.expect("the address is free at once").address(), address);
 }

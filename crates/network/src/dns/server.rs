@@ -61,11 +61,11 @@ pub struct ServerConfig {
     pub upstreams: Upstreams,
 }
 
-/// A running DNS server. Dropping it ends it, with whatever is under way.
+/// A running DNS server. Dropping it ends it soon, with whatever is under way.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    _loops: JoinSet<()>,
+    loops: JoinSet<()>,
 }
 
 struct Shared {
@@ -89,7 +89,12 @@ impl Server {
         let mut loops = JoinSet::new();
         loops.spawn(datagrams(shared.clone(), Arc::new(udp), Random::seeded(seed)));
         loops.spawn(connections(shared, listener));
-        Ok(Self { address, _loops: loops })
+        Ok(Self { address, loops })
+    }
+
+    /// Ends it, with whatever is under way. Then the address is free.
+    pub async fn end(mut self) {
+        self.loops.shutdown().await;
     }
 
     /// Where it listens.
