@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-TOOLS = {"sh": "bin/sh", "sleep": "bin/sleep", "cat": "bin/cat", "env": "bin/env", "id": "bin/id"}
+TOOLS = {"sh": "bin/sh", "sleep": "bin/sleep", "cat": "bin/cat", "env": "bin/env", "id": "bin/id", "getent": "bin/getent"}
 
 
 def libraries(program):

@@ -9,6 +9,7 @@ mod docker_config;
 mod frames;
 mod manifest;
 mod metrics;
+mod names;
 mod task;
 mod telemetry;
 mod volume;
@@ -28,6 +29,7 @@ pub use docker_config::{ContainerConfig, Device, DockerConfig, DockerConfigError
 pub use frames::{AgentFrame, FrameError, MAX_FRAME, ServerFrame, TelemetryAnswer, TelemetryFrame};
 pub use manifest::{TaskIdentifier, TaskManifestMessage, TaskStopVerificationAck, TaskStopVerificationMessage};
 pub use metrics::{ContainerMetric, CountSet, NetworkStats, PublishMetricsRequest, RestartStats, StatsSet, StorageStats, TaskMetric};
+pub use names::{DnsAnswer, DnsRecord, DnsRouting, DnsTableMessage, DnsTableParts, DnsZone, MOST_DNS_PARTS, TableTooLarge};
 pub use task::{Association, AssociationContent, DesiredStatus, EphemeralStorage, PayloadMessage, ProxyConfiguration, Task};
 pub use telemetry::{
     AckPublish, ContainerHealth, HealthStatus, InstanceStatus, InstanceStatusMetadata, MetricsMetadata, PublishHealthRequest,

@@ -45,6 +45,8 @@ pub struct AcsQuery {
     pub seq_num: i64,
     /// Berth's own agent asks for a heartbeat every second with `berthHeartbeat=1`, to notice a lost server sooner.
     pub berth_heartbeat: bool,
+    /// Berth's own agent asks with `berthDns=1` to be told what names answer, since it has a DNS server.
+    pub berth_dns: bool,
 }
 
 impl AcsQuery {
@@ -64,6 +66,7 @@ impl AcsQuery {
             send_credentials: flag(&pairs, "sendCredentials")?,
             seq_num: number(&pairs, "seqNum", 1)?,
             berth_heartbeat: flag(&pairs, "berthHeartbeat")?,
+            berth_dns: flag(&pairs, "berthDns")?,
         })
     }
 
@@ -82,6 +85,9 @@ impl AcsQuery {
         ];
         if self.berth_heartbeat {
             pairs.insert(2, ("berthHeartbeat", "1"));
+        }
+        if self.berth_dns {
+            pairs.insert(2, ("berthDns", "1"));
         }
         render(&pairs)
     }
@@ -230,10 +236,11 @@ mod tests {
                 send_credentials: true,
                 seq_num: 1,
                 berth_heartbeat: false,
+                berth_dns: false,
             }
         );
-        let ours = AcsQuery { berth_heartbeat: true, ..query };
-        assert!(ours.render().contains("&berthHeartbeat=1&clusterArn=default&"), "{}", ours.render());
+        let ours = AcsQuery { berth_heartbeat: true, berth_dns: true, ..query };
+        assert!(ours.render().contains("&berthDns=1&berthHeartbeat=1&clusterArn=default&"), "{}", ours.render());
         assert_eq!(AcsQuery::parse(&ours.render()), Ok(ours));
     }
 

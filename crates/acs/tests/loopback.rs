@@ -75,6 +75,7 @@ fn query() -> AcsQuery {
         send_credentials: true,
         seq_num: 1,
         berth_heartbeat: true,
+        berth_dns: false,
     }
 }
 

@@ -22,6 +22,7 @@ fn query(protocol_version: u32, agent_version: &str) -> AcsQuery {
         send_credentials: true,
         seq_num: 1,
         berth_heartbeat: false,
+        berth_dns: false,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::config::{AgentConfig, ConfigError};
 use crate::ecs_client::EcsClient;
 use crate::images::Images;
 use crate::ledger::{Identity, Ledger, LedgerError};
+use crate::names::Names;
 use crate::registration::{RegisterError, register};
 use crate::session::{Link, acs, tcs};
 use crate::sources::AwsSources;
@@ -92,6 +93,7 @@ impl Agent {
         let sources_key = config.sources_key.clone().unwrap_or_else(|| config.access_key.clone());
         let sources = AwsSources::new(config.service_endpoints.clone(), sources_key, clock.clone());
         let images = Arc::new(Images::open(&config, runtime.clone(), ledger.clone(), clock.clone())?);
+        let names = Names::new(config.dns.clone(), ledger.clone());
         let means = Means {
             config: config.clone(),
             runtime: runtime.clone(),
@@ -102,11 +104,14 @@ impl Agent {
             pulls,
             images: images.clone(),
             submissions,
+            names: names.clone(),
             volumes: Default::default(),
             shared: Default::default(),
         };
         let means = Arc::new(means);
         let tasks = Tasks::new(means.clone(), stop.clone());
+        loops.spawn(names.clone().serve(stop.clone()));
+        loops.spawn(names.keep(stop.clone()));
         // Before anybody is asked: what ran goes on being watched, server or no server.
         let boot_id = machine::boot_id().unwrap_or_default();
         tasks.recover(&boot_id).await?;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Millis, TaskState};
 use crate::images::book::ImageRecord;
+use crate::names::KeptTable;
 
 /// Who the agent is to the control plane.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -68,6 +69,7 @@ pub struct LedgerError {
 pub struct Ledger {
     identity: PathBuf,
     images: PathBuf,
+    names: PathBuf,
     tasks: PathBuf,
     place: Place,
 }
@@ -99,13 +101,15 @@ impl Ledger {
                 fs::remove_file(&path).map_err(fail(&path))?;
             }
         }
-        Ok(Self { identity: data_dir.join("agent.json"), images: data_dir.join("images.json"), tasks, place: Place::Disk })
+        let file = |name: &str| data_dir.join(name);
+        Ok(Self { identity: file("agent.json"), images: file("images.json"), names: file("dns.json"), tasks, place: Place::Disk })
     }
 
     /// A ledger whose files are in memory: an agent that is given a clone of an earlier one's finds what that one kept.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { identity: "agent.json".into(), images: "images.json".into(), tasks: "tasks".into(), place: Place::Memory(Arc::default()) }
+        let place = Place::Memory(Arc::default());
+        Self { identity: "agent.json".into(), images: "images.json".into(), names: "dns.json".into(), tasks: "tasks".into(), place }
     }
 
     /// Who the agent was; the default if it never was.
@@ -144,6 +148,22 @@ impl Ledger {
     /// [`LedgerError`].
     pub fn keep_images(&self, images: &BTreeMap<String, ImageRecord>) -> Result<(), LedgerError> {
         self.place.replace(&self.images, images)
+    }
+
+    /// The names that the control plane sent last; none if it never did.
+    ///
+    /// # Errors
+    /// [`LedgerError`], also if the file holds something else.
+    pub fn names(&self) -> Result<KeptTable, LedgerError> {
+        Ok(self.place.read(&self.names)?.unwrap_or_default())
+    }
+
+    /// Keeps the names that the control plane sent.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn keep_names(&self, table: &KeptTable) -> Result<(), LedgerError> {
+        self.place.replace(&self.names, table)
     }
 
     /// All tasks, and the files that are none (which are left where they are).

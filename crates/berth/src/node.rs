@@ -1,5 +1,6 @@
 //! This machine as a container instance: runtime, network, agent.
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +30,13 @@ pub(crate) struct Node {
 
 impl Node {
     /// Opens runtime and network and starts the agent. `name` tells this agent's bridge, table, cgroups and labels from others'.
-    pub(crate) async fn start(name: &str, dir: &Path, config: AgentConfig, account: &str, choice: RuntimeChoice) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        name: &str,
+        dir: &Path,
+        mut config: AgentConfig,
+        account: &str,
+        choice: RuntimeChoice,
+    ) -> Result<Self, Failure> {
         let host = config.docker_host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
         let ports = config.dynamic_host_ports.clone().unwrap_or_else(dynamic_ports);
         // SAFETY: geteuid only returns a number.
@@ -52,10 +59,11 @@ impl Node {
             account: account.to_owned(),
             region: config.region.clone(),
         };
-        let (runtime, network) = match chosen {
+        let (runtime, network, bridge) = match chosen {
             Chosen::Native => native(name, dir, registry, ports).await?,
             Chosen::Docker => in_docker(name, dir, host, registry, ports).await?,
         };
+        config.dns.bridge = bridge;
         let agent = Agent::start(config, runtime, Arc::clone(&network)).await.map_err(|error| Failure::part("agent", error))?;
         Ok(Self { agent, network, name: name.to_owned(), dir: dir.to_owned() })
     }
@@ -87,7 +95,8 @@ impl Node {
     }
 }
 
-type Parts = (Arc<dyn Runtime>, Arc<dyn Network>);
+/// Runtime and network, and this machine's address on the bridge of its containers where that is Berth's own.
+type Parts = (Arc<dyn Runtime>, Arc<dyn Network>, Option<Ipv4Addr>);
 
 /// Berth's own runtime, with a bridge of its own.
 async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
@@ -117,12 +126,13 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInc
     tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
         let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
+        let gateway = network.gateway();
         // What needs none runs all the same, on a kernel that is too old for them.
         let interfaces = InterfaceNetwork::open(interfaces)
             .inspect_err(|error| tracing::warn!(%error, "tasks of network mode awsvpc cannot run here"))
             .ok();
         let network = MachineNetwork::new(network, interfaces);
-        Ok((Arc::new(runtime) as Arc<dyn Runtime>, Arc::new(network) as Arc<dyn Network>))
+        Ok((Arc::new(runtime) as Arc<dyn Runtime>, Arc::new(network) as Arc<dyn Network>, Some(gateway)))
     })
     .await
     .map_err(|error| Failure::part("agent", error))?
@@ -134,5 +144,5 @@ async fn in_docker(name: &str, dir: &Path, host: String, registry: BerthRegistry
     let network = KeptPorts::open(&dir.join("ports"), ports).map_err(|error| Failure::part("network", error))?;
     let config = DockerConfig { host, data_dir: dir.to_owned(), name: name.to_owned(), berth_registry: Some(registry) };
     let runtime = DockerRuntime::open(config).await.map_err(|error| Failure::part("runtime", error))?;
-    Ok((Arc::new(runtime), Arc::new(network)))
+    Ok((Arc::new(runtime), Arc::new(network), None))
 }

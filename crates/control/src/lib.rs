@@ -14,6 +14,7 @@ mod lag;
 mod launch;
 mod loops;
 mod meter;
+mod names;
 mod observe;
 mod owner;
 mod payload;
@@ -51,6 +52,7 @@ pub use hooks::{HookTarget, Hooks, NamedHook, TargetError};
 pub use ingress::settled;
 pub use launch::{Place, TaskTemplate};
 pub use meter::Meter;
+pub use names::NameSource;
 pub use payload::render as render_payload;
 pub use placing::{LaunchError, Launched, Refused, Where};
 pub use plan::{FleetChange, Forecast, InstanceForecast, MOST_INSTANCES, Step, Use};
@@ -63,6 +65,7 @@ pub use why::{LastWords, MOST_NAMED, Reason, Subject, Why};
 
 use crate::dispatch::Dispatch;
 use crate::loops::Loops;
+use crate::names::Names;
 use crate::owner::{OwnerHandle, Rules};
 
 /// Settings of the loops.
@@ -77,6 +80,8 @@ pub struct ControlConfig {
     pub deployment_minute: Duration,
     /// What lifecycle hooks may call.
     pub hooks: Hooks,
+    /// How names follow from the state; none: agents are told of no names.
+    pub names: Option<NameSource>,
     /// How agents' connections are kept alive, and when what they do not take is sent again.
     pub sessions: SessionOptions,
 }
@@ -88,6 +93,7 @@ impl Default for ControlConfig {
             replace_after: Some(Duration::from_secs(1)),
             deployment_minute: Duration::from_secs(60),
             hooks: Hooks::default(),
+            names: None,
             sessions: SessionOptions::default(),
         }
     }
@@ -108,6 +114,7 @@ struct Shared {
     sessions: SessionOptions,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     dispatch: Dispatch,
+    names: Names,
     loops: Loops,
     meter: Meter,
     closing: AtomicBool,
@@ -143,6 +150,7 @@ impl Control {
         loops.spawn(ingress::run(store.clone()));
         loops.spawn(discovery::run(store.clone(), environment.clone()));
         loops.spawn(hooks::run(store.clone(), environment.clone(), config.hooks.clone()));
+        let names = Names::start(config.names.clone(), store.clone(), &loops, &meter);
         let rules = Rules::new(&config, environment.now());
         let control = Self {
             shared: Arc::new(Shared {
@@ -154,6 +162,7 @@ impl Control {
                 sessions: config.sessions,
                 owners: Mutex::default(),
                 dispatch,
+                names,
                 loops,
                 meter,
                 closing: AtomicBool::new(false),

@@ -53,6 +53,15 @@ pub(crate) enum Folded {
     Unknown,
 }
 
+/// What came of a table of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableOutcome {
+    /// Agents are told of it.
+    Sent,
+    /// It does not fit what is sent at most.
+    TooLarge,
+}
+
 /// The loops' metrics; clones share them.
 #[derive(Clone, Debug)]
 pub struct Meter {
@@ -63,6 +72,7 @@ pub struct Meter {
     launch_seconds: Histogram,
     reports: Family<Outcome, Counter>,
     services: Counter,
+    tables: Family<Outcome, Counter>,
 }
 
 impl Default for Meter {
@@ -77,6 +87,7 @@ impl Default for Meter {
             launch_seconds: Histogram::new(exponential_buckets(1e-3, 2.0, 21)),
             reports: Family::default(),
             services: Counter::default(),
+            tables: Family::default(),
         }
     }
 }
@@ -98,6 +109,7 @@ impl Meter {
         registry.register("berth_control_launches", "Tasks that reached RUNNING", self.launches.clone());
         registry.register("berth_control_launch_seconds", "Time from a task's creation to RUNNING", self.launch_seconds.clone());
         registry.register("berth_control_reports", "Reports of agents on tasks, by what came of them", self.reports.clone());
+        registry.register("berth_control_dns_tables", "Tables of names for container instances, by what came of them", self.tables.clone());
         registry.register("berth_control_services_planned", "Plans made for services", self.services.clone());
     }
 
@@ -157,6 +169,14 @@ impl Meter {
         self.reports.get_or_create(&Outcome { outcome }).inc();
     }
 
+    pub(crate) fn made_table(&self, outcome: TableOutcome) {
+        let outcome = match outcome {
+            TableOutcome::Sent => "sent",
+            TableOutcome::TooLarge => "too_large",
+        };
+        self.tables.get_or_create(&Outcome { outcome }).inc();
+    }
+
     pub(crate) fn planned_service(&self) {
         self.services.inc();
     }
@@ -212,6 +232,8 @@ mod tests {
         meter.reported(Folded::Repeated);
         meter.reported(Folded::Unknown);
         meter.planned_service();
+        meter.made_table(TableOutcome::Sent);
+        meter.made_table(TableOutcome::TooLarge);
         meter.lag_of("owner").observe(0.5);
         let shown = shown(&meter);
         for line in [
@@ -221,6 +243,8 @@ mod tests {
             "berth_control_reports_total{outcome=\"repeated\"} 1\n",
             "berth_control_reports_total{outcome=\"unknown\"} 1\n",
             "berth_control_services_planned_total 1\n",
+            "berth_control_dns_tables_total{outcome=\"sent\"} 1\n",
+            "berth_control_dns_tables_total{outcome=\"too_large\"} 1\n",
             "berth_control_loop_lag_seconds_count{loop=\"owner\"} 1\n",
             "berth_control_launches_total 0\n",
         ] {

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::dispatch::{Inbox, Pending};
+use crate::names::Tables;
 use crate::{Control, observe, payload, peers, trace};
 
 /// How long after it took a stop an agent may say nothing of a task that never started. The official agent ignores stops of
@@ -167,8 +168,9 @@ impl Session {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&mut self, connection: &mut ServerConnection<S>) -> AgentAway {
         let mut frames = self.deliver(&Pending { everything: true, ..Default::default() });
         frames.push(self.manifest());
+        let mut tables = self.machine.query().berth_dns.then(|| self.control.shared.names.subscribe());
         loop {
-            if let Err(error) = send(connection, std::mem::take(&mut frames)).await {
+            if let Err(error) = send(connection, &std::mem::take(&mut frames)).await {
                 return error;
             }
             self.dispatching.clear();
@@ -193,6 +195,11 @@ impl Session {
                     }
                     frames = self.deliver(&pending);
                 },
+                table = next_table(&mut tables) => {
+                    if let Err(error) = send(connection, &table).await {
+                        return error;
+                    }
+                }
                 frame = connection.next() => match frame {
                     None => return AgentAway::Closed,
                     Some(Ok(frame)) => {
@@ -436,11 +443,19 @@ impl Drop for Session {
     }
 }
 
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut ServerConnection<S>, frames: Vec<ServerFrame>) -> Result<(), AgentAway> {
+/// The next table of names; never one for an agent that did not ask.
+async fn next_table(tables: &mut Option<Tables>) -> Arc<[ServerFrame]> {
+    match tables {
+        Some(tables) => tables.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(connection: &mut ServerConnection<S>, frames: &[ServerFrame]) -> Result<(), AgentAway> {
     if frames.is_empty() {
         return Ok(());
     }
-    match tokio::time::timeout(SEND_PATIENCE, connection.send_all(&frames)).await {
+    match tokio::time::timeout(SEND_PATIENCE, connection.send_all(frames)).await {
         Ok(sent) => sent.map_err(|error| AgentAway::Broken(error.to_string())),
         Err(_) => Err(AgentAway::Silent(format!("it took nothing for {} s", SEND_PATIENCE.as_secs()))),
     }

@@ -135,6 +135,15 @@ pub struct DeviceMapping {
     pub permissions: String,
 }
 
+/// A name server for containers of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InstanceDns {
+    /// Where it listens.
+    pub address: std::net::IpAddr,
+    /// Whether it is to be the only one. If not, the machine's own follow it.
+    pub alone: bool,
+}
+
 /// Everything a container is made of. Optional values of `None` mean "what the image says".
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ContainerSpec {
@@ -160,6 +169,9 @@ pub struct ContainerSpec {
     pub dns_servers: Vec<String>,
     /// Search domains.
     pub dns_search: Vec<String>,
+    /// The name server of this machine for its containers, in place of the machine's own; nothing where `dns_servers` names some.
+    #[serde(default)]
+    pub instance_dns: Option<InstanceDns>,
     /// Its network.
     pub network: ContainerNetwork,
     /// Its own address, for /etc/hosts.

@@ -11,6 +11,7 @@ use berth_agent::ecs_client::EcsClient;
 use berth_agent::entropy::Chance as AgentChance;
 use berth_agent::images::Images;
 use berth_agent::ledger::{Identity, Ledger};
+use berth_agent::names::Names;
 use berth_agent::registration::register;
 use berth_agent::session::{Link, acs};
 use berth_agent::sources::{AwsSources, ServiceEndpoints};
@@ -186,6 +187,8 @@ impl Host {
             pulls: PullGate::new(config.concurrent_pulls),
             images: Arc::new(images),
             submissions,
+            // A simulated machine has no sockets to answer on.
+            names: Names::new(config.dns.clone(), ledger.clone()),
             volumes: Default::default(),
             shared: Default::default(),
         };

@@ -6,6 +6,7 @@ mod api_load;
 mod api_turns;
 mod cgroups;
 mod client;
+mod dns;
 mod docker;
 mod floor;
 mod hollow;
@@ -64,6 +65,8 @@ pub struct Arguments {
 enum Name {
     /// Signed calls a second, read and durable, with few tasks and with many
     Api,
+    /// Answers a second of the DNS server on one core, beside dnsmasq
+    Dns,
     /// The whole control plane under agents that run nothing: tasks a second, memory, loss of a machine
     Hollow,
     /// RunTask accepted to RUNNING seen, beside `docker run -d`; a thousand tasks; pulls; the agent's memory
@@ -95,6 +98,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     match arguments.name {
         Name::Api => api::run(only),
+        Name::Dns => dns::run(arguments.runs),
         Name::Hollow => hollow::run(only, arguments.runs),
         Name::Launch => launch::run(only, arguments.runs),
         Name::Peers => peers::run(arguments.runs),

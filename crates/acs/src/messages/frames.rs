@@ -4,9 +4,9 @@
 use super::wire::parse;
 use super::{
     AckPublish, AckRequest, AttachInstanceNetworkInterfacesMessage, AttachTaskNetworkInterfacesMessage, ConfirmAttachmentMessage,
-    ExceptionMessage, HeartbeatAckRequest, HeartbeatMessage, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage, NackRequest,
-    NetworkTableMessage, PayloadMessage, PublishHealthRequest, PublishInstanceStatusRequest, PublishMetricsRequest, TaskManifestMessage,
-    TaskStopVerificationAck, TaskStopVerificationMessage, UpdateMessage,
+    DnsTableMessage, ExceptionMessage, HeartbeatAckRequest, HeartbeatMessage, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage,
+    NackRequest, NetworkTableMessage, PayloadMessage, PublishHealthRequest, PublishInstanceStatusRequest, PublishMetricsRequest,
+    TaskManifestMessage, TaskStopVerificationAck, TaskStopVerificationMessage, UpdateMessage,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -135,6 +135,8 @@ frames! {
         AttachInstanceNetworkInterfaces(AttachInstanceNetworkInterfacesMessage) = "AttachInstanceNetworkInterfacesMessage",
         /// Another attachment, such as a volume, whose arrival is to be reported.
         ConfirmAttachment(ConfirmAttachmentMessage) = "ConfirmAttachmentMessage",
+        /// What names answer; only to agents that asked for it.
+        BerthDnsTable(DnsTableMessage) = "BerthDnsTableMessage",
         /// An agent version to download.
         StageUpdate(UpdateMessage) = "StageUpdateMessage",
         /// An agent version to change over to.

@@ -13,7 +13,7 @@ use berth_runtime::port::PullBehavior;
 use serde::de::DeserializeOwned;
 
 use super::log::AgentLog;
-use super::{ACCESS_POINTS, AgentConfig, ConfigError, EfsSettings, FILE_SYSTEMS, INTROSPECTION_PORT};
+use super::{ACCESS_POINTS, AgentConfig, ConfigError, DNS, DNS_UPSTREAM, DnsSettings, EfsSettings, FILE_SYSTEMS, INTROSPECTION_PORT};
 use crate::capabilities::{self, Announced};
 use crate::registry_logins::RegistryLogins;
 use crate::sources::ServiceEndpoints;
@@ -82,6 +82,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
         ecr: variables.text("AWS_ENDPOINT_URL_ECR"),
     };
     config.sources_key = variables.sources_key()?;
+    config.dns = DnsSettings::parse(variables.text(DNS).as_deref(), variables.text(DNS_UPSTREAM).as_deref())?;
     config.efs = EfsSettings::parse(variables.text(FILE_SYSTEMS).as_deref(), variables.text(ACCESS_POINTS).as_deref())?;
     config.access_key.id = variables.text("AWS_ACCESS_KEY_ID").unwrap_or_default();
     config.access_key.secret = Secret::new(variables.text("AWS_SECRET_ACCESS_KEY").unwrap_or_default());
@@ -387,6 +388,8 @@ mod tests {
             ("ECS_ENGINE_AUTH_TYPE", "gpg"),
             ("ECS_SELINUX_CAPABLE", "2"),
             ("BERTH_INTROSPECTION", "51678"),
+            ("BERTH_DNS", "53"),
+            ("BERTH_DNS_UPSTREAM", "dns"),
         ] {
             let error = config(&[(name, value)]).unwrap_err();
             assert_eq!(error.name, name);

@@ -1,5 +1,6 @@
 //! What the agent is told at start.
 
+mod dns;
 mod efs;
 mod environment;
 pub mod images;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use berth_identity::AccessKey;
 use berth_runtime::port::PullBehavior;
 
+pub use self::dns::{DNS, DNS_PORT, DNS_UPSTREAM, DnsSettings};
 pub use self::efs::{ACCESS_POINTS, AccessPoint, Creation, EfsBackend, EfsSettings, FILE_SYSTEMS};
 use self::images::ImageConfig;
 use self::layers::Settings;
@@ -122,6 +124,8 @@ pub struct AgentConfig {
     pub metrics: bool,
     /// How long registration is tried while the server is busy or not there.
     pub registration_patience: Duration,
+    /// The DNS server that containers ask.
+    pub dns: DnsSettings,
     /// Where EFS file systems are.
     pub efs: EfsSettings,
     /// Where introspection is served.
@@ -170,6 +174,7 @@ impl Default for AgentConfig {
             container_log_limit: 16 * 1024 * 1024,
             metrics: true,
             registration_patience: Duration::from_secs(3600),
+            dns: DnsSettings::default(),
             efs: EfsSettings::default(),
             introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))),
         }

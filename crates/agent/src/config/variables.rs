@@ -28,7 +28,7 @@ const NO_AUDIT: &str = "this agent serves no credentials that could be audited";
 const WINDOWS: &str = "it is for Windows";
 
 /// All variables, in order of their names.
-pub const VARIABLES: [(&str, Treatment); 126] = [
+pub const VARIABLES: [(&str, Treatment); 128] = [
     ("AWS_ACCESS_KEY_ID", Honoured),
     ("AWS_DEFAULT_REGION", Honoured),
     ("AWS_ENDPOINT_URL", Honoured),
@@ -38,6 +38,8 @@ pub const VARIABLES: [(&str, Treatment); 126] = [
     ("AWS_ENDPOINT_URL_SSM", Honoured),
     ("AWS_SECRET_ACCESS_KEY", Honoured),
     ("AWS_SESSION_TOKEN", Honoured),
+    ("BERTH_DNS", Honoured),
+    ("BERTH_DNS_UPSTREAM", Honoured),
     ("BERTH_EFS", Honoured),
     ("BERTH_EFS_ACCESS_POINTS", Honoured),
     ("BERTH_IMAGE_CLEANUP_INTERVAL", Honoured),

@@ -75,6 +75,7 @@ pub(super) fn blueprint(
         extra_hosts: docker::extra_hosts(&host)?,
         dns_servers: host.dns.clone(),
         dns_search: host.dns_search.clone(),
+        instance_dns: None,
         network: ContainerNetwork::Host,
         address: None,
         cgroup_parent: task_id.to_owned(),

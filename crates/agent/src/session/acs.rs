@@ -95,6 +95,7 @@ impl Session {
             send_credentials: self.send_credentials,
             seq_num: 1,
             berth_heartbeat: true,
+            berth_dns: self.tasks.names().wants_tables(),
         };
         let sign = |host: &str, path: &str| link.sign_handshake(host, path);
         match AgentConnection::connect(&endpoint, &query.render(), sign, &self.options).await {

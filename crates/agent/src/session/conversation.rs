@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use berth_acs::messages::{
-    AckRequest, AgentFrame, DesiredStatus, HeartbeatAckRequest, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage, NackRequest,
-    PayloadMessage, RoleCredentials, RoleType, ServerFrame, TaskManifestMessage, TaskStopVerificationAck, TaskStopVerificationMessage,
+    AckRequest, AgentFrame, DesiredStatus, DnsTableParts, HeartbeatAckRequest, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage,
+    NackRequest, PayloadMessage, RoleCredentials, RoleType, ServerFrame, TaskManifestMessage, TaskStopVerificationAck,
+    TaskStopVerificationMessage,
 };
 
 use super::Link;
@@ -23,11 +24,12 @@ pub struct Conversation {
     link: Arc<Link>,
     tasks: Arc<Tasks>,
     verdict: Option<AwaitedVerdict>,
+    table: DnsTableParts,
 }
 
 impl Conversation {
     pub fn new(link: Arc<Link>, tasks: Arc<Tasks>) -> Self {
-        Self { link, tasks, verdict: None }
+        Self { link, tasks, verdict: None, table: DnsTableParts::default() }
     }
 
     /// Does what a frame asks for and says what to answer.
@@ -66,6 +68,12 @@ impl Conversation {
                 message.message_id,
                 "Attachments are not supported by this agent",
             ),
+            ServerFrame::BerthDnsTable(part) => {
+                if let Some((revision, zones)) = self.table.take(part) {
+                    self.tasks.names().take(revision, zones);
+                }
+                Vec::new()
+            }
             // Words without consequences; a deregistered instance learns of it at the next handshake.
             ServerFrame::Close(text)
             | ServerFrame::Error(text)

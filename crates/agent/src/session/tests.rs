@@ -9,7 +9,9 @@ use berth_identity::AccessKey;
 use tempfile::TempDir;
 
 use super::backend::{AcsSocket, Backend, CLUSTER, KEY, frame, instance_arn, send};
+use crate::config::DnsSettings;
 use crate::fakes::{FakeNetwork, FakeRuntime, arn, machine, stopped, task};
+use crate::names::tests::{ask, free_address, hello};
 use crate::{Agent, AgentConfig, StartError};
 use std::sync::Arc;
 
@@ -98,6 +100,36 @@ async fn a_task_from_payload_to_stopped() {
     agent.shutdown().await;
     assert!(socket.next().await.is_none_or(|frame| frame.is_err()), "the socket is closed");
     assert_eq!(world.runtime.ids(), ["t1-0"]);
+}
+
+#[tokio::test]
+async fn names_that_the_control_plane_sends_are_answered() {
+    let mut world = World::new().await;
+    let address = free_address();
+    let dns = DnsSettings { also: Some(address), upstreams: Some(Vec::new()), ..Default::default() };
+    let agent = world.start_with(|config| config.dns = dns.clone()).await.unwrap();
+    let (query, mut socket) = world.backend.acs.recv().await.unwrap();
+    assert!(query.berth_dns);
+    let part = |part, zones| ServerFrame::BerthDnsTable(acs::DnsTableMessage { revision: 3, part, parts: 2, zones });
+    send(&mut socket, part(0, hello(7))).await;
+    send(&mut socket, part(1, Vec::new())).await;
+    // It is read after the table, which nobody acknowledges.
+    send(&mut socket, ServerFrame::Heartbeat(HeartbeatMessage { healthy: true, message_id: "h1".into() })).await;
+    assert!(matches!(frame(&mut socket).await, AgentFrame::HeartbeatAck(_)));
+    assert_eq!(ask(address).await, Some([10, 0, 0, 7].into()));
+    agent.shutdown().await;
+
+    let agent = world.start_with(|config| config.dns = dns).await.unwrap();
+    assert_eq!(ask(address).await, Some([10, 0, 0, 7].into()), "what it was told last, before anybody says anything");
+    agent.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_answers_nowhere_asks_for_no_names() {
+    let mut world = World::new().await;
+    let agent = world.start().await;
+    assert!(!world.backend.acs.recv().await.unwrap().0.berth_dns);
+    agent.shutdown().await;
 }
 
 #[tokio::test]

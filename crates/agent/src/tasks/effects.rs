@@ -162,6 +162,7 @@ async fn attempt(
         let ports = early.as_ref().and_then(|published| published.as_deref().ok()).unwrap_or_default();
         spec.network = container_network(attachment, ports);
         spec.address = attachment.address.map(std::net::IpAddr::V4);
+        spec.instance_dns = means.names.of_container().filter(|_| attachment.kind == AttachmentKind::Bridge);
     }
     let network = spec.network.clone();
     let metadata = means.config.container_metadata.then(|| MetadataFile::begin(means, container, &mut spec)).flatten();

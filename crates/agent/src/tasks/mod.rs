@@ -36,6 +36,7 @@ use crate::config::AgentConfig;
 use crate::engine::{Desired, Fact, Millis, TaskState};
 use crate::images::Images;
 use crate::ledger::{Ledger, LedgerError, TaskEntry};
+use crate::names::Names;
 use crate::plan::{self, PlanContext, PlanError};
 use crate::reports::{self, Submission};
 use crate::sources::Sources;
@@ -63,6 +64,8 @@ pub struct Means {
     pub images: Arc<Images>,
     /// Takes reports.
     pub submissions: mpsc::Sender<Submission>,
+    /// What containers can ask for by name.
+    pub names: Arc<Names>,
     /// Who makes volumes now.
     pub volumes: Arc<volumes::Turns>,
     /// Which containers have a network in common.
@@ -131,6 +134,12 @@ impl Tasks {
             actors: TaskTracker::new(),
             stop,
         })
+    }
+
+    /// What containers can ask for by name.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.means.names
     }
 
     /// Takes a task as it was sent: starts it, stops it, or does nothing because it is known. Whatever it asks for is kept when

@@ -44,6 +44,7 @@ fn tasks(
         config: config.clone(),
         runtime: world.0.clone(),
         network: world.1.clone(),
+        names: crate::names::Names::new(config.dns.clone(), ledger.clone()),
         sources: Arc::new(AwsSources::new(config.service_endpoints.clone(), config.access_key.clone(), clock.clone())),
         ledger,
         clock,

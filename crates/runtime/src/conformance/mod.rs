@@ -231,6 +231,7 @@ pub fn plain_spec(id: &str, image_digest: &str) -> ContainerSpec {
         extra_hosts: vec![],
         dns_servers: vec![],
         dns_search: vec![],
+        instance_dns: None,
         network: ContainerNetwork::Host,
         address: None,
         cgroup_parent: format!("task-{id}"),

@@ -257,13 +257,17 @@ pub fn hosts(spec: &ContainerSpec, plan: &ProcessPlan, machine: &str) -> String 
 }
 
 /// /etc/resolv.conf: the machine's own unless the specification has name servers or search domains. Name servers on the machine's
-/// loopback are left out where the container's is another; unlike Docker, nobody's public servers are put in their place.
+/// loopback are left out where the container's is another; unlike Docker, nobody's public servers are put in their place. The instance's name
+/// server goes before the machine's, or in their place.
 pub fn resolv_conf(spec: &ContainerSpec, machine: &str) -> String {
     let reachable = |line: &&str| {
         let server = line.strip_prefix("nameserver").and_then(|address| address.trim().parse::<std::net::IpAddr>().ok());
         spec.network == ContainerNetwork::Host || !server.is_some_and(|address| address.is_loopback())
     };
-    let machine: String = machine.lines().filter(reachable).map(|line| format!("{line}\n")).collect();
+    let instance = spec.instance_dns.filter(|_| spec.network != ContainerNetwork::Host);
+    let wanted = |line: &&str| !(line.starts_with("nameserver") && instance.is_some_and(|instance| instance.alone));
+    let machine = machine.lines().filter(reachable).filter(wanted).map(|line| format!("{line}\n"));
+    let machine: String = instance.map(|instance| format!("nameserver {}\n", instance.address)).into_iter().chain(machine).collect();
     if spec.dns_servers.is_empty() && spec.dns_search.is_empty() {
         return machine;
     }

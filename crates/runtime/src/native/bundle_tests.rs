@@ -16,6 +16,7 @@ fn spec() -> ContainerSpec {
         extra_hosts: vec![],
         dns_servers: vec![],
         dns_search: vec![],
+        instance_dns: None,
         network: ContainerNetwork::Namespace("/run/netns/x".into()),
         address: None,
         cgroup_parent: "task".into(),
@@ -229,8 +230,24 @@ fn files_of_etc() {
     let plain = ContainerSpec { dns_search: vec![], ..spec.clone() };
     assert_eq!(resolv_conf(&plain, local), "nameserver 1.1.1.1\n");
     assert_eq!(resolv_conf(&ContainerSpec { network: ContainerNetwork::Host, ..plain }, local), local);
-    let own = ContainerSpec { dns_servers: vec!["10.0.0.1".into()], dns_search: vec![], ..spec };
+    let own = ContainerSpec { dns_servers: vec!["10.0.0.1".into()], dns_search: vec![], ..spec.clone() };
     assert_eq!(resolv_conf(&own, "nameserver 1.1.1.1\n"), "nameserver 10.0.0.1\n");
+}
+
+#[test]
+fn the_instances_name_server_goes_before_the_machines() {
+    let machine = "search corp\nnameserver 127.0.0.1\nnameserver 1.1.1.1\noptions ndots:2\n";
+    let with = |alone, more: ContainerSpec| {
+        let instance_dns = Some(crate::port::InstanceDns { address: "10.9.0.1".parse().unwrap(), alone });
+        resolv_conf(&ContainerSpec { instance_dns, ..more }, machine)
+    };
+    assert_eq!(with(false, spec()), "nameserver 10.9.0.1\nsearch corp\nnameserver 1.1.1.1\noptions ndots:2\n");
+    assert_eq!(with(true, spec()), "nameserver 10.9.0.1\nsearch corp\noptions ndots:2\n");
+    let searching = ContainerSpec { dns_search: vec!["ns.local".into()], ..spec() };
+    assert_eq!(with(true, searching), "search ns.local\nnameserver 10.9.0.1\n");
+    let defined = ContainerSpec { dns_servers: vec!["10.0.0.1".into()], ..spec() };
+    assert_eq!(with(true, defined), "nameserver 10.0.0.1\n", "what a definition says is stronger");
+    assert_eq!(with(true, ContainerSpec { network: ContainerNetwork::Host, ..spec() }), machine);
 }
 
 #[test]

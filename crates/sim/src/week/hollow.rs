@@ -277,6 +277,7 @@ impl Hollow {
             send_credentials: false,
             seq_num: 1,
             berth_heartbeat: true,
+            berth_dns: false,
         };
         let options =
             DialOptions { dialer: Some(Arc::new(Way(Arc::clone(self)))), timeout: Duration::from_secs(3_600), ..Default::default() };
