@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_agent::{Agent, AgentConfig};
 use berth_network::linux::{BridgeConfig, BridgeNetwork, KeptPorts, dynamic_ports};
@@ -29,9 +30,15 @@ pub(crate) struct Node {
 
 impl Node {
     /// Opens runtime and network and starts the agent. `name` tells this agent's bridge, table, cgroups and labels from others'.
-    pub(crate) async fn start(name: &str, dir: &Path, config: AgentConfig, account: &str, choice: RuntimeChoice) -> Result<Self, Failure> {
+    pub(crate) async fn start(
+        name: &str,
+        dir: &Path,
+        mut config: AgentConfig,
+        account: &str,
+        choice: RuntimeChoice,
+    ) -> Result<Self, Failure> {
         let host = config.docker_host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
-        let ports = config.dynamic_host_ports.clone().unwrap_or_else(dynamic_ports);
+        let ports = config.dynamic_host_ports.get_or_insert_with(dynamic_ports).clone();
         // SAFETY: geteuid only returns a number.
         let is_root = unsafe { libc::geteuid() } == 0;
         let used = runtime_choice::used(dir);
@@ -52,9 +59,10 @@ impl Node {
             account: account.to_owned(),
             region: config.region.clone(),
         };
+        let inactivity = config.pull_inactivity;
         let (runtime, network) = match chosen {
-            Chosen::Native => native(name, dir, registry, ports).await?,
-            Chosen::Docker => in_docker(name, dir, host, registry, ports).await?,
+            Chosen::Native => native(name, dir, (registry, inactivity), ports).await?,
+            Chosen::Docker => in_docker(name, dir, host, (registry, inactivity), ports).await?,
         };
         let agent = Agent::start(config, runtime, Arc::clone(&network)).await.map_err(|error| Failure::part("agent", error))?;
         Ok(Self { agent, network, name: name.to_owned(), dir: dir.to_owned() })
@@ -88,9 +96,11 @@ impl Node {
 }
 
 type Parts = (Arc<dyn Runtime>, Arc<dyn Network>);
+/// Berth's own registry, and how long any may send nothing.
+type Pulls = (BerthRegistry, Duration);
 
 /// Berth's own runtime, with a bridge of its own.
-async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
+async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
     let program = |name: &str| {
         locate(name).ok_or_else(|| {
             Failure::part(
@@ -105,6 +115,7 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInc
         shim: program("berth-shim")?,
         monitor: program("berth-monitor")?,
         berth_registry: Some(registry),
+        pull_inactivity,
     };
     let mut bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
     bridge.dynamic_ports = ports;
@@ -118,10 +129,16 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInc
 }
 
 /// Docker, with its own bridge; Berth chooses the ports.
-async fn in_docker(name: &str, dir: &Path, host: String, registry: BerthRegistry, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
+async fn in_docker(
+    name: &str,
+    dir: &Path,
+    host: String,
+    (registry, pull_inactivity): Pulls,
+    ports: RangeInclusive<u16>,
+) -> Result<Parts, Failure> {
     // First the ports: their lock keeps a second agent out of this directory.
     let network = KeptPorts::open(&dir.join("ports"), ports).map_err(|error| Failure::part("network", error))?;
-    let config = DockerConfig { host, data_dir: dir.to_owned(), name: name.to_owned(), berth_registry: Some(registry) };
+    let config = DockerConfig { host, data_dir: dir.to_owned(), name: name.to_owned(), berth_registry: Some(registry), pull_inactivity };
     let runtime = DockerRuntime::open(config).await.map_err(|error| Failure::part("runtime", error))?;
     Ok((Arc::new(runtime), Arc::new(network)))
 }

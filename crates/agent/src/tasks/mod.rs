@@ -4,6 +4,7 @@
 mod actor;
 pub mod effects;
 mod metadata_file;
+mod port_ranges;
 mod pull_gate;
 mod recovery;
 pub mod volumes;
@@ -26,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use self::actor::{Actor, Outcome};
 pub use self::actor::{TaskCredentials, TaskRecord};
+pub use self::port_ranges::PortRanges;
 pub use self::pull_gate::PullGate;
 pub use self::recovery::RecoveryError;
 use crate::clock::Clock;
@@ -62,6 +64,8 @@ pub struct Means {
     pub submissions: mpsc::Sender<Submission>,
     /// Who makes volumes now.
     pub volumes: Arc<volumes::Turns>,
+    /// Chooses ports for ranges of ports.
+    pub port_ranges: PortRanges,
 }
 
 impl Means {
@@ -79,6 +83,7 @@ impl Means {
             stop_timeout: i64::try_from(self.config.container_stop_timeout.as_millis()).unwrap_or(i64::MAX / 2),
             log_limit: self.config.container_log_limit,
             pull_upfront: self.config.pull_dependent_upfront,
+            task_pids_limit: self.config.task_pids_limit,
         }
     }
 }

@@ -15,6 +15,7 @@ mod health;
 mod host_restart;
 mod links;
 mod metadata_file;
+mod port_ranges;
 mod pulls;
 mod refusals;
 mod restarts;
@@ -50,6 +51,7 @@ fn tasks(
         images: Arc::new(images),
         submissions,
         volumes: Default::default(),
+        port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
     };
     (Tasks::new(Arc::new(means), stop.clone()), inbox)
 }
