@@ -1,5 +1,6 @@
 """Fixtures: a server alone for the whole run, a Berth with real containers for a module, and others on demand."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,16 @@ def new_up(both_images):
     yield make
     for berth in made:
         berth.end()
+
+
+@pytest.fixture(scope="module")
+def docker_folder(request):
+    """A folder for a Docker of the tests' own (docker_namespaces.py), or a skip that says why there is none."""
+    from docker_namespaces import make_folder
+
+    place = make_folder(request.path)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture

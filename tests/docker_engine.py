@@ -3,6 +3,7 @@
 It must be started in namespaces of its own (see test_docker_runtime.py): it makes bridges, rules and mounts.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -10,7 +11,7 @@ import resource
 import subprocess
 from pathlib import Path
 
-from berth import ROOT, until
+from berth import ROOT, RUNS, Berth, until
 
 PACKAGES = """docker.io containerd runc iptables tini libdevmapper1.02.1 libip4tc2 libip6tc2 libxtables12 libnetfilter-conntrack3
 libnfnetlink0 libnftnl11 libmnl0""".split()
@@ -93,6 +94,41 @@ class Docker:
         if self.process is not None:
             self.process.terminate()
             self.process.wait(60)
+
+
+def load_images(berth):
+    """Gives a Berth inside both images that `run_inside` has put there."""
+    berth.run("image", "load", os.environ["BERTH_DOCKER_HELLO"], "hello:latest")
+    berth.run("image", "load", os.environ["BERTH_DOCKER_SHELL"], "shell:1")
+
+
+@contextlib.contextmanager
+def running(*arguments):
+    """The daemon of the tests inside, with these arguments besides; `DOCKER_HOST` is its address."""
+    raise_loopback()
+    # Folders of other runs are none of this one's business.
+    if not os.path.ismount(RUNS):
+        cover(RUNS)
+        os.chmod(RUNS, 0o1777)
+    daemon = Docker(os.environ["BERTH_DOCKER_FOLDER"], os.environ["BERTH_DOCKER_CGROUP"], *arguments)
+    try:
+        daemon.start()
+        os.environ["DOCKER_HOST"] = daemon.host
+        yield daemon
+    finally:
+        daemon.end()
+
+
+@contextlib.contextmanager
+def berth_up(daemon):
+    """`berth up` with both images, which runs its tasks in this Docker and leaves nothing there."""
+    berth = Berth("up", arguments=["--runtime", "docker"]).start()
+    try:
+        load_images(berth)
+        yield berth
+    finally:
+        berth.end()
+    assert daemon.containers() == []
 
 
 def raise_loopback():

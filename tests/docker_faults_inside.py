@@ -1,6 +1,5 @@
 """kill -9 of dockerd under a `berth up` that runs its tasks in Docker. Run by test_faults_docker.py, within namespaces that hold nothing else."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import docker_engine  # noqa: E402
-from berth import RUNS, Berth, http_status, until  # noqa: E402
+from berth import http_status, until  # noqa: E402
 from containers import IDLE, ended, finished, hello, host_ports, page, running, said, shell, stop  # noqa: E402
 from ecs_calls import describe, register, tasks_of, until_steady  # noqa: E402
 
@@ -19,30 +18,15 @@ DEFAULT = "default"
 
 @pytest.fixture(scope="module", params=["--live-restore=true", "--live-restore=false"])
 def docker(request):
-    docker_engine.raise_loopback()
-    if not os.path.ismount(RUNS):
-        docker_engine.cover(RUNS)
-        os.chmod(RUNS, 0o1777)
-    daemon = docker_engine.Docker(os.environ["BERTH_DOCKER_FOLDER"], os.environ["BERTH_DOCKER_CGROUP"], request.param)
-    daemon.goes_on = request.param.endswith("true")
-    try:
-        daemon.start()
-        os.environ["DOCKER_HOST"] = daemon.host
+    with docker_engine.running(request.param) as daemon:
+        daemon.goes_on = request.param.endswith("true")
         yield daemon
-    finally:
-        daemon.end()
 
 
 @pytest.fixture
 def up(docker):
-    berth = Berth("up", arguments=["--runtime", "docker"]).start()
-    try:
-        berth.run("image", "load", os.environ["BERTH_DOCKER_HELLO"], "hello:latest")
-        berth.run("image", "load", os.environ["BERTH_DOCKER_SHELL"], "shell:1")
+    with docker_engine.berth_up(docker) as berth:
         yield berth
-    finally:
-        berth.end()
-    assert docker.containers() == []
 
 
 def test_tasks_outlive_a_killed_dockerd_or_are_told_to_have_ended_and_replaced(up, docker):

@@ -11,10 +11,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import docker_engine  # noqa: E402
-from berth import RUNS, Berth, binary, fresh_folder, run_folder, unique, until  # noqa: E402
+from berth import Berth, binary, fresh_folder, run_folder, unique, until  # noqa: E402
 from containers import IDLE, ended, finished, hello, host_ports, output, page, running, said, shell  # noqa: E402
 from ecs_calls import describe, register, tasks_of, until_steady  # noqa: E402
 from leftovers import short_name  # noqa: E402
+from port_servers import asking, expected, pack_ports, serving  # noqa: E402
 
 # Somebody without any right but to Docker's socket.
 PLAIN_USER = 12345
@@ -22,33 +23,14 @@ PLAIN_USER = 12345
 
 @pytest.fixture(scope="module")
 def docker():
-    docker_engine.raise_loopback()
-    # Folders of other runs are none of this one's business.
-    docker_engine.cover(RUNS)
-    os.chmod(RUNS, 0o1777)
-    daemon = docker_engine.Docker(os.environ["BERTH_DOCKER_FOLDER"], os.environ["BERTH_DOCKER_CGROUP"])
-    try:
-        daemon.start()
-        os.environ["DOCKER_HOST"] = daemon.host
+    with docker_engine.running() as daemon:
         yield daemon
-    finally:
-        daemon.end()
-
-
-def load_images(berth):
-    berth.run("image", "load", os.environ["BERTH_DOCKER_HELLO"], "hello:latest")
-    berth.run("image", "load", os.environ["BERTH_DOCKER_SHELL"], "shell:1")
 
 
 @pytest.fixture(scope="module")
 def up(docker):
-    berth = Berth("up", arguments=["--runtime", "docker"]).start()
-    try:
-        load_images(berth)
+    with docker_engine.berth_up(docker) as berth:
         yield berth
-    finally:
-        berth.end()
-    assert docker.containers() == []
 
 
 def pages(berth, tasks):
@@ -141,6 +123,22 @@ def test_a_port_in_use_is_told_in_dockers_words(up):
     ended(up, task["taskArn"])
 
 
+def test_ranges_of_ports_are_published_one_after_the_other(up):
+    up.run("image", "load", str(pack_ports(fresh_folder("ports") / "ports.tar")), "ports:1")
+    ports = [f"tcp/{port}" for port in range(8000, 8005)] + [f"udp/{port}" for port in (8000, 8001, 8002)]
+    mappings = [{"containerPortRange": "8000-8004"}, {"containerPortRange": "8000-8002", "protocol": "udp"}]
+    task = running(up, serving(*ports, mappings=mappings))
+    said(up, task["taskArn"], "serving")
+    bindings = task["containers"][0]["networkBindings"]
+    assert [(one["containerPortRange"], one["protocol"]) for one in bindings] == [("8000-8004", "tcp"), ("8000-8002", "udp")]
+    wanted = [pair for binding in bindings for pair in expected(binding)]
+    asked = finished(up, asking(*(host for host, _ in wanted)))
+    shown = output(up, asked["taskArn"])
+    assert [line for line in shown.splitlines() if "leads to" in line] and all(f"{host} leads to {inside}" in shown for host, inside in wanted), shown
+    up.ecs.stop_task(cluster="default", task=task["taskArn"])
+    ended(up, task["taskArn"])
+
+
 def test_what_docker_cannot_execute_and_images_that_are_nowhere(up):
     task = finished(up, {"name": "app", "image": "shell:1", "memory": 64, "entryPoint": ["/no/such"]})
     assert "CannotStartContainerError" in task["containers"][0]["reason"] and "no such file" in task["containers"][0]["reason"]
@@ -182,7 +180,7 @@ def test_without_root_docker_is_found(as_plain_user, docker):
     berth = Berth("up", data_dir=as_plain_user / "data").start()
     try:
         assert f"Uid:\t{PLAIN_USER}" in Path(f"/proc/{berth.process.pid}/status").read_text()
-        load_images(berth)
+        docker_engine.load_images(berth)
         task = running(berth, hello())
         assert page(host_ports(task)[0])
         assert finished(berth, shell("exit 3"))["containers"][0]["exitCode"] == 3

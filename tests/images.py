@@ -16,10 +16,10 @@ def libraries(program):
     return re.findall(r"(/\S+) \(0x", done.stdout)
 
 
-def pack_shell(path):
-    """Writes a root file system tar, as `docker export` or `tar -C rootfs` would."""
+def pack_shell(path, more=()):
+    """Writes a root file system tar, as `docker export` or `tar -C rootfs` would; with more tools of this machine, places by names."""
     files = {}
-    for tool, place in TOOLS.items():
+    for tool, place in {**TOOLS, **dict(more)}.items():
         source = shutil.which(tool)
         assert source, f"this machine has no {tool}"
         files[place] = source

@@ -242,6 +242,7 @@ def test_a_login_of_the_configuration_and_tasks_of_a_host_that_is_restarted(serv
     assert gone["containers"][0]["reason"] == "ContainerVanishedError: the host was restarted while the container ran"
     assert "exitCode" not in gone["containers"][0]
     assert gone["stopCode"] == "EssentialContainerExited"
+    assert gone["stoppedReason"] == "Essential container in task exited: the host was restarted while the task ran"
     assert describe(server.ecs, cluster, over["taskArn"])["containers"][0]["exitCode"] == 4, "what had ended stays as it was"
     assert agent.until_connected() == arn, "it is the same container instance"
     assert json.loads(ledger.read_text())["bootId"] == identity["bootId"]

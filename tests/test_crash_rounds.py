@@ -19,7 +19,8 @@ from machine_agent import MachineAgent
 
 skip_unless_root(__file__)
 ROUNDS = int(os.environ.get("BERTH_CRASH_ROUNDS", "100"))
-SEED = int(os.environ.get("BERTH_CRASH_SEED", "0")) or random.randrange(1, 1 << 32)
+# The same moments every time, so that a red run is about the change; other seeds are for whoever looks for more.
+SEED = int(os.environ.get("BERTH_CRASH_SEED", "1"))
 
 
 @pytest.fixture

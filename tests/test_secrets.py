@@ -113,6 +113,39 @@ def test_what_cannot_be_fetched_stops_the_task_and_is_named(up, aws, members, wo
     assert "exitCode" not in task["containers"][0]
 
 
+def test_secret_options_are_options_of_the_log_driver(up, aws):
+    """With at most 4096 bytes kept, the beginning of much output is gone; without the secret it would be here."""
+    script = "echo the beginning; i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i of many; done; echo the end"
+    few = aws.secret("few", json.dumps({"size": "4096"}))
+    options = [{"name": "max-size", "valueFrom": f"{few}:size::"}, {"name": "max-file", "valueFrom": aws.parameter("/log/files", "1")}]
+
+    def kept(**more):
+        task = finished(up, shell(script, logConfiguration={"logDriver": "json-file", **more}), executionRoleArn=ROLE)
+        assert task["containers"][0].get("exitCode") == 0, task
+        return output(up, task["taskArn"]).splitlines()
+
+    whole, cut = kept(options={"max-size": "10m"}), kept(options={"max-size": "10m"}, secretOptions=options)
+    assert (whole[0], whole[-1], len(whole)) == ("the beginning", "the end", 2002)
+    assert cut[-1] == "the end" and "the beginning" not in cut and len(cut) < 1000, len(cut)
+    (arn,) = up.ecs.list_container_instances(cluster="default")["containerInstanceArns"]
+    (instance,) = up.ecs.describe_container_instances(cluster="default", containerInstances=[arn])["containerInstances"]
+    announced = {attribute["name"] for attribute in instance["attributes"]}
+    assert {f"ecs.capability.secrets.{kind}.bootstrap.log-driver" for kind in ("ssm", "asm")} <= announced
+    assert not [name for name in announced if "firelens" in name or "gmsa" in name]
+
+
+def test_a_secret_option_that_the_driver_does_not_take_is_named_without_its_value(up, aws):
+    size = [{"name": "max-size", "valueFrom": aws.parameter("/log/size", "hunter-two")}]
+    task = finished(up, shell("env", logConfiguration={"logDriver": "json-file", "secretOptions": size}), executionRoleArn=ROLE)
+    assert task["stopCode"] == "TaskFailedToStart"
+    assert task["stoppedReason"].startswith("CannotCreateContainerError: logConfiguration: log driver json-file"), task
+    assert "max-size" in task["stoppedReason"] and "hunter-two" not in task["stoppedReason"]
+    assert b"hunter-two" not in up.log.read_bytes()
+    gone = [{"name": "max-size", "valueFrom": "/log/gone"}]
+    task = finished(up, shell("env", logConfiguration={"logDriver": "json-file", "secretOptions": gone}), executionRoleArn=ROLE)
+    assert task["stoppedReason"].startswith("ResourceInitializationError: ") and "/log/gone" in task["stoppedReason"], task
+
+
 def test_a_json_key_that_is_not_there(up, aws):
     arn = aws.secret("keys", "{}")
     task = finished(up, shell("env", secrets=[{"name": "A", "valueFrom": f"{arn}:gone::"}]), executionRoleArn=ROLE)

@@ -20,7 +20,7 @@ use crate::names::Names;
 use crate::registration::{RegisterError, register};
 use crate::session::{Link, acs, tcs};
 use crate::sources::AwsSources;
-use crate::tasks::{Means, PullGate, RecoveryError, Tasks};
+use crate::tasks::{Means, PortRanges, PullGate, RecoveryError, Tasks};
 use crate::{capabilities, introspection, machine, reports};
 
 /// Reports that may wait for the sender; tasks wait beyond that.
@@ -107,6 +107,7 @@ impl Agent {
             names: names.clone(),
             volumes: Default::default(),
             shared: Default::default(),
+            port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
         };
         let means = Arc::new(means);
         let tasks = Tasks::new(means.clone(), stop.clone());

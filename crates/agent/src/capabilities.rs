@@ -8,7 +8,7 @@ use crate::config::{EfsBackend, EfsSettings};
 use crate::machine;
 
 /// Names without values, sorted; those of logging drivers are made of [`LOGGING_DRIVERS`].
-const CAPABILITIES: [&str; 18] = [
+const CAPABILITIES: [&str; 21] = [
     "com.amazonaws.ecs.capability.docker-remote-api.1.17",
     "com.amazonaws.ecs.capability.docker-remote-api.1.18",
     "com.amazonaws.ecs.capability.docker-remote-api.1.19",
@@ -23,8 +23,11 @@ const CAPABILITIES: [&str; 18] = [
     EXTERNAL,
     "ecs.capability.full-sync",
     INCREASED_TASK_CPU,
+    "ecs.capability.network.container-port-range",
     "ecs.capability.private-registry-authentication.secretsmanager",
+    "ecs.capability.secrets.asm.bootstrap.log-driver",
     "ecs.capability.secrets.asm.environment-variables",
+    "ecs.capability.secrets.ssm.bootstrap.log-driver",
     "ecs.capability.secrets.ssm.environment-variables",
     TASK_LIMITS,
 ];

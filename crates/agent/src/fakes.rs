@@ -260,6 +260,8 @@ impl Runtime for FakeRuntime {
 pub struct FakeNetwork {
     attachments: Mutex<BTreeMap<AttachmentId, Attachment>>,
     table: Mutex<NetworkTable>,
+    /// Ports that processes of the machine have.
+    pub of_processes: Mutex<BTreeSet<u16>>,
 }
 
 impl FakeNetwork {
@@ -311,7 +313,8 @@ impl Network for FakeNetwork {
 
     async fn publish(&self, id: &AttachmentId, ports: &[PortRequest]) -> Result<Vec<PortBinding>, NetworkError> {
         let mut attachments = self.attachments.lock();
-        let used: BTreeSet<u16> = attachments.values().flat_map(|other| other.bindings.iter().map(|binding| binding.host_port)).collect();
+        let published = attachments.values().flat_map(|other| other.bindings.iter().map(|binding| binding.host_port));
+        let used: BTreeSet<u16> = published.chain(self.of_processes.lock().iter().copied()).collect();
         let mut dynamic = 40000..;
         let mut bindings = Vec::new();
         for port in ports {

@@ -222,6 +222,7 @@ mod tests {
             stop_timeout: 1,
             log_limit: 1,
             pull_upfront: true,
+            task_pids_limit: None,
         };
         let task = crate::fakes::task(id, &[("main", "app"), ("side", "app")]);
         let plan = plan(&task, &context).unwrap();

@@ -16,7 +16,8 @@ use tracing::Instrument;
 
 use crate::ecs_client::EcsClient;
 use crate::engine::{ContainerReport, ContainerWord, Report, TaskWord};
-use crate::plan::TaskPlan;
+use crate::plan::ports::{Published, published};
+use crate::plan::{ContainerPlan, TaskPlan};
 use crate::trace;
 
 /// As with the official agent.
@@ -112,7 +113,7 @@ pub fn render(cluster: &str, plan: &TaskPlan, report: &Report) -> SubmitTaskStat
             }
             .to_owned(),
         ),
-        reason: Some(String::new()),
+        reason: Some(report.reason.unwrap_or_default().to_owned()),
         containers: Some(report.containers.iter().map(|container| render_container(plan, container)).collect()),
         pull_started_at: report.pull_started_at.map(Timestamp::from_millis),
         pull_stopped_at: report.pull_stopped_at.map(Timestamp::from_millis),
@@ -128,7 +129,7 @@ fn render_container(plan: &TaskPlan, container: &ContainerReport) -> ContainerSt
         image_digest: container.image_digest.clone(),
         runtime_id: container.has_runtime_id.then(|| planned.runtime_id.0.clone()),
         exit_code: container.exit_code,
-        network_bindings: Some(container.bindings.iter().map(render_binding).collect::<Vec<_>>()).filter(|list| !list.is_empty()),
+        network_bindings: Some(render_bindings(planned, &container.bindings)).filter(|list| !list.is_empty()),
         reason: container.reason.as_deref().map(clip),
         status: Some(
             match container.status {
@@ -141,16 +142,36 @@ fn render_container(plan: &TaskPlan, container: &ContainerReport) -> ContainerSt
     }
 }
 
-fn render_binding(binding: &PortBinding) -> NetworkBinding {
-    NetworkBinding {
+fn render_bindings(planned: &ContainerPlan, bindings: &[PortBinding]) -> Vec<NetworkBinding> {
+    // What has no blueprint was never started.
+    let ranges = planned.blueprint.as_ref().map(|blueprint| blueprint.port_ranges.as_slice()).unwrap_or_default();
+    published(bindings, ranges).iter().map(render_binding).collect()
+}
+
+fn render_binding(published: &Published) -> NetworkBinding {
+    let protocol = match published {
+        Published::Port(binding) => binding.protocol,
+        Published::Range(range, _) => range.protocol,
+    };
+    let common = NetworkBinding {
         bind_ip: Some("0.0.0.0".to_owned()),
-        container_port: Some(i32::from(binding.container_port)),
-        host_port: Some(i32::from(binding.host_port)),
-        protocol: Some(match binding.protocol {
+        protocol: Some(match protocol {
             Protocol::Tcp => TransportProtocol::Tcp,
             Protocol::Udp => TransportProtocol::Udp,
         }),
         ..Default::default()
+    };
+    match published {
+        Published::Port(binding) => NetworkBinding {
+            container_port: Some(i32::from(binding.container_port)),
+            host_port: Some(i32::from(binding.host_port)),
+            ..common
+        },
+        Published::Range(range, host) => NetworkBinding {
+            container_port_range: Some(format!("{}-{}", range.first, range.last)),
+            host_port_range: Some(format!("{host}-{}", host + range.following())),
+            ..common
+        },
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_agent::{Agent, AgentConfig};
 use berth_network::linux::{BridgeConfig, BridgeNetwork, InterfaceConfig, InterfaceNetwork, KeptPorts, MachineNetwork, dynamic_ports};
@@ -38,7 +39,7 @@ impl Node {
         choice: RuntimeChoice,
     ) -> Result<Self, Failure> {
         let host = config.docker_host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
-        let ports = config.dynamic_host_ports.clone().unwrap_or_else(dynamic_ports);
+        let ports = config.dynamic_host_ports.get_or_insert_with(dynamic_ports).clone();
         // SAFETY: geteuid only returns a number.
         let is_root = unsafe { libc::geteuid() } == 0;
         let used = runtime_choice::used(dir);
@@ -59,9 +60,10 @@ impl Node {
             account: account.to_owned(),
             region: config.region.clone(),
         };
+        let inactivity = config.pull_inactivity;
         let (runtime, network, bridge) = match chosen {
-            Chosen::Native => native(name, dir, registry, ports).await?,
-            Chosen::Docker => in_docker(name, dir, host, registry, ports).await?,
+            Chosen::Native => native(name, dir, (registry, inactivity), ports).await?,
+            Chosen::Docker => in_docker(name, dir, host, (registry, inactivity), ports).await?,
         };
         config.dns.bridge = bridge;
         let agent = Agent::start(config, runtime, Arc::clone(&network)).await.map_err(|error| Failure::part("agent", error))?;
@@ -97,9 +99,11 @@ impl Node {
 
 /// Runtime and network, and this machine's address on the bridge of its containers where that is Berth's own.
 type Parts = (Arc<dyn Runtime>, Arc<dyn Network>, Option<Ipv4Addr>);
+/// Berth's own registry, and how long any may send nothing.
+type Pulls = (BerthRegistry, Duration);
 
 /// Berth's own runtime, with a bridge of its own.
-async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
+async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
     let program = |name: &str| {
         locate(name).ok_or_else(|| {
             Failure::part(
@@ -114,6 +118,7 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInc
         shim: program("berth-shim")?,
         monitor: program("berth-monitor")?,
         berth_registry: Some(registry),
+        pull_inactivity,
     };
     let mut bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
     bridge.dynamic_ports = ports;
@@ -139,10 +144,16 @@ async fn native(name: &str, dir: &Path, registry: BerthRegistry, ports: RangeInc
 }
 
 /// Docker, with its own bridge; Berth chooses the ports.
-async fn in_docker(name: &str, dir: &Path, host: String, registry: BerthRegistry, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
+async fn in_docker(
+    name: &str,
+    dir: &Path,
+    host: String,
+    (registry, pull_inactivity): Pulls,
+    ports: RangeInclusive<u16>,
+) -> Result<Parts, Failure> {
     // First the ports: their lock keeps a second agent out of this directory.
     let network = KeptPorts::open(&dir.join("ports"), ports).map_err(|error| Failure::part("network", error))?;
-    let config = DockerConfig { host, data_dir: dir.to_owned(), name: name.to_owned(), berth_registry: Some(registry) };
+    let config = DockerConfig { host, data_dir: dir.to_owned(), name: name.to_owned(), berth_registry: Some(registry), pull_inactivity };
     let runtime = DockerRuntime::open(config).await.map_err(|error| Failure::part("runtime", error))?;
     Ok((Arc::new(runtime), Arc::new(network), None))
 }

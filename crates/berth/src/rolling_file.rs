@@ -39,19 +39,18 @@ impl RollingFile {
         let file = append(&path)?;
         let there = file.metadata()?;
         let hour = if there.len() == 0 { hour_of(now) } else { hour_of(there.modified().unwrap_or(now)) };
-        Ok(Self { state: Mutex::new(State { size: there.len(), file, hour }), path, rollover, most_rolls })
+        let opened = Self { state: Mutex::new(State { size: there.len(), file, hour }), path, rollover, most_rolls };
+        // A count that is lower than before holds from now on, not from the next full file on.
+        opened.remove_surplus()?;
+        Ok(opened)
     }
 
     /// Writes a line, into a new file if its time has come.
     pub(crate) fn write(&self, line: &[u8], now: SystemTime) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_due(&state, line, now) {
-            let rolled = match self.rollover {
-                Rollover::Size(_) => self.roll_by_number(),
-                Rollover::Hourly => self.roll_by_hour(state.hour),
-            };
             // Without a new file the old one is not written either: it must not grow.
-            let Ok(file) = rolled.and_then(|()| append(&self.path)) else { return };
+            let Ok(file) = self.roll(state.hour).and_then(|()| append(&self.path)) else { return };
             *state = State { file, size: 0, hour: hour_of(now) };
         }
         if state.file.write_all(line).is_ok() {
@@ -67,26 +66,40 @@ impl RollingFile {
         }
     }
 
-    fn roll_by_number(&self) -> io::Result<()> {
-        let mut there: Vec<u64> = self.suffixes()?.iter().filter_map(|suffix| suffix.parse().ok()).collect();
-        there.sort_unstable();
-        let next = there.last().map_or(1, |last| last + 1);
-        std::fs::rename(&self.path, self.with_suffix(&next.to_string()))?;
-        there.push(next);
-        let surplus = there.len().saturating_sub(self.most_rolls);
-        there[..surplus].iter().try_for_each(|number| std::fs::remove_file(self.with_suffix(&number.to_string())))
+    /// The file becomes the newest of those that are kept.
+    fn roll(&self, hour: u64) -> io::Result<()> {
+        let suffix = match self.rollover {
+            Rollover::Size(_) => {
+                let numbers = self.suffixes()?.into_iter().filter_map(|suffix| number(&suffix));
+                numbers.max().map_or(1, |last| last.saturating_add(1)).to_string()
+            }
+            Rollover::Hourly => stamp(hour),
+        };
+        std::fs::rename(&self.path, self.with_suffix(&suffix))?;
+        self.remove_surplus()
     }
 
-    fn roll_by_hour(&self, hour: u64) -> io::Result<()> {
-        let mut there: Vec<String> = self.suffixes()?.into_iter().filter(|suffix| is_stamp(suffix)).collect();
-        let stamp = stamp(hour);
-        std::fs::rename(&self.path, self.with_suffix(&stamp))?;
-        there.push(stamp);
+    /// Removes the oldest of the rotated files, as many as there are too many. Those of the other way of rotating are from before the
+    /// configuration was changed, and nobody else would ever remove them.
+    fn remove_surplus(&self) -> io::Result<()> {
+        let (mut numbers, mut stamps) = (Vec::new(), Vec::new());
+        for suffix in self.suffixes()? {
+            match number(&suffix) {
+                Some(number) => numbers.push(number),
+                None if is_stamp(&suffix) => stamps.push(suffix),
+                None => {}
+            }
+        }
+        numbers.sort_unstable();
         // Stamps are in the order of time.
-        there.sort_unstable();
-        there.dedup();
-        let surplus = there.len().saturating_sub(self.most_rolls);
-        there[..surplus].iter().try_for_each(|stamp| std::fs::remove_file(self.with_suffix(stamp)))
+        stamps.sort_unstable();
+        let numbers = numbers.into_iter().map(|number| number.to_string());
+        let oldest_first: Vec<String> = match self.rollover {
+            Rollover::Size(_) => stamps.into_iter().chain(numbers).collect(),
+            Rollover::Hourly => numbers.chain(stamps).collect(),
+        };
+        let surplus = oldest_first.len().saturating_sub(self.most_rolls);
+        oldest_first[..surplus].iter().try_for_each(|suffix| std::fs::remove_file(self.with_suffix(suffix)))
     }
 
     fn with_suffix(&self, suffix: &str) -> PathBuf {
@@ -116,6 +129,11 @@ fn hour_of(time: SystemTime) -> u64 {
 fn stamp(hour: u64) -> String {
     let seconds = i64::try_from(hour.saturating_mul(HOUR)).unwrap_or_default();
     jiff::Timestamp::from_second(seconds).unwrap_or_default().strftime("%Y-%m-%d-%H").to_string()
+}
+
+/// The number of a file that was rotated by size, as it was written: `01` is somebody else's.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number: &u64| number.to_string() == text)
 }
 
 fn is_stamp(text: &str) -> bool {
@@ -176,5 +194,34 @@ mod tests {
         assert_eq!(names(dir.path()), ["agent.log", "agent.log.1970-01-01-01", "agent.log.1970-01-02-02"]);
         assert_eq!(std::fs::read_to_string(dir.path().join("agent.log.1970-01-02-02")).unwrap(), "26\n25\n", "a clock that went back");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "27\n");
+    }
+    #[test]
+    fn many_hours_and_a_changed_configuration_keep_the_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.log");
+        let open = |rollover, most, hour| RollingFile::open(path.clone(), rollover, most, at(hour * HOUR)).unwrap();
+        let file = open(Rollover::Hourly, 3, 0);
+        for hour in 0..50 {
+            file.write(format!("{hour}\n").as_bytes(), at(hour * HOUR));
+        }
+        let newest = ["agent.log", "agent.log.1970-01-02-22", "agent.log.1970-01-02-23", "agent.log.1970-01-03-00"];
+        assert_eq!(names(dir.path()), newest);
+        drop(file);
+        std::fs::write(dir.path().join("agent.log.01"), "left alone").unwrap();
+        // Now by size, and one less: what was rotated by the hour goes first.
+        let file = open(Rollover::Size(3), 2, 50);
+        assert_eq!(names(dir.path()), ["agent.log", "agent.log.01", "agent.log.1970-01-02-23", "agent.log.1970-01-03-00"]);
+        file.write(b"a\n", at(50 * HOUR));
+        assert_eq!(names(dir.path()), ["agent.log", "agent.log.01", "agent.log.1", "agent.log.1970-01-03-00"]);
+        file.write(b"b\n", at(50 * HOUR));
+        file.write(b"c\n", at(50 * HOUR));
+        assert_eq!(names(dir.path()), ["agent.log", "agent.log.01", "agent.log.2", "agent.log.3"]);
+        drop(file);
+        // And by the hour again.
+        let later = SystemTime::now() + Duration::from_secs(2 * HOUR);
+        open(Rollover::Hourly, 2, 50).write(b"d\n", later);
+        let by_hour = names(dir.path());
+        assert_eq!(by_hour.len(), 4, "{by_hour:?}");
+        assert!(by_hour.contains(&"agent.log.3".to_owned()) && !by_hour.contains(&"agent.log.2".to_owned()), "{by_hour:?}");
     }
 }

@@ -86,14 +86,15 @@ pub fn apply(task: &mut Task, seen: &TaskObservation, is_essential: impl Fn(&str
 fn ended_by_itself(task: &mut Task, seen: &TaskObservation, is_essential: &impl Fn(&str) -> bool, now: UnixMillis) {
     task.desired_status = DesiredStatus::Stopped;
     task.stopping_at = Some(now);
+    let of_agent = seen.reason.clone().filter(|reason| !reason.is_empty());
     if task.has_run() {
         task.stop_code = Some(StopCode::EssentialContainerExited);
-        task.stopped_reason = Some(ESSENTIAL_EXITED.to_owned());
+        // An agent that has a reason of the whole task knows more than that a container ended: its host was restarted.
+        task.stopped_reason = Some(of_agent.map_or_else(|| ESSENTIAL_EXITED.to_owned(), |reason| format!("{ESSENTIAL_EXITED}: {reason}")));
         return;
     }
     // ECS gives the reason of the container that could not start, or the agent's own.
     task.stop_code = Some(StopCode::TaskFailedToStart);
-    let of_agent = seen.reason.clone().filter(|reason| !reason.is_empty());
     let of_container = || {
         let failed = |essential: bool| task.containers.iter().filter(|c| is_essential(&c.name) == essential).find_map(|c| c.reason.clone());
         failed(true).or_else(|| failed(false))
@@ -229,6 +230,23 @@ mod tests {
         let stopped = task.clone();
         assert!(!apply_main(&mut task, &running, 9));
         assert_eq!(task, stopped);
+    }
+
+    #[test]
+    fn an_agents_reason_of_a_task_that_ran_is_shown() {
+        let mut task = task();
+        apply_main(&mut task, &seen(TaskStatus::Running, &[("main", ContainerStatus::Running, None, None)]), 5);
+        let mut over = seen(TaskStatus::Stopped, &[("main", ContainerStatus::Stopped, None, Some("ContainerVanishedError: x"))]);
+        over.reason = Some("the host was restarted".to_owned());
+        apply_main(&mut task, &over, 9);
+        assert_eq!(task.stop_code, Some(StopCode::EssentialContainerExited));
+        assert_eq!(task.stopped_reason.as_deref(), Some("Essential container in task exited: the host was restarted"));
+        // A stop that was asked for keeps its own.
+        let mut asked = self::task();
+        apply_main(&mut asked, &seen(TaskStatus::Running, &[("main", ContainerStatus::Running, None, None)]), 5);
+        ask_to_stop(&mut asked, StopCode::UserInitiated, "Task stopped by user", UnixMillis(6));
+        apply_main(&mut asked, &over, 9);
+        assert_eq!(asked.stopped_reason.as_deref(), Some("Task stopped by user"));
     }
 
     #[test]

@@ -341,7 +341,7 @@ mod tests {
                 container(serde_json::json!({"name": "a", "cpu": 10, "memory": 100, "memoryReservation": 40,
                     "portMappings": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81, "hostPort": 0}]})),
                 container(serde_json::json!({"name": "b", "cpu": 5, "memory": 60,
-                    "portMappings": [{"containerPort": 53, "hostPort": 53, "protocol": "udp"}]})),
+                    "portMappings": [{"containerPort": 53, "hostPort": 53, "protocol": "udp"}, {"containerPortRange": "8000-8010"}]})),
             ]),
             ..Default::default()
         };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use berth_shapes::ecs;
@@ -107,12 +108,37 @@ wire_enum!(
 pub struct NetworkBinding {
     /// Address on the machine, `0.0.0.0` for all.
     pub bind_ip: String,
-    /// Port inside the container.
+    /// Port inside the container; of a range the first.
     pub container_port: u16,
-    /// Port on the machine.
+    /// Port on the machine; of a range the first.
     pub host_port: u16,
+    /// How many more ports follow on both sides (`containerPortRange`); 0 of a port mapping of its own.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub following: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
+}
+
+/// Most bindings are of one port, and say nothing of more.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_none(following: &u16) -> bool {
+    *following == 0
+}
+
+impl NetworkBinding {
+    /// The ports on the machine.
+    #[must_use]
+    pub fn host_ports(&self) -> RangeInclusive<u16> {
+        self.host_port..=self.host_port.saturating_add(self.following)
+    }
+
+    /// `containerPortRange` and `hostPortRange`, like `80-90`; `None` of a port mapping of its own, which has numbers instead.
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_NetworkBinding.html>
+    #[must_use]
+    pub fn ranges(&self) -> Option<(String, String)> {
+        let text = |first: u16| format!("{first}-{}", first.saturating_add(self.following));
+        (self.following > 0).then(|| (text(self.container_port), text(self.host_port)))
+    }
 }
 
 /// A container of a task: what is its own; the rest stands in the task's definition.

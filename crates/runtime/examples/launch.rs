@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use berth_runtime::conformance::fixture::{Packing, TestNamespace, TestRegistry, busybox};
 use berth_runtime::conformance::plain_spec;
+use berth_runtime::images::PULL_INACTIVITY;
 use berth_runtime::native::{NativeConfig, NativeRuntime};
 use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec, PullBehavior, PullRequest, Runtime};
 
@@ -23,6 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         shim: beside("berth-shim")?,
         monitor: beside("berth-monitor")?,
         berth_registry: None,
+        pull_inactivity: PULL_INACTIVITY,
     })?;
     let pull = |behavior| PullRequest { reference: format!("{}/busybox:1", registry.host()), behavior, credentials: None, login: None };
     let image = runtime.pull(pull(PullBehavior::Default)).await?;

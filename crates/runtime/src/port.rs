@@ -186,8 +186,9 @@ pub struct ContainerSpec {
     pub memory_limit: Option<u64>,
     /// Soft memory limit in bytes.
     pub memory_reservation: Option<u64>,
-    /// Most processes; `None`: unlimited.
-    pub pids_limit: Option<i64>,
+    /// Most processes of all containers with the same [`ContainerSpec::cgroup_parent`] together; `None`: unlimited. A runtime that has no
+    /// such group gives each of them as many.
+    pub task_pids_limit: Option<u32>,
     /// Capabilities to add to Docker's default set (`ALL` is allowed).
     pub capabilities_add: Vec<String>,
     /// Capabilities to drop (`ALL` is allowed).

@@ -2,7 +2,8 @@
 //!
 //! Alone in its process, since it looks for this process's shim.
 
-use std::path::{Path, PathBuf};
+mod native_programs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,23 +11,7 @@ use berth_runtime::conformance::fixture::{Packing, TestRegistry, busybox};
 use berth_runtime::conformance::plain_spec;
 use berth_runtime::native::{NativeConfig, NativeRuntime};
 use berth_runtime::port::{ContainerId, ContainerState, PullBehavior, PullRequest, Runtime};
-
-fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("BERTH_SHIM_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let test = std::env::current_exe().expect("a test has a path");
-        test.parent().and_then(Path::parent).expect("target/<profile>/deps").to_owned()
-    });
-    folder.join(name)
-}
-
-struct Sweep(String);
-
-impl Drop for Sweep {
-    fn drop(&mut self) {
-        let Ok(cgroups) = berth_runtime::native::cgroups::Layout::detect() else { return };
-        cgroups.sweep(&self.0);
-    }
-}
+use native_programs::{Sweep, config, is_root};
 
 /// The shim that this process keeps ready.
 async fn ready_shim() -> i32 {
@@ -88,20 +73,12 @@ async fn state(runtime: &NativeRuntime, id: &ContainerId) -> Option<ContainerSta
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_in_between_is_seen_to_its_end() {
-    // SAFETY: no memory arguments.
-    let is_root = unsafe { libc::geteuid() == 0 };
-    let (true, Some(layer)) = (is_root, busybox()) else {
+    let (true, Some(layer)) = (is_root(), busybox()) else {
         println!("SKIPPED (needs root and busybox-static): an agent that dies while it starts a container");
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = NativeConfig {
-        data_dir: folder.path().join("data"),
-        cgroup_root: format!("berth-test-death-{}", std::process::id()),
-        shim: program("berth-shim"),
-        monitor: program("berth-monitor"),
-        berth_registry: None,
-    };
+    let config = config(&folder.path().join("data"), "death");
     let _sweep = Sweep(config.cgroup_root.clone());
     let registry = TestRegistry::start().await;
     registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));

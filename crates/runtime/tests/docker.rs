@@ -8,7 +8,7 @@ use std::sync::Arc;
 use berth_runtime::conformance::fixture::{Packing, TestRegistry, busybox};
 use berth_runtime::conformance::{Differences, Subject, plain_spec, run_all_but};
 use berth_runtime::docker::{DockerConfig, DockerRuntime};
-use berth_runtime::images::BerthRegistry;
+use berth_runtime::images::{BerthRegistry, PULL_INACTIVITY};
 use berth_runtime::native::capabilities;
 use berth_runtime::port::{
     ContainerId, ContainerNetwork, ContainerState, Image, PublishedPort, PullBehavior, PullError, PullRequest, RegistryCredentials,
@@ -18,7 +18,13 @@ use berth_runtime::port::{
 use docker_daemon::{Daemon, inside};
 
 fn config(daemon: &Daemon, name: &str) -> DockerConfig {
-    DockerConfig { host: daemon.host(), data_dir: daemon.folder().join(name), name: name.to_owned(), berth_registry: None }
+    DockerConfig {
+        host: daemon.host(),
+        data_dir: daemon.folder().join(name),
+        name: name.to_owned(),
+        berth_registry: None,
+        pull_inactivity: PULL_INACTIVITY,
+    }
 }
 
 async fn open(daemon: &Daemon, name: &str) -> DockerRuntime {

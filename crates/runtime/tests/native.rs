@@ -1,6 +1,8 @@
 //! The native runtime passes the suite and leaves nothing behind; an agent's death disturbs nobody.
 
-use std::path::{Path, PathBuf};
+mod native_programs;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use berth_runtime::conformance::fixture::{Packing, TestRegistry, busybox};
@@ -8,42 +10,7 @@ use berth_runtime::conformance::{Subject, run_all};
 use berth_runtime::images::BerthRegistry;
 use berth_runtime::native::{NativeConfig, NativeRuntime};
 use berth_runtime::port::{ContainerSpec, PullBehavior, PullError, PullRequest, RegistryCredentials, RunError, Runtime, Sharing};
-
-fn is_root() -> bool {
-    // SAFETY: no memory arguments.
-    unsafe { libc::geteuid() == 0 }
-}
-
-/// Binaries of the same profile, two folders above the test's own; or where the environment says.
-fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("BERTH_SHIM_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let test = std::env::current_exe().expect("a test has a path");
-        test.parent().and_then(Path::parent).expect("target/<profile>/deps").to_owned()
-    });
-    let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build -p berth-shim` first", path.display());
-    path
-}
-
-fn config(folder: &Path, name: &str) -> NativeConfig {
-    NativeConfig {
-        data_dir: folder.join("data"),
-        cgroup_root: format!("berth-test-{name}-{}", std::process::id()),
-        shim: program("berth-shim"),
-        monitor: program("berth-monitor"),
-        berth_registry: None,
-    }
-}
-
-/// Ends what a failed test leaves: kills only processes in cgroups of this test's own name.
-struct Sweep(String);
-
-impl Drop for Sweep {
-    fn drop(&mut self) {
-        let Ok(cgroups) = berth_runtime::native::cgroups::Layout::detect() else { return };
-        cgroups.sweep(&self.0);
-    }
-}
+use native_programs::{Sweep, config, is_root};
 
 /// Mounts, cgroups and processes that mention `word`.
 fn leftovers(word: &str, folder: &Path) -> Vec<String> {
@@ -77,7 +44,7 @@ async fn passes_the_suite_and_leaves_nothing() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = config(folder.path(), "suite");
+    let config = config(&folder.path().join("data"), "suite");
     let root = config.cgroup_root.clone();
     let _sweep = Sweep(root.clone());
     let opened = config.clone();
@@ -104,7 +71,7 @@ async fn a_data_directory_has_one_runtime() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = config(folder.path(), "lock");
+    let config = config(&folder.path().join("data"), "lock");
     let first = NativeRuntime::open(config.clone()).expect("the runtime opens");
     let second = NativeRuntime::open(config.clone()).err().expect("the second is refused").to_string();
     assert!(second.contains("lock") && second.contains("another process uses it"), "{second}");
@@ -127,7 +94,8 @@ async fn berths_own_registry_is_asked_first() {
         account: "000000000000".into(),
         region: "us-east-1".into(),
     };
-    let runtime = NativeRuntime::open(NativeConfig { berth_registry: Some(own), ..config(folder.path(), "own") }).expect("open");
+    let runtime =
+        NativeRuntime::open(NativeConfig { berth_registry: Some(own), ..config(&folder.path().join("data"), "own") }).expect("open");
     registry.put_image("team/app", "latest", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
     let pull =
         |reference: &str, behavior| runtime.pull(PullRequest { reference: reference.to_owned(), behavior, credentials: None, login: None });
@@ -162,7 +130,7 @@ async fn a_container_without_its_monitor_is_lost_and_can_be_removed() {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = config(folder.path(), "lost");
+    let config = config(&folder.path().join("data"), "lost");
     let _sweep = Sweep(config.cgroup_root.clone());
     let (runtime, digest) = with_busybox(&config, layer).await;
     let mut spec = berth_runtime::conformance::plain_spec("lost", &digest);
@@ -206,7 +174,7 @@ async fn what_a_task_shares_lives_from_its_first_start_to_its_last_removal() {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = config(folder.path(), "holder");
+    let config = config(&folder.path().join("data"), "holder");
     let _sweep = Sweep(config.cgroup_root.clone());
     let (runtime, digest) = with_busybox(&config, layer).await;
     let tasks = config.data_dir.join("shared");
@@ -275,7 +243,7 @@ async fn what_it_cannot_do_it_does_not_announce() {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let config = config(folder.path(), "able");
+    let config = config(&folder.path().join("data"), "able");
     let (runtime, digest) = with_busybox(&config, layer).await;
     let names = runtime.capabilities();
     for name in ["com.amazonaws.ecs.capability.docker-remote-api.1.25", "ecs.capability.pid-ipc-namespace-sharing"] {
@@ -303,7 +271,7 @@ async fn a_pull_goes_on_where_it_broke_off() {
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let runtime = NativeRuntime::open(config(folder.path(), "broken")).expect("open");
+    let runtime = NativeRuntime::open(config(&folder.path().join("data"), "broken")).expect("open");
     let registry = TestRegistry::start().await;
     let manifest = registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
     let size = |blob: &serde_json::Value| blob["size"].as_u64().expect("a size") as usize;

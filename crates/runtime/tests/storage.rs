@@ -1,6 +1,8 @@
 //! What containers keep on disk: a limit that a task's containers share, and mounts whose files are another user's. On a disk of the test's
 //! own, since few machines' disks keep project quotas.
 
+mod native_programs;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,9 +10,10 @@ use std::process::Command;
 
 use berth_runtime::conformance::fixture::{Layer, Packing, TestRegistry, busybox};
 use berth_runtime::conformance::plain_spec;
-use berth_runtime::native::{NativeConfig, NativeRuntime};
+use berth_runtime::native::NativeRuntime;
 use berth_runtime::port::{BindMount, ContainerSpec, FileOwner, PullBehavior, PullRequest, Runtime, StorageLimit};
 use berth_runtime::quota::{self, Unavailable};
+use native_programs::{Sweep, is_root};
 
 const MIB: u64 = 1 << 20;
 const CAPABILITY: &str = "ecs.capability.berth.ephemeral-storage";
@@ -21,8 +24,7 @@ struct Disk(PathBuf);
 impl Disk {
     /// `Err`: why there is none, for people.
     fn make(folder: &Path, features: &str, options: &str) -> Result<Disk, String> {
-        // SAFETY: no memory arguments.
-        if unsafe { libc::geteuid() } != 0 {
+        if !is_root() {
             return Err("root".to_owned());
         }
         let (file, place) = (folder.join("disk"), folder.join("mounted"));
@@ -61,27 +63,6 @@ impl Drop for Disk {
     }
 }
 
-fn program(name: &str) -> PathBuf {
-    let folder = std::env::var_os("BERTH_SHIM_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let test = std::env::current_exe().expect("a test has a path");
-        test.parent().and_then(Path::parent).expect("target/<profile>/deps").to_owned()
-    });
-    let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo build -p berth-shim` first", path.display());
-    path
-}
-
-/// Ends what a failed test leaves: kills only processes in cgroups of this test's own name.
-struct Sweep(String);
-
-impl Drop for Sweep {
-    fn drop(&mut self) {
-        if let Ok(cgroups) = berth_runtime::native::cgroups::Layout::detect() {
-            cgroups.sweep(&self.0);
-        }
-    }
-}
-
 struct World {
     runtime: NativeRuntime,
     digest: String,
@@ -90,10 +71,8 @@ struct World {
 
 impl World {
     async fn open(data_dir: &Path, name: &str, layer: Layer) -> World {
-        let cgroup_root = format!("berth-test-{name}-{}", std::process::id());
-        let sweep = Sweep(cgroup_root.clone());
-        let (shim, monitor) = (program("berth-shim"), program("berth-monitor"));
-        let config = NativeConfig { data_dir: data_dir.to_owned(), cgroup_root, shim, monitor, berth_registry: None };
+        let config = native_programs::config(data_dir, name);
+        let sweep = Sweep(config.cgroup_root.clone());
         let registry = TestRegistry::start().await;
         registry.put_image("busybox", "1", &[(layer.finish(), Packing::Gzip)], serde_json::json!({}));
         let runtime = NativeRuntime::open(config).expect("open");

@@ -1,53 +1,8 @@
-//! Capability sets by system call.
+//! Capability sets by system call. A set is a number of 64 bits, as in linux/capability.h; names are the runtime's alone.
 
 use std::io;
 
 use crate::fds::check;
-
-/// Names by number, as in linux/capability.h.
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// The kernel's highest possible number.
 const HIGHEST: u32 = 63;
@@ -67,14 +22,6 @@ struct Data {
 }
 
 const VERSION_3: u32 = 0x2008_0522;
-
-/// A set of names (without `CAP_`) as bits.
-pub fn bits(names: &[String]) -> Result<u64, String> {
-    names.iter().try_fold(0, |bits, name| {
-        let number = NAMES.iter().position(|known| known == name);
-        number.map(|number| bits | 1 << number).ok_or_else(|| format!("unknown capability {name:?}"))
-    })
-}
 
 /// Takes everything else from the bounding set, so that no program can ever give it back.
 pub fn drop_bounding(keep: u64) -> io::Result<()> {
@@ -112,17 +59,5 @@ pub fn keep(bits: u64) -> io::Result<()> {
     unsafe {
         check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))?;
         check(libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) as i32).map(drop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_bits() {
-        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(bits(&names(&["CHOWN", "SETPCAP", "CHECKPOINT_RESTORE"])), Ok(1 | 1 << 8 | 1 << 40));
-        assert!(bits(&names(&["FLY"])).is_err());
     }
 }

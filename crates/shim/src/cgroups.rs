@@ -38,7 +38,8 @@ pub enum Cgroup {
 const ATTEMPTS: u32 = 8;
 
 /// Makes the cgroup at `path` with its limits; `hierarchies` are version 1's mount points, none on version 2. `above` is the CPU
-/// shares of the cgroup above, the task's: without, each task would weigh the same however many CPU units it has.
+/// shares of the cgroup above, the task's: without, each task would weigh the same however many CPU units it has. The limit of
+/// processes is that cgroup's too.
 pub fn make(path: &str, hierarchies: &[PathBuf], resources: &Resources, above: Option<u64>) -> io::Result<Cgroup> {
     for _ in 1..ATTEMPTS {
         match make_once(path, hierarchies, resources, above) {
@@ -70,7 +71,7 @@ fn make_once(path: &str, hierarchies: &[PathBuf], resources: &Resources, above: 
             set_if_known(&folder, "memory.swappiness", resources.memory.swappiness)?;
         }
         if has("pids") {
-            set(&folder, "pids.max", resources.pids.limit)?;
+            set(folder.parent().unwrap_or(&folder), "pids.max", resources.pids.of_task)?;
         }
         if has("devices") && are_restricted(resources) {
             devices::restrict_v1(&folder, &resources.devices)?;
@@ -187,7 +188,7 @@ fn make_v2(path: &str, resources: &Resources, above: Option<u64>) -> io::Result<
     set(&folder, "memory.max", resources.memory.limit)?;
     set(&folder, "memory.low", resources.memory.reservation)?;
     set_if_known(&folder, "memory.swap.max", swap_alone(&resources.memory))?;
-    set(&folder, "pids.max", resources.pids.limit)?;
+    set(folder.parent().unwrap_or(&folder), "pids.max", resources.pids.of_task)?;
     let opened = fds::open_place(&folder, libc::O_DIRECTORY)?;
     if are_restricted(resources) {
         devices::restrict_v2(&opened, &resources.devices)

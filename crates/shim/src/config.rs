@@ -172,8 +172,8 @@ pub struct Memory {
 /// Process limits.
 #[derive(serde::Deserialize, Default)]
 pub struct Pids {
-    /// Most processes.
-    pub limit: Option<i64>,
+    /// Most processes in the cgroup above, the task's: all its containers together.
+    pub of_task: Option<u32>,
 }
 
 /// A device file.

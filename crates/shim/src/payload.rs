@@ -29,13 +29,13 @@ struct Profile {
 }
 
 impl Payload {
-    /// Reads the compiled seccomp filter and checks names.
+    /// Reads the compiled seccomp filter.
     pub fn new(process: Process, user: String, working_directory: String, confinement: &Confinement) -> Result<Payload, Failure> {
         let filter = match &confinement.seccomp {
             Some(path) => Some(std::fs::read(path).map_err(|e| Failure::system(&format!("read seccomp filter {path:?}"), e))?),
             None => None,
         };
-        let capabilities = capabilities::bits(&confinement.capabilities).map_err(Failure::spec)?;
+        let capabilities = confinement.capabilities;
         let no_new_privileges = confinement.no_new_privileges;
         let apparmor = confinement.apparmor.clone().map(|name| Profile { name, place: None });
         Ok(Payload { process, user, working_directory, capabilities, filter, no_new_privileges, apparmor })

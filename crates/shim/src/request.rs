@@ -86,8 +86,8 @@ pub struct ExecRequest {
 /// What is taken from a process right before its program runs.
 #[derive(serde::Deserialize)]
 pub struct Confinement {
-    /// Capabilities that stay, without the `CAP_` prefix.
-    pub capabilities: Vec<String>,
+    /// Capabilities that stay: bit n is capability n of linux/capability.h.
+    pub capabilities: u64,
     /// A compiled seccomp filter; `None` for privileged containers.
     pub seccomp: Option<PathBuf>,
     /// Programs that belong to another user give nobody that user's rights.

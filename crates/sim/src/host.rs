@@ -15,7 +15,7 @@ use berth_agent::names::Names;
 use berth_agent::registration::register;
 use berth_agent::session::{Link, acs};
 use berth_agent::sources::{AwsSources, ServiceEndpoints};
-use berth_agent::tasks::{Means, PullGate, Tasks};
+use berth_agent::tasks::{Means, PortRanges, PullGate, Tasks};
 use berth_control::Entropy;
 use berth_identity::AccessKey;
 use berth_runtime::port::Runtime;
@@ -191,6 +191,7 @@ impl Host {
             names: Names::new(config.dns.clone(), ledger.clone()),
             volumes: Default::default(),
             shared: Default::default(),
+            port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
         };
         let tasks = Tasks::new(Arc::new(means), stop.clone());
         let served = async {

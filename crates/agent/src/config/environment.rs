@@ -24,6 +24,11 @@ const LEAST_START: Duration = Duration::from_secs(45);
 /// The least that the official agent takes for `ECS_CONTAINER_CREATE_TIMEOUT`.
 const LEAST_CREATE: Duration = Duration::from_secs(60);
 
+/// The least that the official agent takes for `ECS_IMAGE_PULL_INACTIVITY_TIMEOUT`.
+const LEAST_PULL_INACTIVITY: Duration = Duration::from_secs(60);
+/// The most processes that the kernel has room for, and that the official agent takes for `ECS_TASK_PIDS_LIMIT`.
+const MOST_PIDS: u32 = 4 * 1024 * 1024;
+
 /// The variables by name, each read in its own notation; every reading names the variable in its error.
 pub(super) struct Variables<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
@@ -60,6 +65,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
         pull_behavior: variables.pull_behavior()?,
         images: super::images::read(&variables)?,
         pull_timeout: variables.at_least("ECS_IMAGE_PULL_TIMEOUT", SECOND)?.unwrap_or(default.pull_timeout),
+        pull_inactivity: variables.at_least("ECS_IMAGE_PULL_INACTIVITY_TIMEOUT", LEAST_PULL_INACTIVITY)?.unwrap_or(default.pull_inactivity),
         pull_dependent_upfront: variables.truth("ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT")?.unwrap_or(true),
         registry_logins: variables.registry_logins()?,
         container_metadata: variables.flag("ECS_ENABLE_CONTAINER_METADATA")?,
@@ -69,6 +75,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
             .at_least("ECS_CONTAINER_CREATE_TIMEOUT", LEAST_CREATE)?
             .unwrap_or(default.container_create_timeout),
         container_start_timeout: variables.at_least("ECS_CONTAINER_START_TIMEOUT", LEAST_START)?.unwrap_or(default.container_start_timeout),
+        task_pids_limit: variables.task_pids_limit()?,
         cleanup_wait: variables.duration("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION")?.unwrap_or(default.cleanup_wait),
         metrics: !variables.flag("ECS_DISABLE_METRICS")?,
         introspection: variables.introspection()?,
@@ -243,6 +250,13 @@ impl Variables<'_> {
         Ok(Some(key))
     }
 
+    fn task_pids_limit(&self) -> Result<Option<u32>, ConfigError> {
+        const NAME: &str = "ECS_TASK_PIDS_LIMIT";
+        let Some(text) = self.text(NAME) else { return Ok(None) };
+        let limit = text.parse().ok().filter(|limit| (1..=MOST_PIDS).contains(limit));
+        limit.map(Some).ok_or_else(|| ConfigError { name: NAME, problem: format!("'{text}' is not a number from 1 to {MOST_PIDS}") })
+    }
+
     fn pull_behavior(&self) -> Result<PullBehavior, ConfigError> {
         match self.text("ECS_IMAGE_PULL_BEHAVIOR").as_deref() {
             None | Some("default") => Ok(PullBehavior::Default),
@@ -383,6 +397,9 @@ mod tests {
             ("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION", "10ms"),
             ("ECS_DYNAMIC_HOST_PORT_RANGE", "9-8"),
             ("ECS_DYNAMIC_HOST_PORT_RANGE", "0-8"),
+            ("ECS_TASK_PIDS_LIMIT", "0"),
+            ("ECS_TASK_PIDS_LIMIT", "4194305"),
+            ("ECS_TASK_PIDS_LIMIT", "-1"),
             ("ECS_AVAILABLE_LOGGING_DRIVERS", r#"["paper"]"#),
             ("ECS_ENGINE_AUTH_DATA", "{}"),
             ("ECS_ENGINE_AUTH_TYPE", "gpg"),
@@ -417,6 +434,8 @@ mod tests {
             ("ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT", "false"),
             ("ECS_SHARED_VOLUME_MATCH_FULL_CONFIG", "false"),
             ("ECS_IMAGE_PULL_TIMEOUT", "10m"),
+            ("ECS_IMAGE_PULL_INACTIVITY_TIMEOUT", "90s"),
+            ("ECS_TASK_PIDS_LIMIT", "4194304"),
             ("ECS_ENGINE_AUTH_TYPE", "docker"),
             ("ECS_ENGINE_AUTH_DATA", r#"{"r.test":{"username":"u","password":"p"}}"#),
         ])
@@ -435,7 +454,8 @@ mod tests {
         assert_eq!(config.dynamic_host_ports, Some(40000..=40010));
         assert_eq!(config.data_dir, PathBuf::from("/srv/ecs/data"));
         assert!(!config.checkpoint && !config.pull_dependent_upfront && !config.match_shared_volumes);
-        assert_eq!(config.pull_timeout, Duration::from_secs(600));
+        assert_eq!((config.pull_timeout, config.pull_inactivity), (Duration::from_secs(600), Duration::from_secs(90)));
+        assert_eq!((config.task_pids_limit, default.task_pids_limit), (Some(4_194_304), None));
         assert_eq!(config.registry_logins.of("r.test/x").unwrap().username, "u");
     }
 
@@ -444,15 +464,16 @@ mod tests {
         let given = |name: &str| match name {
             "ECS_CONTAINER_START_TIMEOUT" | "ECS_CONTAINER_CREATE_TIMEOUT" => Some("1s".to_owned()),
             "ECS_CONTAINER_STOP_TIMEOUT" => Some("1000000000ns".to_owned()),
+            "ECS_IMAGE_PULL_INACTIVITY_TIMEOUT" => Some("59s".to_owned()),
             "ECS_AVAILABLE_LOGGING_DRIVERS" => Some(r#"["json-file","syslog"]"#.to_owned()),
             "BERTH_INTROSPECTION" => Some("off".to_owned()),
             _ => None,
         };
         let (config, _, notes) = read(&given).unwrap();
         assert_eq!((config.container_start_timeout.as_secs(), config.container_create_timeout.as_secs()), (45, 60));
-        assert_eq!(config.container_stop_timeout, SECOND);
+        assert_eq!((config.container_stop_timeout, config.pull_inactivity.as_secs()), (SECOND, 60));
         assert_eq!(config.introspection, None);
-        assert_eq!(notes.len(), 3, "{notes:?}");
+        assert_eq!(notes.len(), 4, "{notes:?}");
         assert!(notes[0].contains("syslog is not announced"), "{notes:?}");
     }
 }

@@ -21,7 +21,7 @@ enum Form {
 }
 
 /// The members of the official agent's `Config` (`agent/config/types.go`) that a variable stands for.
-const MEMBERS: [(&str, &str, Form); 69] = [
+const MEMBERS: [(&str, &str, Form); 70] = [
     ("AWSRegion", "AWS_DEFAULT_REGION", Form::Plain),
     ("AWSVPCAdditionalLocalRoutes", "ECS_AWSVPC_ADDITIONAL_LOCAL_ROUTES", Form::Plain),
     ("AWSVPCBlockInstanceMetdata", "ECS_AWSVPC_BLOCK_IMDS", Form::Plain),
@@ -88,6 +88,7 @@ const MEMBERS: [(&str, &str, Form); 69] = [
     ("TaskCleanupWaitDurationJitter", "ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION_JITTER", Form::Duration),
     ("TaskCPUMemLimit", "ECS_ENABLE_TASK_CPU_MEM_LIMIT", Form::Plain),
     ("TaskENIEnabled", "ECS_ENABLE_TASK_ENI", Form::Plain),
+    ("TaskPidsLimit", "ECS_TASK_PIDS_LIMIT", Form::Plain),
     ("TaskIAMRoleEnabled", "ECS_ENABLE_TASK_IAM_ROLE", Form::Plain),
     ("TaskIAMRoleEnabledForNetworkHost", "ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST", Form::Plain),
     ("UpdatesEnabled", "ECS_UPDATES_ENABLED", Form::Plain),

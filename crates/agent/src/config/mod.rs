@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_identity::AccessKey;
+use berth_runtime::images::PULL_INACTIVITY;
 use berth_runtime::port::PullBehavior;
 
 pub use self::dns::{DNS, DNS_PORT, DNS_UPSTREAM, DnsSettings};
@@ -94,6 +95,8 @@ pub struct AgentConfig {
     pub pull_behavior: PullBehavior,
     /// How long a pull may take.
     pub pull_timeout: Duration,
+    /// How long a registry may send nothing before it counts as gone.
+    pub pull_inactivity: Duration,
     /// Whether images are pulled before what a container depends on has come about.
     pub pull_dependent_upfront: bool,
     /// Logins of registries, for images whose task definition has none of its own.
@@ -112,6 +115,8 @@ pub struct AgentConfig {
     pub container_create_timeout: Duration,
     /// How long a container may take to start.
     pub container_start_timeout: Duration,
+    /// Most processes of a task, all its containers together; no limit if none.
+    pub task_pids_limit: Option<u32>,
     /// How long ended containers and their output are kept.
     pub cleanup_wait: Duration,
     /// How many ended tasks are kept at most; beyond it the oldest go before their time.
@@ -158,6 +163,7 @@ impl Default for AgentConfig {
             total_memory_mib: None,
             pull_behavior: PullBehavior::Default,
             pull_timeout: Duration::from_secs(2 * 3600),
+            pull_inactivity: PULL_INACTIVITY,
             pull_dependent_upfront: true,
             registry_logins: RegistryLogins::default(),
             match_shared_volumes: true,
@@ -168,6 +174,7 @@ impl Default for AgentConfig {
             container_stop_timeout: Duration::from_secs(30),
             container_create_timeout: Duration::from_secs(240),
             container_start_timeout: Duration::from_secs(180),
+            task_pids_limit: None,
             cleanup_wait: Duration::from_secs(3 * 3600),
             most_kept_tasks: 500,
             most_tasks: 10_000,

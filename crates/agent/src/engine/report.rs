@@ -55,6 +55,8 @@ pub struct ContainerReport {
 pub struct Report {
     /// The task's status.
     pub status: TaskWord,
+    /// Why it is over, where that is not what its containers say.
+    pub reason: Option<&'static str>,
     /// Its containers, in the order to apply them; one may occur twice.
     pub containers: Vec<ContainerReport>,
     /// When its first pull began.
@@ -64,6 +66,9 @@ pub struct Report {
     /// When its first essential container ended.
     pub execution_stopped_at: Option<Millis>,
 }
+
+/// Why a task is over that ran when its machine went down.
+pub const ENDED_WITH_HOST: &str = "the host was restarted while the task ran";
 
 /// What the control plane has accepted of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +121,7 @@ pub fn next_report(plan: &TaskPlan, state: &TaskState) -> Option<Report> {
     };
     Some(Report {
         status,
+        reason: (status == TaskWord::Stopped && state.ended_with_host).then_some(ENDED_WITH_HOST),
         containers,
         pull_started_at: state.pull_started_at,
         pull_stopped_at: state.pull_stopped_at,

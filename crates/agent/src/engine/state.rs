@@ -32,6 +32,9 @@ pub struct TaskState {
     pub execution_stopped_at: Option<Millis>,
     /// What the control plane has accepted.
     pub told: Told,
+    /// Whether something of it ran when the machine went down.
+    #[serde(default)]
+    pub ended_with_host: bool,
 }
 
 /// A container's life after its restart policy started it again.
@@ -86,6 +89,7 @@ impl TaskState {
             pull_stopped_at: None,
             execution_stopped_at: None,
             told: Told::Nothing,
+            ended_with_host: false,
         }
     }
 

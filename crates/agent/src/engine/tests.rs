@@ -12,6 +12,7 @@ pub(super) fn context() -> PlanContext {
         stop_timeout: 30_000,
         log_limit: 1,
         pull_upfront: true,
+        task_pids_limit: None,
     }
 }
 
@@ -104,8 +105,14 @@ fn a_task_whose_essential_container_never_started_was_never_running() {
 
 #[test]
 fn what_was_told_never_goes_back() {
-    let report =
-        |status| Report { status, containers: Vec::new(), pull_started_at: None, pull_stopped_at: None, execution_stopped_at: None };
+    let report = |status| Report {
+        status,
+        reason: None,
+        containers: Vec::new(),
+        pull_started_at: None,
+        pull_stopped_at: None,
+        execution_stopped_at: None,
+    };
     let running = Told::Nothing.after(&report(TaskWord::Running));
     assert_eq!(running.clone().after(&report(TaskWord::Pending)), running);
     assert_eq!(Told::Stopped.after(&report(TaskWord::Running)), Told::Stopped);

@@ -2,7 +2,7 @@
 //!
 //! Whatever the driver, output is kept in files of this machine, where `berth logs` finds it. With `awslogs` the options are checked as
 //! Docker's driver checks them, and the group and stream that they name are how `berth logs --group` finds the lines; there is no log
-//! service that they are sent to.
+//! service that they are sent to. Options that are secrets (`secretOptions`) are checked once they are here.
 
 use std::collections::BTreeMap;
 
@@ -31,12 +31,42 @@ const AWSLOGS: [&str; 14] = [
 /// Of every driver.
 const COMMON: [&str; 2] = ["mode", "max-buffer-size"];
 
+/// A log driver some of whose options are secrets, which are not here before the container is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDriver {
+    kind: String,
+    options: BTreeMap<String, String>,
+    default: u64,
+}
+
+impl LogDriver {
+    /// The driver of a container; none where it names none. `default` is how many bytes are kept where the driver does not say.
+    pub(super) fn of(host: &HostConfig, default: u64) -> Option<Self> {
+        let log = host.log_config.as_ref().filter(|log| !log.kind.is_empty())?;
+        Some(Self { kind: log.kind.clone(), options: log.config.clone(), default })
+    }
+
+    /// Most bytes of output to keep, with the options that were fetched, which are stronger: the official agent puts them in last
+    /// (`agent/engine/docker_task_engine.go`).
+    ///
+    /// # Errors
+    /// What is wrong with the options, in Docker's words; a secret's value is not among them.
+    pub fn limit(&self, secret: &BTreeMap<String, String>) -> Result<u64, String> {
+        let mut options = self.options.clone();
+        options.extend(secret.iter().map(|(name, value)| (name.clone(), value.clone())));
+        limit(&self.kind, &options, self.default).map_err(|problem| {
+            let names = || secret.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            match secret.values().any(|value| !value.is_empty() && problem.contains(value.as_str())) {
+                true => format!("logConfiguration: log driver {} does not take the value of one of secretOptions {}", self.kind, names()),
+                false => problem,
+            }
+        })
+    }
+}
+
 /// Most bytes of output to keep, by the log driver; `default` where the driver does not say.
-pub(super) fn limit(host: &HostConfig, default: u64) -> Result<u64, String> {
-    let Some(log) = &host.log_config else { return Ok(default) };
-    let options = &log.config;
-    match log.kind.as_str() {
-        "" => Ok(default),
+fn limit(kind: &str, options: &BTreeMap<String, String>, default: u64) -> Result<u64, String> {
+    match kind {
         "none" => Ok(0),
         "json-file" => json_file(options, default),
         "awslogs" => awslogs(options).map(|()| default),
@@ -92,12 +122,31 @@ mod tests {
 
     fn limited(kind: &str, options: &[(&str, &str)]) -> Result<u64, String> {
         let config = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        limit(&HostConfig { log_config: Some(LogConfig { kind: kind.to_owned(), config }), ..HostConfig::default() }, 7)
+        driver(kind, config).limit(&BTreeMap::new())
+    }
+
+    fn driver(kind: &str, config: BTreeMap<String, String>) -> LogDriver {
+        let host = HostConfig { log_config: Some(LogConfig { kind: kind.to_owned(), config }), ..HostConfig::default() };
+        LogDriver::of(&host, 7).unwrap()
+    }
+
+    #[test]
+    fn options_that_are_secret_count_and_are_not_repeated() {
+        let options = |list: &[(&str, &str)]| list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let file = driver("json-file", options(&[("max-size", "1m"), ("max-file", "2")]));
+        assert_eq!(file.limit(&BTreeMap::new()), Ok(2 << 20));
+        assert_eq!(file.limit(&options(&[("max-size", "3m")])), Ok(6 << 20), "the secret is stronger");
+        let refused = file.limit(&options(&[("max-size", "hunter2")])).unwrap_err();
+        assert!(refused.contains("max-size") && refused.contains("json-file") && !refused.contains("hunter2"), "{refused}");
+        let group = driver("awslogs", options(&[("awslogs-region", "r")]));
+        assert!(group.limit(&BTreeMap::new()).unwrap_err().contains("awslogs-group"));
+        assert_eq!(group.limit(&options(&[("awslogs-group", "/secret/group")])), Ok(7));
+        assert!(group.limit(&options(&[("splunk-token", "t0")])).unwrap_err().contains("'splunk-token'"), "an option's name is no secret");
     }
 
     #[test]
     fn how_much_is_kept() {
-        assert_eq!(limit(&HostConfig::default(), 7), Ok(7));
+        assert_eq!(LogDriver::of(&HostConfig::default(), 7), None);
         assert_eq!(limited("none", &[]), Ok(0));
         assert_eq!(limited("json-file", &[]), Ok(7));
         assert_eq!(limited("json-file", &[("max-size", "1m"), ("max-file", "3")]), Ok(3 << 20));

@@ -7,6 +7,7 @@ pub mod interface;
 pub mod links;
 mod logging;
 mod order;
+pub mod ports;
 pub(crate) mod spec;
 mod volumes;
 
@@ -21,6 +22,8 @@ use berth_network::port::{AttachmentId, PortRequest};
 use berth_runtime::port::{ContainerId, ContainerSpec};
 
 pub use self::efs::{EFS, EfsMount};
+pub use self::logging::LogDriver;
+pub use self::ports::PortRange;
 pub use self::volumes::{MountPlan, SHARED, VolumePlan};
 use crate::config::EfsSettings;
 use crate::engine::Millis;
@@ -47,6 +50,8 @@ pub struct PlanContext {
     pub log_limit: u64,
     /// Whether images are pulled before what a container depends on has come about.
     pub pull_upfront: bool,
+    /// Most processes of a task.
+    pub task_pids_limit: Option<u32>,
 }
 
 /// A task's plan.
@@ -176,10 +181,14 @@ pub enum Wiring {
 pub struct Blueprint {
     /// Its specification; image and network are filled in at launch.
     pub spec: ContainerSpec,
-    /// The ports to publish.
+    /// The ports to publish, one by one.
     pub ports: Vec<PortRequest>,
+    /// The ports to publish in ranges.
+    pub port_ranges: Vec<PortRange>,
     /// The volumes that must be there before it is made.
     pub volumes: Vec<VolumePlan>,
+    /// Its log driver, where the specification's limit of output is only known with options that are secret.
+    pub log_driver: Option<LogDriver>,
 }
 
 /// A task that cannot be planned at all.

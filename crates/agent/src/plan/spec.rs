@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use berth_acs::messages as acs;
 use berth_acs::messages::{ContainerConfig, HostConfig};
-use berth_network::port::{PortRequest, Protocol};
 use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec};
 
-use super::{Blueprint, GPU, PlanContext, Wiring, docker, interface, logging, volumes};
+use super::{Blueprint, GPU, PlanContext, Wiring, docker, interface, logging, ports, volumes};
+use crate::sources::has_log_options;
 
 const MIB: u64 = 1024 * 1024;
 /// The kernel's least share of CPU; ECS gives it to containers without CPU units.
@@ -53,13 +53,15 @@ pub(super) fn blueprint(
     if container.image.is_empty() {
         return Err("the container has no image".to_owned());
     }
-    let ports = ports(container)?;
+    let (ports, port_ranges) = ports::mapped(container)?;
     if !container.links.is_empty() && wiring != Wiring::Bridge {
         // Docker's own words.
         return Err(
             "conflicting options: host type networking can't be used with links. This would result in undefined behavior".to_owned()
         );
     }
+    let driver = logging::LogDriver::of(&host, context.log_limit);
+    let has_secret_options = has_log_options(container);
     let gpus = gpus(task, container);
     let (mounts, volumes) = volumes::mounts(task, container, task_id, context)?;
     let command = overridden.unwrap_or_else(|| container.command.clone());
@@ -83,7 +85,7 @@ pub(super) fn blueprint(
         cpu_limit_millis: task.cpu.filter(|cpu| *cpu > 0.0 && *cpu < 4096.0).map(|cpu| (cpu * 1000.0).round() as u64),
         memory_limit: mib(container.memory).or_else(|| task.memory.and_then(mib)),
         memory_reservation: u64::try_from(host.memory_reservation).ok().filter(|bytes| *bytes > 0),
-        pids_limit: None,
+        task_pids_limit: context.task_pids_limit,
         capabilities_add: host.cap_add.clone(),
         capabilities_drop: host.cap_drop.clone(),
         privileged: host.privileged,
@@ -105,10 +107,14 @@ pub(super) fn blueprint(
         ipc: docker::sharing("ipcMode", &task.ipc_mode, &host.ipc_mode)?,
         gpus,
         labels: labels(task, container, config.labels),
-        log_limit: logging::limit(&host, context.log_limit)?,
+        // Where options are secret, what is known now may not be all that the driver needs.
+        log_limit: match &driver {
+            Some(driver) if !has_secret_options => driver.limit(&BTreeMap::new())?,
+            _ => context.log_limit,
+        },
     };
-    let ports = if wiring == Wiring::Bridge { ports } else { Vec::new() };
-    Ok(Blueprint { spec, ports, volumes })
+    let (ports, port_ranges) = if wiring == Wiring::Bridge { (ports, port_ranges) } else { Default::default() };
+    Ok(Blueprint { spec, ports, port_ranges, volumes, log_driver: driver.filter(|_| has_secret_options) })
 }
 
 fn some_text(text: &str) -> Option<String> {
@@ -164,22 +170,4 @@ fn labels(task: &acs::Task, container: &acs::Container, own: BTreeMap<String, St
     ];
     labels.extend(ecs.map(|(name, value)| (format!("com.amazonaws.ecs.{name}"), value.clone())));
     labels
-}
-
-fn ports(container: &acs::Container) -> Result<Vec<PortRequest>, String> {
-    let one = |mapping: &acs::PortMapping| {
-        if !mapping.container_port_range.is_empty() {
-            return Err("containerPortRange is not supported by this agent".to_owned());
-        }
-        let container_port = u16::try_from(mapping.container_port).ok().filter(|port| *port != 0);
-        let container_port = container_port.ok_or_else(|| format!("containerPort {} is no port", mapping.container_port))?;
-        let host_port = u16::try_from(mapping.host_port).map_err(|_| format!("hostPort {} is no port", mapping.host_port))?;
-        let protocol = match mapping.protocol.as_str() {
-            "" | "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            other => return Err(format!("port mapping protocol {other} is neither tcp nor udp")),
-        };
-        Ok(PortRequest { container_port, host_port: Some(host_port).filter(|port| *port != 0), protocol })
-    };
-    container.port_mappings.iter().map(one).collect()
 }

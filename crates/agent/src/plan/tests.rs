@@ -18,6 +18,7 @@ fn context() -> PlanContext {
         stop_timeout: 30_000,
         log_limit: 1000,
         pull_upfront: true,
+        task_pids_limit: Some(77),
     }
 }
 
@@ -97,7 +98,7 @@ fn a_full_container() {
     assert_eq!(spec.extra_hosts[1], ("six".to_owned(), "fe80::1".to_owned()));
     assert_eq!(spec.labels["team"], "a");
     assert!(spec.labels["com.amazonaws.ecs.task-arn"].ends_with("/0123abc"), "a label of ours cannot be forged");
-    assert_eq!(spec.cgroup_parent, "0123abc");
+    assert_eq!((spec.cgroup_parent.as_str(), spec.task_pids_limit), ("0123abc", Some(77)));
     assert_eq!((ports[0].host_port, ports[0].protocol), (None, Protocol::Tcp));
     assert_eq!((ports[1].host_port, ports[1].protocol), (Some(53), Protocol::Udp));
 }
@@ -152,8 +153,8 @@ fn every_refusal_names_its_member() {
         (|task| task.containers[0].image = String::new(), "the container has no image"),
         (|task| task.containers[0].port_mappings = vec![acs::PortMapping::default()], "containerPort 0 "),
         (
-            |task| task.containers[0].port_mappings = vec![acs::PortMapping { container_port_range: "1-2".into(), ..Default::default() }],
-            "containerPortRange ",
+            |task| task.containers[0].port_mappings = vec![acs::PortMapping { container_port_range: "2-1".into(), ..Default::default() }],
+            "containerPortRange '2-1' ",
         ),
         (
             |task| {

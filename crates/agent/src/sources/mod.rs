@@ -62,6 +62,9 @@ pub trait Sources: Send + Sync + 'static {
     async fn registry_login(&self, region: &str, account: &str, key: &AccessKey) -> Result<RegistryLogin, SourceError>;
 }
 
+/// The target of a secret that is an option of the log driver.
+const LOG_DRIVER: &str = "LOG_DRIVER";
+
 /// What SSM takes in one call.
 const MOST_PARAMETERS: usize = 10;
 
@@ -78,10 +81,22 @@ pub struct Wanted {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct WantedSecret {
-    variable: String,
+    purpose: Purpose,
     region: String,
     place: Place,
 }
+
+/// What a secret is for, by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    /// `secrets`: an environment variable.
+    Variable(String),
+    /// `logConfiguration.secretOptions`: an option of the log driver.
+    LogOption(String),
+}
+
+/// Values of secrets.
+type Values = BTreeMap<Purpose, String>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
@@ -96,6 +111,8 @@ pub struct Fetched {
     pub file_variables: BTreeMap<String, String>,
     /// Secrets: stronger than the task definition's own.
     pub secret_variables: BTreeMap<String, String>,
+    /// Options of the log driver that are secret.
+    pub log_options: BTreeMap<String, String>,
     /// How to log in to the image's registry.
     pub registry: Option<RegistryCredentials>,
 }
@@ -107,6 +124,7 @@ impl std::fmt::Debug for Fetched {
         f.debug_struct("Fetched")
             .field("file_variables", &names(&self.file_variables))
             .field("secret_variables", &names(&self.secret_variables))
+            .field("log_options", &names(&self.log_options))
             .field("registry", &self.registry)
             .finish()
     }
@@ -166,21 +184,21 @@ impl Wanted {
             self.fetch_registry(sources, &key),
         );
         let mut problems = Vec::new();
-        let mut or_note = |outcome: Result<BTreeMap<String, String>, SourceError>| match outcome {
-            Ok(variables) => variables,
-            Err(SourceError(problem)) => {
-                problems.push(problem);
-                BTreeMap::new()
-            }
-        };
-        let file_variables = or_note(files);
-        let mut secret_variables = or_note(parameters);
-        secret_variables.extend(or_note(secrets));
-        let registry = registry.unwrap_or_else(|SourceError(problem)| {
-            problems.push(problem);
-            None
-        });
-        if problems.is_empty() { Ok(Fetched { file_variables, secret_variables, registry }) } else { Err(SourceError(problems.join("; "))) }
+        let file_variables = or_note(files, &mut problems);
+        let mut values = or_note(parameters, &mut problems);
+        values.extend(or_note(secrets, &mut problems));
+        let registry = or_note(registry, &mut problems);
+        if !problems.is_empty() {
+            return Err(SourceError(problems.join("; ")));
+        }
+        let (mut secret_variables, mut log_options) = (BTreeMap::new(), BTreeMap::new());
+        for (purpose, value) in values {
+            match purpose {
+                Purpose::Variable(name) => secret_variables.insert(name, value),
+                Purpose::LogOption(name) => log_options.insert(name, value),
+            };
+        }
+        Ok(Fetched { file_variables, secret_variables, log_options, registry })
     }
 
     async fn fetch_files(&self, sources: &dyn Sources, key: &AccessKey) -> Result<BTreeMap<String, String>, SourceError> {
@@ -192,14 +210,14 @@ impl Wanted {
         Ok(variables)
     }
 
-    async fn fetch_parameters(&self, sources: &dyn Sources, key: &AccessKey) -> Result<BTreeMap<String, String>, SourceError> {
-        let mut by_region: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    async fn fetch_parameters(&self, sources: &dyn Sources, key: &AccessKey) -> Result<Values, SourceError> {
+        let mut by_region: BTreeMap<&str, Vec<(&Purpose, &str)>> = BTreeMap::new();
         for secret in &self.secrets {
             if let Place::Parameter(name) = &secret.place {
-                by_region.entry(&secret.region).or_default().push((&secret.variable, name));
+                by_region.entry(&secret.region).or_default().push((&secret.purpose, name));
             }
         }
-        let mut variables = BTreeMap::new();
+        let mut values = Values::new();
         for (region, wanted) in by_region {
             let mut names: Vec<String> = wanted.iter().map(|(_, name)| (*name).to_owned()).collect();
             names.sort();
@@ -207,36 +225,36 @@ impl Wanted {
             let failed =
                 |SourceError(problem)| SourceError(format!("fetching secret data from SSM Parameter Store in {region}: {problem}"));
             let answers = try_join_all(names.chunks(MOST_PARAMETERS).map(|names| sources.parameters(region, names, key))).await;
-            let values: BTreeMap<String, String> = answers.map_err(failed)?.into_iter().flatten().collect();
-            for (variable, name) in wanted {
-                let value = values.get(name).ok_or_else(|| failed(SourceError(format!("invalid parameters: {name}"))))?;
-                variables.insert(variable.to_owned(), value.clone());
+            let parameters: BTreeMap<String, String> = answers.map_err(failed)?.into_iter().flatten().collect();
+            for (purpose, name) in wanted {
+                let value = parameters.get(name).ok_or_else(|| failed(SourceError(format!("invalid parameters: {name}"))))?;
+                values.insert(purpose.clone(), value.clone());
             }
         }
-        Ok(variables)
+        Ok(values)
     }
 
-    async fn fetch_secrets(&self, sources: &dyn Sources, key: &AccessKey) -> Result<BTreeMap<String, String>, SourceError> {
+    async fn fetch_secrets(&self, sources: &dyn Sources, key: &AccessKey) -> Result<Values, SourceError> {
         let wanted = self.secrets.iter().filter_map(|secret| match &secret.place {
             Place::Secret(reference) => Some((secret, reference)),
             Place::Parameter(_) => None,
         });
         let one = |(secret, reference): (&'_ WantedSecret, &'_ SecretReference)| {
-            let (region, reference, variable) = (secret.region.clone(), reference.clone(), secret.variable.clone());
+            let (region, reference, purpose) = (secret.region.clone(), reference.clone(), secret.purpose.clone());
             async move {
                 let text = sources.secret(&region, &reference, key).await?;
-                Ok::<_, SourceError>((variable, reference.pick(&text)?))
+                Ok::<_, SourceError>((purpose, reference.pick(&text)?))
             }
         };
-        let mut variables = BTreeMap::new();
+        let mut values = Values::new();
         let mut problems = Vec::new();
         for outcome in join_all(wanted.map(one)).await {
             match outcome {
-                Ok((variable, value)) => drop(variables.insert(variable, value)),
+                Ok((purpose, value)) => drop(values.insert(purpose, value)),
                 Err(SourceError(problem)) => problems.push(problem),
             }
         }
-        if problems.is_empty() { Ok(variables) } else { Err(SourceError(problems.join("; "))) }
+        if problems.is_empty() { Ok(values) } else { Err(SourceError(problems.join("; "))) }
     }
 
     async fn fetch_registry(&self, sources: &dyn Sources, key: &AccessKey) -> Result<Option<RegistryCredentials>, SourceError> {
@@ -245,19 +263,37 @@ impl Wanted {
     }
 }
 
+/// Whether some of a container's secrets are options of its log driver.
+#[must_use]
+pub fn has_log_options(container: &acs::Container) -> bool {
+    container.secrets.iter().any(|secret| secret.target == LOG_DRIVER)
+}
+
+/// What was fetched, or nothing where it could not be, which is noted.
+fn or_note<T: Default>(outcome: Result<T, SourceError>, problems: &mut Vec<String>) -> T {
+    outcome.unwrap_or_else(|SourceError(problem)| {
+        problems.push(problem);
+        T::default()
+    })
+}
+
 impl WantedSecret {
     fn of(secret: &acs::Secret, region: &str) -> Result<Self, SourceError> {
-        if !matches!(secret.kind.as_str(), "" | "ENVIRONMENT_VARIABLE") || !matches!(secret.target.as_str(), "" | "CONTAINER") {
-            let what = if secret.target.is_empty() { &secret.kind } else { &secret.target };
-            return Err(SourceError(format!("secret {}: {what} is not supported by this agent", secret.name)));
-        }
+        let purpose = match (secret.kind.as_str(), secret.target.as_str()) {
+            ("" | "ENVIRONMENT_VARIABLE", "" | "CONTAINER") => Purpose::Variable(secret.name.clone()),
+            ("" | "ENVIRONMENT_VARIABLE" | "BOOTSTRAP", LOG_DRIVER) => Purpose::LogOption(secret.name.clone()),
+            (kind, target) => {
+                let what = if matches!(target, "" | "CONTAINER") { kind } else { target };
+                return Err(SourceError(format!("secret {}: {what} is not supported by this agent", secret.name)));
+            }
+        };
         let place = match secret.provider.as_str() {
             "asm" => Place::Secret(SecretReference::parse(&secret.value_from)?),
             "ssm" => Place::Parameter(reference::parameter_name(&secret.value_from)),
             other => return Err(SourceError(format!("secret {}: provider '{other}' is not supported by this agent", secret.name))),
         };
         let region = if secret.region.is_empty() { region } else { &secret.region };
-        Ok(Self { variable: secret.name.clone(), region: region.to_owned(), place })
+        Ok(Self { purpose, region: region.to_owned(), place })
     }
 }
 

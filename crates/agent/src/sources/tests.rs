@@ -146,11 +146,27 @@ async fn a_registrys_login() {
     assert!(fetch(&container, &Table::default()).await.is_err());
 }
 
+#[tokio::test]
+async fn options_of_the_log_driver_are_apart_from_variables() {
+    let option = |of: acs::Secret| acs::Secret { kind: "BOOTSTRAP".into(), target: "LOG_DRIVER".into(), ..of };
+    let secrets =
+        vec![secret("max-size", "ssm", "size"), option(secret("max-size", "asm", SECRET)), option(secret("max-file", "ssm", "size"))];
+    let container = acs::Container { secrets, ..Default::default() };
+    assert!(has_log_options(&container));
+    let fetched = fetch(&container, &Table::of(&[("us-east-1 size", "7"), (SECRET, "1m")])).await.unwrap();
+    assert_eq!(fetched.secret_variables, BTreeMap::from([("max-size".to_owned(), "7".to_owned())]));
+    let wanted = [("max-file", "7"), ("max-size", "1m")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(fetched.log_options, BTreeMap::from(wanted));
+    assert!(!format!("{fetched:?}").contains("1m"), "values are not shown");
+    let plain = acs::Container { secrets: vec![secret("A", "ssm", "size")], ..Default::default() };
+    assert!(!has_log_options(&plain));
+}
+
 #[test]
 fn what_is_not_supported_is_named() {
     let wrong = [
         acs::Secret { kind: "MOUNT_POINT".into(), ..secret("A", "asm", SECRET) },
-        acs::Secret { target: "LOG_DRIVER".into(), ..secret("A", "asm", SECRET) },
+        acs::Secret { target: "FILE".into(), ..secret("A", "asm", SECRET) },
         secret("A", "vault", SECRET),
     ];
     for secret in wrong {

@@ -13,6 +13,7 @@ use berth_runtime::port::{
 use tokio_util::sync::CancellationToken;
 
 use super::metadata_file::MetadataFile;
+use super::port_ranges::PublishError;
 use super::{Means, volumes};
 use crate::clock::unix_millis;
 use crate::engine::{ExitRecord, Health, LaunchFailure, NextLife, Prepared, Run};
@@ -146,6 +147,10 @@ async fn attempt(
         spec.environment = prepared.fetched.laid_around(&spec.environment);
         give_region(&mut spec.environment, &means.config.region);
     }
+    if let Some(driver) = &blueprint.log_driver {
+        let limit = driver.limit(&prepared.fetched.log_options).map_err(|problem| format!("CannotCreateContainerError: {problem}"));
+        spec.log_limit = limit.map_err(failure(false))?;
+    }
     linked.iter().try_for_each(|linked| introduce(&mut spec, container, linked)).map_err(failure(false))?;
     spec.image_digest.clone_from(&prepared.image_digest);
     let connected = prepared.attachment.as_ref();
@@ -156,7 +161,7 @@ async fn attempt(
         false => None,
     };
     if let Some(Err(error)) = early {
-        return Err(failure(false)(format!("CannotStartContainerError: {error}")));
+        return Err(failure(false)(error.to_string()));
     }
     if let Some(attachment) = connected {
         let ports = early.as_ref().and_then(|published| published.as_deref().ok()).unwrap_or_default();
@@ -182,7 +187,7 @@ async fn attempt(
         }
         other => LaunchFailure { reason: other.reason("CannotCreateContainerError"), created: false },
     })?;
-    let bindings = published.map_err(|error| format!("CannotStartContainerError: {error}")).map_err(failure(true))?;
+    let bindings = published.map_err(|error| error.to_string()).map_err(failure(true))?;
     if own {
         let handed = means.network.hand_over(&container.attachment_id).await;
         handed.map_err(|error| failure(true)(format!("CannotStartContainerError: {error}")))?;
@@ -283,11 +288,12 @@ fn container_network(attachment: &Attachment, ports: &[PortBinding]) -> Containe
     }
 }
 
-async fn publish(means: &Means, container: &ContainerPlan, blueprint: &Blueprint) -> Result<Vec<PortBinding>, NetworkError> {
-    if blueprint.ports.is_empty() {
+async fn publish(means: &Means, container: &ContainerPlan, blueprint: &Blueprint) -> Result<Vec<PortBinding>, PublishError> {
+    if blueprint.ports.is_empty() && blueprint.port_ranges.is_empty() {
         return Ok(Vec::new());
     }
-    trace::within(trace::step("publish", container), means.network.publish(&container.attachment_id, &blueprint.ports)).await
+    let publishing = means.port_ranges.publish(&*means.network, &container.attachment_id, blueprint);
+    trace::within(trace::step("publish", container), publishing).await
 }
 
 /// The official agent's words for what took too long.

@@ -5,6 +5,7 @@ mod actor;
 mod attachments;
 pub mod effects;
 mod metadata_file;
+mod port_ranges;
 mod pull_gate;
 mod recovery;
 mod shared_networks;
@@ -28,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use self::actor::{Actor, Outcome};
 pub use self::actor::{TaskCredentials, TaskRecord};
+pub use self::port_ranges::PortRanges;
 pub use self::pull_gate::PullGate;
 pub use self::recovery::RecoveryError;
 pub use self::shared_networks::SharedNetworks;
@@ -70,6 +72,8 @@ pub struct Means {
     pub volumes: Arc<volumes::Turns>,
     /// Which containers have a network in common.
     pub shared: SharedNetworks,
+    /// Chooses ports for ranges of ports.
+    pub port_ranges: PortRanges,
 }
 
 impl Means {
@@ -87,6 +91,7 @@ impl Means {
             stop_timeout: i64::try_from(self.config.container_stop_timeout.as_millis()).unwrap_or(i64::MAX / 2),
             log_limit: self.config.container_log_limit,
             pull_upfront: self.config.pull_dependent_upfront,
+            task_pids_limit: self.config.task_pids_limit,
         }
     }
 }

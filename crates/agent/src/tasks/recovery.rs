@@ -103,6 +103,8 @@ pub fn recovered_after_boot(written: &Phase) -> Phase {
 
 /// A task of which something ran before the machine was started anew has ended with it: the control plane has others started.
 fn end_after_boot(state: &mut TaskState, now: Millis) {
+    let ran = |phase: &Phase| matches!(phase, Phase::Running(_) | Phase::Stopping { .. } | Phase::Restarting { .. });
+    state.ended_with_host |= state.containers.iter().any(ran);
     state.containers = state.containers.iter().map(recovered_after_boot).collect();
     if state.containers.iter().any(|phase| phase.run().is_some()) {
         state.desired = Desired::Stopped;

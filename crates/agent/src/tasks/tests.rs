@@ -16,6 +16,7 @@ mod host_restart;
 mod interfaces;
 mod links;
 mod metadata_file;
+mod port_ranges;
 mod pulls;
 mod refusals;
 mod restarts;
@@ -53,6 +54,7 @@ fn tasks(
         submissions,
         volumes: Default::default(),
         shared: Default::default(),
+        port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
     };
     (Tasks::new(Arc::new(means), stop.clone()), inbox)
 }

@@ -78,6 +78,7 @@ pub(crate) mod list_task_definitions;
 pub(crate) mod list_tasks;
 pub(crate) mod managed_instances;
 pub(crate) mod placement;
+mod port_mappings;
 pub(crate) mod put_account_setting;
 pub(crate) mod put_account_setting_default;
 pub(crate) mod put_attributes;

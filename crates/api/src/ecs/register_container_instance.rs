@@ -20,13 +20,16 @@ const MAX_ATTRIBUTES: usize = 500;
 pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) -> Result<RegisterContainerInstanceResponse, Failure> {
     let cluster = api.active_cluster(request.cluster.as_deref())?;
     let registered = parse_resources(request.total_resources.as_deref().unwrap_or_default())?;
-    let attributes = parse_attributes(request.attributes.as_deref().unwrap_or_default())?;
+    let identity = request.instance_identity_document.as_deref().map(Identity::parse).unwrap_or_default();
+    // What the agent says itself is stronger.
+    let mut attributes = identity.attributes;
+    attributes.extend(parse_attributes(request.attributes.as_deref().unwrap_or_default())?);
     let tags = parse_tags(request.tags.as_deref())?;
     let known = match request.container_instance_arn.as_deref().filter(|arn| !arn.is_empty()) {
         Some(arn) => Some(parse_container_instance(api.scope(), &cluster, arn)?),
         None => None,
     };
-    let ec2_instance_id = request.instance_identity_document.as_deref().and_then(instance_id);
+    let ec2_instance_id = identity.instance_id;
     let fresh = ContainerInstanceId(api.environment.entropy.bits());
     api.change(|state, transaction| {
         let holder = active(state, &cluster)?;
@@ -74,10 +77,25 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
     .await
 }
 
-/// `instanceId` out of an instance identity document; outside EC2 there is none.
-fn instance_id(document: &str) -> Option<String> {
-    let document: serde_json::Value = serde_json::from_str(document).ok()?;
-    Some(document.get("instanceId")?.as_str()?.chars().take(64).collect())
+/// What an instance identity document says; outside EC2 there is none. Its signature is not looked at: whoever may register can say the same
+/// by attributes.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html>
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Identity {
+    instance_id: Option<String>,
+    /// Those that ECS itself makes of it, which no agent announces.
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-placement-constraints.html#attributes>
+    attributes: BTreeMap<String, Option<String>>,
+}
+
+impl Identity {
+    fn parse(document: &str) -> Self {
+        let document: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+        let member = |name: &str| document.get(name)?.as_str().filter(|text| !text.is_empty()).map(|text| text.chars().take(64).collect());
+        let names = [("ecs.ami-id", "imageId"), ("ecs.instance-type", "instanceType"), ("ecs.availability-zone", "availabilityZone")];
+        let known = names.into_iter().filter_map(|(attribute, name)| Some((attribute.to_owned(), Some(member(name)?))));
+        Self { instance_id: member("instanceId"), attributes: known.collect() }
+    }
 }
 
 fn parse_resources(list: &[ecs::Resource]) -> Result<Resources, Failure> {
@@ -117,4 +135,21 @@ fn parse_attributes(list: &[ecs::Attribute]) -> Result<BTreeMap<String, Option<S
         attributes.insert(name, attribute.value.clone().filter(|value| !value.is_empty()));
     }
     Ok(attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_identity_document_says() {
+        let identity = Identity::parse(
+            r#"{"accountId": "1", "instanceId": "i-1", "imageId": "ami-1", "instanceType": "m5.large", "availabilityZone": "us-east-1c", "ramdiskId": null}"#,
+        );
+        assert_eq!(identity.instance_id.as_deref(), Some("i-1"));
+        let attributes: Vec<_> = identity.attributes.iter().map(|(name, value)| (name.as_str(), value.as_deref().unwrap())).collect();
+        assert_eq!(attributes, [("ecs.ami-id", "ami-1"), ("ecs.availability-zone", "us-east-1c"), ("ecs.instance-type", "m5.large")]);
+        assert_eq!(Identity::parse(r#"{"instanceId": "", "imageId": 7}"#), Identity::default());
+        assert_eq!(Identity::parse("no JSON"), Identity::default());
+    }
 }

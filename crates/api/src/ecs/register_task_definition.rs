@@ -11,7 +11,7 @@ use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinition
 use berth_shapes::ecs::{self, RegisterTaskDefinitionRequest, RegisterTaskDefinitionResponse};
 use berth_store::{State, Transaction};
 
-use super::{placement, task_volumes};
+use super::{placement, port_mappings, task_volumes};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -126,7 +126,7 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
     let memory = task_size("memory", request.memory.as_deref(), needs::parse_memory)?;
     for container in &mut containers {
         check_container(container, memory.is_some())?;
-        check_ports(container, &mode)?;
+        port_mappings::check(container, &mode)?;
         fill_in(container, &mode);
     }
     check_together(&containers, request.volumes.as_deref().unwrap_or_default())?;
@@ -248,35 +248,6 @@ pub(crate) fn check_container(container: &ecs::ContainerDefinition, has_task_mem
 pub(crate) fn shares_nothing(requirements: Option<&[ecs::ResourceRequirement]>) -> bool {
     let strategies = requirements.unwrap_or_default().iter().filter_map(|requirement| requirement.sharing_strategy.as_ref());
     strategies.into_iter().any(|strategy| strategy.nvidia_mps.is_none())
-}
-
-fn check_ports(container: &ecs::ContainerDefinition, mode: &str) -> Result<(), Failure> {
-    let name = container.name.as_deref().unwrap_or_default();
-    let setting = |problem: &str| Failure::client(format!("Invalid setting for container '{name}'. {problem}"));
-    for mapping in container.port_mappings.iter().flatten() {
-        if mapping.container_port_range.is_some() {
-            if mapping.container_port.is_some() || mapping.host_port.is_some() {
-                return Err(setting("containerPortRange cannot be combined with containerPort or hostPort."));
-            }
-            continue;
-        }
-        let Some(port) = mapping.container_port else {
-            return Err(setting("containerPort of a port mapping must be specified."));
-        };
-        if !(1..=65_535).contains(&port) {
-            return Err(setting("containerPort must be between 1 and 65535."));
-        }
-        let host = mapping.host_port.unwrap_or(0);
-        if !(0..=65_535).contains(&host) {
-            return Err(setting("hostPort must be between 0 and 65535."));
-        }
-        if mode != "bridge" && host != 0 && host != port {
-            return Err(Failure::client(format!(
-                "When networkMode={mode}, the host ports and container ports in port mappings must match."
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// What ECS shows where the user said nothing.

@@ -8,7 +8,7 @@ use berth_model::lifecycle;
 use berth_model::needs;
 use berth_model::service::{Deployment, DeploymentController, Service};
 use berth_model::tags::render_tags;
-use berth_model::task::{Container, Task, TaskStatus};
+use berth_model::task::{Container, NetworkBinding, Task, TaskStatus};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::time::UnixMillis;
 use berth_shapes::ecs;
@@ -214,6 +214,20 @@ pub(super) fn task_overrides(task: &Task) -> ecs::TaskOverride {
     shown
 }
 
+/// A binding of one port has numbers, one of a range of ports has texts like `80-90`.
+fn network_binding(binding: &NetworkBinding) -> ecs::NetworkBinding {
+    let ranges = binding.ranges();
+    let (container_port_range, host_port_range) = ranges.clone().unzip();
+    ecs::NetworkBinding {
+        bind_ip: Some(binding.bind_ip.clone()),
+        container_port: ranges.is_none().then(|| i32::from(binding.container_port)),
+        host_port: ranges.is_none().then(|| i32::from(binding.host_port)),
+        protocol: Some(binding.protocol.as_str().into()),
+        container_port_range,
+        host_port_range,
+    }
+}
+
 fn container(scope: &Scope, task: &Task, container: &Container, definition: Option<&TaskDefinition>) -> ecs::Container {
     let defined = definition
         .and_then(|d| d.document.container_definitions.as_ref())
@@ -224,13 +238,7 @@ fn container(scope: &Scope, task: &Task, container: &Container, definition: Opti
         .and_then(|o| o.container_overrides.as_ref())
         .and_then(|list| list.iter().find(|o| o.name.as_deref() == Some(&*container.name)));
     let size = |own: Option<i32>, defined: Option<i32>| own.or(defined).map(|value| value.to_string());
-    let bindings = container.network_bindings.iter().map(|binding| ecs::NetworkBinding {
-        bind_ip: Some(binding.bind_ip.clone()),
-        container_port: Some(i32::from(binding.container_port)),
-        host_port: Some(i32::from(binding.host_port)),
-        protocol: Some(binding.protocol.as_str().into()),
-        ..Default::default()
-    });
+    let bindings = container.network_bindings.iter().map(network_binding);
     ecs::Container {
         container_arn: Some(scope.container(&task.cluster, task.id, container.id)),
         task_arn: Some(scope.task(&task.cluster, task.id)),
@@ -361,7 +369,7 @@ pub(crate) fn container_instance(
         }
         for binding in task.containers.iter().flat_map(|c| &c.network_bindings) {
             let ports = if binding.protocol == "udp" { &mut remaining.ports_udp } else { &mut remaining.ports_tcp };
-            ports.insert(binding.host_port);
+            ports.extend(binding.host_ports());
         }
         match task.last_status {
             TaskStatus::Running => running += 1,

@@ -62,12 +62,47 @@ fn container(change: ecs::ContainerStateChange) -> Result<ContainerObservation, 
     })
 }
 
-/// A binding of a port range has no numbers of its own and is not kept.
+/// One binding of a port or of a range of ports; what has neither, or ranges that do not fit each other, is not kept.
 fn binding(binding: ecs::NetworkBinding) -> Option<NetworkBinding> {
-    Some(NetworkBinding {
+    let ((container_port, following), (host_port, on_host)) = match (&binding.container_port_range, &binding.host_port_range) {
+        (Some(inside), Some(on_host)) => (range(inside)?, range(on_host)?),
+        _ => ((u16::try_from(binding.container_port?).ok()?, 0), (u16::try_from(binding.host_port?).ok()?, 0)),
+    };
+    (following == on_host).then(|| NetworkBinding {
         bind_ip: binding.bind_ip.unwrap_or_else(|| "0.0.0.0".to_owned()),
-        container_port: u16::try_from(binding.container_port?).ok()?,
-        host_port: u16::try_from(binding.host_port?).ok()?,
+        container_port,
+        host_port,
+        following,
         protocol: binding.protocol.map_or_else(|| "tcp".to_owned(), |protocol| protocol.as_str().to_owned()),
     })
+}
+
+/// The first port of `80-90` and how many follow.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-')?;
+    let first: u16 = first.trim().parse().ok()?;
+    Some((first, last.trim().parse::<u16>().ok()?.checked_sub(first)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_one_binding() {
+        let kept = |json: serde_json::Value| binding(serde_json::from_value(json).unwrap());
+        let range = kept(serde_json::json!({"containerPortRange": "80-90", "hostPortRange": "40000-40010", "protocol": "udp"})).unwrap();
+        assert_eq!((range.container_port, range.host_ports(), range.protocol.as_str()), (80, 40_000..=40_010, "udp"));
+        assert_eq!(range.ranges(), Some(("80-90".to_owned(), "40000-40010".to_owned())));
+        let one = kept(serde_json::json!({"containerPort": 80, "hostPort": 8080})).unwrap();
+        assert_eq!((one.host_ports(), one.ranges()), (8080..=8080, None));
+        for odd in [
+            serde_json::json!({"containerPortRange": "80-90", "hostPortRange": "40000-40009"}),
+            serde_json::json!({"containerPortRange": "90-80", "hostPortRange": "90-80"}),
+            serde_json::json!({"containerPortRange": "80", "hostPortRange": "80"}),
+            serde_json::json!({"containerPort": 80}),
+        ] {
+            assert_eq!(kept(odd.clone()), None, "{odd}");
+        }
+    }
 }

@@ -204,12 +204,22 @@ impl<'a> TaskList<'a> {
         self.json.list(&container.network_bindings, |json, binding| {
             json.raw("{\"bindIP\":");
             json.string(&binding.bind_ip);
-            json.raw(",\"containerPort\":");
-            json.natural(binding.container_port.into());
-            json.raw(",\"hostPort\":");
-            json.natural(binding.host_port.into());
+            // As `network_binding` in render.rs: a range has no numbers of its own.
+            let ranges = binding.ranges();
+            if ranges.is_none() {
+                json.raw(",\"containerPort\":");
+                json.natural(binding.container_port.into());
+                json.raw(",\"hostPort\":");
+                json.natural(binding.host_port.into());
+            }
             json.raw(",\"protocol\":");
             json.string(&binding.protocol);
+            if let Some((inside, on_host)) = &ranges {
+                json.raw(",\"containerPortRange\":");
+                json.string(inside);
+                json.raw(",\"hostPortRange\":");
+                json.string(on_host);
+            }
             json.raw("}");
         });
         self.json.raw(",\"networkInterfaces\":[]");

@@ -184,7 +184,7 @@ async fn limits(bench: &Bench) {
     let more_than_can_be = vec![Ulimit { name: "nofile".into(), soft: 1 << 20, hard: 1 << 20 }];
     bench.say(ContainerSpec { ulimits: more_than_can_be, ..bench.script("true") }).await;
 
-    let spec = ContainerSpec { pids_limit: Some(5), ..bench.script("for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo all") };
+    let spec = ContainerSpec { task_pids_limit: Some(5), ..bench.script("for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; echo all") };
     let (exit, output) = bench.run(spec).await;
     assert!(exit.code != 0 || !output.ends_with("all\n") || output.contains("fork"), "{output}");
 }

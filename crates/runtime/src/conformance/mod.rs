@@ -239,7 +239,7 @@ pub fn plain_spec(id: &str, image_digest: &str) -> ContainerSpec {
         cpu_limit_millis: None,
         memory_limit: None,
         memory_reservation: None,
-        pids_limit: None,
+        task_pids_limit: None,
         capabilities_add: vec![],
         capabilities_drop: vec![],
         privileged: false,

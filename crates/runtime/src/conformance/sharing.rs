@@ -18,6 +18,7 @@ pub(super) async fn run(bench: &Bench) {
     processes_of_a_task(bench).await;
     memory_of_a_task(bench).await;
     an_end_is_ones_own(bench).await;
+    processes_of_a_task_are_counted_together(bench).await;
 }
 
 /// Whether the runtime says that a task's containers can share namespaces.
@@ -151,6 +152,23 @@ async fn an_end_is_ones_own(bench: &Bench) {
     assert!(output.starts_with("stayed\n") && output.ends_with("went\n"), "{output}");
     bench.remove(&goes).await;
     bench.remove(&stays).await;
+}
+
+/// No namespace is shared here; only the count is the task's.
+async fn processes_of_a_task_are_counted_together(bench: &Bench) {
+    let of_task = |task: &str, script: &str| ContainerSpec {
+        task_pids_limit: Some(8),
+        ..self::of_task(bench, task, Sharing::Own, Sharing::Own, script)
+    };
+    // Four sleeps and the shell.
+    let many = "for i in 1 2 3 4; do sleep 1000 & done; echo all";
+    let first = bench.begin(of_task("task-of-few", &format!("{many}; wait"))).await;
+    bench.until_said(&first, "all").await;
+    let (exit, output) = bench.run(of_task("task-of-few", many)).await;
+    assert!(exit.code != 0 && !output.contains("all"), "a second one of them has room for three: {output}");
+    let (exit, output) = bench.run(of_task("task-of-others", many)).await;
+    assert_eq!((exit.code, output.as_str()), (0, "all\n"), "in a task of its own it has enough");
+    bench.remove(&first).await;
 }
 
 /// One that shares, and what it shares.

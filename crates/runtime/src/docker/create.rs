@@ -79,7 +79,8 @@ fn host_config(spec: &ContainerSpec, ports: &mut dyn Iterator<Item = (String, u1
         memory_reservation: spec.memory_reservation.map(bytes),
         memory_swap: spec.memory_swap,
         memory_swappiness: spec.swappiness.map(i64::from),
-        pids_limit: spec.pids_limit,
+        // Docker makes no group for the containers of a task (see above).
+        pids_limit: spec.task_pids_limit.map(i64::from),
         init: Some(spec.init),
         devices: Some(spec.devices.iter().map(device).collect()),
         device_requests: (!spec.gpus.is_empty()).then(|| vec![gpus(&spec.gpus)]),

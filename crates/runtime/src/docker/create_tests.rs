@@ -10,7 +10,7 @@ fn plain() -> ContainerSpec {
         "id": "t-0", "image_digest": "sha256:aa", "entry_point": null, "command": null, "environment": {}, "user": null,
         "working_directory": null, "hostname": null, "extra_hosts": [], "dns_servers": [], "dns_search": [], "network": "Host",
         "address": null, "cgroup_parent": "t", "cpu_shares": 0, "cpu_limit_millis": null, "memory_limit": null,
-        "memory_reservation": null, "pids_limit": null, "capabilities_add": [], "capabilities_drop": [], "privileged": false,
+        "memory_reservation": null, "task_pids_limit": null, "capabilities_add": [], "capabilities_drop": [], "privileged": false,
         "read_only_root": false, "mounts": [], "tmpfs": [], "shared_memory_mib": null, "ulimits": [], "sysctls": {}, "terminal": false,
         "stdin_open": false, "init": false, "devices": [], "memory_swap": null, "swappiness": null, "security_options": [],
         "pid": "Own", "ipc": "Own", "gpus": [], "labels": {}, "log_limit": 1000
@@ -63,7 +63,7 @@ fn resources() {
         memory_reservation: Some(32 << 20),
         memory_swap: Some(-1),
         swappiness: Some(7),
-        pids_limit: Some(9),
+        task_pids_limit: Some(9),
         shared_memory_mib: Some(5),
         ulimits: vec![Ulimit { name: "nofile".into(), soft: 1, hard: u64::MAX }],
         gpus: vec!["GPU-1".into()],

@@ -29,7 +29,7 @@ use crate::images::registry::{Registries, Repository};
 use crate::images::steady::{self, Patience};
 use crate::images::turns::Turns;
 use crate::images::unpack::Limits;
-use crate::images::{BerthRegistry, space, storage};
+use crate::images::{space, storage};
 use crate::port::{Image, ImageLayer, ImageObservation, PullBehavior, PullError, PullRequest, RemoveImageError, Space};
 
 /// The images of one Docker, as far as one data directory brought them there.
@@ -74,13 +74,12 @@ impl Drop for Loading<'_> {
 }
 
 impl DockerImages {
-    /// Opens the records in `root`.
+    /// Opens the records in `root`; `registries` are asked for what Docker then gets.
     ///
     /// # Errors
     /// Of the system, with the step.
-    pub fn open(docker: Docker, info: &SystemInfo, root: &Path, own: Option<BerthRegistry>) -> io::Result<DockerImages> {
+    pub fn open(docker: Docker, info: &SystemInfo, root: &Path, registries: Registries) -> io::Result<DockerImages> {
         let records = Records::open(root).map_err(|e| io::Error::new(e.kind(), format!("open image records {}: {e}", root.display())))?;
-        let registries = Registries::new(own).map_err(io::Error::other)?;
         let may_omit_layers = capabilities::may_omit_layers(info);
         let docker_root = info.docker_root_dir.as_ref().map(PathBuf::from).filter(|root| root.is_dir());
         Ok(DockerImages { docker, may_omit_layers, docker_root, records, registries, turns: Turns::default(), underway: Mutex::default() })

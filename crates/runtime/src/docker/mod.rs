@@ -36,6 +36,7 @@ use self::follow::Follower;
 use self::images::DockerImages;
 use self::names::Names;
 use crate::images::BerthRegistry;
+use crate::images::registry::Registries;
 use crate::native::bundle;
 use crate::port::{
     ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageObservation, PullError,
@@ -59,6 +60,8 @@ pub struct DockerConfig {
     pub name: String,
     /// Berth's own registry.
     pub berth_registry: Option<BerthRegistry>,
+    /// How long a registry may send nothing before it counts as gone; [`crate::images::PULL_INACTIVITY`] unless somebody says otherwise.
+    pub pull_inactivity: Duration,
 }
 
 /// Why the runtime cannot be opened.
@@ -97,7 +100,8 @@ impl DockerRuntime {
         let folder = config.data_dir.join("containers");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let records = config.data_dir.join("docker-images");
-        let images = DockerImages::open(docker.clone(), &info, &records, config.berth_registry)?;
+        let registries = Registries::new(config.berth_registry, config.pull_inactivity).map_err(std::io::Error::other)?;
+        let images = DockerImages::open(docker.clone(), &info, &records, registries)?;
         let capabilities = capabilities::of(&docker.client_version().to_string(), &info);
         let runtime = DockerRuntime { docker, names: Names::new(&config.name), folder, images, capabilities, followers: Mutex::default() };
         let known = runtime.summaries().await.map_err(|error| OpenError::Docker(text(&error)))?;

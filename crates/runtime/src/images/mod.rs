@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -29,7 +30,7 @@ use self::turns::Turns;
 use self::unpack::{Limits, UnpackError};
 use crate::port::{Image, ImageLayer, ImageObservation, PullBehavior, PullError, PullRequest, RemoveImageError, Space};
 
-pub use self::registry::BerthRegistry;
+pub use self::registry::{BerthRegistry, PULL_INACTIVITY};
 
 /// The images of this machine.
 pub struct Images {
@@ -42,13 +43,13 @@ pub struct Images {
 }
 
 impl Images {
-    /// Opens the store in `root`; connects to nothing.
+    /// Opens the store in `root`; connects to nothing. A registry that sends nothing for as long as `inactivity` counts as gone.
     ///
     /// # Errors
     /// Of the system, with the step.
-    pub fn open(root: &Path, own: Option<BerthRegistry>) -> io::Result<Images> {
+    pub fn open(root: &Path, own: Option<BerthRegistry>, inactivity: Duration) -> io::Result<Images> {
         let store = Store::open(root).map_err(|e| io::Error::new(e.kind(), format!("open image store {}: {e}", root.display())))?;
-        let registries = Registries::new(own).map_err(io::Error::other)?;
+        let registries = Registries::new(own, inactivity).map_err(io::Error::other)?;
         let images = Images {
             store: Arc::new(store),
             registries,

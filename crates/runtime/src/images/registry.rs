@@ -30,8 +30,9 @@ pub const MANIFEST_TYPES: [&str; 4] = [
 const MAX_MANIFEST: usize = 4 << 20;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two reads, not for the whole: layers may be long.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a registry may send nothing, unless somebody says otherwise: amazon-ecs-agent's `ECS_IMAGE_PULL_INACTIVITY_TIMEOUT`. Between two
+/// reads, not for the whole: layers may be long.
+pub const PULL_INACTIVITY: Duration = Duration::from_secs(60);
 
 /// One per registry and user; making one reads the machine's certificates, which takes tens of milliseconds.
 const MAX_CLIENTS: usize = 32;
@@ -52,6 +53,7 @@ pub struct BerthRegistry {
 /// All registries.
 pub struct Registries {
     own: Option<BerthRegistry>,
+    inactivity: Duration,
     direct: reqwest::Client,
     clients: Mutex<HashMap<String, Arc<oci_client::Client>>>,
 }
@@ -60,22 +62,22 @@ pub struct Registries {
 pub type Blob = BoxStream<'static, std::io::Result<Bytes>>;
 
 impl Registries {
-    /// Makes the clients; connects to nothing.
+    /// Makes the clients; connects to nothing. A registry that sends nothing for as long as `inactivity` counts as gone.
     ///
     /// # Errors
     /// The text of what is wrong with this machine's TLS or the endpoint.
-    pub fn new(own: Option<BerthRegistry>) -> Result<Registries, String> {
+    pub fn new(own: Option<BerthRegistry>, inactivity: Duration) -> Result<Registries, String> {
         static PROVIDER: Once = Once::new();
         // An error means that the program has chosen one already, which is as good.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         let direct = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
+            .read_timeout(inactivity)
             .tcp_nodelay(true)
             .build()
             .map_err(|e| format!("make the HTTP client: {e}"))?;
-        Ok(Registries { own, direct, clients: Mutex::default() })
+        Ok(Registries { own, inactivity, direct, clients: Mutex::default() })
     }
 
     /// (account, region) of Berth's own registry.
@@ -127,7 +129,7 @@ impl Registries {
         let client = Arc::new(oci_client::Client::new(ClientConfig {
             protocol: if is_loopback(host) { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
+            read_timeout: Some(self.inactivity),
             user_agent: concat!("berth/", env!("CARGO_PKG_VERSION")),
             no_proxy: Some("localhost,127.0.0.0/8,::1".into()),
             ..ClientConfig::default()

@@ -26,7 +26,7 @@ impl World {
             let top = Tar::default().file(name, 0o644, name).finish();
             registry.put_image(name, "1", &[(base.clone(), Packing::Gzip), (top, Packing::Gzip)], json!({}));
         }
-        let images = Images::open(folder.path(), None).unwrap();
+        let images = Images::open(folder.path(), None, super::PULL_INACTIVITY).unwrap();
         let world = World { folder, registry, images };
         let digests = [world.pull("one").await, world.pull("two").await];
         Some((world, digests))
@@ -82,7 +82,7 @@ async fn layers_that_a_pull_is_at_work_on_are_left_to_it() {
     // Had that pull failed: the next start takes it.
     let World { folder, registry, images } = world;
     drop(images);
-    let world = World { images: Images::open(folder.path(), None).unwrap(), folder, registry };
+    let world = World { images: Images::open(folder.path(), None, super::PULL_INACTIVITY).unwrap(), folder, registry };
     assert_eq!(world.counts(), [0, 0, 0, 0]);
 }
 

@@ -143,7 +143,15 @@ fn given_up(error: PullError) -> PullError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::reference::Origin;
+    use super::super::registry::{BerthRegistry, PULL_INACTIVITY, Registries};
     use super::*;
+    use crate::port::RegistryCredentials;
 
     #[test]
     fn pauses_grow_and_end() {
@@ -151,5 +159,66 @@ mod tests {
         let pauses: Vec<Option<u64>> = (1..=5).map(|failures| patience.pause(failures).map(|pause| pause.as_secs())).collect();
         assert_eq!(pauses, [Some(1), Some(2), Some(4), Some(5), None]);
         assert_eq!(patience.pause(u32::MAX), None);
+    }
+
+    /// A registry that sends three bytes of a blob and then nothing, over and over. Counts how often it was asked for one.
+    async fn stalling() -> (String, Arc<AtomicU32>) {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let (host, asked) = (listener.local_addr().unwrap().to_string(), Arc::new(AtomicU32::new(0)));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => break,
+                    }
+                }
+                if String::from_utf8_lossy(&head).contains("/blobs/") {
+                    let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+                    let answer: &[u8] = match first {
+                        true => b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\none",
+                        false => b"HTTP/1.1 206 Partial Content\r\ncontent-length: 7\r\n\r\n",
+                    };
+                    stream.write_all(answer).await.unwrap();
+                    open.push(stream);
+                } else {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").await.unwrap();
+                }
+            }
+        });
+        (host, asked)
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_sends_nothing_is_gone_after_the_time_that_it_has() {
+        for is_own in [true, false] {
+            let (host, asked) = stalling().await;
+            let own = BerthRegistry {
+                endpoints: vec![format!("http://{host}")],
+                credentials: RegistryCredentials { username: "AWS".into(), password: String::new() },
+                account: "000000000000".into(),
+                region: "us-east-1".into(),
+            };
+            let registries = Registries::new(Some(own), Duration::from_millis(100)).unwrap();
+            let origin = Origin { host: (!is_own).then(|| host.clone()), repository: "app".into(), is_ecr: false };
+            let repository = registries.repository(&origin, None);
+            let patience = Patience { first: Duration::from_millis(1), longest: Duration::from_millis(1), attempts: 2 };
+            let digest = format!("sha256:{}", "0".repeat(64));
+            let reading = async {
+                let mut blob = Steady::open(&repository, &digest, 10, patience).await?;
+                let mut read = Vec::new();
+                while let Some(piece) = blob.next().await {
+                    read.extend_from_slice(&piece?);
+                }
+                Ok::<_, PullError>(read)
+            };
+            // Long before the time that a registry has unless somebody says otherwise.
+            let outcome = tokio::time::timeout(PULL_INACTIVITY / 2, reading).await.expect("it is given up");
+            assert!(matches!(&outcome, Err(PullError::BrokenOff(text)) if text.contains("after 3 bytes")), "own {is_own}: {outcome:?}");
+            assert_eq!(asked.load(Ordering::SeqCst), 3, "own {is_own}: once, and twice more for the rest");
+        }
     }
 }

@@ -188,8 +188,8 @@ fn resources(spec: &ContainerSpec, machine: &Machine) -> Result<Value, RunError>
     if let Some(reservation) = spec.memory_reservation {
         resources["memory"]["reservation"] = reservation.into();
     }
-    if let Some(limit) = spec.pids_limit.filter(|limit| *limit > 0) {
-        resources["pids"]["limit"] = limit.into();
+    if let Some(limit) = spec.task_pids_limit {
+        resources["pids"]["of_task"] = limit.into();
     }
     if let Some(swap) = memory_swap(spec)? {
         if !machine.cgroups.knows_swap() {

@@ -24,7 +24,7 @@ fn spec() -> ContainerSpec {
         cpu_limit_millis: None,
         memory_limit: None,
         memory_reservation: None,
-        pids_limit: None,
+        task_pids_limit: None,
         capabilities_add: vec![],
         capabilities_drop: vec![],
         privileged: false,
@@ -104,13 +104,13 @@ fn limits_reach_the_configuration() {
         cpu_limit_millis: Some(250),
         memory_limit: Some(64 << 20),
         memory_reservation: Some(32 << 20),
-        pids_limit: Some(10),
+        task_pids_limit: Some(10),
         ..spec()
     };
     let resources = config_of(&spec).unwrap()["linux"]["resources"].clone();
     assert_eq!(resources["cpu"], json!({"shares": 2, "period": 100_000, "quota": 25_000}));
     assert_eq!(resources["memory"], json!({"limit": 64 << 20, "reservation": 32 << 20}));
-    assert_eq!(resources["pids"]["limit"], 10);
+    assert_eq!(resources["pids"]["of_task"], 10);
     assert_eq!(resources["devices"][0]["allow"], false);
 }
 

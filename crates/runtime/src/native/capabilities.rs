@@ -71,6 +71,13 @@ pub fn all() -> BTreeSet<&'static str> {
     NAMES.into_iter().collect()
 }
 
+/// A set as the kernel and `berth-shim` have it: bit n is the capability of that number. Names that are none count for nothing: what a
+/// container keeps was resolved by [`resolve`].
+pub fn bits<'a>(names: impl IntoIterator<Item = &'a str>) -> u64 {
+    let number = |name: &str| NAMES.iter().position(|known| *known == name);
+    names.into_iter().filter_map(number).fold(0, |bits, number| bits | 1 << number)
+}
+
 /// What this process could give at all (its bounding set).
 pub fn available() -> BTreeSet<&'static str> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -141,6 +148,12 @@ mod tests {
         assert_eq!(set(&["ALL"], &["SYS_ADMIN"]).unwrap().len(), NAMES.len() - 2);
         assert!(set(&["cap_net_admin"], &["CAP_CHOWN"]).unwrap().contains(&"NET_ADMIN"));
         assert!(!set(&[], &["CAP_CHOWN"]).unwrap().contains(&"CHOWN"));
+    }
+
+    #[test]
+    fn names_are_bits() {
+        assert_eq!(bits(["CHOWN", "SETPCAP", "CHECKPOINT_RESTORE", "FLY"]), 1 | 1 << 8 | 1 << 40);
+        assert_eq!(bits([]), 0);
     }
 
     #[test]

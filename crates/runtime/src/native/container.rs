@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::images::store::ImageDefaults;
 use crate::native::bundle::{self, Machine, ProcessPlan};
+use crate::native::capabilities;
 use crate::native::cgroups::Layout;
 use crate::native::monitor::{self, Sighting};
 use crate::native::security::SecurityOptions;
@@ -168,7 +169,8 @@ impl Plan<'_> {
 
 /// How a process of the container is confined, for the shim.
 fn confinement(capabilities: &[String], filter: Option<&Path>, no_new_privileges: bool, apparmor: Option<&str>) -> serde_json::Value {
-    json!({"capabilities": capabilities, "seccomp": filter, "no_new_privileges": no_new_privileges, "apparmor": apparmor})
+    let kept = capabilities::bits(capabilities.iter().map(String::as_str));
+    json!({"capabilities": kept, "seccomp": filter, "no_new_privileges": no_new_privileges, "apparmor": apparmor})
 }
 
 fn write_files(folder: &Path, record: &Record, request: &serde_json::Value) -> io::Result<()> {

@@ -21,6 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -54,6 +55,8 @@ pub struct NativeConfig {
     pub monitor: PathBuf,
     /// Berth's own registry, asked first for names without a host.
     pub berth_registry: Option<BerthRegistry>,
+    /// How long a registry may send nothing before it counts as gone; [`crate::images::PULL_INACTIVITY`] unless somebody says otherwise.
+    pub pull_inactivity: Duration,
 }
 
 /// Why the runtime could not be opened; the text names the step.
@@ -106,7 +109,8 @@ impl NativeRuntime {
             capabilities: capabilities::available(),
             modules: Modules::detect(),
         };
-        let images = Images::open(&config.data_dir.join("images"), config.berth_registry.clone()).map_err(step("open images"))?;
+        let images = Images::open(&config.data_dir.join("images"), config.berth_registry.clone(), config.pull_inactivity)
+            .map_err(step("open images"))?;
         let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.clone()).map_err(step("open the seccomp filters"))?;
         // The one that nearly all containers need; compiled now rather than when the first task waits for it.
         let usual = capabilities::resolve(&[], &[], false, &default_capabilities(&machine), &machine.capabilities).unwrap_or_default();

@@ -295,7 +295,8 @@ fn request(folder: &Path, layers: &Path, cgroup: &str, script: &str) -> Value {
         "hierarchies": hierarchies(),
         "layers": layers,
         "lower": ["base"],
-        "confinement": {"capabilities": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "MKNOD", "SETGID", "SETUID"], "seccomp": null},
+        // CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, MKNOD.
+        "confinement": {"capabilities": 1 << 0 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 27, "seccomp": null},
         "no_devices": false,
         "user": "",
         "working_directory": "/",

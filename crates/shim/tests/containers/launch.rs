@@ -330,7 +330,8 @@ fn exec_brings_no_process_in_that_can_do_more() {
     let mut container = Container::of(
         "own=$(grep CapPrm /proc/self/status); echo ready; while :; do grep -h CapPrm /proc/[0-9]*/status | grep -v \"$own\"; done 2>/dev/null",
     );
-    container.request["confinement"]["capabilities"] = json!(["SYS_PTRACE"]);
+    const SYS_PTRACE: u32 = 19;
+    container.request["confinement"]["capabilities"] = json!(1 << SYS_PTRACE);
     let pid = container.start();
     container.until_said("ready");
     for _ in 0..60 {

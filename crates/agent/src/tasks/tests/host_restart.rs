@@ -30,10 +30,13 @@ async fn a_restart_of_the_host_is_reported_as_such() {
     reports.sort_by_key(|report| (report.task.clone(), report.status.clone()));
     assert_eq!(summary(&reports[0]), "STOPPED main=STOPPED side=STOPPED(3)");
     assert_eq!(reason(&reports[0], 0), "ContainerVanishedError: the host was restarted while the container ran");
+    assert_eq!(reports[0].reason.as_deref(), Some("the host was restarted while the task ran"));
     assert_eq!(reports[0].execution_stopped_at.map(|at| at.as_millis() > 0), Some(true), "it had run");
     assert_eq!(summary(&reports[1]), "STOPPED main=STOPPED after=STOPPED", "what waited is not started any more");
     assert_eq!((reason(&reports[1], 0).as_str(), reason(&reports[1], 1).as_str()), ("", HOST_RESTARTED));
+    assert_eq!(reports[1].reason, reports[0].reason);
     assert_eq!(summary(&reports[2]), "RUNNING main=RUNNING", "what had not begun begins now");
+    assert_eq!(reports[2].reason.as_deref(), Some(""));
     // Whatever bears their names now is none of theirs: it is not watched.
     world.runtime.end("t1-0", 9);
     world.runtime.end("t2-1", 9);

@@ -119,7 +119,8 @@ fn container(dice: &mut Dice, name: &str) -> Container {
 
 fn binding(dice: &mut Dice) -> NetworkBinding {
     let (container_port, host_port) = (dice.one(&[0, 80, u16::MAX]), dice.one(&[0, 8080, u16::MAX]));
-    NetworkBinding { bind_ip: dice.text(), container_port, host_port, protocol: dice.one(&["tcp".to_owned(), "udp".to_owned()]) }
+    let (following, protocol) = (dice.one(&[0, 0, 10]), dice.one(&["tcp".to_owned(), "udp".to_owned()]));
+    NetworkBinding { bind_ip: dice.text(), container_port, host_port, following, protocol }
 }
 
 fn overrides(dice: &mut Dice) -> ecs::TaskOverride {
