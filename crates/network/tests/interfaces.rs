@@ -373,6 +373,41 @@ fn a_ruleset_that_somebody_flushed_is_made_again() {
 }
 
 #[test]
+fn the_kernel_holds_the_ruleset_that_is_meant() {
+    on_machine(|machine| async move {
+        let network = machine.open();
+        let mut ingress = vec![rule(Traffic::Tcp(80, 90), "sg-c"), rule(Traffic::Udp(53, 53), "10.0.0.0/8")];
+        ingress.extend([rule(Traffic::Icmp { kind: Some(8), code: None }, "192.0.2.1/32"), rule(Traffic::Tcp(22, 22), "2001:db8::/32")]);
+        applied(&network, &[("sg-c", fresh()), ("sg-s", group(&ingress, &[]))]).await;
+        attached(&network, 5, &["sg-s", "sg-c"]).await;
+        let Some(ruleset) = nft(&["-n", "list", "ruleset"]) else { return };
+        // A machine without /etc/protocols and /etc/services has no names for them, and versions of nft differ in what they name.
+        let lines: Vec<_> = ruleset.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        for expected in [
+            "table inet berth_t1_tasks {",
+            "type ifname . ipv4_addr . ether_addr",
+            "type filter hook prerouting priority -150; policy accept;",
+            "type filter hook postrouting priority 150; policy accept;",
+            "ip daddr 169.254.0.0/16 accept",
+            "iifname vmap @from",
+            "oifname vmap @to",
+            "dnat ip to ip daddr map @public",
+            "chain all-in/sg-c/sg-s {",
+            "jump in/sg-c",
+            "jump in/sg-s",
+            "tcp dport 80-90 ip saddr @members4/sg-c accept",
+            "tcp dport 80-90 ip6 saddr @members6/sg-c accept",
+            "udp dport 53 ip saddr 10.0.0.0/8 accept",
+            "icmp type 8 ip saddr 192.0.2.1 accept",
+            "tcp dport 22 ip6 saddr 2001:db8::/32 accept",
+            "meta nfproto 2 accept",
+        ] {
+            assert!(lines.contains(&expected), "{expected:?} is missing in\n{ruleset}");
+        }
+    });
+}
+
+#[test]
 fn five_hundred_come_and_go_without_a_trace() {
     on_machine(|machine| async move {
         let network = machine.open();

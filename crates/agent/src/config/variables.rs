@@ -15,7 +15,7 @@ pub enum Treatment {
 use Treatment::{Honoured, Ignored};
 
 const NO_EC2: &str = "this agent does not ask EC2";
-const NO_ENI: &str = "this agent has no awsvpc network mode";
+const NO_ENI: &str = "interfaces of tasks are Berth's own, not EC2's";
 const NO_ROLES: &str = "this agent hands out no credentials of roles";
 const NO_METADATA_ENDPOINT: &str = "this agent serves no task metadata endpoint";
 const NO_OWN_CONTAINER: &str = "this agent is no container";

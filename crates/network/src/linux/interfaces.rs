@@ -105,7 +105,7 @@ impl InterfaceNetwork {
         let peers = config.peers.map(|peers| Peers::new(peers, mark(&config.name)));
         let judged = Judged { enforcement, table, interfaces };
         if let Some(peers) = &peers
-            && let Err(error) = peers.apply(&mut route, &judged.remote(peers))
+            && let Err(error) = peers.clean(&mut route).and_then(|()| peers.apply(&mut route, &judged.remote(peers)))
         {
             tracing::warn!(%error, "tasks of other machines are not all reached");
         }

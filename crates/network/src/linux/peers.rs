@@ -13,6 +13,7 @@ use super::link::{
     RTM_GETROUTE, RTM_NEWLINK, RTM_NEWROUTE, UP, link_header,
 };
 use super::netlink::{ACK, Attributes, CREATE, DUMP, EXCLUSIVE, NetlinkError, REPLACE, Reply, Request, Socket, word};
+use super::ruleset::fingerprint;
 use super::task_link::{NDA_DESTINATION, NDA_LINK_ADDRESS, NUD_PERMANENT, PROTOCOL, RTM_NEWNEIGH, neighbour};
 use crate::security_group::NetworkTable;
 
@@ -82,6 +83,7 @@ type NextHop = (Ipv4Addr, u32);
 pub struct Peers {
     config: PeerConfig,
     device: String,
+    prefix: String,
     /// By their priority routes of several networks on one machine are told apart. It is never 0, which a local task's route has: that one
     /// wins when a task of the same address comes here.
     priority: u32,
@@ -91,7 +93,27 @@ impl Peers {
     /// `mark` tells the networks of one machine apart.
     #[must_use]
     pub fn new(config: PeerConfig, mark: u16) -> Self {
-        Self { device: format!("x{mark:04x}vxlan"), priority: u32::from(mark) + 1, config }
+        // Its name says how it was made: a link with other settings is another link.
+        let settings = fingerprint(format!("{}/{}/{}", config.address, config.vni, config.port).as_bytes());
+        let prefix = format!("x{mark:04x}");
+        Self { device: format!("{prefix}{:08x}", settings >> 32), prefix, priority: u32::from(mark) + 1, config }
+    }
+
+    /// Removes links of settings that are no more.
+    ///
+    /// # Errors
+    /// The step that was refused.
+    pub fn clean(&self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        let mut request = Request::new();
+        request.message("list links", RTM_GETLINK, DUMP, &link_header(0, 0, 0), |_: &mut Attributes<'_>| {});
+        for reply in socket.dump(&request)? {
+            let name = reply.attributes(16).find(|(kind, _)| *kind == IFLA_IFNAME).map(|(_, value)| value);
+            let name = String::from_utf8_lossy(name.unwrap_or_default()).trim_end_matches('\0').to_owned();
+            if name.len() == self.device.len() && name.starts_with(&self.prefix) && name != self.device {
+                link::delete(socket, &name)?;
+            }
+        }
+        Ok(())
     }
 
     /// The address at which other machines reach this one.

@@ -1,3 +1,5 @@
+//! Rulesets for tables and interfaces, and what is between two of them.
+
 use std::net::Ipv6Addr;
 
 use super::*;

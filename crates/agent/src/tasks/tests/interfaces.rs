@@ -54,6 +54,7 @@ async fn a_restarted_agent_goes_on_with_the_interface() {
     task.containers[1].essential = false;
     world.take(&task).await;
     assert_eq!(world.word().await, "RUNNING main=RUNNING side=RUNNING");
+    assert!(world.is_quiet().await);
     world.restart().await;
     assert_eq!(world.network.ids(), ["t1-eni"]);
     world.runtime.end("t1-1", 0);
