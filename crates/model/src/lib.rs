@@ -29,3 +29,4 @@ pub mod task;
 pub mod task_definition;
 pub mod task_set;
 pub mod time;
+pub mod vpc;

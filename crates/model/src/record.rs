@@ -21,6 +21,7 @@ use crate::service::{Service, ServiceEvent};
 use crate::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
 use crate::task::Task;
 use crate::task_definition::{FamilyCounter, TaskDefinition};
+use crate::vpc::{Resource, ResourceId};
 
 /// The address of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +60,8 @@ pub enum Key {
     ExpressService(ClusterName, ServiceName),
     /// An alarm.
     Alarm(String),
+    /// A resource of the VPC model.
+    VpcResource(ResourceId),
 }
 
 impl fmt::Display for Key {
@@ -82,6 +85,7 @@ impl fmt::Display for Key {
             Self::Gateway(name) => write!(f, "gateway/{name}"),
             Self::ExpressService(cluster, name) => write!(f, "express-service/{cluster}/{name}"),
             Self::Alarm(name) => write!(f, "alarm/{name}"),
+            Self::VpcResource(id) => write!(f, "vpc-resource/{id}"),
         }
     }
 }
@@ -127,6 +131,7 @@ impl FromStr for Key {
             }
             // Alarms' names may hold any character.
             ["alarm", ref name @ ..] if !name.is_empty() => Some(Self::Alarm(name.join("/"))),
+            ["vpc-resource", id] => id.parse().ok().map(Self::VpcResource),
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
@@ -176,6 +181,8 @@ pub enum Record {
     ExpressService(Arc<ExpressService>),
     /// An alarm.
     Alarm(Arc<Alarm>),
+    /// A resource of the VPC model.
+    VpcResource(Resource),
 }
 
 impl Record {
@@ -200,6 +207,7 @@ impl Record {
             Self::Gateway(gateway) => Key::Gateway(gateway.name.clone()),
             Self::ExpressService(service) => Key::ExpressService(service.cluster.clone(), service.name.clone()),
             Self::Alarm(alarm) => Key::Alarm(alarm.name.clone()),
+            Self::VpcResource(resource) => Key::VpcResource(resource.id()),
         }
     }
 }
@@ -259,6 +267,8 @@ mod tests {
             Key::ServiceDeployment(cluster, service, ServiceDeploymentId::from_random(u128::MAX / 3)),
             Key::ContainerInstance("fedcba9876543210fedcba9876543210".parse().unwrap()),
             Key::Alarm("web/p99 too high".into()),
+            Key::VpcResource(ResourceId::Subnet(crate::vpc::SubnetId::from_random(7))),
+            Key::VpcResource(ResourceId::InternetGateway(crate::vpc::InternetGatewayId::from_random(u128::MAX))),
             Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {
             assert_eq!(key.to_string().parse(), Ok(key));
@@ -267,9 +277,17 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in
-            ["", "task", "task/", "task/xyz", "task/0123456789abcdef0123456789abcdef/x", "cluster/a b", "task-definition/app", "lamp/1"]
-        {
+        for text in [
+            "",
+            "task",
+            "task/",
+            "task/xyz",
+            "task/0123456789abcdef0123456789abcdef/x",
+            "cluster/a b",
+            "task-definition/app",
+            "vpc-resource/vpc-1",
+            "lamp/1",
+        ] {
             assert_eq!(text.parse::<Key>(), Err(KeyError(text.to_owned())));
         }
     }

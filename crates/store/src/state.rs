@@ -8,6 +8,7 @@ mod loading;
 mod records;
 mod starter;
 mod tally;
+mod vpc_resources;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hash};
@@ -35,6 +36,7 @@ use self::id_hasher::ById;
 pub(crate) use self::loading::Loading;
 pub use self::starter::Starter;
 pub use self::tally::Tally;
+pub use self::vpc_resources::VpcResources;
 use crate::backend::{Stored, Write};
 use crate::transaction::Revision;
 
@@ -109,6 +111,7 @@ pub struct State {
     gateways: BTreeMap<GatewayName, Entry<Gateway>>,
     express_services: BTreeMap<(ClusterName, ServiceName), Entry<ExpressService>>,
     alarms: BTreeMap<String, Entry<Alarm>>,
+    vpc_resources: VpcResources,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -326,6 +329,7 @@ impl State {
             Record::Alarm(value) => {
                 self.alarms.insert(value.name.clone(), Entry { value, created, modified, version });
             }
+            Record::VpcResource(resource) => self.vpc_resources.restore(resource, created, modified, version),
         }
     }
 
@@ -372,6 +376,7 @@ impl State {
                 set(self.express_services.get_mut(&(cluster.clone(), name.clone())), modified, version);
             }
             Key::Alarm(name) => set(self.alarms.get_mut(name), modified, version),
+            Key::VpcResource(id) => self.vpc_resources.touch(*id, modified, version),
         }
     }
 
@@ -413,6 +418,7 @@ impl State {
             Key::Gateway(name) => drop(self.gateways.remove(name)),
             Key::ExpressService(cluster, name) => drop(self.express_services.remove(&(cluster.clone(), name.clone()))),
             Key::Alarm(name) => drop(self.alarms.remove(name)),
+            Key::VpcResource(id) => self.vpc_resources.delete(*id),
         }
     }
 

@@ -1,6 +1,7 @@
 //! `RegisterContainerInstance`: an agent joins a cluster, or comes back with the ARN it was given.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use berth_model::arn::parse_container_instance;
 use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, MAX_GPUS, Resources};
@@ -26,7 +27,10 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
         Some(arn) => Some(parse_container_instance(api.scope(), &cluster, arn)?),
         None => None,
     };
-    let ec2_instance_id = request.instance_identity_document.as_deref().and_then(instance_id);
+    let identity: Option<serde_json::Value> =
+        request.instance_identity_document.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let ec2_instance_id = identity.as_ref().and_then(instance_id);
+    let private_address: Option<Ipv4Addr> = identity.as_ref().and_then(|document| document.get("privateIp")?.as_str()?.parse().ok());
     let fresh = ContainerInstanceId(api.environment.entropy.bits());
     api.change(|state, transaction| {
         let holder = active(state, &cluster)?;
@@ -38,6 +42,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
                     id: fresh,
                     cluster: cluster.clone(),
                     ec2_instance_id: ec2_instance_id.clone().or_else(|| Some(format!("i-{:017x}", fresh.0 >> 60))),
+                    private_address,
                     status: ContainerInstanceStatus::Active,
                     status_reason: None,
                     agent_connected: false,
@@ -63,6 +68,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
                 instance.attributes.retain(|name, _| !name.starts_with("ecs.") && !name.starts_with("com.amazonaws.ecs."));
                 instance.attributes.extend(attributes.clone());
                 instance.registered = registered.clone();
+                instance.private_address = private_address.or(instance.private_address);
                 instance
             }
         };
@@ -75,8 +81,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
 }
 
 /// `instanceId` out of an instance identity document; outside EC2 there is none.
-fn instance_id(document: &str) -> Option<String> {
-    let document: serde_json::Value = serde_json::from_str(document).ok()?;
+fn instance_id(document: &serde_json::Value) -> Option<String> {
     Some(document.get("instanceId")?.as_str()?.chars().take(64).collect())
 }
 

@@ -84,6 +84,7 @@ impl Tagged {
             | Record::AccountSetting(_)
             | Record::ServiceRevision(_)
             | Record::Alarm(_)
+            | Record::VpcResource(_)
             | Record::ServiceDeployment(_) => {
                 unreachable!("no ARN names these")
             }
@@ -119,6 +120,7 @@ impl Tagged {
             | Record::AccountSetting(_)
             | Record::ServiceRevision(_)
             | Record::Alarm(_)
+            | Record::VpcResource(_)
             | Record::ServiceDeployment(_)) => other,
         }
     }

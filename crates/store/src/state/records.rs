@@ -39,6 +39,7 @@ impl State {
             .chain(all(self.daemons.values(), Record::Daemon))
             .chain(all(self.daemon_families.values(), Record::DaemonFamily))
             .chain(all(self.daemon_definitions.values(), Record::DaemonTaskDefinition))
+            .chain(self.vpc_resources.records())
     }
 
     /// The commit that last changed a record; `None` if there is none.
@@ -69,6 +70,7 @@ impl State {
             Key::Gateway(name) => of(self.gateways.get(name)),
             Key::ExpressService(cluster, name) => of(self.express_service(cluster, name)),
             Key::Alarm(name) => of(self.alarm(name)),
+            Key::VpcResource(id) => self.vpc_resources.counters(*id),
         }
     }
 
@@ -91,7 +93,8 @@ impl State {
             .chain(gateways)
             .chain(express)
             .chain(self.capacity_keys())
-            .chain(self.alarms.keys().cloned().map(Key::Alarm));
+            .chain(self.alarms.keys().cloned().map(Key::Alarm))
+            .chain(self.vpc_resources.records().map(|stored| stored.record.key()));
         let services = services.chain(events).chain(revisions).chain(deployments);
         clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(instances).collect()
     }
@@ -123,6 +126,7 @@ impl State {
             Record::Gateway(value) => same(self.gateways.get(&value.name), value),
             Record::ExpressService(value) => same(self.express_service(&value.cluster, &value.name), value),
             Record::Alarm(value) => same(self.alarm(&value.name), value),
+            Record::VpcResource(resource) => self.vpc_resources.holds(resource),
         }
     }
 }
