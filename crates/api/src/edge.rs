@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use berth_identity::{Identity, RequestParts};
+use berth_identity::{AuthError, Identity, RequestParts};
 use berth_model::ids::uuid;
 use berth_shapes::protocol::cbor;
 use berth_shapes::servicediscovery as cloud_map;
@@ -26,7 +26,7 @@ use crate::aws_json::{self, Called};
 use crate::context::{Api, Shared};
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
-use crate::{alarms, backup, meter, plan, servicediscovery, sockets, trace, why};
+use crate::{alarms, backup, ec2, meter, plan, servicediscovery, sockets, trace, why};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -219,6 +219,9 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
     let id = request_id(api);
     let started = std::time::Instant::now();
     let (head, body) = request.into_parts();
+    if ec2::is_asked(&head) {
+        return ec2(api, &head, body, peer).await;
+    }
     let target = head.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
     let operation = aws_json::operation(target);
     let action = operation.as_ref().map_or("", |operation| operation.name());
@@ -236,28 +239,67 @@ async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Respons
     }
     .instrument(span.clone())
     .await;
-    let response = match &outcome {
+    note(api, &span, Noted { id: &id, action, peer, took: started.elapsed() }, outcome.as_ref().err());
+    match &outcome {
         Ok(answer) => render(StatusCode::OK, answer.clone(), &id),
         Err(failure) => render_failure(failure, &id),
-    };
-    let (status, took) = (response.status().as_u16(), started.elapsed());
-    match &outcome {
-        Ok(_) => {
-            api.meter.answered(action, "", took);
-            tracing::debug!(target: "berth::request", request_id = id, action, %peer, status, micros = took.as_micros(), "answered");
-        }
-        Err(failure) => {
-            api.meter.answered(action, failure.code, took);
-            trace::failed(&span, failure);
-            // Whoever sees one of these in an answer looks for it here.
-            if status >= 500 {
-                tracing::error!(target: "berth::request", request_id = id, action, %peer, status, code = failure.code, error = failure.message, "failed");
-            } else {
-                tracing::info!(target: "berth::request", request_id = id, action, %peer, status, code = failure.code, error = failure.message, "refused");
-            }
-        }
     }
+}
+
+/// A request of EC2's query protocol: the action stands in the body, and a signature is looked at before that.
+async fn ec2(api: &Api, head: &http::request::Parts, body: Incoming, peer: SocketAddr) -> Response<Body> {
+    let id = request_id(api);
+    let started = std::time::Instant::now();
+    let mut memory = api.limits.body_bytes.share();
+    let asked = async {
+        let body = read(body, &mut memory).await.map_err(ec2::refusal)?;
+        verify(api, head, &body).map_err(|error| ec2::unauthenticated(&error))?;
+        ec2::read(&body)
+    }
+    .await;
+    let action = asked.as_ref().map_or("", |asked| asked.operation.name());
+    let span = trace::request(action, &id, &head.headers);
+    let outcome = async {
+        let asked = asked?;
+        let _place = api.limits.start_request().map_err(ec2::refusal)?;
+        ec2::answer(api, asked, &id).await.map_err(ec2::refusal)
+    }
+    .instrument(span.clone())
+    .await;
+    note(api, &span, Noted { id: &id, action, peer, took: started.elapsed() }, outcome.as_ref().err());
+    let (status, body) = match &outcome {
+        Ok(answer) => (StatusCode::OK, answer.clone()),
+        Err(failure) => (StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_REQUEST), ec2::render_failure(failure, &id)),
+    };
+    let mut response = render(status, body, &id);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ec2::CONTENT_TYPE));
     response
+}
+
+/// What is said of a request in log and metrics.
+struct Noted<'a> {
+    id: &'a str,
+    action: &'static str,
+    peer: SocketAddr,
+    took: Duration,
+}
+
+fn note(api: &Api, span: &tracing::Span, noted: Noted<'_>, failure: Option<&Failure>) {
+    let Noted { id, action, peer, took } = noted;
+    let Some(failure) = failure else {
+        api.meter.answered(action, "", took);
+        tracing::debug!(target: "berth::request", request_id = id, action, %peer, status = 200, micros = took.as_micros(), "answered");
+        return;
+    };
+    api.meter.answered(action, failure.code, took);
+    trace::failed(span, failure);
+    let (code, status, error) = (failure.code, failure.status, &failure.message);
+    // Whoever sees one of these in an answer looks for it here.
+    if status >= 500 {
+        tracing::error!(target: "berth::request", request_id = id, action, %peer, status, code, error, "failed");
+    } else {
+        tracing::info!(target: "berth::request", request_id = id, action, %peer, status, code, error, "refused");
+    }
 }
 
 /// One of Berth's own questions, which change nothing.
@@ -332,9 +374,13 @@ async fn discard(body: &mut Incoming) {
 
 /// Checks a request's signature.
 pub(crate) fn authenticate(api: &Api, head: &http::request::Parts, body: &[u8]) -> Result<Identity, Failure> {
+    Ok(verify(api, head, body)?)
+}
+
+fn verify(api: &Api, head: &http::request::Parts, body: &[u8]) -> Result<Identity, AuthError> {
     let path_and_query = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let parts = RequestParts { method: head.method.as_str(), path_and_query, headers: &head.headers, body };
-    Ok(api.verifier.verify(&parts, api.now().0.div_euclid(1000), &api.keys)?)
+    api.verifier.verify(&parts, api.now().0.div_euclid(1000), &api.keys)
 }
 
 pub(crate) fn request_id(api: &Api) -> String {

@@ -9,6 +9,7 @@ mod attention;
 mod aws_json;
 mod backup;
 mod context;
+mod ec2;
 mod ecs;
 mod edge;
 mod failure;
@@ -25,6 +26,7 @@ mod trace;
 mod why;
 
 pub use context::{Api, ApiConfig, ApiParts};
+pub use ec2::make_default_vpc;
 pub use edge::{Listening, serve};
 pub use failure::Failure;
 pub use throttle::Throttle;

@@ -57,6 +57,7 @@ impl Server {
             ..Default::default()
         };
         make_default_cluster(&store, &environment).await.map_err(|error| Failure::part("store", error))?;
+        berth_api::make_default_vpc(&store, &environment.scope).await.map_err(|error| Failure::part("store", error))?;
         let control = Control::start(store.clone(), environment.clone(), config).await.map_err(|error| Failure::part("store", error))?;
         let endpoint = settings.endpoint.clone().unwrap_or_else(|| reachable(listening.address));
         let mut metrics = prometheus_client::registry::Registry::default();

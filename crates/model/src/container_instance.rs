@@ -1,6 +1,7 @@
 //! Container instances: machines that joined a cluster, with what they registered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,9 @@ pub struct ContainerInstance {
     pub cluster: ClusterName,
     /// `ec2InstanceId` out of the instance identity document, if one came.
     pub ec2_instance_id: Option<String>,
+    /// `privateIp` out of the instance identity document, if one came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_address: Option<Ipv4Addr>,
     /// Its status.
     pub status: ContainerInstanceStatus,
     /// Why it is in this status.

@@ -32,3 +32,4 @@ pub mod task;
 pub mod task_definition;
 pub mod task_set;
 pub mod time;
+pub mod vpc;

@@ -23,6 +23,7 @@ use crate::service::{Service, ServiceEvent};
 use crate::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
 use crate::task::Task;
 use crate::task_definition::{FamilyCounter, TaskDefinition};
+use crate::vpc::{Resource, ResourceId};
 
 /// The address of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +70,8 @@ pub enum Key {
     DiscoveryInstance(DiscoveryServiceId, String),
     /// An operation of Cloud Map's.
     DiscoveryOperation(OperationId),
+    /// A resource of the VPC model.
+    VpcResource(ResourceId),
 }
 
 impl fmt::Display for Key {
@@ -96,6 +99,7 @@ impl fmt::Display for Key {
             Self::DiscoveryService(id) => write!(f, "discovery-service/{id}"),
             Self::DiscoveryInstance(service, id) => write!(f, "discovery-instance/{service}/{id}"),
             Self::DiscoveryOperation(id) => write!(f, "discovery-operation/{id}"),
+            Self::VpcResource(id) => write!(f, "vpc-resource/{id}"),
         }
     }
 }
@@ -148,6 +152,7 @@ impl FromStr for Key {
                 DiscoveryServiceId::parse(service).map(|service| Self::DiscoveryInstance(service, id.join("/")))
             }
             ["discovery-operation", id] => OperationId::parse(id).map(Self::DiscoveryOperation),
+            ["vpc-resource", id] => id.parse().ok().map(Self::VpcResource),
             _ => None,
         };
         key.ok_or_else(|| KeyError(text.to_owned()))
@@ -205,6 +210,8 @@ pub enum Record {
     DiscoveryInstance(Arc<DiscoveryInstance>),
     /// An operation of Cloud Map's.
     DiscoveryOperation(Arc<Operation>),
+    /// A resource of the VPC model.
+    VpcResource(Resource),
 }
 
 impl Record {
@@ -233,6 +240,7 @@ impl Record {
             Self::DiscoveryService(service) => Key::DiscoveryService(service.id.clone()),
             Self::DiscoveryInstance(instance) => Key::DiscoveryInstance(instance.service.clone(), instance.id.clone()),
             Self::DiscoveryOperation(operation) => Key::DiscoveryOperation(operation.id.clone()),
+            Self::VpcResource(resource) => Key::VpcResource(resource.id()),
         }
     }
 }
@@ -300,6 +308,8 @@ mod tests {
             Key::DiscoveryService(DiscoveryServiceId::from_bits(8)),
             Key::DiscoveryInstance(DiscoveryServiceId::from_bits(9), "i-1/2:3".into()),
             Key::DiscoveryOperation(OperationId::from_random(10, 11)),
+            Key::VpcResource(ResourceId::Subnet(crate::vpc::SubnetId::from_random(7))),
+            Key::VpcResource(ResourceId::InternetGateway(crate::vpc::InternetGatewayId::from_random(u128::MAX))),
             Key::AccountSetting("containerInsights".into(), "arn:aws:iam::000000000000:user/a/b".into()),
         ] {
             assert_eq!(key.to_string().parse(), Ok(key));
@@ -308,9 +318,17 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in
-            ["", "task", "task/", "task/xyz", "task/0123456789abcdef0123456789abcdef/x", "cluster/a b", "task-definition/app", "lamp/1"]
-        {
+        for text in [
+            "",
+            "task",
+            "task/",
+            "task/xyz",
+            "task/0123456789abcdef0123456789abcdef/x",
+            "cluster/a b",
+            "task-definition/app",
+            "vpc-resource/vpc-1",
+            "lamp/1",
+        ] {
             assert_eq!(text.parse::<Key>(), Err(KeyError(text.to_owned())));
         }
     }

@@ -3,6 +3,7 @@
 //! edited by hand: `cargo xtask codegen` writes them.
 
 pub mod blob;
+pub mod ec2;
 pub mod ecs;
 pub mod open_enum;
 pub mod operation;

@@ -124,6 +124,7 @@ async fn a_server_that_does_not_have_what_there_is() {
         id: ContainerInstanceId(1),
         cluster: ClusterName::parse("c").unwrap(),
         ec2_instance_id: None,
+        private_address: None,
         status: ContainerInstanceStatus::Active,
         status_reason: None,
         agent_connected: false,

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use berth_model::record::Record;
 use berth_model::time::UnixMillis;
+use berth_model::vpc::Resource;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Stored;
@@ -274,5 +275,11 @@ pub fn kind(record: &Record) -> &'static str {
         Record::DiscoveryService(_) => "Cloud Map services",
         Record::DiscoveryInstance(_) => "Cloud Map instances",
         Record::DiscoveryOperation(_) => "Cloud Map operations",
+        Record::VpcResource(Resource::Vpc(_)) => "vpcs",
+        Record::VpcResource(Resource::Subnet(_)) => "subnets",
+        Record::VpcResource(Resource::SecurityGroup(_)) => "securityGroups",
+        Record::VpcResource(Resource::NetworkInterface(_)) => "networkInterfaces",
+        Record::VpcResource(Resource::RouteTable(_)) => "routeTables",
+        Record::VpcResource(Resource::InternetGateway(_)) => "internetGateways",
     }
 }

@@ -9,6 +9,7 @@ mod loading;
 mod records;
 mod starter;
 mod tally;
+mod vpc_resources;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hash};
@@ -36,6 +37,7 @@ use self::id_hasher::ById;
 pub(crate) use self::loading::Loading;
 pub use self::starter::Starter;
 pub use self::tally::Tally;
+pub use self::vpc_resources::VpcResources;
 use crate::backend::{Stored, Write};
 use crate::transaction::Revision;
 
@@ -111,6 +113,7 @@ pub struct State {
     express_services: BTreeMap<(ClusterName, ServiceName), Entry<ExpressService>>,
     alarms: BTreeMap<String, Entry<Alarm>>,
     discovery: discovery::Discovery,
+    vpc_resources: VpcResources,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
 }
 
@@ -332,6 +335,7 @@ impl State {
             @ (Record::Namespace(_) | Record::DiscoveryService(_) | Record::DiscoveryInstance(_) | Record::DiscoveryOperation(_)) => {
                 self.discovery.restore(record, created, modified, version);
             }
+            Record::VpcResource(resource) => self.vpc_resources.restore(resource, created, modified, version),
         }
     }
 
@@ -381,6 +385,7 @@ impl State {
             Key::Namespace(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..) | Key::DiscoveryOperation(_) => {
                 self.discovery.touch(key, modified, version);
             }
+            Key::VpcResource(id) => self.vpc_resources.touch(*id, modified, version),
         }
     }
 
@@ -425,6 +430,7 @@ impl State {
             Key::Namespace(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..) | Key::DiscoveryOperation(_) => {
                 self.discovery.delete(key);
             }
+            Key::VpcResource(id) => self.vpc_resources.delete(*id),
         }
     }
 

@@ -35,10 +35,43 @@ struct Service {
 const SERVICES: &[Service] = &[
     Service { module: "ecs", model: "ecs/2014-11-13", operations: &[] },
     Service { module: "servicediscovery", model: "servicediscovery/2017-03-14", operations: &[] },
+    Service { module: "ec2", model: "ec2/2016-11-15", operations: EC2 },
 ];
 
 /// Services that only JSON is generated of, although their models list CBOR first: every SDK that we know picks JSON.
 const JSON_ALONE: &[&str] = &["servicediscovery"];
+
+/// What users of ECS call of EC2's.
+const EC2: &[&str] = &[
+    "AuthorizeSecurityGroupEgress",
+    "AuthorizeSecurityGroupIngress",
+    "CreateSecurityGroup",
+    "CreateSubnet",
+    "CreateTags",
+    "CreateVpc",
+    "DeleteSecurityGroup",
+    "DeleteSubnet",
+    "DeleteTags",
+    "DeleteVpc",
+    "DescribeAccountAttributes",
+    "DescribeAvailabilityZones",
+    "DescribeInstances",
+    "DescribeInternetGateways",
+    "DescribeNetworkInterfaces",
+    "DescribeRegions",
+    "DescribeRouteTables",
+    "DescribeSecurityGroupRules",
+    "DescribeSecurityGroups",
+    "DescribeSubnets",
+    "DescribeTags",
+    "DescribeVpcAttribute",
+    "DescribeVpcs",
+    "ModifySecurityGroupRules",
+    "ModifySubnetAttribute",
+    "ModifyVpcAttribute",
+    "RevokeSecurityGroupEgress",
+    "RevokeSecurityGroupIngress",
+];
 
 /// Arguments of `cargo xtask codegen`.
 #[derive(clap::Args)]

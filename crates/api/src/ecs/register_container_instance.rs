@@ -1,6 +1,7 @@
 //! `RegisterContainerInstance`: an agent joins a cluster, or comes back with the ARN it was given.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use berth_model::arn::parse_container_instance;
 use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, MAX_GPUS, Resources};
@@ -29,7 +30,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
         Some(arn) => Some(parse_container_instance(api.scope(), &cluster, arn)?),
         None => None,
     };
-    let ec2_instance_id = identity.instance_id;
+    let (ec2_instance_id, private_address) = (identity.instance_id, identity.private_address);
     let fresh = ContainerInstanceId(api.environment.entropy.bits());
     api.change(|state, transaction| {
         let holder = active(state, &cluster)?;
@@ -41,6 +42,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
                     id: fresh,
                     cluster: cluster.clone(),
                     ec2_instance_id: ec2_instance_id.clone().or_else(|| Some(format!("i-{:017x}", fresh.0 >> 60))),
+                    private_address,
                     status: ContainerInstanceStatus::Active,
                     status_reason: None,
                     agent_connected: false,
@@ -66,6 +68,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
                 instance.attributes.retain(|name, _| !name.starts_with("ecs.") && !name.starts_with("com.amazonaws.ecs."));
                 instance.attributes.extend(attributes.clone());
                 instance.registered = registered.clone();
+                instance.private_address = private_address.or(instance.private_address);
                 instance
             }
         };
@@ -83,6 +86,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Identity {
     instance_id: Option<String>,
+    private_address: Option<Ipv4Addr>,
     /// Those that ECS itself makes of it, which no agent announces.
     /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-placement-constraints.html#attributes>
     attributes: BTreeMap<String, Option<String>>,
@@ -94,7 +98,8 @@ impl Identity {
         let member = |name: &str| document.get(name)?.as_str().filter(|text| !text.is_empty()).map(|text| text.chars().take(64).collect());
         let names = [("ecs.ami-id", "imageId"), ("ecs.instance-type", "instanceType"), ("ecs.availability-zone", "availabilityZone")];
         let known = names.into_iter().filter_map(|(attribute, name)| Some((attribute.to_owned(), Some(member(name)?))));
-        Self { instance_id: member("instanceId"), attributes: known.collect() }
+        let private_address = member("privateIp").and_then(|address: String| address.parse().ok());
+        Self { instance_id: member("instanceId"), private_address, attributes: known.collect() }
     }
 }
 

@@ -88,6 +88,7 @@ impl Tagged {
             | Record::DiscoveryService(_)
             | Record::DiscoveryInstance(_)
             | Record::DiscoveryOperation(_)
+            | Record::VpcResource(_)
             | Record::ServiceDeployment(_) => {
                 unreachable!("no ARN names these")
             }
@@ -127,6 +128,7 @@ impl Tagged {
             | Record::DiscoveryService(_)
             | Record::DiscoveryInstance(_)
             | Record::DiscoveryOperation(_)
+            | Record::VpcResource(_)
             | Record::ServiceDeployment(_)) => other,
         }
     }

@@ -53,8 +53,8 @@ fn structure(dialect: Dialect, schema: &Structure, node: &Node) -> Result<Value,
     Ok(Value::Object(object))
 }
 
-/// The name of a member's fields.
-fn field_name(dialect: Dialect, member: &Member) -> String {
+/// The name of a member's fields: all that a form says of it stands under this name, or begins with it and a dot.
+pub fn field_name(dialect: Dialect, member: &Member) -> String {
     match (dialect, member.query_name, member.wire) {
         (Dialect::Query, _, _) => member.wire_name().to_owned(),
         (Dialect::Ec2, Some(name), _) => name.to_owned(),
@@ -131,6 +131,10 @@ pub fn render_response(dialect: Dialect, operation: &Operation, value: &Value, n
         }
         Dialect::Ec2 => {
             out.text("requestId", request_id);
+            if operation.output.members.is_empty() {
+                // The models leave it out; EC2 says it where it has nothing else to say.
+                out.text("return", "true");
+            }
             out.members(operation.output, value, "item");
         }
     }

@@ -365,7 +365,7 @@ impl Model {
                 Change::Put(
                     Record::CapacityProvider(_) | Record::Daemon(_) | Record::DaemonFamily(_) | Record::DaemonTaskDefinition(_),
                 ) => {}
-                Change::Put(Record::Gateway(_) | Record::ExpressService(_) | Record::Alarm(_)) => {}
+                Change::Put(Record::Gateway(_) | Record::ExpressService(_) | Record::Alarm(_) | Record::VpcResource(_)) => {}
                 Change::Put(
                     Record::Namespace(_) | Record::DiscoveryService(_) | Record::DiscoveryInstance(_) | Record::DiscoveryOperation(_),
                 ) => {}
@@ -428,7 +428,7 @@ impl Model {
             Key::Cluster(name) => drop(self.clusters.remove(name)),
             Key::Family(_) | Key::ServiceEvent(..) | Key::AccountSetting(..) | Key::Gateway(_) | Key::ExpressService(..) => {}
             Key::CapacityProvider(_) | Key::Daemon(..) | Key::DaemonFamily(_) | Key::DaemonTaskDefinition(_) => {}
-            Key::ServiceRevision(..) | Key::ServiceDeployment(..) | Key::Alarm(_) => {}
+            Key::ServiceRevision(..) | Key::ServiceDeployment(..) | Key::Alarm(_) | Key::VpcResource(_) => {}
             Key::Namespace(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..) | Key::DiscoveryOperation(_) => {}
         }
         Ok(())

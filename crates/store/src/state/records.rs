@@ -40,6 +40,7 @@ impl State {
             .chain(all(self.daemons.values(), Record::Daemon))
             .chain(all(self.daemon_families.values(), Record::DaemonFamily))
             .chain(all(self.daemon_definitions.values(), Record::DaemonTaskDefinition))
+            .chain(self.vpc_resources.records())
     }
 
     /// The commit that last changed a record; `None` if there is none.
@@ -74,6 +75,7 @@ impl State {
             Key::DiscoveryService(id) => of(self.discovery_service(id)),
             Key::DiscoveryInstance(service, id) => of(self.discovery_instance(service, id)),
             Key::DiscoveryOperation(id) => of(self.discovery_operation(id)),
+            Key::VpcResource(id) => self.vpc_resources.counters(*id),
         }
     }
 
@@ -97,7 +99,8 @@ impl State {
             .chain(express)
             .chain(self.capacity_keys())
             .chain(self.discovery_keys())
-            .chain(self.alarms.keys().cloned().map(Key::Alarm));
+            .chain(self.alarms.keys().cloned().map(Key::Alarm))
+            .chain(self.vpc_resources.records().map(|stored| stored.record.key()));
         let services = services.chain(events).chain(revisions).chain(deployments);
         clusters.chain(families).chain(definitions).chain(tasks).chain(services).chain(instances).collect()
     }
@@ -133,6 +136,7 @@ impl State {
             Record::DiscoveryService(value) => same(self.discovery_service(&value.id), value),
             Record::DiscoveryInstance(value) => same(self.discovery_instance(&value.service, &value.id), value),
             Record::DiscoveryOperation(value) => same(self.discovery_operation(&value.id), value),
+            Record::VpcResource(resource) => self.vpc_resources.holds(resource),
         }
     }
 }
