@@ -4,6 +4,7 @@ mod capacity;
 mod history;
 mod id_hasher;
 mod ingress;
+mod interfaces;
 mod loading;
 mod records;
 mod starter;
@@ -33,6 +34,7 @@ use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 
 use self::id_hasher::ById;
+pub use self::interfaces::AddInterfaceError;
 pub(crate) use self::loading::Loading;
 pub use self::starter::Starter;
 pub use self::tally::Tally;
