@@ -41,6 +41,7 @@ const SERVICES: &[Service] = &[
 const EC2: &[&str] = &[
     "AuthorizeSecurityGroupEgress",
     "AuthorizeSecurityGroupIngress",
+    "CreateDefaultVpc",
     "CreateSecurityGroup",
     "CreateSubnet",
     "CreateTags",

@@ -159,6 +159,7 @@ actions!(
         "CidrIp" "FromPort" "GroupId" "GroupName" "IpPermissions" "IpProtocol" "SourceSecurityGroupName" "SourceSecurityGroupOwnerId" "ToPort"
         "TagSpecifications"
     ],
+    CreateDefaultVpc => vpcs::create_default [],
     CreateSecurityGroup => security_groups::create ["Description" "GroupName" "VpcId" "TagSpecifications"],
     CreateSubnet => subnets::create ["TagSpecifications" "AvailabilityZone" "AvailabilityZoneId" "CidrBlock" "VpcId"],
     CreateTags => tags::create ["Resources" "Tags"],

@@ -2,8 +2,8 @@
 //!
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-eni.html>
 
+use core::net::Ipv4Addr;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
