@@ -401,7 +401,7 @@ def test_it_outlives_the_server(new_berth):
     assert everything(berth.client("ec2")) == before
 
 
-def test_a_default_vpc_that_was_deleted_stays_deleted(new_berth):
+def test_a_default_vpc_that_was_deleted_stays_deleted_until_it_is_wanted(new_berth):
     berth = new_berth().start()
     ec2 = berth.client("ec2")
     vpc = default_vpc(ec2)["VpcId"]
@@ -421,7 +421,14 @@ def test_a_default_vpc_that_was_deleted_stays_deleted(new_berth):
             ec2.create_tags(Resources=[vpc], Tags=[{"Key": "k", "Value": "v"}])
         berth.kill()
         berth.start()
-    assert berth.client("ec2").create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["IsDefault"] is False
+    ec2 = berth.client("ec2")
+    assert ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["IsDefault"] is False
+    # Who wants it back has it as it was.
+    assert ec2.create_default_vpc()["Vpc"]["VpcId"] == vpc
+    own = [{"Name": "vpc-id", "Values": [vpc]}]
+    assert len(ec2.describe_subnets(Filters=own)["Subnets"]) == 3 and len(ec2.describe_internet_gateways()["InternetGateways"]) == 1
+    with refused(ec2, "DefaultVpcAlreadyExists", vpc):
+        ec2.create_default_vpc()
 
 
 def test_other_servers_make_the_same(new_berth):

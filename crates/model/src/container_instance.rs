@@ -1,7 +1,7 @@
 //! Container instances: machines that joined a cluster, with what they registered.
 
+use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 

@@ -11,7 +11,7 @@ pub mod network_interface;
 pub mod security_group;
 pub mod zones;
 
-use std::net::Ipv4Addr;
+use core::net::Ipv4Addr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

@@ -27,7 +27,7 @@ pub use etcd::{EtcdAccess, EtcdAddress, EtcdSettings, EtcdTls, EtcdUrl, EtcdUser
 pub use membership::{Membership, MembershipWatch, PeerNumber};
 pub use meter::Meter;
 pub use sqlite::Sqlite;
-pub use state::{ClusterIndex, Entry, Starter, State, Tally, VpcResources};
+pub use state::{AddInterfaceError, ClusterIndex, Entry, Starter, State, Tally, VpcResources};
 pub use transaction::{Change, CommitError, Expect, Revision, Transaction};
 pub use watch::{Commit, Compacted, Watcher};
 

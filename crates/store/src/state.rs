@@ -5,6 +5,7 @@ mod discovery;
 mod history;
 mod id_hasher;
 mod ingress;
+mod interfaces;
 mod loading;
 mod records;
 mod starter;
@@ -34,6 +35,7 @@ use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 
 use self::id_hasher::ById;
+pub use self::interfaces::AddInterfaceError;
 pub(crate) use self::loading::Loading;
 pub use self::starter::Starter;
 pub use self::tally::Tally;

@@ -45,6 +45,7 @@ const JSON_ALONE: &[&str] = &["servicediscovery"];
 const EC2: &[&str] = &[
     "AuthorizeSecurityGroupEgress",
     "AuthorizeSecurityGroupIngress",
+    "CreateDefaultVpc",
     "CreateSecurityGroup",
     "CreateSubnet",
     "CreateTags",

@@ -17,6 +17,8 @@ mod security_groups;
 mod start;
 mod subnets;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod vpcs;
 

@@ -22,6 +22,8 @@ use crate::failure::Failure;
 
 /// `Content-Type` of answers.
 pub(crate) const CONTENT_TYPE: &str = "text/xml;charset=UTF-8";
+/// The namespace of answers: what EC2 sends ends with a slash, which botocore's model leaves out.
+const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 const DIALECT: query::Dialect = query::Dialect::Ec2;
 /// Fields of a form that are no member of a request.
 const OUTSIDE: [&str; 2] = ["Action", "Version"];
@@ -92,7 +94,7 @@ pub(crate) async fn answer(api: &Api, asked: Asked, id: &str) -> Result<Bytes, F
         return Err(Failure::common("DryRunOperation", 412, "Request would have succeeded, but DryRun flag is set."));
     }
     let answer = run(api, request).await?;
-    Ok(query::render_response(DIALECT, operation.schema(), &answer, ec2::XML_NAMESPACE, id).into())
+    Ok(query::render_response(DIALECT, operation.schema(), &answer, NAMESPACE, id).into())
 }
 
 /// The first thing that is wrong, as EC2 says it: it names one.
@@ -130,7 +132,7 @@ pub(crate) fn unauthenticated(error: &AuthError) -> Failure {
 
 /// An error as EC2 writes it.
 pub(crate) fn render_failure(failure: &Failure, id: &str) -> Bytes {
-    query::render_error(DIALECT, failure.code, &failure.message, failure.status < 500, ec2::XML_NAMESPACE, id).into()
+    query::render_error(DIALECT, failure.code, &failure.message, failure.status < 500, NAMESPACE, id).into()
 }
 
 macro_rules! actions {
@@ -157,6 +159,7 @@ actions!(
         "CidrIp" "FromPort" "GroupId" "GroupName" "IpPermissions" "IpProtocol" "SourceSecurityGroupName" "SourceSecurityGroupOwnerId" "ToPort"
         "TagSpecifications"
     ],
+    CreateDefaultVpc => vpcs::create_default [],
     CreateSecurityGroup => security_groups::create ["Description" "GroupName" "VpcId" "TagSpecifications"],
     CreateSubnet => subnets::create ["TagSpecifications" "AvailabilityZone" "AvailabilityZoneId" "CidrBlock" "VpcId"],
     CreateTags => tags::create ["Resources" "Tags"],

@@ -1,15 +1,15 @@
 //! VPCs: made, described, deleted, and their DNS attributes.
 
-use berth_model::record::Key;
+use berth_model::record::{Key, Record};
 use berth_model::tags::Tags;
-use berth_model::vpc::default_vpc::{default_group, main_route_table};
-use berth_model::vpc::{Ipv4Cidr, MAX_VPCS, ResourceId, Vpc, VpcId, is_legal_size};
+use berth_model::vpc::default_vpc::{default_group, default_vpc, main_route_table};
+use berth_model::vpc::{Ipv4Cidr, MAX_VPCS, Resource, ResourceId, Vpc, VpcId, is_legal_size};
 use berth_shapes::ec2::{
-    self, CreateVpcRequest, CreateVpcResponse, DeleteVpcRequest, DeleteVpcResponse, DescribeVpcAttributeRequest,
-    DescribeVpcAttributeResponse, DescribeVpcsRequest, DescribeVpcsResponse, ModifyVpcAttributeRequest, ModifyVpcAttributeResponse,
-    Tenancy, VpcAttributeName, VpcCidrBlockState, VpcCidrBlockStateCode, VpcState,
+    self, CreateDefaultVpcRequest, CreateDefaultVpcResponse, CreateVpcRequest, CreateVpcResponse, DeleteVpcRequest, DeleteVpcResponse,
+    DescribeVpcAttributeRequest, DescribeVpcAttributeResponse, DescribeVpcsRequest, DescribeVpcsResponse, ModifyVpcAttributeRequest,
+    ModifyVpcAttributeResponse, Tenancy, VpcAttributeName, VpcCidrBlockState, VpcCidrBlockStateCode, VpcState,
 };
-use berth_store::{Entry, State};
+use berth_store::{Entry, State, VpcResources};
 
 use super::choice::Choice;
 use super::failures::{bad_value, combination, dependency, no_vpc, refuse, unsupported};
@@ -130,9 +130,7 @@ pub(super) async fn create(api: &Api, request: CreateVpcRequest) -> Result<Creat
     };
     api.change(|state, transaction| {
         let resources = in_turn(state, transaction)?;
-        if resources.vpcs().count() >= MAX_VPCS {
-            return Err(refuse("VpcLimitExceeded", "The maximum number of VPCs has been reached."));
-        }
+        check_room(resources)?;
         transaction.expect_absent(key(vpc.id));
         transaction.put(vpc.clone());
         transaction.put(default_group(vpc.id, fresh[1], [fresh[2], fresh[3]]));
@@ -140,6 +138,32 @@ pub(super) async fn create(api: &Api, request: CreateVpcRequest) -> Result<Creat
         Ok(CreateVpcResponse { vpc: Some(render(api, &vpc)) })
     })
     .await
+}
+
+/// `CreateDefaultVpc`: the one that there was from the start, where somebody deleted it; under the ids that it had.
+pub(super) async fn create_default(api: &Api, _: CreateDefaultVpcRequest) -> Result<CreateDefaultVpcResponse, Failure> {
+    api.change(|state, transaction| {
+        let resources = in_turn(state, transaction)?;
+        if let Some(vpc) = resources.default_vpc() {
+            let text = format!("A Default VPC already exists for this account in this region: {}", vpc.id);
+            return Err(refuse("DefaultVpcAlreadyExists", text));
+        }
+        check_room(resources)?;
+        let mut vpc = None;
+        for resource in default_vpc(api.scope()) {
+            if let Resource::Vpc(one) = &resource {
+                vpc = Some(render(api, one));
+            }
+            transaction.put(Record::VpcResource(resource));
+        }
+        Ok(CreateDefaultVpcResponse { vpc })
+    })
+    .await
+}
+
+fn check_room(resources: &VpcResources) -> Result<(), Failure> {
+    let is_full = resources.vpcs().count() >= MAX_VPCS;
+    if is_full { Err(refuse("VpcLimitExceeded", "The maximum number of VPCs has been reached.")) } else { Ok(()) }
 }
 
 /// `DeleteVpc`: nothing may be left in it but what it had from the start. Its internet gateway goes with it.

@@ -3,7 +3,7 @@
 //! AWS keeps the first four addresses of each subnet and the last for itself:
 //! <https://docs.aws.amazon.com/vpc/latest/userguide/subnet-sizing.html>.
 
-use std::net::Ipv4Addr;
+use core::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use super::cidr::Ipv4Cidr;

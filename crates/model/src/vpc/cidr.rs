@@ -1,7 +1,7 @@
 //! Blocks of addresses. A block is kept in its canonical form: the bits below the prefix are zero, as AWS keeps it.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

@@ -4,7 +4,7 @@
 //! make the same records, and it is the same VPC to whoever looks.
 //! <https://docs.aws.amazon.com/vpc/latest/userguide/default-vpc-components.html>
 
-use std::net::Ipv4Addr;
+use core::net::Ipv4Addr;
 
 use super::cidr::Ipv4Cidr;
 use super::ids::{InternetGatewayId, RouteTableId, SecurityGroupId, SecurityGroupRuleId, SubnetId, VpcId};

@@ -2,13 +2,15 @@
 //!
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-eni.html>
 
+use core::net::Ipv4Addr;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::Subnet;
 use super::ids::{NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId};
+use super::security_group::{MAX_GROUPS_OF_INTERFACE, SecurityGroup};
 use crate::ids::TaskId;
 use crate::tags::Tags;
 use crate::time::UnixMillis;
@@ -147,7 +149,66 @@ pub struct NetworkInterface {
     pub tags: Tags,
 }
 
+/// Why there can be no new interface.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InterfaceError {
+    /// All addresses are taken: EC2's `InsufficientFreeAddressesInSubnet`, ECS's `RESOURCE:ENI`.
+    #[error("The specified subnet does not have enough free addresses to satisfy the request: {0}")]
+    NoFreeAddress(SubnetId),
+    /// A group of another VPC than the subnet's.
+    #[error("The security group '{0}' and the subnet belong to different networks.")]
+    OtherVpc(SecurityGroupId),
+    /// One group twice.
+    #[error("The security group '{0}' is specified more than once.")]
+    GroupTwice(SecurityGroupId),
+    /// No group, or more than five.
+    #[error("A network interface has 1 to {MAX_GROUPS_OF_INTERFACE} security groups.")]
+    GroupCount,
+}
+
 impl NetworkInterface {
+    /// A new interface, attached to nothing, with the next free address of the subnet; and the subnet as it is to be written with it.
+    /// Its requester, attachment and tags are the caller's to set.
+    ///
+    /// # Errors
+    /// [`InterfaceError`].
+    pub fn plan(
+        id: NetworkInterfaceId,
+        subnet: &Subnet,
+        groups: &[&SecurityGroup],
+        description: &str,
+        is_taken: impl Fn(Ipv4Addr) -> bool,
+    ) -> Result<(Self, Subnet), InterfaceError> {
+        if groups.is_empty() || groups.len() > MAX_GROUPS_OF_INTERFACE {
+            return Err(InterfaceError::GroupCount);
+        }
+        for (nth, group) in groups.iter().enumerate() {
+            if group.vpc != subnet.vpc {
+                return Err(InterfaceError::OtherVpc(group.id));
+            }
+            if groups[..nth].iter().any(|other| other.id == group.id) {
+                return Err(InterfaceError::GroupTwice(group.id));
+            }
+        }
+        let mut subnet = subnet.clone();
+        let private_address = subnet.take_address(is_taken).ok_or(InterfaceError::NoFreeAddress(subnet.id))?;
+        let interface = Self {
+            id,
+            vpc: subnet.vpc,
+            subnet: subnet.id,
+            private_address,
+            mac_address: MacAddress::of(id, private_address),
+            groups: groups.iter().map(|group| group.id).collect(),
+            description: description.to_owned(),
+            interface_type: "interface".to_owned(),
+            requester: None,
+            requester_managed: false,
+            attachment: None,
+            tags: Tags::new(),
+        };
+        Ok((interface, subnet))
+    }
+
     /// Its status: attached or not.
     #[must_use]
     pub fn status(&self) -> InterfaceStatus {
@@ -160,6 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::vpc::default_vpc::default_group;
 
     #[test]
     fn a_mac_address_is_local_and_holds_the_address() {
@@ -173,6 +235,52 @@ mod tests {
         for text in ["", "02", "02:bc:ac:1f:00", "02:bc:ac:1f:00:04:05", "02:bc:ac:1f:00:4", "02:bc:ac:1f:00:0g", "02:bc:ac:1f:00:+4"] {
             assert_eq!(text.parse::<MacAddress>(), Err(MacAddressError), "{text}");
         }
+    }
+
+    fn subnet(vpc: VpcId) -> Subnet {
+        let (id, cidr) = (SubnetId::from_random(1), "10.0.0.0/28".parse().unwrap());
+        Subnet { id, vpc, zone: "z".into(), cidr, is_default: false, map_public_ip_on_launch: false, last_address: None, tags: Tags::new() }
+    }
+
+    fn group(vpc: VpcId, number: u128) -> SecurityGroup {
+        SecurityGroup { name: number.to_string(), ..default_group(vpc, number, [0, 1]) }
+    }
+
+    #[test]
+    fn an_interface_has_groups_of_its_vpc() {
+        let (here, there) = (VpcId::from_random(1), VpcId::from_random(2));
+        let plan =
+            |groups: &[&SecurityGroup]| NetworkInterface::plan(NetworkInterfaceId::from_random(1), &subnet(here), groups, "", |_| false);
+        let groups: Vec<_> = (0..6).map(|number| group(here, number)).collect();
+        let all: Vec<_> = groups.iter().collect();
+        let (interface, subnet) = plan(&all[..5]).unwrap();
+        assert_eq!(
+            (interface.groups.len(), interface.status(), subnet.last_address),
+            (5, InterfaceStatus::Available, Some(interface.private_address))
+        );
+        assert_eq!(plan(&[]).unwrap_err(), InterfaceError::GroupCount);
+        assert_eq!(plan(&all).unwrap_err(), InterfaceError::GroupCount);
+        assert_eq!(plan(&[&groups[0], &groups[0]]).unwrap_err(), InterfaceError::GroupTwice(groups[0].id));
+        let foreign = group(there, 7);
+        assert_eq!(plan(&[&groups[0], &foreign]).unwrap_err(), InterfaceError::OtherVpc(foreign.id));
+    }
+
+    #[test]
+    fn a_subnet_has_interfaces_until_it_is_full() {
+        let vpc = VpcId::from_random(1);
+        let (mut subnet, groups, mut made) = (subnet(vpc), group(vpc, 1), Vec::<NetworkInterface>::new());
+        for number in 0..11 {
+            let is_taken = |address| made.iter().any(|one| one.private_address == address);
+            let (interface, after) =
+                NetworkInterface::plan(NetworkInterfaceId::from_random(number), &subnet, &[&groups], "", is_taken).unwrap();
+            made.push(interface);
+            subnet = after;
+        }
+        let macs: std::collections::BTreeSet<_> = made.iter().map(|one| one.mac_address).collect();
+        assert_eq!(macs.len(), 11);
+        let is_taken = |address| made.iter().any(|one| one.private_address == address);
+        let full = NetworkInterface::plan(NetworkInterfaceId::from_random(99), &subnet, &[&groups], "", is_taken);
+        assert_eq!(full.unwrap_err(), InterfaceError::NoFreeAddress(subnet.id));
     }
 
     proptest! {

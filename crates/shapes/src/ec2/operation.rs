@@ -12,6 +12,8 @@ pub enum Operation {
     AuthorizeSecurityGroupEgress,
     /// `AuthorizeSecurityGroupIngress`.
     AuthorizeSecurityGroupIngress,
+    /// `CreateDefaultVpc`.
+    CreateDefaultVpc,
     /// `CreateSecurityGroup`.
     CreateSecurityGroup,
     /// `CreateSubnet`.
@@ -68,9 +70,10 @@ pub enum Operation {
 
 impl Operation {
     /// All operations, by name.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::AuthorizeSecurityGroupEgress,
         Self::AuthorizeSecurityGroupIngress,
+        Self::CreateDefaultVpc,
         Self::CreateSecurityGroup,
         Self::CreateSubnet,
         Self::CreateTags,
@@ -104,6 +107,7 @@ impl Operation {
         match self {
             Self::AuthorizeSecurityGroupEgress => "AuthorizeSecurityGroupEgress",
             Self::AuthorizeSecurityGroupIngress => "AuthorizeSecurityGroupIngress",
+            Self::CreateDefaultVpc => "CreateDefaultVpc",
             Self::CreateSecurityGroup => "CreateSecurityGroup",
             Self::CreateSubnet => "CreateSubnet",
             Self::CreateTags => "CreateTags",
@@ -138,6 +142,7 @@ impl Operation {
         Some(match name {
             "AuthorizeSecurityGroupEgress" => Self::AuthorizeSecurityGroupEgress,
             "AuthorizeSecurityGroupIngress" => Self::AuthorizeSecurityGroupIngress,
+            "CreateDefaultVpc" => Self::CreateDefaultVpc,
             "CreateSecurityGroup" => Self::CreateSecurityGroup,
             "CreateSubnet" => Self::CreateSubnet,
             "CreateTags" => Self::CreateTags,
@@ -173,6 +178,7 @@ impl Operation {
         match self {
             Self::AuthorizeSecurityGroupEgress => &[],
             Self::AuthorizeSecurityGroupIngress => &[],
+            Self::CreateDefaultVpc => &[],
             Self::CreateSecurityGroup => &[],
             Self::CreateSubnet => &[],
             Self::CreateTags => &[],

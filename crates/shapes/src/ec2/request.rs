@@ -3,13 +3,13 @@
 //! Any request of the service, as the edge hands it on.
 
 use super::{
-    AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupIngressRequest, CreateSecurityGroupRequest, CreateSubnetRequest,
-    CreateTagsRequest, CreateVpcRequest, DeleteSecurityGroupRequest, DeleteSubnetRequest, DeleteTagsRequest, DeleteVpcRequest,
-    DescribeAccountAttributesRequest, DescribeAvailabilityZonesRequest, DescribeInstancesRequest, DescribeInternetGatewaysRequest,
-    DescribeNetworkInterfacesRequest, DescribeRegionsRequest, DescribeRouteTablesRequest, DescribeSecurityGroupRulesRequest,
-    DescribeSecurityGroupsRequest, DescribeSubnetsRequest, DescribeTagsRequest, DescribeVpcAttributeRequest, DescribeVpcsRequest,
-    ModifySecurityGroupRulesRequest, ModifySubnetAttributeRequest, ModifyVpcAttributeRequest, Operation, RevokeSecurityGroupEgressRequest,
-    RevokeSecurityGroupIngressRequest,
+    AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupIngressRequest, CreateDefaultVpcRequest, CreateSecurityGroupRequest,
+    CreateSubnetRequest, CreateTagsRequest, CreateVpcRequest, DeleteSecurityGroupRequest, DeleteSubnetRequest, DeleteTagsRequest,
+    DeleteVpcRequest, DescribeAccountAttributesRequest, DescribeAvailabilityZonesRequest, DescribeInstancesRequest,
+    DescribeInternetGatewaysRequest, DescribeNetworkInterfacesRequest, DescribeRegionsRequest, DescribeRouteTablesRequest,
+    DescribeSecurityGroupRulesRequest, DescribeSecurityGroupsRequest, DescribeSubnetsRequest, DescribeTagsRequest,
+    DescribeVpcAttributeRequest, DescribeVpcsRequest, ModifySecurityGroupRulesRequest, ModifySubnetAttributeRequest,
+    ModifyVpcAttributeRequest, Operation, RevokeSecurityGroupEgressRequest, RevokeSecurityGroupIngressRequest,
 };
 use crate::{
     DecodeError,
@@ -24,6 +24,8 @@ pub enum Request {
     AuthorizeSecurityGroupEgress(Box<AuthorizeSecurityGroupEgressRequest>),
     /// `AuthorizeSecurityGroupIngress`.
     AuthorizeSecurityGroupIngress(Box<AuthorizeSecurityGroupIngressRequest>),
+    /// `CreateDefaultVpc`.
+    CreateDefaultVpc(Box<CreateDefaultVpcRequest>),
     /// `CreateSecurityGroup`.
     CreateSecurityGroup(Box<CreateSecurityGroupRequest>),
     /// `CreateSubnet`.
@@ -87,6 +89,7 @@ impl Request {
         match operation {
             Operation::AuthorizeSecurityGroupEgress => from_value(value).map(Self::AuthorizeSecurityGroupEgress),
             Operation::AuthorizeSecurityGroupIngress => from_value(value).map(Self::AuthorizeSecurityGroupIngress),
+            Operation::CreateDefaultVpc => from_value(value).map(Self::CreateDefaultVpc),
             Operation::CreateSecurityGroup => from_value(value).map(Self::CreateSecurityGroup),
             Operation::CreateSubnet => from_value(value).map(Self::CreateSubnet),
             Operation::CreateTags => from_value(value).map(Self::CreateTags),
@@ -121,6 +124,7 @@ impl Request {
         match self {
             Self::AuthorizeSecurityGroupEgress(_) => Operation::AuthorizeSecurityGroupEgress,
             Self::AuthorizeSecurityGroupIngress(_) => Operation::AuthorizeSecurityGroupIngress,
+            Self::CreateDefaultVpc(_) => Operation::CreateDefaultVpc,
             Self::CreateSecurityGroup(_) => Operation::CreateSecurityGroup,
             Self::CreateSubnet(_) => Operation::CreateSubnet,
             Self::CreateTags(_) => Operation::CreateTags,
@@ -158,6 +162,7 @@ impl Request {
         match self {
             Self::AuthorizeSecurityGroupEgress(request) => request.validate(),
             Self::AuthorizeSecurityGroupIngress(request) => request.validate(),
+            Self::CreateDefaultVpc(request) => request.validate(),
             Self::CreateSecurityGroup(request) => request.validate(),
             Self::CreateSubnet(request) => request.validate(),
             Self::CreateTags(request) => request.validate(),

@@ -63,6 +63,14 @@ structure! {
 }
 
 structure! {
+    /// `CreateDefaultVpc` request (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateDefaultVpc.html>).
+    pub struct CreateDefaultVpcRequest {
+        /// Wire name `DryRun`.
+        pub dry_run: bool = "DryRun",
+    }
+}
+
+structure! {
     /// `CreateSecurityGroup` request (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html>).
     pub struct CreateSecurityGroupRequest {
         /// Wire name `Description`; required.

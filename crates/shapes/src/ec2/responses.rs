@@ -29,6 +29,14 @@ structure! {
 }
 
 structure! {
+    /// `CreateDefaultVpc` response (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateDefaultVpc.html>).
+    pub struct CreateDefaultVpcResponse {
+        /// Wire name `Vpc`.
+        pub vpc: Vpc = "Vpc",
+    }
+}
+
+structure! {
     /// `CreateSecurityGroup` response (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html>).
     pub struct CreateSecurityGroupResponse {
         /// Wire name `GroupId`.

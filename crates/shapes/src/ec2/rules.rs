@@ -3,13 +3,14 @@
 //! What the model asks of the requests: required members, enum sets, ranges, lengths, patterns.
 
 use super::{
-    AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupIngressRequest, CreateSecurityGroupRequest, CreateSubnetRequest,
-    CreateTagsRequest, CreateVpcRequest, DeleteSecurityGroupRequest, DeleteSubnetRequest, DeleteTagsRequest, DeleteVpcRequest,
-    DescribeAccountAttributesRequest, DescribeAvailabilityZonesRequest, DescribeInstancesRequest, DescribeInternetGatewaysRequest,
-    DescribeNetworkInterfacesRequest, DescribeRegionsRequest, DescribeRouteTablesRequest, DescribeSecurityGroupRulesRequest,
-    DescribeSecurityGroupsRequest, DescribeSubnetsRequest, DescribeTagsRequest, DescribeVpcAttributeRequest, DescribeVpcsRequest,
-    ModifySecurityGroupRulesRequest, ModifySubnetAttributeRequest, ModifyVpcAttributeRequest, RevokeSecurityGroupEgressRequest,
-    RevokeSecurityGroupIngressRequest, SecurityGroupRuleUpdate, TagSpecification, VpcEncryptionControlConfiguration,
+    AuthorizeSecurityGroupEgressRequest, AuthorizeSecurityGroupIngressRequest, CreateDefaultVpcRequest, CreateSecurityGroupRequest,
+    CreateSubnetRequest, CreateTagsRequest, CreateVpcRequest, DeleteSecurityGroupRequest, DeleteSubnetRequest, DeleteTagsRequest,
+    DeleteVpcRequest, DescribeAccountAttributesRequest, DescribeAvailabilityZonesRequest, DescribeInstancesRequest,
+    DescribeInternetGatewaysRequest, DescribeNetworkInterfacesRequest, DescribeRegionsRequest, DescribeRouteTablesRequest,
+    DescribeSecurityGroupRulesRequest, DescribeSecurityGroupsRequest, DescribeSubnetsRequest, DescribeTagsRequest,
+    DescribeVpcAttributeRequest, DescribeVpcsRequest, ModifySecurityGroupRulesRequest, ModifySubnetAttributeRequest,
+    ModifyVpcAttributeRequest, RevokeSecurityGroupEgressRequest, RevokeSecurityGroupIngressRequest, SecurityGroupRuleUpdate,
+    TagSpecification, VpcEncryptionControlConfiguration,
 };
 use crate::validate::{Path, Rule, Validate, Violations, items, required, scalar};
 
@@ -224,6 +225,8 @@ impl Validate for VpcEncryptionControlConfiguration {
         scalar(&self.api_gateway_v2_exclusion, &Rule::NONE, at, "ApiGatewayV2Exclusion", found);
     }
 }
+
+impl Validate for CreateDefaultVpcRequest {}
 
 impl Validate for DeleteSecurityGroupRequest {}
 

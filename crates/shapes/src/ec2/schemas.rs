@@ -12,6 +12,7 @@ impl Operation {
         match self {
             Self::AuthorizeSecurityGroupEgress => &AUTHORIZE_SECURITY_GROUP_EGRESS_OPERATION,
             Self::AuthorizeSecurityGroupIngress => &AUTHORIZE_SECURITY_GROUP_INGRESS_OPERATION,
+            Self::CreateDefaultVpc => &CREATE_DEFAULT_VPC_OPERATION,
             Self::CreateSecurityGroup => &CREATE_SECURITY_GROUP_OPERATION,
             Self::CreateSubnet => &CREATE_SUBNET_OPERATION,
             Self::CreateTags => &CREATE_TAGS_OPERATION,
@@ -61,6 +62,16 @@ static AUTHORIZE_SECURITY_GROUP_INGRESS_OPERATION: schema::Operation = schema::O
     host_prefix: None,
     input: &AUTHORIZE_SECURITY_GROUP_INGRESS_REQUEST_MEMBERS,
     output: &AUTHORIZE_SECURITY_GROUP_INGRESS_RESULT_MEMBERS,
+};
+static CREATE_DEFAULT_VPC_OPERATION: schema::Operation = schema::Operation {
+    name: "CreateDefaultVpc",
+    method: "POST",
+    uri: "/",
+    status: 200,
+    result_wrapper: None,
+    host_prefix: None,
+    input: &CREATE_DEFAULT_VPC_REQUEST_MEMBERS,
+    output: &CREATE_DEFAULT_VPC_RESULT_MEMBERS,
 };
 static CREATE_SECURITY_GROUP_OPERATION: schema::Operation = schema::Operation {
     name: "CreateSecurityGroup",
@@ -498,6 +509,119 @@ static AUTHORIZE_SECURITY_GROUP_INGRESS_RESULT_MEMBERS: Structure = Structure {
     payload: None,
 };
 
+static CREATE_DEFAULT_VPC_REQUEST_MEMBERS: Structure =
+    Structure { name: "CreateDefaultVpcRequest", members: &[Member::new("DryRun", &Schema::Boolean)], payload: None };
+
+static VPC_CIDR_BLOCK_STATE: Schema = Schema::Structure(Structure {
+    name: "VpcCidrBlockState",
+    members: &[
+        Member { wire: Some("state"), ..Member::new("State", &Schema::String) },
+        Member { wire: Some("statusMessage"), ..Member::new("StatusMessage", &Schema::String) },
+    ],
+    payload: None,
+});
+
+static VPC_IPV6_CIDR_BLOCK_ASSOCIATION: Schema = Schema::Structure(Structure {
+    name: "VpcIpv6CidrBlockAssociation",
+    members: &[
+        Member { wire: Some("associationId"), ..Member::new("AssociationId", &Schema::String) },
+        Member { wire: Some("ipv6CidrBlock"), ..Member::new("Ipv6CidrBlock", &Schema::String) },
+        Member { wire: Some("ipv6CidrBlockState"), ..Member::new("Ipv6CidrBlockState", &VPC_CIDR_BLOCK_STATE) },
+        Member { wire: Some("networkBorderGroup"), ..Member::new("NetworkBorderGroup", &Schema::String) },
+        Member { wire: Some("ipv6Pool"), ..Member::new("Ipv6Pool", &Schema::String) },
+        Member { wire: Some("ipv6AddressAttribute"), ..Member::new("Ipv6AddressAttribute", &Schema::String) },
+        Member { wire: Some("ipSource"), ..Member::new("IpSource", &Schema::String) },
+    ],
+    payload: None,
+});
+
+static VPC_IPV6_CIDR_BLOCK_ASSOCIATION_SET: Schema =
+    Schema::List(List { item: &VPC_IPV6_CIDR_BLOCK_ASSOCIATION, item_wire: Some("item"), flattened: false });
+
+static VPC_CIDR_BLOCK_ASSOCIATION: Schema = Schema::Structure(Structure {
+    name: "VpcCidrBlockAssociation",
+    members: &[
+        Member { wire: Some("associationId"), ..Member::new("AssociationId", &Schema::String) },
+        Member { wire: Some("cidrBlock"), ..Member::new("CidrBlock", &Schema::String) },
+        Member { wire: Some("cidrBlockState"), ..Member::new("CidrBlockState", &VPC_CIDR_BLOCK_STATE) },
+    ],
+    payload: None,
+});
+
+static VPC_CIDR_BLOCK_ASSOCIATION_SET: Schema =
+    Schema::List(List { item: &VPC_CIDR_BLOCK_ASSOCIATION, item_wire: Some("item"), flattened: false });
+
+static VPC_ENCRYPTION_CONTROL_EXCLUSION: Schema = Schema::Structure(Structure {
+    name: "VpcEncryptionControlExclusion",
+    members: &[
+        Member { wire: Some("state"), ..Member::new("State", &Schema::String) },
+        Member { wire: Some("stateMessage"), ..Member::new("StateMessage", &Schema::String) },
+    ],
+    payload: None,
+});
+
+static VPC_ENCRYPTION_CONTROL_EXCLUSIONS: Schema = Schema::Structure(Structure {
+    name: "VpcEncryptionControlExclusions",
+    members: &[
+        Member { wire: Some("internetGateway"), ..Member::new("InternetGateway", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("egressOnlyInternetGateway"), ..Member::new("EgressOnlyInternetGateway", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("natGateway"), ..Member::new("NatGateway", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("virtualPrivateGateway"), ..Member::new("VirtualPrivateGateway", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("vpcPeering"), ..Member::new("VpcPeering", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("lambda"), ..Member::new("Lambda", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("vpcLattice"), ..Member::new("VpcLattice", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("elasticFileSystem"), ..Member::new("ElasticFileSystem", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("globalAccelerator"), ..Member::new("GlobalAccelerator", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+        Member { wire: Some("apiGatewayV2"), ..Member::new("ApiGatewayV2", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
+    ],
+    payload: None,
+});
+
+static VPC_ENCRYPTION_CONTROL: Schema = Schema::Structure(Structure {
+    name: "VpcEncryptionControl",
+    members: &[
+        Member { wire: Some("vpcId"), ..Member::new("VpcId", &Schema::String) },
+        Member { wire: Some("vpcEncryptionControlId"), ..Member::new("VpcEncryptionControlId", &Schema::String) },
+        Member { wire: Some("mode"), ..Member::new("Mode", &Schema::String) },
+        Member { wire: Some("state"), ..Member::new("State", &Schema::String) },
+        Member { wire: Some("stateMessage"), ..Member::new("StateMessage", &Schema::String) },
+        Member { wire: Some("resourceExclusions"), ..Member::new("ResourceExclusions", &VPC_ENCRYPTION_CONTROL_EXCLUSIONS) },
+        Member { wire: Some("tagSet"), ..Member::new("Tags", &TAG_LIST) },
+    ],
+    payload: None,
+});
+
+static BLOCK_PUBLIC_ACCESS_STATES: Schema = Schema::Structure(Structure {
+    name: "BlockPublicAccessStates",
+    members: &[Member { wire: Some("internetGatewayBlockMode"), ..Member::new("InternetGatewayBlockMode", &Schema::String) }],
+    payload: None,
+});
+
+static VPC: Schema = Schema::Structure(Structure {
+    name: "Vpc",
+    members: &[
+        Member { wire: Some("ownerId"), ..Member::new("OwnerId", &Schema::String) },
+        Member { wire: Some("instanceTenancy"), ..Member::new("InstanceTenancy", &Schema::String) },
+        Member {
+            wire: Some("ipv6CidrBlockAssociationSet"),
+            ..Member::new("Ipv6CidrBlockAssociationSet", &VPC_IPV6_CIDR_BLOCK_ASSOCIATION_SET)
+        },
+        Member { wire: Some("cidrBlockAssociationSet"), ..Member::new("CidrBlockAssociationSet", &VPC_CIDR_BLOCK_ASSOCIATION_SET) },
+        Member { wire: Some("isDefault"), ..Member::new("IsDefault", &Schema::Boolean) },
+        Member { wire: Some("encryptionControl"), ..Member::new("EncryptionControl", &VPC_ENCRYPTION_CONTROL) },
+        Member { wire: Some("tagSet"), ..Member::new("Tags", &TAG_LIST) },
+        Member { wire: Some("blockPublicAccessStates"), ..Member::new("BlockPublicAccessStates", &BLOCK_PUBLIC_ACCESS_STATES) },
+        Member { wire: Some("vpcId"), ..Member::new("VpcId", &Schema::String) },
+        Member { wire: Some("state"), ..Member::new("State", &Schema::String) },
+        Member { wire: Some("cidrBlock"), ..Member::new("CidrBlock", &Schema::String) },
+        Member { wire: Some("dhcpOptionsId"), ..Member::new("DhcpOptionsId", &Schema::String) },
+    ],
+    payload: None,
+});
+
+static CREATE_DEFAULT_VPC_RESULT_MEMBERS: Structure =
+    Structure { name: "CreateDefaultVpcResult", members: &[Member { wire: Some("vpc"), ..Member::new("Vpc", &VPC) }], payload: None };
+
 static CREATE_SECURITY_GROUP_REQUEST_MEMBERS: Structure = Structure {
     name: "CreateSecurityGroupRequest",
     members: &[
@@ -571,12 +695,6 @@ static PRIVATE_DNS_NAME_OPTIONS_ON_LAUNCH: Schema = Schema::Structure(Structure 
         Member { wire: Some("enableResourceNameDnsARecord"), ..Member::new("EnableResourceNameDnsARecord", &Schema::Boolean) },
         Member { wire: Some("enableResourceNameDnsAAAARecord"), ..Member::new("EnableResourceNameDnsAAAARecord", &Schema::Boolean) },
     ],
-    payload: None,
-});
-
-static BLOCK_PUBLIC_ACCESS_STATES: Schema = Schema::Structure(Structure {
-    name: "BlockPublicAccessStates",
-    members: &[Member { wire: Some("internetGatewayBlockMode"), ..Member::new("InternetGatewayBlockMode", &Schema::String) }],
     payload: None,
 });
 
@@ -668,107 +786,6 @@ static CREATE_VPC_REQUEST_MEMBERS: Structure = Structure {
     ],
     payload: None,
 };
-
-static VPC_CIDR_BLOCK_STATE: Schema = Schema::Structure(Structure {
-    name: "VpcCidrBlockState",
-    members: &[
-        Member { wire: Some("state"), ..Member::new("State", &Schema::String) },
-        Member { wire: Some("statusMessage"), ..Member::new("StatusMessage", &Schema::String) },
-    ],
-    payload: None,
-});
-
-static VPC_IPV6_CIDR_BLOCK_ASSOCIATION: Schema = Schema::Structure(Structure {
-    name: "VpcIpv6CidrBlockAssociation",
-    members: &[
-        Member { wire: Some("associationId"), ..Member::new("AssociationId", &Schema::String) },
-        Member { wire: Some("ipv6CidrBlock"), ..Member::new("Ipv6CidrBlock", &Schema::String) },
-        Member { wire: Some("ipv6CidrBlockState"), ..Member::new("Ipv6CidrBlockState", &VPC_CIDR_BLOCK_STATE) },
-        Member { wire: Some("networkBorderGroup"), ..Member::new("NetworkBorderGroup", &Schema::String) },
-        Member { wire: Some("ipv6Pool"), ..Member::new("Ipv6Pool", &Schema::String) },
-        Member { wire: Some("ipv6AddressAttribute"), ..Member::new("Ipv6AddressAttribute", &Schema::String) },
-        Member { wire: Some("ipSource"), ..Member::new("IpSource", &Schema::String) },
-    ],
-    payload: None,
-});
-
-static VPC_IPV6_CIDR_BLOCK_ASSOCIATION_SET: Schema =
-    Schema::List(List { item: &VPC_IPV6_CIDR_BLOCK_ASSOCIATION, item_wire: Some("item"), flattened: false });
-
-static VPC_CIDR_BLOCK_ASSOCIATION: Schema = Schema::Structure(Structure {
-    name: "VpcCidrBlockAssociation",
-    members: &[
-        Member { wire: Some("associationId"), ..Member::new("AssociationId", &Schema::String) },
-        Member { wire: Some("cidrBlock"), ..Member::new("CidrBlock", &Schema::String) },
-        Member { wire: Some("cidrBlockState"), ..Member::new("CidrBlockState", &VPC_CIDR_BLOCK_STATE) },
-    ],
-    payload: None,
-});
-
-static VPC_CIDR_BLOCK_ASSOCIATION_SET: Schema =
-    Schema::List(List { item: &VPC_CIDR_BLOCK_ASSOCIATION, item_wire: Some("item"), flattened: false });
-
-static VPC_ENCRYPTION_CONTROL_EXCLUSION: Schema = Schema::Structure(Structure {
-    name: "VpcEncryptionControlExclusion",
-    members: &[
-        Member { wire: Some("state"), ..Member::new("State", &Schema::String) },
-        Member { wire: Some("stateMessage"), ..Member::new("StateMessage", &Schema::String) },
-    ],
-    payload: None,
-});
-
-static VPC_ENCRYPTION_CONTROL_EXCLUSIONS: Schema = Schema::Structure(Structure {
-    name: "VpcEncryptionControlExclusions",
-    members: &[
-        Member { wire: Some("internetGateway"), ..Member::new("InternetGateway", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("egressOnlyInternetGateway"), ..Member::new("EgressOnlyInternetGateway", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("natGateway"), ..Member::new("NatGateway", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("virtualPrivateGateway"), ..Member::new("VirtualPrivateGateway", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("vpcPeering"), ..Member::new("VpcPeering", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("lambda"), ..Member::new("Lambda", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("vpcLattice"), ..Member::new("VpcLattice", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("elasticFileSystem"), ..Member::new("ElasticFileSystem", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("globalAccelerator"), ..Member::new("GlobalAccelerator", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-        Member { wire: Some("apiGatewayV2"), ..Member::new("ApiGatewayV2", &VPC_ENCRYPTION_CONTROL_EXCLUSION) },
-    ],
-    payload: None,
-});
-
-static VPC_ENCRYPTION_CONTROL: Schema = Schema::Structure(Structure {
-    name: "VpcEncryptionControl",
-    members: &[
-        Member { wire: Some("vpcId"), ..Member::new("VpcId", &Schema::String) },
-        Member { wire: Some("vpcEncryptionControlId"), ..Member::new("VpcEncryptionControlId", &Schema::String) },
-        Member { wire: Some("mode"), ..Member::new("Mode", &Schema::String) },
-        Member { wire: Some("state"), ..Member::new("State", &Schema::String) },
-        Member { wire: Some("stateMessage"), ..Member::new("StateMessage", &Schema::String) },
-        Member { wire: Some("resourceExclusions"), ..Member::new("ResourceExclusions", &VPC_ENCRYPTION_CONTROL_EXCLUSIONS) },
-        Member { wire: Some("tagSet"), ..Member::new("Tags", &TAG_LIST) },
-    ],
-    payload: None,
-});
-
-static VPC: Schema = Schema::Structure(Structure {
-    name: "Vpc",
-    members: &[
-        Member { wire: Some("ownerId"), ..Member::new("OwnerId", &Schema::String) },
-        Member { wire: Some("instanceTenancy"), ..Member::new("InstanceTenancy", &Schema::String) },
-        Member {
-            wire: Some("ipv6CidrBlockAssociationSet"),
-            ..Member::new("Ipv6CidrBlockAssociationSet", &VPC_IPV6_CIDR_BLOCK_ASSOCIATION_SET)
-        },
-        Member { wire: Some("cidrBlockAssociationSet"), ..Member::new("CidrBlockAssociationSet", &VPC_CIDR_BLOCK_ASSOCIATION_SET) },
-        Member { wire: Some("isDefault"), ..Member::new("IsDefault", &Schema::Boolean) },
-        Member { wire: Some("encryptionControl"), ..Member::new("EncryptionControl", &VPC_ENCRYPTION_CONTROL) },
-        Member { wire: Some("tagSet"), ..Member::new("Tags", &TAG_LIST) },
-        Member { wire: Some("blockPublicAccessStates"), ..Member::new("BlockPublicAccessStates", &BLOCK_PUBLIC_ACCESS_STATES) },
-        Member { wire: Some("vpcId"), ..Member::new("VpcId", &Schema::String) },
-        Member { wire: Some("state"), ..Member::new("State", &Schema::String) },
-        Member { wire: Some("cidrBlock"), ..Member::new("CidrBlock", &Schema::String) },
-        Member { wire: Some("dhcpOptionsId"), ..Member::new("DhcpOptionsId", &Schema::String) },
-    ],
-    payload: None,
-});
 
 static CREATE_VPC_RESULT_MEMBERS: Structure =
     Structure { name: "CreateVpcResult", members: &[Member { wire: Some("vpc"), ..Member::new("Vpc", &VPC) }], payload: None };
