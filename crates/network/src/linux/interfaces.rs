@@ -2,7 +2,7 @@
 //!
 //! Chooses nothing: addresses, hardware addresses and groups come from the control plane. All work happens on threads that may block.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -101,7 +101,8 @@ impl InterfaceNetwork {
         }
         let mark = mark(&config.name);
         let judged = Judged { enforcement, table, interfaces };
-        if let Err(error) = Peers::new(judged.table.machine.as_ref(), mark).apply(&mut route, &judged.remote()) {
+        let peers = Peers::new(judged.table.machine.as_ref(), mark);
+        if let Err(error) = peers.clean(&mut route).and_then(|()| peers.apply(&mut route, &judged.remote())) {
             tracing::warn!(%error, "tasks of other machines are not all reached");
         }
         let living = judged.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
@@ -310,17 +311,10 @@ impl Inner {
     fn judge(&self, id: &AttachmentId, link: &str, interface: &TaskInterface) -> Result<(), NetworkError> {
         let mut judged = self.judged.lock();
         let Judged { enforcement, table, interfaces } = &mut *judged;
-        let taken = |other: &&(AttachmentId, TaskInterface)| {
-            other
-                .1
-                .addresses()
-                .chain(public(&other.1))
-                .any(|address| interface.addresses().chain(public(interface)).any(|own| own == address))
-        };
-        if let Some((other, theirs)) = interfaces.values().find(taken) {
-            let shared = |own: &IpAddr| theirs.addresses().chain(public(theirs)).any(|address| address == *own);
-            let address = interface.addresses().chain(public(interface)).find(shared).unwrap_or(IpAddr::V4(interface.address));
-            return Err(NetworkError::AddressInUse { address, interface: interface.id.clone(), other: other.clone() });
+        let own: BTreeSet<IpAddr> = occupied(interface).collect();
+        let shared = |theirs: &TaskInterface| occupied(theirs).find(|address| own.contains(address));
+        if let Some((address, other)) = interfaces.values().find_map(|(other, theirs)| Some((shared(theirs)?, other.clone()))) {
+            return Err(NetworkError::AddressInUse { address, interface: interface.id.clone(), other });
         }
         enforcement.add(interface_rules(table, &referenced(table), link, interface))?;
         interfaces.insert(link.to_owned(), (id.clone(), interface.clone()));
@@ -347,7 +341,11 @@ impl Inner {
         }
         self.records.write_table(&judged.table)?;
         let peers = Peers::new(judged.table.machine.as_ref(), self.mark);
-        Ok(peers.apply(&mut self.route.lock(), &judged.remote())?)
+        let mut route = self.route.lock();
+        if before.machine != judged.table.machine {
+            peers.clean(&mut route)?;
+        }
+        Ok(peers.apply(&mut route, &judged.remote())?)
     }
 
     fn detach(&self, id: &AttachmentId) -> Result<(), NetworkError> {
@@ -377,7 +375,10 @@ impl Inner {
             return Ok(());
         }
         self.judged.lock().enforcement.remove()?;
-        Peers::new(None, self.mark).apply(&mut self.route.lock(), &BTreeMap::new())?;
+        let (peers, mut route) = (Peers::new(None, self.mark), self.route.lock());
+        peers.apply(&mut route, &BTreeMap::new())?;
+        peers.clean(&mut route)?;
+        drop(route);
         self.records.remove_table()?;
         // Somebody else's file in it is a reason to leave it, not to fail.
         drop(fs::remove_dir(&self.netns_dir));
@@ -397,6 +398,7 @@ impl Judged {
     }
 }
 
-fn public(interface: &TaskInterface) -> impl Iterator<Item = IpAddr> {
-    interface.public_address.map(IpAddr::V4).into_iter()
+/// All addresses of this machine that lead to an interface.
+fn occupied(interface: &TaskInterface) -> impl Iterator<Item = IpAddr> {
+    interface.addresses().chain(interface.public_address.map(IpAddr::V4))
 }

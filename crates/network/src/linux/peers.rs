@@ -71,14 +71,17 @@ impl<'a> Peers<'a> {
         Self { device, prefix, priority: u32::from(mark) + 1, config }
     }
 
-    /// Removes links of ours except `kept`.
-    fn clean(&self, socket: &mut Socket, kept: Option<&str>) -> Result<(), NetlinkError> {
+    /// Removes links of other settings. To be called where settings may have changed: to list all links takes the kernel a while.
+    ///
+    /// # Errors
+    /// The step that was refused.
+    pub fn clean(&self, socket: &mut Socket) -> Result<(), NetlinkError> {
         let mut request = Request::new();
         request.message("list links", RTM_GETLINK, DUMP, &link_header(0, 0, 0), |_: &mut Attributes<'_>| {});
         for reply in socket.dump(&request)? {
             let name = reply.attributes(16).find(|(kind, _)| *kind == IFLA_IFNAME).map(|(_, value)| value);
             let name = String::from_utf8_lossy(name.unwrap_or_default()).trim_end_matches('\0').to_owned();
-            if name.len() == self.device.len() && name.starts_with(&self.prefix) && kept != Some(name.as_str()) {
+            if name.len() == self.device.len() && name.starts_with(&self.prefix) && (self.config.is_none() || name != self.device) {
                 link::delete(socket, &name)?;
             }
         }
@@ -131,10 +134,9 @@ impl<'a> Peers<'a> {
     /// The overlay's link, with who is where on it; none if nobody is reached by it.
     fn ensure_device(&self, socket: &mut Socket, machines: &BTreeSet<Ipv4Addr>, mtu: u32) -> Result<Option<u32>, NetlinkError> {
         let Some(config) = self.config.filter(|_| !machines.is_empty()) else {
-            self.clean(socket, None)?;
+            link::delete(socket, &self.device)?;
             return Ok(None);
         };
-        self.clean(socket, Some(&self.device))?;
         let mut request = Request::new();
         let port = config.port.to_be_bytes();
         request.message("make the overlay's link", RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &link_header(0, 0, 0), |m| {
