@@ -126,7 +126,6 @@ async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, port
         name: name.to_owned(),
         state_dir: dir.join("interfaces"),
         netns_dir: PathBuf::from(RUN).join(name).join("interfaces"),
-        peers: None,
     };
     tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;

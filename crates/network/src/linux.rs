@@ -32,4 +32,3 @@ pub use config::{BridgeConfig, OpenError, dynamic_ports};
 pub use interfaces::{InterfaceConfig, InterfaceNetwork};
 pub use kept_ports::{KeptPorts, KeptPortsError};
 pub use machine::MachineNetwork;
-pub use peers::{Overlay, PeerConfig};

@@ -164,7 +164,8 @@ pub trait Network: Send + Sync + 'static {
     /// machines. Connections that were let in go on. The table outlives the agent's process.
     ///
     /// # Errors
-    /// [`NetworkError`]; then the groups of the table before hold. [`NetworkError::NoInterfaces`] where there is no such thing.
+    /// [`NetworkError`]; then the groups of the table before hold, unless the text tells of what comes after them: keeping the table, and ways to
+    /// other machines. Applying it again goes on. [`NetworkError::NoInterfaces`] where there is no such thing.
     async fn apply_table(&self, table: &NetworkTable) -> Result<(), NetworkError> {
         let _ = table;
         Err(NetworkError::NoInterfaces)

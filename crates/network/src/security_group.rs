@@ -153,6 +153,49 @@ pub struct KnownInterface {
     pub instance: Option<Ipv4Addr>,
 }
 
+/// How a machine and others reach each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineLink {
+    /// The address at which other machines reach this one.
+    pub address: Ipv4Addr,
+    /// When packets are carried inside others.
+    #[serde(default)]
+    pub overlay: Overlay,
+    /// The overlay's number, below 2^24; the same on all machines.
+    #[serde(default = "MachineLink::default_vni")]
+    pub vni: u32,
+    /// The overlay's UDP port; the same on all machines. The default is not the registered 4789, which Docker's and Kubernetes' overlays use.
+    #[serde(default = "MachineLink::default_port")]
+    pub port: u16,
+}
+
+/// When packets for tasks of other machines are carried inside others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlay {
+    /// To machines that are not on a link of this one.
+    #[default]
+    WhereNeeded,
+    /// Always: for links that drop addresses that they do not know, as clouds' do.
+    Always,
+}
+
+impl MachineLink {
+    /// Defaults for a machine of this address.
+    #[must_use]
+    pub fn new(address: Ipv4Addr) -> Self {
+        Self { address, overlay: Overlay::default(), vni: Self::default_vni(), port: Self::default_port() }
+    }
+
+    const fn default_vni() -> u32 {
+        190
+    }
+
+    const fn default_port() -> u16 {
+        4790
+    }
+}
+
 /// All that a machine is told of the network beyond its own tasks. A new table replaces the one before as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NetworkTable {
@@ -160,6 +203,9 @@ pub struct NetworkTable {
     pub groups: BTreeMap<String, SecurityGroup>,
     /// Interfaces by their ids, `eni-...`.
     pub interfaces: BTreeMap<String, KnownInterface>,
+    /// How this machine and others reach each other; none: tasks of other machines are not reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineLink>,
 }
 
 /// Why a table cannot be used; then the one before stays.
@@ -174,6 +220,9 @@ pub enum TableError {
     /// First port above last.
     #[error("security group {0}: a rule's first port is above its last")]
     Ports(String),
+    /// The overlay's number has 24 bits.
+    #[error("overlay {0}: expected a number below 16777216")]
+    Overlay(u32),
     /// More than [`MOST_RULES`].
     #[error("security group {0}: more than {MOST_RULES} rules")]
     Rules(String),
@@ -189,6 +238,9 @@ impl NetworkTable {
     /// [`TableError`].
     pub fn check(&self) -> Result<(), TableError> {
         let named = |id: &String| if is_plain(id) { Ok(()) } else { Err(TableError::Id(id.chars().take(80).collect())) };
+        if let Some(link) = self.machine.as_ref().filter(|link| link.vni >= 1 << 24) {
+            return Err(TableError::Overlay(link.vni));
+        }
         for (id, group) in &self.groups {
             named(id)?;
             if group.ingress.len() > MOST_RULES || group.egress.len() > MOST_RULES {
@@ -240,14 +292,14 @@ mod tests {
     #[test]
     fn a_table_that_no_machine_can_use_is_refused() {
         let group = |traffic, peer| SecurityGroup { ingress: vec![Rule { traffic, peer }], egress: Vec::new() };
-        let table = |id: &str, group| NetworkTable { groups: [(id.to_owned(), group)].into(), interfaces: BTreeMap::new() };
+        let table = |id: &str, group| NetworkTable { groups: [(id.to_owned(), group)].into(), ..Default::default() };
         let any = || Peer::Range(Cidr::ANY_V4);
         assert_eq!(table("sg-1", group(Traffic::Tcp(80, 80), any())).check(), Ok(()));
         assert_eq!(table("sg-1", group(Traffic::Udp(81, 80), any())).check(), Err(TableError::Ports("sg-1".into())));
         assert_eq!(table("sg 1", group(Traffic::All, any())).check(), Err(TableError::Id("sg 1".into())));
         assert_eq!(table("sg-1", group(Traffic::All, Peer::Group("\n".into()))).check(), Err(TableError::Id("\n".into())));
         let known = KnownInterface { addresses: Vec::new(), groups: vec!["sg-1".into(); 17], instance: None };
-        let table = NetworkTable { groups: BTreeMap::new(), interfaces: [("eni-1".to_owned(), known)].into() };
+        let table = NetworkTable { interfaces: [("eni-1".to_owned(), known)].into(), ..Default::default() };
         assert_eq!(table.check(), Err(TableError::Groups("eni-1".into())));
         assert_eq!(table.groups_of("eni-2", &["sg-own".into()]), ["sg-own"]);
         assert_eq!(table.groups_of("eni-1", &["sg-own".into()]).len(), 17, "the table is stronger");

@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use berth_network::linux::{InterfaceConfig, InterfaceNetwork, Overlay, PeerConfig};
+use berth_network::linux::InterfaceNetwork;
 use berth_network::port::Attachment;
-use berth_network::security_group::{NetworkTable, Traffic};
+use berth_network::security_group::{MachineLink, NetworkTable, Overlay, Traffic};
 use machine::{Machine, address, attached, become_machine, everything, fresh, group, held, id, ip, is_root, known, rule, table};
 use traffic::{dial, dial_briefly, in_namespace, serve_tcp};
 
@@ -37,8 +37,7 @@ impl Host {
     }
 
     fn open(&self) -> InterfaceNetwork {
-        let peers = PeerConfig { overlay: self.overlay, ..PeerConfig::new(self.address) };
-        let config = InterfaceConfig { peers: Some(peers), ..self.machine.config() };
+        let config = self.machine.config();
         self.run(async move { InterfaceNetwork::open(config).expect("open") })
     }
 
@@ -48,7 +47,8 @@ impl Host {
     }
 
     fn apply(&self, network: &InterfaceNetwork, table: &NetworkTable) {
-        let (network, table) = (network.clone(), table.clone());
+        let machine = MachineLink { overlay: self.overlay, ..MachineLink::new(self.address) };
+        let (network, table) = (network.clone(), NetworkTable { machine: Some(machine), ..table.clone() });
         self.run(async move { network.apply(&table).await.expect("apply") });
     }
 

@@ -14,8 +14,8 @@ use super::expression::{End, Expressions, Family, Links, Side};
 use super::netlink::{NetlinkError, Socket};
 use super::nft::{Batch, Datum, Hook};
 use super::ruleset::{
-    Change, FROM, INTERFACES, Lead, Line, MACHINES, Match, OWNED_V4, OWNED_V6, PRIVATE, PUBLIC, RESOLVERS_V4, RESOLVERS_V6, Ruleset, TO,
-    change,
+    Change, FROM, INTERFACES, Lead, Line, MACHINES, Match, OVERLAY, OWNED_V4, OWNED_V6, PRIVATE, PUBLIC, RESOLVERS_V4, RESOLVERS_V6,
+    Ruleset, TO, change,
 };
 use crate::security_group::{Cidr, Traffic};
 
@@ -34,19 +34,17 @@ pub struct Enforcement {
     socket: Socket,
     table: String,
     prefix: String,
-    overlay_port: Option<u16>,
     current: Ruleset,
 }
 
 impl Enforcement {
-    /// Makes the table, in place of one of the same name. `prefix` is how the names of the interfaces' links begin,
-    /// `overlay_port` the UDP port at which other machines bring packets of their tasks.
+    /// Makes the table, in place of one of the same name. `prefix` is how the names of the interfaces' links begin.
     ///
     /// # Errors
     /// The step that was refused; then nothing changed.
-    pub fn open(table: &str, prefix: &str, overlay_port: Option<u16>, ruleset: Ruleset) -> Result<Self, NetlinkError> {
+    pub fn open(table: &str, prefix: &str, ruleset: Ruleset) -> Result<Self, NetlinkError> {
         let (socket, table_name, prefix_kept) = (Socket::netfilter()?, table.to_owned(), prefix.to_owned());
-        let mut enforcement = Self { socket, table: table_name, prefix: prefix_kept, overlay_port, current: ruleset };
+        let mut enforcement = Self { socket, table: table_name, prefix: prefix_kept, current: ruleset };
         enforcement.rebuild()?;
         docker_user::pass(&mut enforcement.socket, table, Links::Prefixed(prefix));
         Ok(enforcement)
@@ -173,21 +171,20 @@ impl Enforcement {
         // therefore never came about and that the kernel does not know.
         for (number, kinds) in [(ICMP, [3, 11]), (ICMP_V6, [1, 2])] {
             for kind in kinds {
-                rule("ingress", &|e| e.from_machine().transport(number).icmp(Some(kind), None).accept());
+                rule("ingress", &|e| e.sent_here().transport(number).icmp(Some(kind), None).accept());
             }
         }
         rule("ingress", &|e| e.invalid().reject_silently());
         rule("ingress", &|e| e.judged_by_link(Side::Out, TO));
         rule("ingress", &|e| e.reject_silently());
-        if let Some(port) = self.overlay_port {
-            rule("overlay", &|e| {
-                e.family(Family::V4)
-                    .transport(libc::IPPROTO_UDP as u8)
-                    .ports(port, port)
-                    .address_in(End::Source, Family::V4, MACHINES, false)
-                    .reject_silently();
-            });
-        }
+        // Whoever is no machine of ours cannot bring packets in the name of its tasks.
+        rule("overlay", &|e| {
+            e.family(Family::V4)
+                .transport(libc::IPPROTO_UDP as u8)
+                .port_in(OVERLAY)
+                .address_in(End::Source, Family::V4, MACHINES, false)
+                .reject_silently();
+        });
         for chain in ["prerouting", "output"] {
             rule(chain, &|e| e.family(Family::V4).translated(End::Destination, PUBLIC));
         }

@@ -239,6 +239,11 @@ impl Expressions<'_, '_> {
         port.compare(AT_LEAST, &first.to_be_bytes()).compare(AT_MOST, &last.to_be_bytes())
     }
 
+    /// `th dport @SET`.
+    pub fn port_in(&mut self, set: &str) -> &mut Self {
+        self.payload(REGISTER, BASE_TRANSPORT, PORT_OFFSET, 2).lookup(set, true)
+    }
+
     /// `icmp type KIND` and `icmp code CODE`, of either family.
     pub fn icmp(&mut self, kind: Option<u8>, code: Option<u8>) -> &mut Self {
         for (offset, wanted) in [(0, kind), (1, code)] {
@@ -250,7 +255,7 @@ impl Expressions<'_, '_> {
     }
 
     /// `meta iif 0`: this machine itself sends it.
-    pub fn from_machine(&mut self) -> &mut Self {
+    pub fn sent_here(&mut self) -> &mut Self {
         self.meta(META_IN_INDEX).compare(EQUAL, &[0; 4])
     }
 

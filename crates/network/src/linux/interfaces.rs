@@ -2,7 +2,7 @@
 //!
 //! Chooses nothing: addresses, hardware addresses and groups come from the control plane. All work happens on threads that may block.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +21,7 @@ use super::enforcement::Enforcement;
 use super::forgetting::Forgetting;
 use super::namespace;
 use super::netlink::{NetlinkError, Socket};
-use super::peers::{PeerConfig, Peers, remote};
+use super::peers::{Peers, remote};
 use super::record::{Record, Records};
 use super::ruleset::{fingerprint, interface_rules, referenced, rules};
 use super::slots::{self, Slots};
@@ -40,8 +40,6 @@ pub struct InterfaceConfig {
     /// Where namespaces are held; a directory of its own that does not outlive the machine. What lies in it without a record is removed at
     /// opening.
     pub netns_dir: PathBuf,
-    /// How tasks of other machines are reached; none: they are not.
-    pub peers: Option<PeerConfig>,
 }
 
 /// A network of tasks' interfaces. Dropping it changes nothing on the machine; opening it again takes everything over.
@@ -61,7 +59,7 @@ struct Inner {
     records: Records,
     route: Mutex<Socket>,
     judged: Mutex<Judged>,
-    peers: Option<Peers>,
+    mark: u16,
     forgetting: Forgetting,
     slots: Slots<Record>,
     closed: AtomicBool,
@@ -95,18 +93,16 @@ impl InterfaceNetwork {
         let table = records.table();
         let interfaces: BTreeMap<_, _> = kept.iter().filter_map(judged).collect();
         let ruleset = rules(&table, interfaces.iter().map(|(link, (_, interface))| (link.as_str(), interface)));
-        let overlay_port = config.peers.as_ref().map(|peers| peers.port);
-        let enforcement = Enforcement::open(&format!("berth_{}_tasks", config.name), &prefix, overlay_port, ruleset)?;
+        let enforcement = Enforcement::open(&format!("berth_{}_tasks", config.name), &prefix, ruleset)?;
         for (link, (id, interface)) in &interfaces {
             if let Err(error) = task_link::raise_outer(&mut route, link, interface) {
                 tracing::warn!(attachment = %id, link, %error, "a task's link is broken; it has no network");
             }
         }
-        let peers = config.peers.map(|peers| Peers::new(peers, mark(&config.name)));
+        let mark = mark(&config.name);
         let judged = Judged { enforcement, table, interfaces };
-        if let Some(peers) = &peers
-            && let Err(error) = peers.clean(&mut route).and_then(|()| peers.apply(&mut route, &judged.remote(peers)))
-        {
+        let peers = Peers::new(judged.table.machine.as_ref(), mark);
+        if let Err(error) = peers.clean(&mut route).and_then(|()| peers.apply(&mut route, &judged.remote())) {
             tracing::warn!(%error, "tasks of other machines are not all reached");
         }
         let living = judged.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
@@ -117,7 +113,7 @@ impl InterfaceNetwork {
             records,
             route: Mutex::new(route),
             judged: Mutex::new(judged),
-            peers,
+            mark,
             forgetting,
             slots: Slots::new(kept.into_iter().map(|record| (record.attachment.id.clone(), record))),
             closed: AtomicBool::new(false),
@@ -315,17 +311,10 @@ impl Inner {
     fn judge(&self, id: &AttachmentId, link: &str, interface: &TaskInterface) -> Result<(), NetworkError> {
         let mut judged = self.judged.lock();
         let Judged { enforcement, table, interfaces } = &mut *judged;
-        let taken = |other: &&(AttachmentId, TaskInterface)| {
-            other
-                .1
-                .addresses()
-                .chain(public(&other.1))
-                .any(|address| interface.addresses().chain(public(interface)).any(|own| own == address))
-        };
-        if let Some((other, theirs)) = interfaces.values().find(taken) {
-            let shared = |own: &IpAddr| theirs.addresses().chain(public(theirs)).any(|address| address == *own);
-            let address = interface.addresses().chain(public(interface)).find(shared).unwrap_or(IpAddr::V4(interface.address));
-            return Err(NetworkError::AddressInUse { address, interface: interface.id.clone(), other: other.clone() });
+        let own: BTreeSet<IpAddr> = occupied(interface).collect();
+        let shared = |theirs: &TaskInterface| occupied(theirs).find(|address| own.contains(address));
+        if let Some((address, other)) = interfaces.values().find_map(|(other, theirs)| Some((shared(theirs)?, other.clone()))) {
+            return Err(NetworkError::AddressInUse { address, interface: interface.id.clone(), other });
         }
         enforcement.add(interface_rules(table, &referenced(table), link, interface))?;
         interfaces.insert(link.to_owned(), (id.clone(), interface.clone()));
@@ -351,10 +340,12 @@ impl Inner {
             return Err(error.into());
         }
         self.records.write_table(&judged.table)?;
-        match &self.peers {
-            Some(peers) => Ok(peers.apply(&mut self.route.lock(), &judged.remote(peers))?),
-            None => Ok(()),
+        let peers = Peers::new(judged.table.machine.as_ref(), self.mark);
+        let mut route = self.route.lock();
+        if before.machine != judged.table.machine {
+            peers.clean(&mut route)?;
         }
+        Ok(peers.apply(&mut route, &judged.remote())?)
     }
 
     fn detach(&self, id: &AttachmentId) -> Result<(), NetworkError> {
@@ -384,9 +375,10 @@ impl Inner {
             return Ok(());
         }
         self.judged.lock().enforcement.remove()?;
-        if let Some(peers) = &self.peers {
-            peers.remove(&mut self.route.lock())?;
-        }
+        let (peers, mut route) = (Peers::new(None, self.mark), self.route.lock());
+        peers.apply(&mut route, &BTreeMap::new())?;
+        peers.clean(&mut route)?;
+        drop(route);
         self.records.remove_table()?;
         // Somebody else's file in it is a reason to leave it, not to fail.
         drop(fs::remove_dir(&self.netns_dir));
@@ -400,12 +392,13 @@ impl Judged {
         self.enforcement.replace(rules(&self.table, interfaces))
     }
 
-    fn remote(&self, peers: &Peers) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+    fn remote(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
         let local = self.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
-        remote(&self.table, peers.address(), &local)
+        remote(&self.table, &local)
     }
 }
 
-fn public(interface: &TaskInterface) -> impl Iterator<Item = IpAddr> {
-    interface.public_address.map(IpAddr::V4).into_iter()
+/// All addresses of this machine that lead to an interface.
+fn occupied(interface: &TaskInterface) -> impl Iterator<Item = IpAddr> {
+    interface.addresses().chain(interface.public_address.map(IpAddr::V4))
 }

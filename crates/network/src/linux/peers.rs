@@ -15,7 +15,7 @@ use super::link::{
 use super::netlink::{ACK, Attributes, CREATE, DUMP, EXCLUSIVE, NetlinkError, REPLACE, Reply, Request, Socket, word};
 use super::ruleset::fingerprint;
 use super::task_link::{NDA_DESTINATION, NDA_LINK_ADDRESS, NUD_PERMANENT, PROTOCOL, RTM_NEWNEIGH, neighbour};
-use crate::security_group::NetworkTable;
+use crate::security_group::{KnownInterface, MachineLink, NetworkTable, Overlay};
 
 const RTM_DELROUTE: u16 = 25;
 const RTM_DELNEIGH: u16 = 29;
@@ -31,40 +31,11 @@ const VXLAN_PORT: u16 = 15;
 /// What VXLAN adds to a packet: Ethernet, IPv4, UDP and its own header.
 const VXLAN_OVERHEAD: u32 = 50;
 
-/// How other machines are reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// The address at which other machines reach this one.
-    pub address: Ipv4Addr,
-    /// When packets are carried inside others.
-    pub overlay: Overlay,
-    /// The overlay's number, below 2^24; the same on all machines.
-    pub vni: u32,
-    /// The overlay's UDP port; the same on all machines. The default is not the registered 4789, which Docker's and Kubernetes' overlays use.
-    pub port: u16,
-}
-
-/// When packets for tasks of other machines are carried inside others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overlay {
-    /// To machines that are not on a link of this one.
-    WhereNeeded,
-    /// Always: for links that drop addresses that they do not know, as clouds' do.
-    Always,
-}
-
-impl PeerConfig {
-    /// Defaults for a machine of this address.
-    #[must_use]
-    pub fn new(address: Ipv4Addr) -> Self {
-        Self { address, overlay: Overlay::WhereNeeded, vni: 0xbe, port: 4790 }
-    }
-}
-
 /// Which addresses are at which other machine. `local` are addresses of tasks of this machine, whatever the table says.
 #[must_use]
-pub fn remote(table: &NetworkTable, own: Ipv4Addr, local: &BTreeSet<IpAddr>) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
-    let at = |known: &crate::security_group::KnownInterface| known.instance.filter(|instance| *instance != own);
+pub fn remote(table: &NetworkTable, local: &BTreeSet<IpAddr>) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+    let Some(own) = table.machine.as_ref().map(|machine| machine.address) else { return BTreeMap::new() };
+    let at = |known: &KnownInterface| known.instance.filter(|instance| *instance != own);
     let interfaces = table.interfaces.values().filter_map(|known| Some((at(known)?, &known.addresses)));
     let addresses = interfaces.flat_map(|(instance, addresses)| addresses.iter().map(move |address| (*address, instance)));
     let far = addresses.filter(|(address, _)| !local.contains(address));
@@ -78,10 +49,10 @@ pub fn remote(table: &NetworkTable, own: Ipv4Addr, local: &BTreeSet<IpAddr>) -> 
 /// The next hop of a route: the other machine, and the link by which it is reached.
 type NextHop = (Ipv4Addr, u32);
 
-/// Keeps the ways to other machines.
+/// The ways to other machines, as this one is told to make them.
 #[derive(Debug)]
-pub struct Peers {
-    config: PeerConfig,
+pub struct Peers<'a> {
+    config: Option<&'a MachineLink>,
     device: String,
     prefix: String,
     /// By their priority routes of several networks on one machine are told apart. It is never 0, which a local task's route has: that one
@@ -89,17 +60,18 @@ pub struct Peers {
     priority: u32,
 }
 
-impl Peers {
-    /// `mark` tells the networks of one machine apart.
+impl<'a> Peers<'a> {
+    /// `mark` tells the networks of one machine apart. Without a link to others there are no ways.
     #[must_use]
-    pub fn new(config: PeerConfig, mark: u16) -> Self {
+    pub fn new(config: Option<&'a MachineLink>, mark: u16) -> Self {
         // Its name says how it was made: a link with other settings is another link.
-        let settings = fingerprint(format!("{}/{}/{}", config.address, config.vni, config.port).as_bytes());
+        let settings = config.map(|config| format!("{}/{}/{}", config.address, config.vni, config.port)).unwrap_or_default();
         let prefix = format!("x{mark:04x}");
-        Self { device: format!("{prefix}{:08x}", settings >> 32), prefix, priority: u32::from(mark) + 1, config }
+        let device = format!("{prefix}{:08x}", fingerprint(settings.as_bytes()) >> 32);
+        Self { device, prefix, priority: u32::from(mark) + 1, config }
     }
 
-    /// Removes links of settings that are no more.
+    /// Removes links of other settings. To be called where settings may have changed: to list all links takes the kernel a while.
     ///
     /// # Errors
     /// The step that was refused.
@@ -109,17 +81,11 @@ impl Peers {
         for reply in socket.dump(&request)? {
             let name = reply.attributes(16).find(|(kind, _)| *kind == IFLA_IFNAME).map(|(_, value)| value);
             let name = String::from_utf8_lossy(name.unwrap_or_default()).trim_end_matches('\0').to_owned();
-            if name.len() == self.device.len() && name.starts_with(&self.prefix) && name != self.device {
+            if name.len() == self.device.len() && name.starts_with(&self.prefix) && (self.config.is_none() || name != self.device) {
                 link::delete(socket, &name)?;
             }
         }
         Ok(())
-    }
-
-    /// The address at which other machines reach this one.
-    #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        self.config.address
     }
 
     /// Has exactly these addresses be reached at these machines.
@@ -134,7 +100,7 @@ impl Peers {
                 tracing::warn!(%machine, "no route leads to another machine; its tasks are not reached");
                 continue;
             };
-            if way.is_on_link && self.config.overlay == Overlay::WhereNeeded {
+            if way.is_on_link && self.config.is_some_and(|config| config.overlay == Overlay::WhereNeeded) {
                 direct.insert(machine, way.link);
             } else {
                 least = least.min(mtu(socket, way.link)?);
@@ -149,15 +115,6 @@ impl Peers {
         let wanted: BTreeMap<Ipv4Addr, NextHop> =
             wanted.iter().filter_map(|(address, machine)| Some((*address, next_hop(machine)?))).collect();
         self.set_routes(socket, &wanted, device)
-    }
-
-    /// Removes everything.
-    ///
-    /// # Errors
-    /// The step that was refused.
-    pub fn remove(&self, socket: &mut Socket) -> Result<(), NetlinkError> {
-        self.set_routes(socket, &BTreeMap::new(), None)?;
-        link::delete(socket, &self.device)
     }
 
     fn way(&self, socket: &mut Socket, machine: Ipv4Addr) -> Result<Option<Way>, NetlinkError> {
@@ -176,12 +133,12 @@ impl Peers {
 
     /// The overlay's link, with who is where on it; none if nobody is reached by it.
     fn ensure_device(&self, socket: &mut Socket, machines: &BTreeSet<Ipv4Addr>, mtu: u32) -> Result<Option<u32>, NetlinkError> {
-        if machines.is_empty() {
+        let Some(config) = self.config.filter(|_| !machines.is_empty()) else {
             link::delete(socket, &self.device)?;
             return Ok(None);
-        }
+        };
         let mut request = Request::new();
-        let (config, port) = (&self.config, self.config.port.to_be_bytes());
+        let port = config.port.to_be_bytes();
         request.message("make the overlay's link", RTM_NEWLINK, ACK | CREATE | EXCLUSIVE, &link_header(0, 0, 0), |m| {
             m.text(IFLA_IFNAME, &self.device);
             m.bytes(IFLA_ADDRESS, &hardware(config.address));
@@ -342,8 +299,10 @@ mod tests {
             (format!("eni-{last}"), KnownInterface { addresses, groups: Vec::new(), instance })
         };
         let interfaces = [known(5, Some(own)), known(6, Some(other)), known(7, None), known(8, Some(other))];
-        let table = NetworkTable { interfaces: interfaces.into(), ..Default::default() };
+        let mut table = NetworkTable { interfaces: interfaces.into(), ..Default::default() };
         let local = [IpAddr::V4(Ipv4Addr::new(10, 0, 0, 8))].into();
-        assert_eq!(remote(&table, own, &local), [(Ipv4Addr::new(10, 0, 0, 6), other)].into());
+        assert_eq!(remote(&table, &local), BTreeMap::new(), "a machine that is not told how others see it");
+        table.machine = Some(MachineLink::new(own));
+        assert_eq!(remote(&table, &local), [(Ipv4Addr::new(10, 0, 0, 6), other)].into());
     }
 }

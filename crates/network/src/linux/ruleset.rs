@@ -25,6 +25,8 @@ pub const RESOLVERS_V6: &str = "resolvers6";
 /// IPv4 addresses of interfaces of all machines.
 pub const INTERFACES: &str = "interfaces";
 
+/// The UDP port at which other machines bring packets of their tasks.
+pub const OVERLAY: &str = "overlay";
 /// Addresses of other machines.
 pub const MACHINES: &str = "machines";
 /// From an address of the machine to the interface that it stands for.
@@ -33,7 +35,7 @@ pub const PUBLIC: &str = "public";
 pub const PRIVATE: &str = "private";
 
 /// Sets that are always there, and what they hold.
-pub const FIXED: [(&str, Kind); 10] = [
+pub const FIXED: [(&str, Kind); 11] = [
     (FROM, Kind::LinkVerdicts),
     (TO, Kind::LinkVerdicts),
     (OWNED_V4, Kind::Owned(Family::V4)),
@@ -42,6 +44,7 @@ pub const FIXED: [(&str, Kind); 10] = [
     (RESOLVERS_V6, Kind::LinkAddresses(Family::V6)),
     (INTERFACES, Kind::Addresses(Family::V4)),
     (MACHINES, Kind::Addresses(Family::V4)),
+    (OVERLAY, Kind::Ports),
     (PUBLIC, Kind::Translations),
     (PRIVATE, Kind::Translations),
 ];
@@ -60,6 +63,8 @@ pub enum Kind {
     LinkAddresses(Family),
     /// Addresses.
     Addresses(Family),
+    /// Ports.
+    Ports,
     /// IPv4 addresses, each leading to another.
     Translations,
 }
@@ -74,7 +79,7 @@ impl Kind {
         match self {
             Self::LinkVerdicts => Leads::Verdict,
             Self::Translations => Leads::Data(IPV4),
-            Self::Owned(_) | Self::LinkAddresses(_) | Self::Addresses(_) => Leads::Nowhere,
+            Self::Owned(_) | Self::LinkAddresses(_) | Self::Addresses(_) | Self::Ports => Leads::Nowhere,
         }
     }
 
@@ -90,6 +95,7 @@ impl Kind {
         match self {
             Self::LinkVerdicts => Form { kind: LINK, length: 16 },
             Self::Translations => IPV4,
+            Self::Ports => Form { kind: 13, length: 2 },
             Self::Addresses(family) => Form { kind: address(family).0, length: address(family).1 },
             Self::LinkAddresses(family) => Form { kind: LINK << 6 | address(family).0, length: 16 + address(family).1 },
             Self::Owned(family) => Form { kind: (LINK << 6 | address(family).0) << 6 | HARDWARE, length: 24 + address(family).1 },
@@ -217,6 +223,9 @@ fn group_rules(table: &NetworkTable) -> Ruleset {
             ruleset.chains.insert(chain_of(end, id), rules.iter().flat_map(|rule| lines(end, rule)).collect());
         }
     }
+    if let Some(machine) = &table.machine {
+        ruleset.insert(OVERLAY, Kind::Ports, machine.port.to_be_bytes().to_vec(), Lead::Nowhere);
+    }
     let referenced = referenced(table);
     for id in &referenced {
         for family in [Family::V4, Family::V6] {
@@ -338,6 +347,9 @@ pub fn fingerprint(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Keys as the kernel has them, and what they lead to.
+pub type NewElements<'a> = Vec<(&'a [u8], &'a Lead)>;
+
 /// What makes one ruleset into another.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Change<'a> {
@@ -350,7 +362,7 @@ pub struct Change<'a> {
     /// Chains that are emptied and written anew.
     pub rewritten: Vec<(&'a str, &'a [Line])>,
     /// Elements to add, by set.
-    pub new_elements: Vec<(&'a str, Vec<(&'a [u8], &'a Lead)>)>,
+    pub new_elements: Vec<(&'a str, NewElements<'a>)>,
     /// Chains to empty and delete.
     pub gone_chains: Vec<&'a str>,
     /// Sets to delete.

@@ -31,7 +31,7 @@ fn table() -> NetworkTable {
         ("sg-web".to_owned(), SecurityGroup { ingress: vec![from("sg-client")], egress: Vec::new() }),
         ("sg-client".to_owned(), SecurityGroup { ingress: Vec::new(), egress: vec![anywhere] }),
     ];
-    NetworkTable { groups: groups.into(), interfaces: BTreeMap::new() }
+    NetworkTable { groups: groups.into(), ..Default::default() }
 }
 
 fn elements<'a>(ruleset: &'a Ruleset, set: &str) -> Vec<&'a [u8]> {

@@ -25,7 +25,6 @@ impl Machine {
             name: "t1".into(),
             state_dir: self.directory.path().join("state"),
             netns_dir: self.directory.path().join("netns"),
-            peers: None,
         }
     }
 
