@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(json["totalResources"][1]["integerValue"], 900);
         assert_eq!(json["totalResources"][2]["stringSetValue"], serde_json::json!(["22", "2375", "2376", "51678", "51679"]));
         assert_eq!(json["totalResources"][3]["stringSetValue"], serde_json::json!([]));
-        let names: Vec<_> = first.attributes.unwrap().into_iter().map(|a| (a.name.unwrap(), a.value)).collect();
+        let names: Vec<_> = first.attributes.clone().unwrap().into_iter().map(|a| (a.name.unwrap(), a.value)).collect();
         assert!(names.contains(&("ecs.availability-zone".into(), Some("eu-west-1a".into()))));
         assert!(names.contains(&("stack".into(), Some("prod".into()))));
         assert!(names.contains(&("ecs.capability.x".into(), None)));
