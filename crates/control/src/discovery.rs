@@ -29,6 +29,9 @@ use crate::services::is_checked_essential;
 const BATCH: usize = 250;
 /// How often it looks even if nothing changes: another peer may have led before, or the store may have refused a write.
 const EVERY: Duration = Duration::from_secs(60);
+/// How long it gathers changes before it looks: tasks come and go in swarms, and a look at a fleet is a walk through its services. What ends
+/// is not found in the meantime, and what begins is found soon enough.
+const GATHER: Duration = Duration::from_millis(10);
 /// How long it waits after the store refused a write.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// As long ECS suppresses a repeated event.
@@ -37,9 +40,10 @@ const REPEAT_AFTER_MILLIS: i64 = 6 * 60 * 60 * 1000;
 /// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store, environment: Environment) {
     let mut watcher = store.watch(store.state().revision);
+    let mut is_thorough = true;
     loop {
         if store.leads() {
-            match step(&store, &environment).await {
+            match step(&store, &environment, is_thorough).await {
                 Ok(true) => continue,
                 // What came between is a change, and looked at as such.
                 Ok(false) | Err(CommitError::Conflict(_)) => {}
@@ -49,15 +53,20 @@ pub(crate) async fn run(store: Store, environment: Environment) {
                 }
             }
         }
-        until_something_changes(&store, &mut watcher).await;
+        is_thorough = !until_something_changes(&store, &mut watcher).await;
+        tokio::time::sleep(GATHER).await;
     }
 }
 
-/// Registers and deregisters a batch, or tells of what cannot be registered; `false` if there was nothing to do.
-async fn step(store: &Store, environment: &Environment) -> Result<bool, CommitError> {
+/// Registers and deregisters a batch, or tells of what cannot be registered; `false` if there was nothing to do. Where there is nothing in
+/// Cloud Map only a thorough look finds services that name something there all the same; the others cost nothing.
+async fn step(store: &Store, environment: &Environment, is_thorough: bool) -> Result<bool, CommitError> {
     let now = environment.now();
     let (found, transaction) = {
         let state = store.state();
+        if !is_thorough && state.discovery_services().len() + state.discovery_instances().len() == 0 {
+            return Ok(false);
+        }
         let Some(view) = view(&state, &environment.scope) else { return Ok(false) };
         let found = plan(&view, now);
         let transaction = transaction(&state, &found, BATCH.min(store.max_changes() / 4));
@@ -201,8 +210,8 @@ fn event(state: &State, environment: &Environment, refused: &Refused, now: UnixM
     Some(transaction)
 }
 
-/// Waits for a change of what this loop looks at, or for its time.
-async fn until_something_changes(store: &Store, watcher: &mut Watcher) {
+/// Waits for a change of what this loop looks at, or for its time; `false`: nothing changed.
+async fn until_something_changes(store: &Store, watcher: &mut Watcher) -> bool {
     let concerns = |change: &Change| match change {
         Change::Put(Record::Task(task)) => task.service.is_some(),
         Change::Put(Record::Service(_) | Record::ContainerInstance(_) | Record::DiscoveryService(_) | Record::DiscoveryInstance(_)) => true,
@@ -224,7 +233,7 @@ async fn until_something_changes(store: &Store, watcher: &mut Watcher) {
             }
         }
     };
-    let _ = tokio::time::timeout(EVERY, change).await;
+    tokio::time::timeout(EVERY, change).await.is_ok()
 }
 
 /// What DNS servers answer, as of this state. An instance whose task is to stop is no longer in it, also before it is deregistered.
