@@ -117,7 +117,8 @@ def test_the_last_table_is_answered_from_while_the_control_plane_is_away(both_im
         agent.start().until_connected()
         out = fresh_folder("out")
         volume = {"name": "out", "host": {"sourcePath": str(out)}}
-        container = shell(f"cat /etc/resolv.conf > /out/resolv.conf; {ASKING}", stopTimeout=2, mountPoints=[{"sourceVolume": "out", "containerPath": "/out"}])
+        mounts = [{"sourceVolume": "out", "containerPath": "/out"}]
+        container = shell(f"cat /etc/resolv.conf > /out/resolv.conf; {ASKING}", stopTimeout=2, mountPoints=mounts)
         until("names to be answered", lambda: "names are answered" in agent.tail())
         definition = register(berth.ecs, containers=[container], volumes=[volume])
         arn = run(berth.ecs, DEFAULT, definition)[0]
