@@ -117,7 +117,8 @@ def test_the_last_table_is_answered_from_while_the_control_plane_is_away(both_im
         agent.start().until_connected()
         out = fresh_folder("out")
         volume = {"name": "out", "host": {"sourcePath": str(out)}}
-        container = shell(f"cat /etc/resolv.conf > /out/resolv.conf; {ASKING}", mountPoints=[{"sourceVolume": "out", "containerPath": "/out"}])
+        mounts = [{"sourceVolume": "out", "containerPath": "/out"}]
+        container = shell(f"cat /etc/resolv.conf > /out/resolv.conf; {ASKING}", stopTimeout=2, mountPoints=mounts)
         until("names to be answered", lambda: "names are answered" in agent.tail())
         definition = register(berth.ecs, containers=[container], volumes=[volume])
         arn = run(berth.ecs, DEFAULT, definition)[0]
@@ -149,7 +150,7 @@ def answer(folder):
 
 
 def test_a_task_that_runs_asks_an_address_of_its_own_machine(up):
-    task = running(up, shell("cat /etc/resolv.conf; while :; do sleep 1; done"))
+    task = running(up, shell("cat /etc/resolv.conf; while :; do sleep 1; done", stopTimeout=2))
     server = until("the file", lambda: name_servers(output(up, task["taskArn"])))[0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         # A name of somebody else's, asked by the machine itself: refused, since that is how a ring of resolvers looks.

@@ -1,7 +1,7 @@
 //! The sockets: datagrams and connections in, answers out. Everything that somebody else can make large has a bound.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -228,9 +228,9 @@ impl Shared {
         transport: Transport,
     ) -> Result<impl Future<Output = Option<Vec<u8>>> + Send + use<>, Option<Vec<u8>>> {
         let refusal = |code| reply::bare(request, code, reply::question_end(request));
-        // Only this machine itself sends from the address that we listen on: a resolver of its own that was told to ask us, and whom we
-        // ask. What it does not know would go round for ever.
-        if peer.ip() == self.own[0].ip() && !peer.ip().is_loopback() {
+        // A resolver of this machine that was told to ask us, and whom we ask: what neither knows would go round for ever. Containers
+        // have addresses of their own.
+        if !self.own[0].ip().is_loopback() && is_this_machines(peer.ip()) {
             return Err(refusal(ResponseCode::Refused));
         }
         let servers = self.upstreams.now(&self.own);
@@ -249,6 +249,12 @@ impl Shared {
             answer.or(failed)
         })
     }
+}
+
+/// Whether an address is one of this machine's: only then can it be bound. Which one its own questions come from is not known beforehand, since
+/// they may be masqueraded.
+fn is_this_machines(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address, 0)).is_ok()
 }
 
 /// The rest of an answer that leads out of what is ours.

@@ -1,3 +1,5 @@
+//! Requests and what comes of them, and that no bytes do harm.
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
