@@ -12,9 +12,10 @@ use berth_agent::AgentConfig;
 use berth_agent::clock::Clock;
 use berth_agent::images::Images;
 use berth_agent::ledger::Ledger;
+use berth_agent::names::Names;
 use berth_agent::reports::Submission;
 use berth_agent::sources::AwsSources;
-use berth_agent::tasks::{Means, PullGate, Tasks};
+use berth_agent::tasks::{Means, PortRanges, PullGate, Tasks};
 use berth_network::linux::{BridgeConfig, BridgeNetwork, InterfaceConfig, InterfaceNetwork, MachineNetwork};
 use berth_network::port::Network;
 use berth_runtime::conformance::fixture::{Packing, TestRegistry, busybox};
@@ -62,8 +63,14 @@ impl World {
     async fn new(folder: &Path, cgroup_root: &str, shim: PathBuf, monitor: PathBuf) -> Option<Self> {
         let registry = TestRegistry::start().await;
         registry.put_image("busybox", "1", &[(busybox()?.finish(), Packing::Gzip)], serde_json::json!({}));
-        let native =
-            NativeConfig { data_dir: folder.join("data"), cgroup_root: cgroup_root.to_owned(), shim, monitor, berth_registry: None };
+        let native = NativeConfig {
+            data_dir: folder.join("data"),
+            cgroup_root: cgroup_root.to_owned(),
+            shim,
+            monitor,
+            berth_registry: None,
+            pull_inactivity: AgentConfig::default().pull_inactivity,
+        };
         let runtime = Arc::new(NativeRuntime::open(native).expect("the runtime opens"));
         let mut bridge = BridgeConfig::new("a1", folder.join("network"), folder.join("netns"));
         bridge.subnet_lock = folder.join("subnet.lock");
@@ -176,6 +183,8 @@ fn tasks(
         runtime: runtime.clone(),
         network: network.clone(),
         sources: Arc::new(AwsSources::new(config.service_endpoints.clone(), config.access_key.clone(), clock.clone())),
+        names: Names::new(config.dns.clone(), ledger.clone()),
+        port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
         ledger,
         clock,
         pulls: PullGate::new(2),

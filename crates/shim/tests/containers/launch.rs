@@ -394,7 +394,7 @@ fn limits_reach_the_kernel() {
         "devices": [{"allow": false}],
         "cpu": {"shares": 1024, "quota": 25_000, "period": 100_000},
         "memory": {"limit": 64 << 20, "reservation": 32 << 20},
-        "pids": {"limit": 77},
+        "pids": {"of_task": 77},
     });
     container.start();
     container.until_said("ready");
@@ -403,16 +403,18 @@ fn limits_reach_the_kernel() {
         ("cpu", "cpu.cfs_quota_us", "25000"),
         ("memory", "memory.limit_in_bytes", "67108864"),
         ("memory", "memory.soft_limit_in_bytes", "33554432"),
-        ("pids", "pids.max", "77"),
+        ("pids", "pids.max", "max"),
     ];
     let version_2 = [
         ("", "cpu.weight", "39"),
         ("", "cpu.max", "25000 100000"),
         ("", "memory.max", "67108864"),
         ("", "memory.low", "33554432"),
-        ("", "pids.max", "77"),
+        ("", "pids.max", "max"),
     ];
     for (controller, file, value) in if hierarchies().is_empty() { version_2 } else { version_1 } {
         assert_eq!(container.cgroup_file(controller, file, 0), value, "{file}");
     }
+    let pids = if hierarchies().is_empty() { "" } else { "pids" };
+    assert_eq!(container.cgroup_file(pids, "pids.max", 1), "77", "the containers of a task are counted together");
 }
