@@ -12,7 +12,7 @@ use std::time::Duration;
 use berth_network::interface::TaskInterface;
 use berth_network::linux::InterfaceNetwork;
 use berth_network::port::{Attachment, NetworkError};
-use berth_network::security_group::{NetworkTable, SecurityGroup, Traffic};
+use berth_network::security_group::{MachineLink, NetworkTable, SecurityGroup, Traffic};
 use machine::{
     address, attached, bare_namespace, everything, expect_nothing_left, fresh, group, held, id, interface, ip, ip_inside, known, nft,
     nft_elements, on_machine, rule, table,
@@ -404,6 +404,34 @@ fn the_kernel_holds_the_ruleset_that_is_meant() {
         ] {
             assert!(lines.contains(&expected), "{expected:?} is missing in\n{ruleset}");
         }
+    });
+}
+
+#[test]
+fn a_large_table_is_taken_in_one_step_and_taken_back() {
+    on_machine(|machine| async move {
+        let network = machine.open();
+        if !ip("link add wire type veth peer name other") || !ip("addr add 192.0.2.1/24 dev wire") {
+            return;
+        }
+        ["link set wire up", "link set other up"].iter().for_each(|line| assert!(ip(line)));
+        let rules: Vec<_> = (0..200).map(|port| rule(Traffic::Tcp(port, port), "sg-0")).collect();
+        let groups: Vec<(String, SecurityGroup)> = (0..30).map(|number| (format!("sg-{number}"), group(&rules, &[everything()]))).collect();
+        let (own, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let interfaces = (1000..5000).map(|number| known(number, &["sg-0"], Some(other)));
+        let machine_link = Some(MachineLink::new(own));
+        let large = NetworkTable { groups: groups.into_iter().collect(), interfaces: interfaces.collect(), machine: machine_link };
+        network.apply(&large).await.expect("apply");
+        let routes = || std::fs::read_to_string("/proc/thread-self/net/route").expect("routes").lines().count() - 2;
+        assert_eq!(routes(), 4000, "to each of them");
+        if let Some(listed) = nft(&["list", "chain", "inet", "berth_t1_tasks", "in/sg-29"]) {
+            assert_eq!(listed.lines().filter(|line| line.contains("accept")).count(), 400, "of both families");
+        }
+        drop(network);
+        let network = machine.open();
+        assert_eq!(routes(), 4000, "a new life finds them");
+        network.apply(&NetworkTable::default()).await.expect("apply");
+        assert_eq!((routes(), machine.leftovers()), (0, Vec::new()));
     });
 }
 
