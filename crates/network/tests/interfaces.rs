@@ -274,9 +274,10 @@ fn what_leaves_has_the_machines_address_and_a_public_one_stands_for_its_task() {
         ["addr add 198.51.100.1/24 dev wan", "addr add 198.51.100.7/24 dev wan", "link set wan up"]
             .iter()
             .for_each(|line| assert!(ip(line)));
-        for line in ["addr add 198.51.100.2/24 dev world", "link set world up"] {
+        for line in ["addr add 198.51.100.2/24 dev world", "addr add 169.254.169.254/32 dev world", "link set world up"] {
             assert!(ip_inside(&world, line).await);
         }
+        assert!(ip("route add 169.254.169.254/32 dev wan"));
         let beyond = in_namespace(&world, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9000)).expect("bind")).await;
         beyond.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         applied(&network, &[("sg-open", group(&[rule(WEB, "198.51.100.2/32")], &[everything()]))]).await;
@@ -287,11 +288,14 @@ fn what_leaves_has_the_machines_address_and_a_public_one_stands_for_its_task() {
         for (task, expected) in [(&private, [198, 51, 100, 1]), (&public, [198, 51, 100, 7])] {
             in_namespace(&held(task), || {
                 let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
+                socket.send_to(b"secrets", (Ipv4Addr::new(169, 254, 169, 254), 9000)).expect("send");
                 socket.send_to(b"hello", (Ipv4Addr::new(198, 51, 100, 2), 9000)).expect("send");
             })
             .await;
-            let (_, sender) = beyond.recv_from(&mut buffer).expect("it arrives");
+            let (length, sender) = beyond.recv_from(&mut buffer).expect("it arrives");
             assert_eq!(sender.ip(), IpAddr::from(expected));
+            // One sender, one wire: when the second is here the first was, too.
+            assert_eq!(&buffer[..length], b"hello", "services of the machine's own link are not the task's");
         }
         let _web = serve_tcp(&held(&public), 80, "web").await;
         let outside = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 7), 80);
@@ -388,7 +392,7 @@ fn the_kernel_holds_the_ruleset_that_is_meant() {
             "type ifname . ipv4_addr . ether_addr",
             "type filter hook prerouting priority -150; policy accept;",
             "type filter hook postrouting priority 150; policy accept;",
-            "ip daddr 169.254.0.0/16 accept",
+            "ip daddr 169.254.0.0/16 drop",
             "iifname vmap @from",
             "oifname vmap @to",
             "dnat ip to ip daddr map @public",

@@ -155,7 +155,9 @@ impl Enforcement {
         rule("egress", &|e| e.invalid().reject_silently());
         // Groups never keep a task from the instance's own services: credentials, metadata, time, names.
         let services: Cidr = "169.254.0.0/16".parse().expect("a range");
-        rule("egress", &|e| e.family(Family::V4).within_range(End::Destination, services).accept());
+        rule("egress", &|e| e.family(Family::V4).within_range(End::Destination, services).meant_for_machine().accept());
+        // Those of others, such as a cloud's that would give away the machine's own credentials, are on the machine's links and not on the task's.
+        rule("egress", &|e| e.family(Family::V4).within_range(End::Destination, services).reject_silently());
         for (family, set) in [(Family::V4, RESOLVERS_V4), (Family::V6, RESOLVERS_V6)] {
             for protocol in [libc::IPPROTO_UDP, libc::IPPROTO_TCP] {
                 rule("egress", &|e| {
