@@ -390,6 +390,7 @@ fn the_kernel_holds_the_ruleset_that_is_meant() {
         for expected in [
             "table inet berth_t1_tasks {",
             "type ifname . ipv4_addr . ether_addr",
+            "type filter hook prerouting priority -450; policy accept;",
             "type filter hook prerouting priority -150; policy accept;",
             "type filter hook postrouting priority 150; policy accept;",
             "ip daddr 169.254.0.0/16 drop",
