@@ -12,7 +12,7 @@ use std::time::Duration;
 use berth_network::interface::TaskInterface;
 use berth_network::linux::InterfaceNetwork;
 use berth_network::port::{Attachment, NetworkError};
-use berth_network::security_group::{NetworkTable, SecurityGroup, Traffic};
+use berth_network::security_group::{MachineLink, NetworkTable, SecurityGroup, Traffic};
 use machine::{
     address, attached, bare_namespace, everything, expect_nothing_left, fresh, group, held, id, interface, ip, ip_inside, known, nft,
     nft_elements, on_machine, rule, table,
@@ -274,9 +274,10 @@ fn what_leaves_has_the_machines_address_and_a_public_one_stands_for_its_task() {
         ["addr add 198.51.100.1/24 dev wan", "addr add 198.51.100.7/24 dev wan", "link set wan up"]
             .iter()
             .for_each(|line| assert!(ip(line)));
-        for line in ["addr add 198.51.100.2/24 dev world", "link set world up"] {
+        for line in ["addr add 198.51.100.2/24 dev world", "addr add 169.254.169.254/32 dev world", "link set world up"] {
             assert!(ip_inside(&world, line).await);
         }
+        assert!(ip("route add 169.254.169.254/32 dev wan"));
         let beyond = in_namespace(&world, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9000)).expect("bind")).await;
         beyond.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         applied(&network, &[("sg-open", group(&[rule(WEB, "198.51.100.2/32")], &[everything()]))]).await;
@@ -287,11 +288,14 @@ fn what_leaves_has_the_machines_address_and_a_public_one_stands_for_its_task() {
         for (task, expected) in [(&private, [198, 51, 100, 1]), (&public, [198, 51, 100, 7])] {
             in_namespace(&held(task), || {
                 let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
+                socket.send_to(b"secrets", (Ipv4Addr::new(169, 254, 169, 254), 9000)).expect("send");
                 socket.send_to(b"hello", (Ipv4Addr::new(198, 51, 100, 2), 9000)).expect("send");
             })
             .await;
-            let (_, sender) = beyond.recv_from(&mut buffer).expect("it arrives");
+            let (length, sender) = beyond.recv_from(&mut buffer).expect("it arrives");
             assert_eq!(sender.ip(), IpAddr::from(expected));
+            // One sender, one wire: when the second is here the first was, too.
+            assert_eq!(&buffer[..length], b"hello", "services of the machine's own link are not the task's");
         }
         let _web = serve_tcp(&held(&public), 80, "web").await;
         let outside = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 7), 80);
@@ -386,9 +390,10 @@ fn the_kernel_holds_the_ruleset_that_is_meant() {
         for expected in [
             "table inet berth_t1_tasks {",
             "type ifname . ipv4_addr . ether_addr",
+            "type filter hook prerouting priority -450; policy accept;",
             "type filter hook prerouting priority -150; policy accept;",
             "type filter hook postrouting priority 150; policy accept;",
-            "ip daddr 169.254.0.0/16 accept",
+            "ip daddr 169.254.0.0/16 drop",
             "iifname vmap @from",
             "oifname vmap @to",
             "dnat ip to ip daddr map @public",
@@ -404,6 +409,34 @@ fn the_kernel_holds_the_ruleset_that_is_meant() {
         ] {
             assert!(lines.contains(&expected), "{expected:?} is missing in\n{ruleset}");
         }
+    });
+}
+
+#[test]
+fn a_large_table_is_taken_in_one_step_and_taken_back() {
+    on_machine(|machine| async move {
+        let network = machine.open();
+        if !ip("link add wire type veth peer name other") || !ip("addr add 192.0.2.1/24 dev wire") {
+            return;
+        }
+        ["link set wire up", "link set other up"].iter().for_each(|line| assert!(ip(line)));
+        let rules: Vec<_> = (0..200).map(|port| rule(Traffic::Tcp(port, port), "sg-0")).collect();
+        let groups: Vec<(String, SecurityGroup)> = (0..30).map(|number| (format!("sg-{number}"), group(&rules, &[everything()]))).collect();
+        let (own, other) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 2));
+        let interfaces = (1000..5000).map(|number| known(number, &["sg-0"], Some(other)));
+        let machine_link = Some(MachineLink::new(own));
+        let large = NetworkTable { groups: groups.into_iter().collect(), interfaces: interfaces.collect(), machine: machine_link };
+        network.apply(&large).await.expect("apply");
+        let routes = || std::fs::read_to_string("/proc/thread-self/net/route").expect("routes").lines().count() - 2;
+        assert_eq!(routes(), 4000, "to each of them");
+        if let Some(listed) = nft(&["list", "chain", "inet", "berth_t1_tasks", "in/sg-29"]) {
+            assert_eq!(listed.lines().filter(|line| line.contains("accept")).count(), 400, "of both families");
+        }
+        drop(network);
+        let network = machine.open();
+        assert_eq!(routes(), 4000, "a new life finds them");
+        network.apply(&NetworkTable::default()).await.expect("apply");
+        assert_eq!((routes(), machine.leftovers()), (0, Vec::new()));
     });
 }
 

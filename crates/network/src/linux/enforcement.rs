@@ -20,6 +20,8 @@ use super::ruleset::{
 use crate::security_group::{Cidr, Traffic};
 
 const INET: i32 = libc::NFPROTO_INET;
+/// A forged fragment must not become part of somebody else's packet.
+const BEFORE_FRAGMENTS_ARE_JOINED: i32 = -450;
 /// After the kernel knows the connection, before destinations are translated.
 const BEFORE_TRANSLATION: i32 = -150;
 /// After sources are translated.
@@ -132,6 +134,7 @@ impl Enforcement {
 
     fn fixed(&self, batch: &mut Batch<'_>) {
         let ours = Links::Prefixed(&self.prefix);
+        batch.chain("origin", Some(Hook { kind: "filter", hook: 0, priority: BEFORE_FRAGMENTS_ARE_JOINED }));
         batch.chain("egress", Some(Hook { kind: "filter", hook: 0, priority: BEFORE_TRANSLATION }));
         batch.chain("ingress", Some(Hook { kind: "filter", hook: 4, priority: AFTER_TRANSLATION }));
         batch.chain("overlay", Some(Hook { kind: "filter", hook: 1, priority: 0 }));
@@ -139,6 +142,9 @@ impl Enforcement {
         batch.chain("output", Some(Hook { kind: "nat", hook: 3, priority: -100 }));
         batch.chain("postrouting", Some(Hook { kind: "nat", hook: 4, priority: 100 }));
         let mut rule = |chain: &str, expressions: &dyn Fn(&mut Expressions<'_, '_>)| batch.rule(chain, |e| expressions(e));
+        for (family, set) in [(Family::V4, OWNED_V4), (Family::V6, OWNED_V6)] {
+            rule("origin", &|e| e.link(Side::In, ours, true).family(family).forged(family, set).reject_silently());
+        }
         // A task's address comes by the way that leads to it: from its link here, or from the machine that has it.
         rule("egress", &|e| {
             e.link(Side::In, ours, false)
@@ -148,14 +154,14 @@ impl Enforcement {
                 .reject_silently();
         });
         rule("egress", &|e| e.link(Side::In, ours, false).accept());
-        rule("egress", &|e| e.family(Family::V4).forged(Family::V4, OWNED_V4).reject_silently());
-        rule("egress", &|e| e.family(Family::V6).forged(Family::V6, OWNED_V6).reject_silently());
         rule("egress", &|e| e.established().accept());
         // What belongs to no connection would leave with an address that nobody outside knows.
         rule("egress", &|e| e.invalid().reject_silently());
         // Groups never keep a task from the instance's own services: credentials, metadata, time, names.
         let services: Cidr = "169.254.0.0/16".parse().expect("a range");
-        rule("egress", &|e| e.family(Family::V4).within_range(End::Destination, services).accept());
+        rule("egress", &|e| e.family(Family::V4).within_range(End::Destination, services).meant_for_machine().accept());
+        // Those of others, such as a cloud's that would give away the machine's own credentials, are on the machine's links and not on the task's.
+        rule("egress", &|e| e.family(Family::V4).within_range(End::Destination, services).reject_silently());
         for (family, set) in [(Family::V4, RESOLVERS_V4), (Family::V6, RESOLVERS_V6)] {
             for protocol in [libc::IPPROTO_UDP, libc::IPPROTO_TCP] {
                 rule("egress", &|e| {

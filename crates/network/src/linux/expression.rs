@@ -387,26 +387,31 @@ impl Expressions<'_, '_> {
             });
     }
 
-    /// `fib daddr type local dnat ip to meta l4proto . th dport map @ports`.
-    pub fn translate_published(&mut self) {
+    /// `fib daddr type local`.
+    pub fn meant_for_machine(&mut self) -> &mut Self {
         self.expression("fib", |m| {
             m.be32(3, FIB_DESTINATION);
             m.be32(2, FIB_ADDRESS_TYPE);
             m.be32(1, REGISTER);
         })
         .compare(EQUAL, &ROUTE_LOCAL.to_ne_bytes())
-        .meta(META_TRANSPORT)
-        .payload(REGISTER_SECOND, BASE_TRANSPORT, PORT_OFFSET, 2)
-        .expression("lookup", |m| {
-            m.be32(2, REGISTER);
-            m.be32(3, REGISTER);
-            m.text(1, PORTS);
-        })
-        .expression("nat", |m| {
-            m.be32(1, 1);
-            m.be32(2, libc::NFPROTO_IPV4 as u32);
-            m.be32(3, REGISTER);
-            m.be32(5, REGISTER_SECOND);
-        });
+    }
+
+    /// `fib daddr type local dnat ip to meta l4proto . th dport map @ports`.
+    pub fn translate_published(&mut self) {
+        self.meant_for_machine()
+            .meta(META_TRANSPORT)
+            .payload(REGISTER_SECOND, BASE_TRANSPORT, PORT_OFFSET, 2)
+            .expression("lookup", |m| {
+                m.be32(2, REGISTER);
+                m.be32(3, REGISTER);
+                m.text(1, PORTS);
+            })
+            .expression("nat", |m| {
+                m.be32(1, 1);
+                m.be32(2, libc::NFPROTO_IPV4 as u32);
+                m.be32(3, REGISTER);
+                m.be32(5, REGISTER_SECOND);
+            });
     }
 }

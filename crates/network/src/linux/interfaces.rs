@@ -286,6 +286,9 @@ impl Inner {
         *link = Some(name.clone());
         task_link::raise_outer(&mut self.route.lock(), &name, interface)?;
         task_link::raise_inner(&mut inside, interface)?;
+        // That the pair is whole now the machine's end learns in its own time, and drops what it is to send until then: a caller would try again
+        // after a second. To ask for a link settles its state (Linux 6.8).
+        link::index(&mut self.route.lock(), &name)?;
         let record = Record { attachment: attachment.clone(), link: Some(name) };
         self.records.write(&record)?;
         Ok(record)

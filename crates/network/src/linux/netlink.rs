@@ -83,9 +83,9 @@ impl Request {
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
-    /// Whether there is nothing to send.
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+    /// How many messages there are to send.
+    pub fn len(&self) -> usize {
+        self.steps.len()
     }
 
     fn step(&self, sequence: u32) -> &'static str {
@@ -218,8 +218,9 @@ impl Socket {
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(failed)?;
         // A dump that the kernel never finishes must become an error, not a hang.
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(5)).map_err(failed)?;
-        // Room for the largest batch (a ruleset with thousands of ports) and for one acknowledgement a message.
-        setsockopt(&fd, sockopt::SndBufForce, &(4 << 20)).map_err(failed)?;
+        // Room for the largest batch (a ruleset with tens of thousands of rules; it is taken only when it is used), and for the answers to a
+        // request.
+        setsockopt(&fd, sockopt::SndBufForce, &(32 << 20)).map_err(failed)?;
         setsockopt(&fd, sockopt::RcvBufForce, &(1 << 20)).map_err(failed)?;
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
             let on: libc::c_int = 1;

@@ -89,6 +89,7 @@ pub struct Batch<'a> {
     request: Request,
     header: [u8; 4],
     table: &'a str,
+    is_begun: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -96,7 +97,7 @@ impl<'a> Batch<'a> {
     pub fn new(family: i32, table: &'a str) -> Self {
         let mut request = Request::new();
         request.message("begin an nft transaction", BATCH_BEGIN, 0, &batch_header(), |_: &mut Attributes<'_>| {});
-        Self { request, header: header(family), table }
+        Self { request, header: header(family), table, is_begun: false }
     }
 
     /// The finished transaction.
@@ -245,7 +246,10 @@ impl<'a> Batch<'a> {
     }
 
     fn message(&mut self, step: &'static str, kind: u16, flags: u16, attributes: impl FnOnce(&mut Attributes<'_>)) {
-        self.request.message(step, kind, flags | ACK, &self.header, attributes);
+        // One answer says that all of it was done: thousands would not fit where they are kept until they are read. A refusal comes unasked.
+        let answer = if self.is_begun { 0 } else { ACK };
+        self.is_begun = true;
+        self.request.message(step, kind, flags | answer, &self.header, attributes);
     }
 }
 

@@ -46,6 +46,28 @@ pub fn remote(table: &NetworkTable, local: &BTreeSet<IpAddr>) -> BTreeMap<Ipv4Ad
     .collect()
 }
 
+/// Requests that are sent one after the other: the answers to a longer one would not fit where the kernel keeps them until they are read.
+#[derive(Debug, Default)]
+struct Requests(Vec<Request>);
+
+/// Messages of one request.
+const MESSAGES: usize = 500;
+
+impl Requests {
+    fn next(&mut self) -> &mut Request {
+        if self.0.last().is_none_or(|last| last.len() >= MESSAGES) {
+            self.0.push(Request::new());
+        }
+        self.0.last_mut().expect("one was just put there")
+    }
+
+    /// Sends all of them, also after one that was refused; returns the first refusal.
+    fn send(&self, socket: &mut Socket) -> Result<(), NetlinkError> {
+        let outcomes: Vec<_> = self.0.iter().map(|request| socket.call(request).map(drop)).collect();
+        outcomes.into_iter().collect()
+    }
+}
+
 /// The next hop of a route: the other machine, and the link by which it is reached.
 type NextHop = (Ipv4Addr, u32);
 
@@ -158,18 +180,18 @@ impl<'a> Peers<'a> {
         }
         let missing = NetlinkError { step: "look up the overlay's link", errno: Errno::ENODEV, detail: None };
         let device = link::index(socket, &self.device)?.ok_or(missing)?;
-        let mut request = Request::new();
-        request.message("bring the overlay's link up", RTM_NEWLINK, ACK, &link_header(device, UP, UP), |m| {
+        let mut requests = Requests::default();
+        requests.next().message("bring the overlay's link up", RTM_NEWLINK, ACK, &link_header(device, UP, UP), |m| {
             m.ne32(IFLA_MTU, mtu.saturating_sub(VXLAN_OVERHEAD));
         });
         for machine in machines {
-            neighbour(&mut request, device, IpAddr::V4(*machine), hardware(*machine));
-            request.message("tell where a machine is", RTM_NEWNEIGH, ACK | CREATE | REPLACE, &bridge_neighbour(device), |m| {
+            neighbour(requests.next(), device, IpAddr::V4(*machine), hardware(*machine));
+            requests.next().message("tell where a machine is", RTM_NEWNEIGH, ACK | CREATE | REPLACE, &bridge_neighbour(device), |m| {
                 m.bytes(NDA_LINK_ADDRESS, &hardware(*machine));
                 m.bytes(NDA_DESTINATION, &machine.octets());
             });
         }
-        socket.call(&request)?;
+        requests.send(socket)?;
         self.forget_machines(socket, device, machines)?;
         Ok(Some(device))
     }
@@ -186,29 +208,26 @@ impl<'a> Peers<'a> {
             let machine = reply.attributes(12).find(|(kind, _)| *kind == NDA_DESTINATION).and_then(|(_, value)| word(value))?;
             Some(Ipv4Addr::from(machine)).filter(|machine| !machines.contains(machine))
         });
-        let mut request = Request::new();
+        let mut requests = Requests::default();
         for machine in gone {
-            request.message("forget a machine", RTM_DELNEIGH, ACK, &bridge_neighbour(device), |m| {
+            requests.next().message("forget a machine", RTM_DELNEIGH, ACK, &bridge_neighbour(device), |m| {
                 m.bytes(NDA_LINK_ADDRESS, &hardware(machine));
                 m.bytes(NDA_DESTINATION, &machine.octets());
             });
         }
-        if request.is_empty() {
-            return Ok(());
-        }
-        socket.call(&request).map(drop)
+        requests.send(socket)
     }
 
     fn set_routes(&self, socket: &mut Socket, wanted: &BTreeMap<Ipv4Addr, NextHop>, device: Option<u32>) -> Result<(), NetlinkError> {
         let present = self.routes(socket)?;
-        let mut request = Request::new();
+        let mut requests = Requests::default();
         for (address, (machine, link)) in wanted.iter().filter(|(address, hop)| present.get(*address) != Some(*hop)) {
             let mut header = route_header();
             if Some(*link) == device {
                 // The overlay has no addresses of its own that would make a machine a neighbour.
                 header[8..12].copy_from_slice(&NEXT_HOP_ON_LINK.to_ne_bytes());
             }
-            request.message("set a route to another machine's task", RTM_NEWROUTE, ACK | CREATE | REPLACE, &header, |m| {
+            requests.next().message("set a route to another machine's task", RTM_NEWROUTE, ACK | CREATE | REPLACE, &header, |m| {
                 m.bytes(RTA_DST, &address.octets());
                 m.bytes(RTA_GATEWAY, &machine.octets());
                 m.ne32(RTA_OIF, *link);
@@ -216,18 +235,15 @@ impl<'a> Peers<'a> {
             });
         }
         for address in present.keys().filter(|address| !wanted.contains_key(*address)) {
-            request.message("remove a route to another machine's task", RTM_DELROUTE, ACK, &route_header(), |m| {
+            requests.next().message("remove a route to another machine's task", RTM_DELROUTE, ACK, &route_header(), |m| {
                 m.bytes(RTA_DST, &address.octets());
                 m.ne32(RTA_PRIORITY, self.priority);
             });
         }
-        if request.is_empty() {
-            return Ok(());
-        }
-        match socket.call(&request) {
+        match requests.send(socket) {
             // It went with its link meanwhile.
             Err(error) if error.errno == Errno::ESRCH => Ok(()),
-            other => other.map(drop),
+            other => other,
         }
     }
 
