@@ -138,7 +138,7 @@ impl ContainerInstance {
 
     /// Its address as other machines reach it: the attribute [`HOST_IPV4`].
     #[must_use]
-    pub fn host_ipv4(&self) -> Option<std::net::Ipv4Addr> {
+    pub fn host_ipv4(&self) -> Option<core::net::Ipv4Addr> {
         self.attributes.get(HOST_IPV4)?.as_deref()?.parse().ok()
     }
 

@@ -3,8 +3,8 @@
 //! <https://docs.aws.amazon.com/cloud-map/latest/api/API_Service.html>,
 //! <https://docs.aws.amazon.com/cloud-map/latest/api/API_RegisterInstance.html>
 
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 

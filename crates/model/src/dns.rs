@@ -2,7 +2,7 @@
 //!
 //! Small, whole and dumb: who is healthy was decided before, so a server only looks names up and picks among the answers.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 

@@ -6,8 +6,8 @@
 
 mod dns;
 
+use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
 use berth_model::discovery::{
     CustomHealth, DiscoveryInstance, DiscoveryService, DiscoveryServiceId, INIT_HEALTH, IPV4, InstanceOwner, MAX_INSTANCES, PORT,
