@@ -167,7 +167,11 @@ def test_behind_a_firewall_containers_keep_the_machines_name_servers(both_images
         agent.start()
         until("it to say so", lambda: "containers get no answers here" in agent.tail())
         agent.until_connected()
-        servers = name_servers(resolv_conf(berth))
+        out = fresh_folder("out")
+        volume, mount = {"name": "out", "host": {"sourcePath": str(out)}}, {"sourceVolume": "out", "containerPath": "/out"}
+        container = shell("cat /etc/resolv.conf > /out/resolv.conf", mountPoints=[mount])
+        ended(berth, run(berth.ecs, DEFAULT, register(berth.ecs, containers=[container], volumes=[volume]))[0])
+        servers = name_servers((out / "resolv.conf").read_text())
         assert servers == [server for server in name_servers(MACHINE) if not server.startswith("127.")]
 
 
