@@ -3,7 +3,11 @@ given without a control plane, an address that somebody else has, and containers
 
 import contextlib
 import json
+import os
+import re
+import shutil
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -142,6 +146,33 @@ def test_the_last_table_is_answered_from_while_the_control_plane_is_away(both_im
         berth.start()
         agent.until_connected()
         stop(berth, arn)
+
+
+def test_behind_a_firewall_containers_keep_the_machines_name_servers(both_images):
+    nft = shutil.which("nft") or "/usr/sbin/nft"
+    if not os.path.exists(nft):
+        pytest.skip("SKIPPED (needs nft): a firewall that drops what containers ask their machine")
+    with contextlib.ExitStack() as stack:
+        berth = stack.enter_context(with_images(Berth("server"), both_images))
+        agent = MachineAgent(berth)
+        stack.callback(agent.end)
+        agent.start().until_connected()
+        found = until("names to be answered", lambda: re.search(r"names are answered address=(\S+):53", agent.tail()))
+        agent.kill()
+        table = f"drop_{os.getpid()}"
+        drop = f"ip daddr {found[1]} meta l4proto {{ tcp, udp }} th dport 53 drop"
+        rules = f"table ip {table} {{ chain input {{ type filter hook input priority 10; {drop}; }}; }}"
+        subprocess.run([nft, "-f", "-"], input=rules, text=True, check=True, timeout=30)
+        stack.callback(subprocess.run, [nft, "delete", "table", "ip", table], check=True, timeout=30)
+        agent.start()
+        until("it to say so", lambda: "containers get no answers here" in agent.tail())
+        agent.until_connected()
+        out = fresh_folder("out")
+        volume, mount = {"name": "out", "host": {"sourcePath": str(out)}}, {"sourceVolume": "out", "containerPath": "/out"}
+        container = shell("cat /etc/resolv.conf > /out/resolv.conf", mountPoints=[mount])
+        ended(berth, run(berth.ecs, DEFAULT, register(berth.ecs, containers=[container], volumes=[volume]))[0])
+        servers = name_servers((out / "resolv.conf").read_text())
+        assert servers == [server for server in name_servers(MACHINE) if not server.startswith("127.")]
 
 
 def answer(folder):

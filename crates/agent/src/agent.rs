@@ -97,7 +97,7 @@ impl Agent {
         let means = Means {
             config: config.clone(),
             runtime: runtime.clone(),
-            network,
+            network: network.clone(),
             sources: Arc::new(sources),
             ledger: ledger.clone(),
             clock: clock.clone(),
@@ -111,11 +111,12 @@ impl Agent {
         };
         let means = Arc::new(means);
         let tasks = Tasks::new(means.clone(), stop.clone());
-        loops.spawn(names.clone().serve(stop.clone()));
-        loops.spawn(names.keep(stop.clone()));
         // Before anybody is asked: what ran goes on being watched, server or no server.
         let boot_id = machine::boot_id().unwrap_or_default();
         tasks.recover(&boot_id).await?;
+        // After strays were removed: it attaches something that is no task's.
+        loops.spawn(names.clone().serve(network, stop.clone()));
+        loops.spawn(names.keep(stop.clone()));
         loops.spawn(tasks.clone().sweep());
         loops.spawn(images.clean_up(stop.clone()));
         loops.spawn(Images::prepull(means, stop.clone()));

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use berth_acs::messages as acs;
-use berth_network::dns::{Answer, CurrentTable, Record, Routing, Server, ServerConfig, Table, Upstreams, Zone};
+use berth_network::dns::{Answer, CurrentTable, Record, Routing, Server, ServerConfig, Table, Upstreams, Zone, answers_inside};
+use berth_network::port::{AttachmentId, AttachmentKind, Network, NetworkError};
 use berth_runtime::port::InstanceDns;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ use crate::ledger::Ledger;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// How long to wait before an address is tried again that somebody else has.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How long to wait before it is looked again whether containers reach the server.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Most lines of the log about one table.
 const MOST_PROBLEMS: usize = 10;
 
@@ -106,15 +109,16 @@ impl Names {
         }
     }
 
-    /// Answers questions until `stop`, on each address of the settings that is free; tries again where one is not.
-    pub async fn serve(self: Arc<Self>, stop: CancellationToken) {
+    /// Answers questions until `stop`, on each address of the settings that is free; tries again where one is not. Containers are sent to the
+    /// bridge's only once one of `network`'s namespaces was seen to reach it.
+    pub async fn serve(self: Arc<Self>, network: Arc<dyn Network>, stop: CancellationToken) {
         if !self.settings.enabled {
             return;
         }
         let bridge = self.settings.bridge.map(|address| SocketAddr::from((address, DNS_PORT)));
         let on_bridge = async {
             if let Some(address) = bridge {
-                self.serve_at(address, Some(&self.serves_bridge), &stop).await;
+                self.serve_at(address, Some(&*network), &stop).await;
             }
         };
         let also = async {
@@ -143,7 +147,31 @@ impl Names {
         self.table.replace(table);
     }
 
-    async fn serve_at(&self, address: SocketAddr, serves: Option<&AtomicBool>, stop: &CancellationToken) {
+    /// Waits until containers reach the bridge's address, and has them asked there from then on.
+    async fn until_reached(&self, network: &dyn Network, address: SocketAddr, stop: &CancellationToken) {
+        let mut said = false;
+        while !stop.is_cancelled() {
+            let problem = match is_reached(network, address).await {
+                Ok(true) => {
+                    self.serves_bridge.store(true, Ordering::Release);
+                    return;
+                }
+                Ok(false) => "a firewall of this machine drops what containers ask".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if !said {
+                said = true;
+                tracing::warn!(%address, problem, "containers get no answers here; they keep the machine's name servers until they do");
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn serve_at(&self, address: SocketAddr, of_bridge: Option<&dyn Network>, stop: &CancellationToken) {
         let mut said = false;
         loop {
             let upstreams = match &self.settings.upstreams {
@@ -152,10 +180,10 @@ impl Names {
             };
             match Server::start(ServerConfig { listen: address, upstreams }, self.table.clone()).await {
                 Ok(server) => {
-                    tracing::info!(address = %server.address(), "names are answered");
-                    if let Some(serves) = serves {
-                        serves.store(true, Ordering::Release);
+                    if let Some(network) = of_bridge {
+                        self.until_reached(network, address, stop).await;
                     }
+                    tracing::info!(address = %server.address(), "names are answered");
                     stop.cancelled().await;
                     // The next agent of this machine may begin at once.
                     server.end().await;
@@ -174,6 +202,19 @@ impl Names {
             }
         }
     }
+}
+
+/// Whether a namespace that is connected as containers' are gets answers.
+async fn is_reached(network: &dyn Network, address: SocketAddr) -> Result<bool, NetworkError> {
+    let id = AttachmentId("berth-dns-probe".to_owned());
+    let attachment = network.attach(&id, AttachmentKind::Bridge).await?;
+    let asked = tokio::task::spawn_blocking(move || match attachment.namespace {
+        Some(namespace) => answers_inside(&namespace, address),
+        None => Ok(false),
+    });
+    let outcome = asked.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    network.detach(&id).await?;
+    outcome.map_err(|error| NetworkError::System(format!("ask for a name as a container does: {error}")))
 }
 
 fn zone(zone: acs::DnsZone) -> Zone {
@@ -230,6 +271,10 @@ pub(crate) mod tests {
         vec![acs::DnsZone { name: "ns.local".into(), records: vec![record] }]
     }
 
+    fn network() -> Arc<dyn Network> {
+        crate::fakes::machine().1
+    }
+
     pub(crate) fn free_address() -> SocketAddr {
         std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
@@ -242,7 +287,8 @@ pub(crate) mod tests {
         let ledger = Ledger::open(folder.path()).unwrap();
         let (stop, mut last) = (CancellationToken::new(), 1);
         let names = Names::new(settings.clone(), ledger.clone());
-        let (serving, keeping) = (tokio::spawn(names.clone().serve(stop.clone())), tokio::spawn(names.clone().keep(stop.clone())));
+        let (serving, keeping) =
+            (tokio::spawn(names.clone().serve(network(), stop.clone())), tokio::spawn(names.clone().keep(stop.clone())));
         assert!(names.wants_tables());
         while last < 5 {
             last += 1;
@@ -255,7 +301,7 @@ pub(crate) mod tests {
 
         let stop = CancellationToken::new();
         let names = Names::new(settings, ledger);
-        let serving = tokio::spawn(names.clone().serve(stop.clone()));
+        let serving = tokio::spawn(names.clone().serve(network(), stop.clone()));
         assert_eq!(ask(address).await, Some(Ipv4Addr::new(10, 0, 0, 5)), "what was known before");
         names.take(9, Vec::new());
         assert_eq!(ask(address).await, None);
@@ -274,7 +320,7 @@ pub(crate) mod tests {
         names.take(1, hello(1));
         assert_eq!(names.of_container(), Some(InstanceDns { address, alone: true }), "others say of our names that they do not exist");
         let off = Names::new(DnsSettings { enabled: false, ..settings }, Ledger::in_memory());
-        off.clone().serve(CancellationToken::new()).await;
+        off.clone().serve(network(), CancellationToken::new()).await;
         assert!(!off.wants_tables() && off.of_container().is_none());
     }
 }

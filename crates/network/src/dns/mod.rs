@@ -4,6 +4,7 @@
 //! is asked for names of others. Nothing here knows where a table comes from, and nothing of containers or tasks.
 
 mod forward;
+mod probe;
 mod random;
 mod reply;
 mod server;
@@ -12,6 +13,7 @@ mod tcp;
 mod upstream;
 mod verdict;
 
+pub use probe::answers_inside;
 pub use random::Random;
 pub use server::{CurrentTable, Server, ServerConfig};
 pub use table::{Answer, Record, Routing, Table, Zone};
