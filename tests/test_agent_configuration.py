@@ -11,8 +11,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import leftovers
-from berth import binary, clean_environment, fresh_folder, http_text, until
-from containers import IDLE, ended, shell, start
+from berth import Berth, binary, clean_environment, fresh_folder, http_text, until, with_images
+from containers import IDLE, ended, output, said, shell, start
 from ecs_calls import describe, until_status
 from machine_agent import MachineAgent
 from ports import free_port
@@ -249,3 +249,16 @@ def test_a_login_of_the_configuration_and_tasks_of_a_host_that_is_restarted(serv
     # And it works as before.
     until_status(server.ecs, cluster, start(server, idle, cluster=cluster), "RUNNING")
     until("the restart to be in the log", lambda: "the host was restarted" in agent.tail(200))
+
+
+@needs_root
+def test_the_containers_of_a_task_have_their_limit_of_processes_together(shell_archive):
+    six = "i=0; while [ $i -lt 6 ]; do i=$((i+1)); sleep 1000 & done; echo all six; wait"
+    with with_images(Berth("up", environment={"ECS_TASK_PIDS_LIMIT": "12"}), {"shell:1": shell_archive}) as up:
+        alone = start(up, shell(six))
+        said(up, alone, "all six")
+        # Two shells with six each are two too many; which of them finds no room is theirs to settle.
+        over = ended(up, start(up, shell(six, name="one"), shell(six, name="two")))
+        assert over["stopCode"] == "EssentialContainerExited", over
+        assert "Cannot fork" in output(up, over["taskArn"])
+        assert describe(up.ecs, "default", alone)["lastStatus"] == "RUNNING", "another task has a count of its own"

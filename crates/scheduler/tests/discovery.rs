@@ -44,8 +44,13 @@ fn task(number: u128, desired: DesiredStatus, last: TaskStatus) -> Task {
     let definition = DefinitionId { family: Family::parse("web").unwrap(), revision: 1 };
     let mut container = Container::pending(ContainerId(number), "main".into(), "web".into());
     let host_port = 32_768 + u16::try_from(number).unwrap();
-    let bind =
-        |protocol: &str, host_port| NetworkBinding { bind_ip: "0.0.0.0".into(), container_port: 80, host_port, protocol: protocol.into() };
+    let bind = |protocol: &str, host_port| NetworkBinding {
+        bind_ip: "0.0.0.0".into(),
+        container_port: 80,
+        host_port,
+        protocol: protocol.into(),
+        following: 0,
+    };
     container.network_bindings = vec![bind("udp", 9), bind("tcp", host_port)];
     let placed = Task::placed(TaskId(number), cluster, definition, "service:web".into(), ContainerInstanceId(1), UnixMillis(1));
     Task { containers: vec![container], desired_status: desired, last_status: last, availability_zone: Some("a".into()), ..placed }
