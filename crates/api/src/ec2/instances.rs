@@ -1,7 +1,7 @@
 //! `DescribeInstances`: the machines behind container instances, under the ids that DescribeContainerInstances gives as
 //! `ec2InstanceId`. A machine is there as long as one of its registrations is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
 use berth_model::vpc::zones;
@@ -53,7 +53,8 @@ pub(super) async fn describe(api: &Api, request: DescribeInstancesRequest) -> Re
     if !absent.is_empty() {
         return Err(not_found("InvalidInstanceID.NotFound", "instance", &absent));
     }
-    let is_chosen = |id: &str| ids.is_empty() || ids.iter().any(|chosen| chosen == id);
+    let chosen: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    let is_chosen = |id: &str| chosen.is_empty() || chosen.contains(id);
     let passes = |(id, one): &(&&str, &&Entry<ContainerInstance>)| {
         is_chosen(id) && filters.pass(&one.tags, |name| property(api, &state, id, one, name))
     };

@@ -1,6 +1,6 @@
 //! Rules of security groups on the wire: `IpPermissions` and the older way of saying one, read and rendered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::vpc::security_group::{Direction, IpProtocol, Peer, Permission, Traffic, is_legal_text};
 use berth_model::vpc::{SecurityGroup, SecurityGroupId, SecurityGroupRule};
@@ -50,10 +50,10 @@ impl Said<'_> {
             (None, None) => return Err(missing("IpPermissions")),
         };
         let reader = Reader { api, resources: state.vpc_resources(), group, direction };
-        let mut wanted: Vec<Wanted> = Vec::new();
+        let (mut wanted, mut known): (Vec<Wanted>, BTreeSet<Permission>) = Default::default();
         for permission in permissions {
             for one in reader.read(permission)? {
-                if wanted.iter().any(|(known, _)| *known == one.0) {
+                if !known.insert(one.0) {
                     return Err(invalid(format!("The same permission must not appear multiple times: {}", one.0)));
                 }
                 wanted.push(one);

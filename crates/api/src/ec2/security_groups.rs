@@ -1,5 +1,7 @@
 //! Security groups: made, described, deleted. Their rules have a file of their own.
 
+use std::collections::BTreeSet;
+
 use berth_model::record::Key;
 use berth_model::vpc::default_vpc::egress_to_everybody;
 use berth_model::vpc::security_group::{DEFAULT_GROUP, Direction, MAX_GROUPS, Peer, is_legal_text};
@@ -50,12 +52,12 @@ pub(super) async fn describe(api: &Api, request: DescribeSecurityGroupsRequest) 
     let state = api.store.state();
     let resources = state.vpc_resources();
     let (ids, names) = (request.group_ids.unwrap_or_default(), request.group_names.unwrap_or_default());
-    let mut chosen = Vec::with_capacity(ids.len() + names.len());
+    let mut chosen = BTreeSet::new();
     for id in &ids {
-        chosen.push(resources.group(parse_group_id(id)?).ok_or_else(|| no_group(id))?.id);
+        chosen.insert(resources.group(parse_group_id(id)?).ok_or_else(|| no_group(id))?.id);
     }
     for name in &names {
-        chosen.push(by_name(resources, name)?.id);
+        chosen.insert(by_name(resources, name)?.id);
     }
     let is_chosen = |group: &SecurityGroup| chosen.is_empty() || chosen.contains(&group.id);
     let passes =

@@ -2,9 +2,11 @@
 //!
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html>
 
+use std::collections::HashMap;
+
 use berth_model::record::{Key, Record};
 use berth_model::tags::{Tags, merge_tags, parse_tags};
-use berth_model::vpc::{Resource, ResourceId, SecurityGroupRuleId};
+use berth_model::vpc::{Resource, ResourceId, SecurityGroupId, SecurityGroupRuleId};
 use berth_shapes::ec2::{
     self, CreateTagsRequest, CreateTagsResponse, DeleteTagsRequest, DeleteTagsResponse, DescribeTagsRequest, DescribeTagsResponse,
     TagDescription,
@@ -19,6 +21,8 @@ use super::turn::in_turn;
 use crate::context::Api;
 use crate::failure::Failure;
 
+/// Most tags that a request may take away: more than any resource has.
+const MAX_DELETED: usize = 1_000;
 /// Most resources of a request; AWS's limit.
 const MAX_RESOURCES: usize = 1_000;
 const FILTERS: [&str; 5] = ["key", "resource-id", "resource-type", "tag-key", "value"];
@@ -60,19 +64,25 @@ fn find(resources: &VpcResources, texts: &[String]) -> Result<Vec<Tagged>, Failu
     if texts.len() > MAX_RESOURCES {
         return Err(invalid(format!("At most {MAX_RESOURCES} resources can be tagged at once.")));
     }
-    let mut found: Vec<Tagged> = texts.iter().map(|text| find_one(resources, text)).collect::<Result<_, _>>()?;
+    // Groups' rules are many: they are gone through once for all.
+    let has_rules = texts.iter().any(|text| text.starts_with(SecurityGroupRuleId::PREFIX));
+    let groups = resources.groups().filter(|_| has_rules);
+    let rules: Rules = groups.flat_map(|group| group.rules.iter().map(|rule| (rule.id, group.id))).collect();
+    let mut found: Vec<Tagged> = texts.iter().map(|text| find_one(resources, &rules, text)).collect::<Result<_, _>>()?;
     found.sort();
     found.dedup();
     Ok(found)
 }
 
-fn find_one(resources: &VpcResources, text: &str) -> Result<Tagged, Failure> {
+/// Whose a rule is.
+type Rules = HashMap<SecurityGroupRuleId, SecurityGroupId>;
+
+fn find_one(resources: &VpcResources, rules: &Rules, text: &str) -> Result<Tagged, Failure> {
     let absent = |code, noun| not_found(code, noun, &[text]);
     if text.starts_with(SecurityGroupRuleId::PREFIX) {
         let id: Option<SecurityGroupRuleId> = text.parse().ok();
-        let group =
-            id.and_then(|id| resources.groups().find(|group| group.rules.iter().any(|rule| rule.id == id)).map(|group| (group.id, id)));
-        let (group, id) = group.ok_or_else(|| absent("InvalidSecurityGroupRuleId.NotFound", "security group rule"))?;
+        let found = id.and_then(|id| Some((*rules.get(&id)?, id)));
+        let (group, id) = found.ok_or_else(|| absent("InvalidSecurityGroupRuleId.NotFound", "security group rule"))?;
         return Ok(Tagged::Rule(ResourceId::SecurityGroup(group), id));
     }
     if text.starts_with("i-") {
@@ -150,6 +160,9 @@ pub(super) async fn create(api: &Api, request: CreateTagsRequest) -> Result<Crea
 pub(super) async fn delete(api: &Api, request: DeleteTagsRequest) -> Result<DeleteTagsResponse, Failure> {
     let texts = request.resources.filter(|texts| !texts.is_empty()).ok_or_else(|| missing("ResourceId"))?;
     let wanted = request.tags.unwrap_or_default();
+    if wanted.len() > MAX_DELETED {
+        return Err(invalid(format!("At most {MAX_DELETED} tags can be deleted at once.")));
+    }
     if let Some(tag) = wanted.iter().find(|tag| tag.key.as_deref().is_none_or(str::is_empty)) {
         return Err(invalid(format!("Tag key cannot be null or empty: value '{}'", tag.value.as_deref().unwrap_or_default())));
     }
