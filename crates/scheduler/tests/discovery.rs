@@ -177,11 +177,14 @@ fn a_registry_takes_no_more_than_it_can_hold() {
     assert!(plan(&view(tasks.iter().map(|task| seen(task, &service, 1)).collect(), &services, &instances), NOW).is_empty());
 }
 
+/// Registry, whether it is to run, how far it is, whether its machine can be reached, whether it has an address, its health.
+type AnyTask = (u128, bool, u8, bool, bool, Option<u8>);
+
 prop_compose! {
     fn any_task()(
         registry in 1..4_u128, desired in any::<bool>(), last in 0..3_u8, reachable in any::<bool>(), address in any::<bool>(),
         health in prop::option::of(0..3_u8),
-    ) -> (u128, bool, u8, bool, bool, Option<u8>) {
+    ) -> AnyTask {
         (registry, desired, last, reachable, address, health)
     }
 }
@@ -200,7 +203,7 @@ proptest! {
             let desired = if *desired { DesiredStatus::Running } else { DesiredStatus::Stopped };
             task(number, desired, [TaskStatus::Pending, TaskStatus::Running, TaskStatus::Stopped][usize::from(*last)])
         }).collect();
-        let seen_as = |(task, (registry, _, _, reachable, address, health)): (&'_ Task, &(u128, bool, u8, bool, bool, Option<u8>))| {
+        let seen_as = |(task, (registry, _, _, reachable, address, health)): (&'_ Task, &AnyTask)| {
             let all = [HealthStatus::Healthy, HealthStatus::Unhealthy, HealthStatus::Unknown];
             (task.id, *registry, *reachable, *address, health.map(|at| all[usize::from(at)]))
         };
