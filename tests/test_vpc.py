@@ -357,6 +357,8 @@ def test_tags_that_cannot_be_are_refused(ec2, vpc):
     for key, value in (("", "v"), ("aws:x", "v"), ("k" * 129, "v"), ("k", "v" * 257)):
         with refused(ec2, "InvalidParameterValue"):
             tag([vpc], (key, value))
+    with refused(ec2, "InvalidParameterValue", "1000 resources"):
+        tag([vpc] * 1001, ("k", "v"))
     with refused(ec2, "TagLimitExceeded"):
         tag([vpc], *((f"k{n}", "v") for n in range(51)))
     tag([vpc], *((f"k{n}", "v") for n in range(50)))

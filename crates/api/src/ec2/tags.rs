@@ -60,9 +60,9 @@ enum Tagged {
 }
 
 /// The resources that a request names, each with its record as it is.
-fn find(resources: &VpcResources, texts: &[String]) -> Result<Vec<Tagged>, Failure> {
-    if texts.len() > MAX_RESOURCES {
-        return Err(invalid(format!("At most {MAX_RESOURCES} resources can be tagged at once.")));
+fn find(resources: &VpcResources, texts: &[String], most: usize) -> Result<Vec<Tagged>, Failure> {
+    if texts.len() > most {
+        return Err(invalid(format!("At most {most} resources can be tagged at once.")));
     }
     // Groups' rules are many: they are gone through once for all.
     let has_rules = texts.iter().any(|text| text.starts_with(SecurityGroupRuleId::PREFIX));
@@ -107,17 +107,23 @@ fn is_shown(resources: &VpcResources, id: ResourceId) -> bool {
     }
 }
 
+/// How many resources can be tagged at once: as many as one commit can write beside its guard.
+fn most(api: &Api) -> usize {
+    MAX_RESOURCES.min(api.store.max_changes().saturating_sub(1))
+}
+
 /// Changes the tags of each of some resources, all or none.
 fn retag(
     state: &State,
     transaction: &mut Transaction,
     texts: &[String],
+    most: usize,
     change: impl Fn(&mut Tags) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     // A rule's record is its group's: two rules of one group, or a rule and its group, are one change.
     let resources = in_turn(state, transaction)?;
     let mut changed: Vec<Resource> = Vec::new();
-    for tagged in find(resources, texts)? {
+    for tagged in find(resources, texts, most)? {
         let id = match tagged {
             Tagged::Resource(id) | Tagged::Rule(id, _) => id,
         };
@@ -152,7 +158,7 @@ pub(super) async fn create(api: &Api, request: CreateTagsRequest) -> Result<Crea
     let list = request.tags.filter(|tags| !tags.is_empty()).ok_or_else(|| missing("Tag"))?;
     let added = parse(&list)?;
     let merge = |tags: &mut Tags| merge_tags(tags, added.clone()).map_err(|error| failures::tags(&error));
-    api.change(|state, transaction| retag(state, transaction, &texts, merge)).await?;
+    api.change(|state, transaction| retag(state, transaction, &texts, most(api), merge)).await?;
     Ok(CreateTagsResponse::default())
 }
 
@@ -173,7 +179,7 @@ pub(super) async fn delete(api: &Api, request: DeleteTagsRequest) -> Result<Dele
         tags.retain(|key, value| !goes(key, value));
         Ok(())
     };
-    api.change(|state, transaction| retag(state, transaction, &texts, remove)).await?;
+    api.change(|state, transaction| retag(state, transaction, &texts, most(api), remove)).await?;
     Ok(DeleteTagsResponse::default())
 }
 
