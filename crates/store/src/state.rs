@@ -8,6 +8,7 @@ mod ingress;
 mod interfaces;
 mod loading;
 mod records;
+mod settings;
 mod starter;
 mod tally;
 mod vpc_resources;
@@ -126,17 +127,6 @@ impl State {
         self.clusters.get(name)
     }
 
-    /// An alarm.
-    #[must_use]
-    pub fn alarm(&self, name: &str) -> Option<&Entry<Alarm>> {
-        self.alarms.get(name)
-    }
-
-    /// All alarms by name.
-    pub fn alarms(&self) -> impl ExactSizeIterator<Item = &Entry<Alarm>> {
-        self.alarms.values()
-    }
-
     /// All clusters by name.
     pub fn clusters(&self) -> impl Iterator<Item = &Entry<Cluster>> {
         self.clusters.values()
@@ -243,17 +233,6 @@ impl State {
     pub fn instances_of(&self, cluster: &ClusterName) -> impl Iterator<Item = &Entry<ContainerInstance>> {
         let ids = self.by_cluster.get(cluster).map(|index| &index.instances);
         ids.into_iter().flatten().filter_map(|id| self.instances.get(id))
-    }
-
-    /// An account setting by its name and its principal's ARN.
-    #[must_use]
-    pub fn account_setting(&self, name: &str, principal: &str) -> Option<&Entry<AccountSetting>> {
-        self.account_settings.get(&(name.to_owned(), principal.to_owned()))
-    }
-
-    /// All account settings, by name and principal.
-    pub fn account_settings(&self) -> impl ExactSizeIterator<Item = &Entry<AccountSetting>> {
-        self.account_settings.values()
     }
 
     /// A cluster's indexes; `None` if nothing was ever in it.

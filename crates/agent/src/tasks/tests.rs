@@ -225,23 +225,6 @@ async fn reasons_carry_their_class() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_port_in_use_is_said_in_dockers_words() {
-    let mut world = World::new();
-    for id in ["t1", "t2"] {
-        let mut task = task(id, &[("main", "app")]);
-        task.containers[0].port_mappings = vec![acs::PortMapping { container_port: 80, host_port: 8080, ..Default::default() }];
-        world.take(&task).await;
-        let report = world.report().await;
-        if id == "t2" {
-            assert_eq!(summary(&report), "STOPPED main=STOPPED");
-            let text = "CannotStartContainerError: driver failed programming external connectivity: Bind for 0.0.0.0:8080 failed: port is already allocated";
-            assert_eq!(reason(&report, 0), text);
-        }
-    }
-    assert_eq!((world.runtime.ids(), world.network.ids()), (vec!["t1-0".to_owned()], vec!["t1-0".to_owned()]));
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_cannot_be_honoured_is_refused_before_anything_is_pulled() {
     let mut world = World::new();
     let mut bad = task("t1", &[("main", "app"), ("side", "app")]);

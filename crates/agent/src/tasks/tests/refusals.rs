@@ -28,3 +28,20 @@ async fn a_task_that_cannot_be_kept_is_refused_and_the_next_is_taken() {
     world.take(&task("t2", &[("main", "app")])).await;
     assert_eq!(world.word().await, "RUNNING main=RUNNING");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_port_in_use_is_said_in_dockers_words() {
+    let mut world = World::new();
+    for id in ["t1", "t2"] {
+        let mut task = task(id, &[("main", "app")]);
+        task.containers[0].port_mappings = vec![acs::PortMapping { container_port: 80, host_port: 8080, ..Default::default() }];
+        world.take(&task).await;
+        let report = world.report().await;
+        if id == "t2" {
+            assert_eq!(summary(&report), "STOPPED main=STOPPED");
+            let text = "CannotStartContainerError: driver failed programming external connectivity: Bind for 0.0.0.0:8080 failed: port is already allocated";
+            assert_eq!(reason(&report, 0), text);
+        }
+    }
+    assert_eq!((world.runtime.ids(), world.network.ids()), (vec!["t1-0".to_owned()], vec!["t1-0".to_owned()]));
+}
