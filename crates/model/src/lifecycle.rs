@@ -1,8 +1,10 @@
 //! A task's life: how observations and wishes change it. Three facts with three writers: the definition (users), the
 //! desired status (users and services), the last status (agents). The last status never goes back.
 
+use crate::ids::AttachmentId;
 use crate::shared_text;
 use crate::task::{ContainerStatus, DesiredStatus, HealthStatus, NetworkBinding, StopCode, Task, TaskStatus};
+use crate::task_interface::AttachmentStatus;
 use crate::time::UnixMillis;
 
 /// ECS's text for a task whose essential container ended.
@@ -42,6 +44,8 @@ pub struct TaskObservation {
     pub execution_stopped_at: Option<UnixMillis>,
     /// Its containers, in the order to apply them; one may occur twice.
     pub containers: Vec<ContainerObservation>,
+    /// Attachments of which it says that they are there.
+    pub attached: Vec<AttachmentId>,
 }
 
 /// Folds a report into a task. Duplicate and late reports change nothing; returns whether anything changed.
@@ -69,6 +73,7 @@ pub fn apply(task: &mut Task, seen: &TaskObservation, is_essential: impl Fn(&str
     if (essential_ended || task.is_stopped()) && task.desired_status == DesiredStatus::Running {
         ended_by_itself(task, seen, &is_essential, now);
     }
+    apply_attachment(task, seen);
     if task.is_stopped() {
         task.stopped_at = Some(now);
         task.stopping_at.get_or_insert(now);
@@ -116,6 +121,18 @@ fn apply_container(task: &mut Task, seen: &ContainerObservation) {
     }
 }
 
+/// The interface is there when the agent says so, and no later than when containers are made, which have it.
+fn apply_attachment(task: &mut Task, seen: &TaskObservation) {
+    let has_begun = task.last_status > TaskStatus::Pending || task.containers.iter().any(|container| container.runtime_id.is_some());
+    let is_stopped = task.is_stopped();
+    let Some(interface) = &mut task.interface else { return };
+    if is_stopped {
+        interface.advance(AttachmentStatus::Detaching);
+    } else if has_begun || seen.attached.contains(&interface.attachment) {
+        interface.advance(AttachmentStatus::Attached);
+    }
+}
+
 fn set_once<T>(place: &mut Option<T>, value: Option<T>) {
     if place.is_none() {
         *place = value;
@@ -142,6 +159,9 @@ pub fn abandon(task: &mut Task, code: StopCode, reason: &str, now: UnixMillis) -
     ask_to_stop(task, code, reason, now);
     task.last_status = TaskStatus::Stopped;
     task.stopped_at = Some(now);
+    if let Some(interface) = &mut task.interface {
+        interface.advance(AttachmentStatus::Detaching);
+    }
     for container in &mut task.containers {
         container.last_status = ContainerStatus::Stopped;
     }
