@@ -85,20 +85,12 @@ impl Interfaces {
         None
     }
 
-    /// A task that was given an interface is not made after all.
-    pub(crate) fn take_back(&mut self, task: TaskId) {
-        let is_its = |one: &NetworkInterface| one.attachment.as_ref().is_some_and(|attachment| attachment.task == Some(task));
-        for one in self.made.iter().filter(|one| is_its(one)) {
-            self.given.remove(&(one.subnet, one.private_address));
-        }
-        self.made.retain(|one| !is_its(one));
-    }
-
     /// Adds what was given to the commit of the tasks. Of two commits that give addresses of one subnet only one gets through; a security
     /// group that is deleted at this moment sees the interface, or this sees the deletion.
     pub(crate) fn write(self, state: &State, transaction: &mut Transaction) {
         let resources = state.vpc_resources();
         let used: BTreeSet<SubnetId> = self.made.iter().map(|one| one.subnet).collect();
+        // One that was asked and had none left is as it was.
         for subnet in self.subnets.into_values().filter(|subnet| used.contains(&subnet.id)) {
             if let Some(known) = resources.subnet(subnet.id) {
                 transaction.expect(Key::VpcResource(ResourceId::Subnet(subnet.id)), known.modified);
