@@ -116,6 +116,10 @@ def staged(path):
     return {"deploymentConfiguration": {"strategy": found[0]}} if found else {}
 
 
+# The default VPC's first subnet: its id follows from account and region.
+OWN_INTERFACES = {"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-5228a842f1c30248e"]}}}
+
+
 def registry(w, path):
     """What a service registry fits: one that is found by API calls alone takes any port, said outright only of a task with its own address."""
     if not any(name.startswith("serviceRegistries") for name in path):
@@ -305,6 +309,9 @@ VALUES = {
     "sourceContainer": "two",
     "sourceVolume": "one",
     "stepPercent": 10,
+    "awsvpcConfiguration.assignPublicIp": "DISABLED",
+    "awsvpcConfiguration.securityGroups": [],
+    "awsvpcConfiguration.subnets": ["subnet-5228a842f1c30248e"],
     "subnets": ["subnet-1"],
     "tags": [{"key": "stack", "value": "one"}],
     "taskRoleArn": ROLE,

@@ -37,10 +37,12 @@ def subnet(ec2):
 
 
 @pytest.fixture
-def group(ec2):
+def group(up, ec2):
     """A group of the default VPC that lets nobody in."""
     made = ec2.create_security_group(GroupName=unique("g"), Description="none", VpcId=default_vpc(ec2)["VpcId"])["GroupId"]
     yield made
+    for arn in up.ecs.list_tasks(cluster=DEFAULT)["taskArns"]:
+        up.ecs.stop_task(cluster=DEFAULT, task=arn)
     until("the group to be nobody's", lambda: not interfaces(ec2, group=made))
     ec2.delete_security_group(GroupId=made)
 
