@@ -173,3 +173,6 @@ pub fn zone_constraint(state: &State, wanted: &AwsvpcConfiguration, known: &Cons
     let text = format!("attribute:{ZONE} in [{}] or attribute:{ZONE} !exists", zones.join(", "));
     known.expression(&text).ok().map(Constraint::MemberOf)
 }
+
+#[cfg(test)]
+mod tests;
