@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from berth import Berth, fresh_folder, until, with_images
-from containers import ended, output, running, shell, skip_unless_root, start, stop
+from berth import Berth, fresh_folder, unique, until, with_images
+from cloud_map_calls import clear, cloud_map, private_namespace, registered, service
+from containers import ended, output, running, said, shell, skip_unless_root, start, stop
 from ecs_calls import register, run, until_status
 from machine_agent import MachineAgent
 
@@ -157,3 +158,25 @@ def test_a_task_that_runs_asks_an_address_of_its_own_machine(up):
         client.sendto(b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x04test\x00\x00\x01\x00\x01", (server, 53))
         assert client.recv(512)[:4] == b"\x12\x34\x81\x85"
     stop(up, task["taskArn"])
+
+
+def test_what_cloud_map_registers_is_found_from_inside_a_container_at_once(up, other):
+    client = cloud_map(up)
+    namespace = private_namespace(client, name=f"{unique('ns')}.local")
+    zone = client.get_namespace(Id=namespace)["Namespace"]["Name"]
+    found = service(client, namespace, "A", name="hello")
+    until("the namespace to be known", lambda: zone in (up.data_dir / "agent" / "dns.json").read_text())
+    # Made after the namespace: the instance is its only name server. It looks until the name is there, and says so, then until it is gone.
+    script = (
+        f"/bin/cat /etc/resolv.conf; until getent ahostsv4 hello.{zone}; do sleep 0.1; done; echo it is there;"
+        f" while getent ahostsv4 hello.{zone} > /tmp/found; do sleep 0.1; done; echo it is gone"
+    )
+    arn = start(up, shell(script, stopTimeout=2))
+    until_status(up.ecs, DEFAULT, arn, "RUNNING")
+    registered(client, found, "i-1", AWS_INSTANCE_IPV4="10.1.2.3")
+    shown = said(up, arn, "it is there")
+    assert "10.1.2.3" in shown and len(name_servers(shown)) == 1
+    client.deregister_instance(ServiceId=found, InstanceId="i-1")
+    said(up, arn, "it is gone")
+    assert not [name for name in other.asked if name.endswith(zone)]
+    clear(client, namespace)

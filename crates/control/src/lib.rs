@@ -95,7 +95,7 @@ impl Default for ControlConfig {
             replace_after: Some(Duration::from_secs(1)),
             deployment_minute: Duration::from_secs(60),
             hooks: Hooks::default(),
-            names: None,
+            names: Some(NameSource::default()),
             sessions: SessionOptions::default(),
         }
     }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use berth_acs::ServerFrame;
 use berth_acs::messages as acs;
 use berth_model::dns::{DnsAnswer, DnsTable, DnsZone, Routing};
+use berth_model::record::{Key, Record};
 use berth_store::{Change, State, Store};
 use tokio::sync::watch;
 
+use crate::discovery::dns_table;
 use crate::lag::Lag;
 use crate::loops::Loops;
 use crate::meter::{Meter, TableOutcome};
@@ -35,6 +37,24 @@ impl NameSource {
         table: impl Fn(&State) -> DnsTable + Send + Sync + 'static,
     ) -> Self {
         Self { concerns: Arc::new(concerns), table: Arc::new(table) }
+    }
+}
+
+impl Default for NameSource {
+    /// Cloud Map's namespaces, services and instances.
+    fn default() -> Self {
+        Self::new(concerns_cloud_map, dns_table)
+    }
+}
+
+/// Whether a name may answer otherwise after a change: an instance counts as long as its task is not to stop.
+fn concerns_cloud_map(change: &Change) -> bool {
+    match change {
+        Change::Put(Record::Task(task)) => task.service.is_some(),
+        Change::Put(record) => matches!(record, Record::Namespace(_) | Record::DiscoveryService(_) | Record::DiscoveryInstance(_)),
+        Change::Touch(key) | Change::Delete(key) => {
+            matches!(key, Key::Task(_) | Key::Namespace(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..))
+        }
     }
 }
 
