@@ -172,6 +172,15 @@ def test_a_subnet_of_another_zone_is_no_place(up, ec2, subnet):
     assert interfaces(ec2, other["SubnetId"]) == {}
 
 
+def test_names_of_a_task_are_its_interfaces_alone(up):
+    for member in ({"hostname": "a"}, {"dnsServers": ["10.0.0.2"]}, {"dnsSearchDomains": ["a.b"]}, {"extraHosts": [{"hostname": "a", "ipAddress": "10.0.0.1"}]}):
+        [name] = member
+        with pytest.raises(ClientError) as caught:
+            register(up.ecs, containers=[shell(IDLE, **member)], networkMode="awsvpc")
+        error = caught.value.response["Error"]
+        assert error["Code"] == "ClientException" and name in error["Message"], error
+
+
 def test_what_is_no_network_configuration_is_refused(up, ec2, subnet):
     before = set(interfaces(ec2))
     with contextlib.ExitStack() as stack:

@@ -203,6 +203,28 @@ mod tests {
         }
     }
 
+    fn interface() -> crate::task_interface::TaskInterface {
+        serde_json::from_value(serde_json::json!({
+            "attachment": "0".repeat(31) + "1", "status": "PRECREATED", "interface": "eni-00000000000000001", "subnet": "subnet-00000000000000001",
+            "subnet_cidr": "10.0.0.0/24", "private_address": "10.0.0.4", "mac_address": "02:00:0a:00:00:04", "groups": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_interface_comes_with_the_agents_word_and_goes_with_the_task() {
+        let status = |task: &Task| task.interface.as_ref().unwrap().status;
+        let mut told = Task { interface: Some(Box::new(interface())), ..task() };
+        let mut left = told.clone();
+        assert!(!apply(&mut told, &TaskObservation { attached: vec![AttachmentId(2)], ..Default::default() }, |_| true, UnixMillis(1)));
+        assert!(apply(&mut told, &TaskObservation { attached: vec![AttachmentId(1)], ..Default::default() }, |_| true, UnixMillis(1)));
+        assert_eq!((status(&told), told.last_status), (AttachmentStatus::Attached, TaskStatus::Pending));
+        apply(&mut told, &seen(TaskStatus::Stopped, &[]), |_| true, UnixMillis(2));
+        assert_eq!(status(&told), AttachmentStatus::Detaching);
+        abandon(&mut left, StopCode::TerminationNotice, "gone", UnixMillis(2));
+        assert_eq!(status(&left), AttachmentStatus::Detaching, "nobody will report of it");
+    }
+
     fn seen(status: TaskStatus, containers: &[(&str, ContainerStatus, Option<i32>, Option<&str>)]) -> TaskObservation {
         TaskObservation {
             status: Some(status),
