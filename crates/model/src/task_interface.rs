@@ -3,7 +3,7 @@
 //!
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-networking-awsvpc.html>
 
-use std::net::Ipv4Addr;
+use core::net::Ipv4Addr;
 
 use berth_shapes::ecs;
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 //! The table that machines enforce: which security groups let what through, and which interfaces there are, at which container instance.
 //! Made of the state whenever that may change it, and handed to the sessions of agents that give tasks interfaces.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,6 @@ use berth_model::vpc::security_group::{Direction, IpProtocol, Peer, Permission, 
 use berth_model::vpc::{NetworkInterface, SecurityGroupId};
 use berth_store::{Change, State, Store};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 use tokio::sync::watch;
 
 use crate::lag::Lag;
