@@ -93,6 +93,7 @@ mod tests {
             id: ContainerInstanceId(id),
             cluster: ClusterName::parse("c").expect("a name"),
             ec2_instance_id: None,
+            private_address: None,
             status: ContainerInstanceStatus::Active,
             status_reason: None,
             agent_connected: true,

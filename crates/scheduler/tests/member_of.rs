@@ -17,6 +17,7 @@ fn fleet() -> Index {
             id: ContainerInstanceId(id),
             cluster: ClusterName::parse("c").expect("a name"),
             ec2_instance_id: Some(format!("i-{id}")),
+            private_address: None,
             status: ContainerInstanceStatus::Active,
             status_reason: None,
             agent_connected: true,

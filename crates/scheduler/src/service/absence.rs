@@ -49,6 +49,7 @@ mod tests {
             id: ContainerInstanceId(1),
             cluster: ClusterName::parse("c").expect("a name"),
             ec2_instance_id: None,
+            private_address: None,
             status: ContainerInstanceStatus::Active,
             status_reason: None,
             agent_connected: false,

@@ -62,6 +62,7 @@ fn instance(id: ContainerInstanceId, is_drained: bool) -> ContainerInstance {
         id,
         cluster: cluster(),
         ec2_instance_id: None,
+        private_address: None,
         status: if is_drained { ContainerInstanceStatus::Draining } else { ContainerInstanceStatus::Active },
         status_reason: None,
         agent_connected: true,

@@ -12,6 +12,7 @@ pub fn instance(id: u128, cpu: u32, memory: u32, zone: &str) -> ContainerInstanc
         id: ContainerInstanceId(id),
         cluster: ClusterName::parse("c").unwrap(),
         ec2_instance_id: None,
+        private_address: None,
         status: ContainerInstanceStatus::Active,
         status_reason: None,
         agent_connected: true,
