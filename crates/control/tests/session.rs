@@ -60,6 +60,7 @@ async fn store(tasks: Vec<Task>) -> Store {
         id: ContainerInstanceId(1),
         cluster: name(),
         ec2_instance_id: None,
+        private_address: None,
         status: ContainerInstanceStatus::Active,
         status_reason: None,
         agent_connected: false,
