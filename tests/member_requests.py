@@ -116,6 +116,10 @@ def staged(path):
     return {"deploymentConfiguration": {"strategy": found[0]}} if found else {}
 
 
+# The default VPC's first subnet: its id follows from account and region.
+OWN_INTERFACES = {"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-5228a842f1c30248e"]}}}
+
+
 def registry(w, path):
     """What a service registry fits: one that is found by API calls alone takes any port, said outright only of a task with its own address."""
     if not any(name.startswith("serviceRegistries") for name in path):
@@ -126,8 +130,13 @@ def registry(w, path):
     outright = path[-1] == "port"
     web = container("app", portMappings=[{"containerPort": 80}])
     port = {} if outright else {"containerName": "app", "containerPort": 80}
-    mode = {"networkMode": "awsvpc"} if outright else {}
-    return {"taskDefinition": register(w.ecs, containers=[web], **mode), "serviceRegistries": [{"registryArn": w.registry, **port}]}
+    mode, interfaces = ({"networkMode": "awsvpc"}, OWN_INTERFACES) if outright else ({}, {})
+    return {"taskDefinition": register(w.ecs, containers=[web], **mode), "serviceRegistries": [{"registryArn": w.registry, **port}], **interfaces}
+
+
+def network(w, path):
+    """What a network configuration fits: a definition whose tasks have interfaces of their own."""
+    return {"taskDefinition": register(w.ecs, networkMode="awsvpc"), **OWN_INTERFACES} if path[0] == "networkConfiguration" else {}
 
 
 def new_instance(w, path):
@@ -172,8 +181,8 @@ GOOD = {
     "CreateDaemon": lambda w, _: {"daemonName": unique("d"), "clusterArn": WHOLE, **DAEMON},
     "CreateExpressGatewayService": new_express,
     "CreateGateway": lambda w, _: {"name": unique("g"), "infrastructureRoleArn": ROLE, "configuration": {"hostSharedAlb": {}}},
-    "CreateService": lambda w, path: {**PLACED, "serviceName": unique("s"), "desiredCount": 0, **staged(path), **registry(w, path)},
-    "CreateTaskSet": lambda w, _: {**external(w), "taskDefinition": "web"},
+    "CreateService": lambda w, path: {**PLACED, "serviceName": unique("s"), "desiredCount": 0, **staged(path), **registry(w, path), **network(w, path)},
+    "CreateTaskSet": lambda w, path: {**external(w), "taskDefinition": "web", **network(w, path)},
     "DeleteAccountSetting": lambda w, _: {"name": "containerInsights"},
     "DeleteAttributes": lambda w, _: (w.ecs.put_attributes(**attribute(w)), attribute(w))[1],
     "DeleteCapacityProvider": gone_provider,
@@ -223,8 +232,8 @@ GOOD = {
         "family": "members", "containerDefinitions": [sidecar("one"), sidecar("two")], "volumes": [{"name": "one"}],
     },
     "RegisterTaskDefinition": new_definition,
-    "RunTask": lambda w, _: {**PLACED, "overrides": {"containerOverrides": [{"name": "app"}]}},
-    "StartTask": lambda w, _: {**PLACED, "containerInstances": [w.agent.arn], "overrides": {"containerOverrides": [{"name": "app"}]}},
+    "RunTask": lambda w, path: {**PLACED, "overrides": {"containerOverrides": [{"name": "app"}]}, **network(w, path)},
+    "StartTask": lambda w, path: {**PLACED, "containerInstances": [w.agent.arn], "overrides": {"containerOverrides": [{"name": "app"}]}, **network(w, path)},
     "StopServiceDeployment": lambda w, _: {"serviceDeploymentArn": w.deployment},
     "StopTask": lambda w, _: {**CLUSTER, "task": w.exec_request()["task"]},
     "SubmitAttachmentStateChanges": lambda w, _: {**CLUSTER, "attachments": [{"attachmentArn": "arn", "status": "ATTACHED"}]},
@@ -240,7 +249,7 @@ GOOD = {
     "UpdateDaemon": lambda w, _: {**fresh_daemon(w), **DAEMON},
     "UpdateExpressGatewayService": changed_express,
     "UpdateGateway": lambda w, _: {**fresh_gateway(w), "configuration": {"hostSharedAlb": {}}},
-    "UpdateService": lambda w, path: {**fresh_service(w), "forceNewDeployment": True, **staged(path), **registry(w, path)},
+    "UpdateService": lambda w, path: {**fresh_service(w), "forceNewDeployment": True, **staged(path), **registry(w, path), **network(w, path)},
     "UpdateServicePrimaryTaskSet": lambda w, _: primary(w),
     "UpdateTaskProtection": lambda w, _: {**CLUSTER, "tasks": ["0" * 32], "protectionEnabled": True},
     "UpdateTaskSet": lambda w, _: {**with_set(w), "scale": {"value": 1, "unit": "PERCENT"}},
@@ -300,6 +309,9 @@ VALUES = {
     "sourceContainer": "two",
     "sourceVolume": "one",
     "stepPercent": 10,
+    "awsvpcConfiguration.assignPublicIp": "DISABLED",
+    "awsvpcConfiguration.securityGroups": [],
+    "awsvpcConfiguration.subnets": ["subnet-5228a842f1c30248e"],
     "subnets": ["subnet-1"],
     "tags": [{"key": "stack", "value": "one"}],
     "taskRoleArn": ROLE,

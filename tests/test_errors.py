@@ -278,14 +278,14 @@ case("CreateExpressGatewayService", "PlatformTaskDefinitionIncompatibility", Wor
 
 # What Berth refuses in AWS's word for that.
 BALANCED = {"loadBalancers": [{"targetGroupArn": "a", "containerName": "app", "containerPort": 80}]}
-SUBNETS = {"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}}
+VOLUMES = {"volumeConfigurations": [{"name": "v"}]}
 ALARMED = {"deploymentConfiguration": {"alarms": {"enable": True, "alarmNames": ["a"]}}}
 WEB = {"cluster": "c", "taskDefinition": "web"}
 case("CreateService", "UnsupportedFeature", {**WEB, "serviceName": "new", "desiredCount": 0, **BALANCED}, "loadBalancers")
 case("UpdateService", "UnsupportedFeature", {"cluster": "c", "service": "web", **BALANCED}, "loadBalancers")
 case("CreateTaskSet", "UnsupportedFeature", {**WEB, "service": "ext", **BALANCED}, "loadBalancers")
-case("RunTask", "UnsupportedFeature", {**WEB, **SUBNETS}, "networkConfiguration")
-case("StartTask", "UnsupportedFeature", {**WEB, "containerInstances": [NOBODY], **SUBNETS}, "networkConfiguration")
+case("RunTask", "UnsupportedFeature", {**WEB, **VOLUMES}, "volumeConfigurations")
+case("StartTask", "UnsupportedFeature", {**WEB, "containerInstances": [NOBODY], **VOLUMES}, "volumeConfigurations")
 DEPLOYED = {"daemonTaskDefinitionArn": "d", "capacityProviderArns": ["m"], **ALARMED}
 case("CreateDaemon", "UnsupportedFeature", {"clusterArn": f"{PREFIX}cluster/c", "daemonName": "new", **DEPLOYED}, "alarms")
 case("UpdateDaemon", "UnsupportedFeature", lambda w: {"daemonArn": w.daemon, **DEPLOYED}, "alarms")

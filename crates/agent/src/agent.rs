@@ -94,6 +94,7 @@ impl Agent {
         let sources = AwsSources::new(config.service_endpoints.clone(), sources_key, clock.clone());
         let images = Arc::new(Images::open(&config, runtime.clone(), ledger.clone(), clock.clone())?);
         let names = Names::new(config.dns.clone(), ledger.clone());
+        let gives_interfaces = network.has_interfaces();
         let means = Means {
             config: config.clone(),
             runtime: runtime.clone(),
@@ -123,6 +124,7 @@ impl Agent {
 
         let mut honoured = runtime.capabilities();
         honoured.extend(capabilities::efs(&config.efs));
+        honoured.extend(gives_interfaces.then_some(capabilities::TASK_ENI));
         for line in config.announced.unmet(&honoured) {
             tracing::warn!("{line}");
         }

@@ -32,6 +32,8 @@ const CAPABILITIES: [&str; 21] = [
     TASK_LIMITS,
 ];
 
+/// Tasks can have network interfaces of their own: where the network of this machine makes them.
+pub const TASK_ENI: &str = "ecs.capability.task-eni";
 const HEALTH_CHECK: &str = "ecs.capability.container-health-check";
 const EXTERNAL: &str = "ecs.capability.external";
 const INCREASED_TASK_CPU: &str = "ecs.capability.increased-task-cpu-limit";

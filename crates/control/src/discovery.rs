@@ -167,7 +167,10 @@ fn seen<'a>(state: &'a State, scope: &Scope, service: &'a Service, task: &'a Ent
         task: &task.value,
         service: &service.name,
         registry,
-        address: if has_own_interface { None } else { machine.and_then(|machine| machine.host_ipv4()) },
+        address: match &task.interface {
+            Some(interface) => machine.map(|_| interface.private_address),
+            None => machine.filter(|_| !has_own_interface).and_then(|machine| machine.host_ipv4()),
+        },
         has_own_interface,
         health: has_check.then(|| lifecycle::health(task, is_checked)),
         ec2_instance_id: instance.and_then(|instance| instance.ec2_instance_id.as_deref()),

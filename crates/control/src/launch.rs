@@ -10,6 +10,7 @@ use berth_model::shared_text;
 use berth_model::tags::Tags;
 use berth_model::task::{ClientToken, Container, LaunchType, ServiceMembership, Task};
 use berth_model::task_definition::TaskDefinition;
+use berth_model::task_interface::{AwsvpcConfiguration, TaskInterface};
 use berth_scheduler::placement::{Constraint, PlaceRequest, Strategy};
 use berth_shapes::ecs;
 
@@ -26,6 +27,8 @@ pub struct Place {
     pub capacity_provider: Option<CapacityProviderName>,
     /// The ids of the GPUs that it gets there.
     pub gpus: Vec<String>,
+    /// The network interface that it gets.
+    pub interface: Option<TaskInterface>,
 }
 
 /// What tasks are made of: everything but their ids and places.
@@ -47,6 +50,8 @@ pub struct TaskTemplate {
     pub launch_type: LaunchType,
     /// The capacity providers that they are spread over; empty with a launch type.
     pub capacity_provider_strategy: Vec<StrategyItem>,
+    /// Where each gets an interface of its own (`networkMode: awsvpc`).
+    pub network: Option<AwsvpcConfiguration>,
     /// Overrides.
     pub overrides: Option<Box<ecs::TaskOverride>>,
     /// Tags.
@@ -90,7 +95,7 @@ impl TaskTemplate {
     /// The record of a task that was placed, on an instance of a capacity provider if a strategy said so.
     #[must_use]
     pub fn task(&self, id: TaskId, place: Place, environment: &Environment) -> Task {
-        let Place { instance, zone, capacity_provider, gpus } = place;
+        let Place { instance, zone, capacity_provider, gpus, interface } = place;
         let mut gpus = gpus.into_iter();
         let defined = self.definition.document.container_definitions.as_deref().unwrap_or_default();
         let containers = defined.iter().map(|container| Container {
@@ -108,6 +113,7 @@ impl TaskTemplate {
             launch_type: self.launch_type,
             availability_zone: zone,
             demand: self.demand.clone(),
+            interface: interface.map(Box::new),
             containers: containers.collect(),
             overrides: self.overrides.clone(),
             tags: self.tags.clone(),

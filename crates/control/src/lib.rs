@@ -10,6 +10,7 @@ mod dispatch;
 mod environment;
 mod hooks;
 mod ingress;
+mod interfaces;
 mod lag;
 mod launch;
 mod loops;
@@ -50,6 +51,7 @@ pub use discovery::dns_table;
 pub use environment::{Clock, Entropy, Environment};
 pub use hooks::{HookTarget, Hooks, NamedHook, TargetError};
 pub use ingress::settled;
+pub use interfaces::zone_constraint;
 pub use launch::{Place, TaskTemplate};
 pub use meter::Meter;
 pub use names::NameSource;
@@ -115,6 +117,7 @@ struct Shared {
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     dispatch: Dispatch,
     names: Names,
+    interfaces: interfaces::Table,
     loops: Loops,
     meter: Meter,
     closing: AtomicBool,
@@ -148,9 +151,11 @@ impl Control {
         loops.spawn(sweep::run(store.clone(), environment.clone()));
         loops.spawn(peers::run(store.clone(), environment.clone()));
         loops.spawn(ingress::run(store.clone()));
+        loops.spawn(interfaces::run(store.clone()));
         loops.spawn(discovery::run(store.clone(), environment.clone()));
         loops.spawn(hooks::run(store.clone(), environment.clone(), config.hooks.clone()));
         let names = Names::start(config.names.clone(), store.clone(), &loops, &meter);
+        let interfaces = interfaces::Table::start(store.clone(), &loops, &meter);
         let rules = Rules::new(&config, environment.now());
         let control = Self {
             shared: Arc::new(Shared {
@@ -163,6 +168,7 @@ impl Control {
                 owners: Mutex::default(),
                 dispatch,
                 names,
+                interfaces,
                 loops,
                 meter,
                 closing: AtomicBool::new(false),

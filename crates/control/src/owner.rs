@@ -25,6 +25,7 @@ use crate::ControlConfig;
 use crate::alarms;
 use crate::constraints::Constraints;
 use crate::environment::Environment;
+use crate::interfaces::Interfaces;
 use crate::lag::Lag;
 use crate::launch::TaskTemplate;
 use crate::loops::Loops;
@@ -37,8 +38,9 @@ use crate::trace;
 const QUEUE: usize = 1_024;
 /// Most requests placed and committed together.
 const BATCH: usize = 128;
-/// Most changes that one request makes: RunTask and StartTask take ten tasks, each of which may touch an instance; and the definition.
-const LARGEST_REQUEST: usize = 21;
+/// Most changes that one request makes: RunTask and StartTask take ten tasks, each of which may touch an instance and have an interface of
+/// a subnet; and the definition.
+const LARGEST_REQUEST: usize = 41;
 /// How often a batch is placed again after a conflict before its callers are told.
 const TRIES: usize = 8;
 
@@ -95,12 +97,15 @@ struct Request {
 }
 
 impl Request {
-    /// How many records it may change: each task, and the instance it is placed on; and the definition.
+    /// How many records it may change: each task, and the instance it is placed on, its interface and the subnet of that; and the
+    /// definition.
     fn most_changes(&self) -> usize {
-        1 + 2 * match &self.place {
-            Where::Anywhere(count) => usize::try_from(*count).unwrap_or(usize::MAX / 4),
-            Where::On(instances) => instances.len(),
-        }
+        let of_task = if self.template.network.is_some() { 4 } else { 2 };
+        1 + of_task
+            * match &self.place {
+                Where::Anywhere(count) => usize::try_from(*count).unwrap_or(usize::MAX / 4),
+                Where::On(instances) => instances.len(),
+            }
     }
 }
 
@@ -350,6 +355,8 @@ impl Owner {
                 }
                 Change::Delete(Key::Service(cluster, name)) if *cluster == self.cluster => drop(self.daemons.remove(name)),
                 Change::Delete(Key::Task(id)) => self.index.release(*id),
+                // An address is free again.
+                Change::Delete(Key::VpcResource(_)) => self.dirty.append(&mut self.waiting_for_room),
                 _ => {}
             }
         }
@@ -392,12 +399,13 @@ impl Owner {
             self.catch_up();
             services::daemon::first_in(self).await;
             let since = self.environment.now();
-            let mut transaction = Transaction::new();
+            let (mut transaction, mut interfaces) = (Transaction::new(), Interfaces::default());
             let mut placed = Vec::new();
             {
                 let state = self.store.state();
                 for request in std::mem::take(&mut waiting) {
-                    let means = Means { index: &mut self.index, state: &state, environment: &self.environment, has_peers };
+                    let (index, interfaces, environment) = (&mut self.index, &mut interfaces, &self.environment);
+                    let means = Means { index, state: &state, interfaces, environment, has_peers };
                     match prepare(means, &request.template, &request.place, &mut transaction) {
                         Ok(launched) => placed.push((request, launched)),
                         Err(error) => {
@@ -406,6 +414,7 @@ impl Owner {
                     }
                 }
                 expect_instances(&state, &mut transaction, placed.iter().flat_map(|(_, launched)| &launched.tasks));
+                interfaces.write(&state, &mut transaction);
             }
             let fresh = placed.iter().flat_map(|(_, launched)| launched.made_since(since));
             let spans = trace::committed(&self.environment.scope, fresh);

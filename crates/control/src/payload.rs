@@ -10,12 +10,22 @@ mod fetched;
 mod tests;
 mod volume;
 
-use berth_acs::messages::{self as acs, Association, DesiredStatus, ProxyConfiguration};
+use berth_acs::messages::{
+    self as acs, Association, AttachTaskNetworkInterfacesMessage, DesiredStatus, ElasticNetworkInterface, Ipv4Address, ProxyConfiguration,
+};
 use berth_model::arn::Scope;
 use berth_model::needs;
 use berth_model::task::{Container, Task};
 use berth_model::task_definition::TaskDefinition;
+use berth_model::task_interface::{AttachmentStatus, TaskInterface};
+use berth_model::vpc::addresses;
 use berth_shapes::ecs;
+
+/// How long an interface may take to appear; ECS's.
+const ATTACH_TIMEOUT_MILLIS: i64 = 300_000;
+
+/// Why a task ended whose agent waits for interfaces that only EC2 attaches.
+const NO_INTERFACES: &str = "The container agent does not take network interfaces of Berth's";
 
 /// A task as its agent is told of it.
 #[must_use]
@@ -56,6 +66,7 @@ pub fn render(scope: &Scope, task: &Task, definition: &TaskDefinition) -> acs::T
         associations: task.containers.iter().flat_map(gpus).collect(),
         proxy_configuration: document.proxy_configuration.as_ref().map(proxy),
         containers: containers.collect(),
+        elastic_network_interfaces: task.interface.iter().map(|interface| self::interface(scope, interface)).collect(),
         zone: task.availability_zone.as_deref().unwrap_or_default().to_owned(),
         enable_fault_injection: document.enable_fault_injection == Some(true),
         ..Default::default()
@@ -65,7 +76,38 @@ pub fn render(scope: &Scope, task: &Task, definition: &TaskDefinition) -> acs::T
 /// Why the official agent would wait for ever with a task, if it would; in the words of a stopped task's reason.
 #[must_use]
 pub fn unmet(task: &acs::Task) -> Option<String> {
-    fetched::unmet(task)
+    // Interfaces of Berth's making are never attached by EC2, which it waits for.
+    let strange = (!task.elastic_network_interfaces.is_empty()).then(|| NO_INTERFACES.to_owned());
+    strange.or_else(|| fetched::unmet(task))
+}
+
+/// A task's own interface. No name servers are named: where nothing says otherwise its machine's answer.
+fn interface(scope: &Scope, interface: &TaskInterface) -> ElasticNetworkInterface {
+    let cidr = interface.subnet_cidr;
+    ElasticNetworkInterface {
+        attachment_arn: scope.attachment(interface.attachment),
+        ec2_id: interface.interface.to_string(),
+        mac_address: interface.mac_address.to_string(),
+        interface_association_protocol: "default".to_owned(),
+        ipv4_addresses: vec![Ipv4Address { primary: true, private_address: interface.private_address.to_string() }],
+        subnet_gateway_ipv4_address: format!("{}/{}", addresses::gateway(cidr), cidr.prefix()),
+        private_dns_name: interface.private_dns_name.clone().unwrap_or_default(),
+        security_groups: interface.groups.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }
+}
+
+/// The interfaces that an agent is to say of that it has them, before their task; `None` of a task that has none, or that was told of.
+#[must_use]
+pub fn attach(task: &acs::Task, record: &Task) -> Option<AttachTaskNetworkInterfacesMessage> {
+    let is_new = record.interface.as_ref().is_some_and(|interface| interface.status == AttachmentStatus::Precreated);
+    (is_new && task.desired_status == DesiredStatus::Running).then(|| AttachTaskNetworkInterfacesMessage {
+        task_arn: task.arn.clone(),
+        task_cluster_arn: task.task_cluster_arn.clone(),
+        wait_timeout_ms: ATTACH_TIMEOUT_MILLIS,
+        elastic_network_interfaces: task.elastic_network_interfaces.clone(),
+        ..Default::default()
+    })
 }
 
 /// The GPUs that a container alone may use.

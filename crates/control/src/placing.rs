@@ -10,10 +10,11 @@ use berth_model::shared_text;
 use berth_model::task::Task;
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity;
-use berth_scheduler::placement::{Index, Refusal};
+use berth_scheduler::placement::{Index, Refusal, Rule};
 use berth_store::{CommitError, State, Transaction};
 
 use crate::environment::Environment;
+use crate::interfaces::Interfaces;
 use crate::launch::{Place, TaskTemplate, task_ids};
 
 /// How tasks are to be placed.
@@ -94,6 +95,8 @@ pub(crate) struct Means<'a> {
     pub(crate) index: &'a mut Index,
     /// What the commit will be conditional on.
     pub(crate) state: &'a State,
+    /// The addresses that the commit gives.
+    pub(crate) interfaces: &'a mut Interfaces,
     /// Clock and randomness.
     pub(crate) environment: &'a Environment,
     /// Other servers place tasks in this cluster as well.
@@ -107,7 +110,7 @@ pub(crate) fn prepare(
     place: &Where,
     transaction: &mut Transaction,
 ) -> Result<Launched, LaunchError> {
-    let Means { index, state, environment, has_peers } = means;
+    let Means { index, state, interfaces, environment, has_peers } = means;
     if let Some(token) = &template.client_token
         && let Some(known) = state.index(&template.cluster).and_then(|index| index.by_client_token.get(&token.token))
     {
@@ -121,11 +124,24 @@ pub(crate) fn prepare(
     expect_active(state, transaction, template)?;
     expect_associated(state, template)?;
     let mut launched = Launched::default();
-    let mut put = |index: &Index, id: TaskId, instance: ContainerInstanceId, capacity_provider: Option<CapacityProviderName>| {
-        let zone = state.instance(instance).and_then(|i| i.availability_zone().map(shared_text::recent));
-        let task = Arc::new(template.task(id, Place { instance, zone, capacity_provider, gpus: index.gpus_of(id).to_vec() }, environment));
+    let mut put = |index: &mut Index, id: TaskId, instance: ContainerInstanceId, capacity_provider: Option<CapacityProviderName>| {
+        let holder = state.instance(instance).map(|instance| &*instance.value);
+        let interface = match &template.network {
+            None => None,
+            Some(network) => match interfaces.give(state, network, id, holder, environment) {
+                None => {
+                    index.release(id);
+                    return Some(Refused::ByRule(Refusal { instance, rule: Rule::Interface }));
+                }
+                given => given,
+            },
+        };
+        let zone = holder.and_then(|i| i.availability_zone().map(shared_text::recent));
+        let place = Place { instance, zone, capacity_provider, gpus: index.gpus_of(id).to_vec(), interface };
+        let task = Arc::new(template.task(id, place, environment));
         transaction.put(Record::Task(Arc::clone(&task)));
         launched.tasks.push(task);
+        None
     };
     match place {
         Where::Anywhere(count) => {
@@ -135,18 +151,17 @@ pub(crate) fn prepare(
             let ids = task_ids(*count, environment);
             let request = template.place_request(&ids, environment.bits64());
             let placement = capacity::place(index, &request, &template.capacity_provider_strategy, &[]);
-            for (id, instance, provider) in placement.placed {
-                put(index, id, instance, provider);
-            }
+            let without: Vec<_> =
+                placement.placed.into_iter().filter_map(|(id, instance, provider)| put(index, id, instance, provider)).collect();
             let by_rule = placement.refusals.into_iter().map(Refused::ByRule);
-            launched.refused = by_rule.chain(placement.empty.into_iter().map(Refused::EmptyProvider)).collect();
+            launched.refused = without.into_iter().chain(by_rule).chain(placement.empty.into_iter().map(Refused::EmptyProvider)).collect();
         }
         Where::On(instances) => {
             let mut refused = Vec::new();
             for instance in instances {
                 let ids = task_ids(1, environment);
                 match index.place_on(*instance, &template.place_request(&ids, 0)) {
-                    Ok(()) => put(index, ids[0], *instance, None),
+                    Ok(()) => refused.extend(put(index, ids[0], *instance, None)),
                     Err(Some(rule)) => refused.push(Refused::ByRule(Refusal { instance: *instance, rule })),
                     Err(None) => refused.push(Refused::Missing(*instance)),
                 }

@@ -19,7 +19,7 @@ use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::TaskSet;
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
-use berth_scheduler::placement::Index;
+use berth_scheduler::placement::{Index, Refusal, Rule};
 use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, ServiceView, TaskView, Zones, plan, task_set};
 use berth_store::{CommitError, State, Transaction};
 
@@ -27,6 +27,7 @@ pub(crate) use template::{by_provider, template};
 pub use template::{parse_strategy, strategies};
 
 use crate::alarms;
+use crate::interfaces::Interfaces;
 use crate::launch::{Place, TaskTemplate, task_ids};
 use crate::meter::Wanted;
 use crate::owner::Owner;
@@ -72,7 +73,7 @@ async fn plan_one(owner: &mut Owner, name: ServiceName, now: UnixMillis) {
 }
 
 async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) -> Result<(), CommitError> {
-    let mut transaction = Transaction::new();
+    let (mut transaction, mut interfaces) = (Transaction::new(), Interfaces::default());
     let mut started = Vec::new();
     let mut spans = Vec::new();
     {
@@ -99,7 +100,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
             for part in parts(&service.value, tasks) {
                 writer.task_set = part.task_set.map(|set| set.id);
                 let step_part = if service.is_daemon() { daemon::step_part } else { step_part };
-                let mut step = step_part(owner, &state, &part, now, writer.transaction);
+                let mut step = step_part(owner, &state, &part, now, writer.transaction, &mut interfaces);
                 writer.service.desired_count = step.desired_count.unwrap_or(writer.service.desired_count);
                 staged = staged.or(step.staged.take());
                 if let Some(set) = part.task_set {
@@ -117,6 +118,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
             }
             // Once for all of them: two parts may have placed tasks on one instance.
             expect_instances(&state, writer.transaction, started.iter());
+            interfaces.write(&state, writer.transaction);
             writer.task_set = None;
             if service.controller == DeploymentController::External {
                 writer.replace_task_sets(task_sets);
@@ -204,7 +206,14 @@ struct Step {
 }
 
 /// Plans a part and places what it starts.
-fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis, transaction: &mut Transaction) -> Step {
+fn step_part(
+    owner: &mut Owner,
+    state: &State,
+    part: &Part<'_>,
+    now: UnixMillis,
+    transaction: &mut Transaction,
+    interfaces: &mut Interfaces,
+) -> Step {
     let (strategies, alarms) = (strategies(&part.service), alarms::watched(state, &part.service));
     let stages = shifts::ongoing(state, &part.service);
     let (environment, rules) = (owner.environment.clone(), owner.rules);
@@ -221,7 +230,7 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
         }
     };
     let (mut steps, staged) = plan_now(&owner.index, false, &[]);
-    let most = most_at_once(owner.store.max_changes()) / part.divisor;
+    let most = most_of(owner.store.max_changes(), part);
     steps.limit(most);
     let mut started = Vec::new();
     let mut placement = CapacityPlacement::default();
@@ -234,8 +243,8 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
         let ids = task_ids(count, &owner.environment);
         let request = template.place_request(&ids, owner.environment.bits64());
         let strategy = &template.capacity_provider_strategy;
-        let found = capacity::place(&mut owner.index, &request, strategy, &by_provider(state, &part.service, deployment, strategy));
-        started.extend(placed(owner, state, &template, &found));
+        let mut found = capacity::place(&mut owner.index, &request, strategy, &by_provider(state, &part.service, deployment, strategy));
+        started.extend(placed(owner, state, &template, &mut found, interfaces));
         owner.meter.refused(ids.len().saturating_sub(found.placed.len()), found.refusals.iter());
         placement.absorb(found);
         tried += ids.len();
@@ -252,7 +261,7 @@ fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis,
     let (mut spread, mut full) = (Vec::new(), Vec::new());
     // Each round finds another zone full, or none.
     while spread.is_empty() && !steps.spread.is_empty() {
-        spread = start_in_zones(owner, state, part, &steps.spread, transaction, &mut started);
+        spread = start_in_zones(owner, state, part, &steps.spread, (transaction, interfaces), &mut started);
         if spread.is_empty() {
             full.extend(steps.spread.into_iter().map(|(zone, _)| zone));
             steps = plan_now(&owner.index, false, &full).0;
@@ -273,7 +282,7 @@ fn start_in_zones(
     state: &State,
     part: &Part<'_>,
     wanted: &[(String, u32)],
-    transaction: &mut Transaction,
+    (transaction, interfaces): (&mut Transaction, &mut Interfaces),
     started: &mut Vec<Arc<Task>>,
 ) -> Vec<(String, Vec<TaskId>)> {
     let made = part.service.primary().and_then(|primary| template(state, &part.service, primary.id, &owner.constraints));
@@ -282,8 +291,8 @@ fn start_in_zones(
     for (zone, count) in wanted {
         let ids = task_ids(*count, &owner.environment);
         let seed = owner.environment.bits64();
-        let found = zones::place(state, &mut owner.index, (&part.service, &template), zone, (&ids, seed));
-        started.extend(placed(owner, state, &template, &found));
+        let mut found = zones::place(state, &mut owner.index, (&part.service, &template), zone, (&ids, seed));
+        started.extend(placed(owner, state, &template, &mut found, interfaces));
         let ids: Vec<_> = found.placed.iter().map(|(id, ..)| *id).collect();
         if !ids.is_empty() {
             spread.push((zone.clone(), ids));
@@ -292,15 +301,40 @@ fn start_in_zones(
     spread
 }
 
-/// The records of tasks that found a place.
-fn placed(owner: &Owner, state: &State, template: &TaskTemplate, found: &CapacityPlacement) -> Vec<Arc<Task>> {
-    let record = |(id, instance, provider): &(TaskId, ContainerInstanceId, Option<CapacityProviderName>)| {
-        let zone = state.instance(*instance).and_then(|i| i.availability_zone().map(Arc::from));
-        let gpus = owner.index.gpus_of(*id).to_vec();
-        let place = Place { instance: *instance, zone, capacity_provider: provider.clone(), gpus };
-        Arc::new(template.task(*id, place, &owner.environment))
-    };
-    found.placed.iter().map(record).collect()
+/// The records of tasks that found a place. Those for which no subnet has an address have found none after all.
+fn placed(
+    owner: &mut Owner,
+    state: &State,
+    template: &TaskTemplate,
+    found: &mut CapacityPlacement,
+    interfaces: &mut Interfaces,
+) -> Vec<Arc<Task>> {
+    let mut tasks = Vec::new();
+    let wanted: Vec<(TaskId, ContainerInstanceId, Option<CapacityProviderName>)> = std::mem::take(&mut found.placed);
+    for (id, instance, provider) in wanted {
+        let holder = state.instance(instance).map(|instance| &*instance.value);
+        let mut interface = None;
+        if let Some(network) = &template.network {
+            interface = interfaces.give(state, network, id, holder, &owner.environment);
+            if interface.is_none() {
+                owner.index.release(id);
+                found.refusals.push(Refusal { instance, rule: Rule::Interface });
+                continue;
+            }
+        }
+        let zone = holder.and_then(|i| i.availability_zone().map(Arc::from));
+        let gpus = owner.index.gpus_of(id).to_vec();
+        let place = Place { instance, zone, capacity_provider: provider.clone(), gpus, interface };
+        tasks.push(Arc::new(template.task(id, place, &owner.environment)));
+        found.placed.push((id, instance, provider));
+    }
+    tasks
+}
+
+/// Most tasks that a part starts, and most that it stops, in one commit. Those with interfaces bring these, and their subnets.
+fn most_of(max_changes: usize, part: &Part<'_>) -> usize {
+    let share = if part.service.settings.network_configuration.is_some() { 2 } else { 1 };
+    (most_at_once(max_changes) / part.divisor / share).max(1)
 }
 
 /// Most tasks started, and most stopped, in one commit, so that it holds them, the instances they are placed on, the service

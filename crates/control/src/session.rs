@@ -1,6 +1,8 @@
 //! One agent's ACS connection: sends its tasks, sees that they are taken, keeps it alive. Everything it holds can be lost:
 //! the next connection starts from the state.
 
+mod interfaces;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +73,8 @@ pub struct Session {
     doomed: Vec<(TaskId, String)>,
     retry_at: Option<i64>,
     last_number: i64,
+    /// How many tables of interfaces were sent.
+    last_table: u64,
     /// Of tasks that go out with the next frames.
     dispatching: Vec<tracing::Span>,
     /// When it was opened, and what the clock showed then: a clock that is set must neither end connections nor keep dead ones.
@@ -143,6 +147,7 @@ impl Control {
             doomed: Vec::new(),
             retry_at: None,
             last_number: 0,
+            last_table: 0,
             dispatching: Vec::new(),
             opened: (Instant::now(), now),
         })
@@ -168,6 +173,7 @@ impl Session {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&mut self, connection: &mut ServerConnection<S>) -> AgentAway {
         let mut frames = self.deliver(&Pending { everything: true, ..Default::default() });
         frames.push(self.manifest());
+        let mut interfaces = self.gives_interfaces().then(|| self.control.shared.interfaces.subscribe());
         let mut tables = self.machine.query().berth_dns.then(|| self.control.shared.names.subscribe());
         loop {
             if let Err(error) = send(connection, &std::mem::take(&mut frames)).await {
@@ -200,6 +206,7 @@ impl Session {
                         return error;
                     }
                 }
+                table = self::interfaces::next(&mut interfaces) => frames.push(self.network_table(&table)),
                 frame = connection.next() => match frame {
                     None => return AgentAway::Closed,
                     Some(Ok(frame)) => {
@@ -243,7 +250,7 @@ impl Session {
         let state = control.shared.store.state();
         let mut tasks = Vec::new();
         let mut told = Vec::new();
-        let (mut ended, mut doomed) = (Vec::new(), Vec::new());
+        let (mut ended, mut doomed, mut attach) = (Vec::new(), Vec::new(), Vec::new());
         let fetches_itself = self.machine.is_berths();
         let mut consider = |entry: &Entry<Task>, sent: &mut HashMap<TaskId, DesiredStatus>| {
             if entry.container_instance != self.instance || entry.is_stopped() {
@@ -261,6 +268,7 @@ impl Session {
                 match unmet {
                     Some(reason) => doomed.push((entry.id, reason)),
                     None => {
+                        attach.extend(payload::attach(&task, &entry.value));
                         tasks.push(task);
                         told.push((entry.id, desired));
                     }
@@ -291,7 +299,11 @@ impl Session {
             Ok(frames) => {
                 self.dispatching.extend(spans);
                 self.sent.extend(told);
-                frames
+                // An agent that cannot be told of an interface yet has it with its task.
+                let now = self.now();
+                let attach: Vec<_> =
+                    attach.into_iter().map_while(|message| self.machine.attach_task_interfaces(message, now).ok()).collect();
+                attach.into_iter().chain(frames).collect()
             }
             Err(error) => {
                 tracing::warn!(%error, container_instance = self.machine.container_instance_arn(), "tasks wait for delivery");

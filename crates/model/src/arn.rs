@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ids::{
-    CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DaemonName, DefinitionId, DeploymentId, Family, GatewayName,
-    ServiceName, TaskId, uuid,
+    AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DaemonName, DefinitionId, DeploymentId, Family,
+    GatewayName, ServiceName, TaskId, uuid,
 };
 use crate::service_deployment::{ServiceDeploymentId, ServiceRevisionId};
 
@@ -53,6 +53,12 @@ impl Scope {
     #[must_use]
     pub fn container(&self, cluster: &ClusterName, task: TaskId, id: ContainerId) -> String {
         self.ecs(format_args!("container/{cluster}/{task}/{}", uuid(id.0)))
+    }
+
+    /// `...:attachment/UUID`
+    #[must_use]
+    pub fn attachment(&self, id: AttachmentId) -> String {
+        self.ecs(format_args!("attachment/{}", uuid(id.0)))
     }
 
     /// `...:service/CLUSTER/NAME`

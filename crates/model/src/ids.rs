@@ -145,6 +145,11 @@ hex_id!(
 );
 
 hex_id!(
+    /// The id of what is attached to a task; ARNs show it as a UUID.
+    AttachmentId,
+    "attachment id"
+);
+hex_id!(
     /// A daemon revision's id: the last part of its ARN.
     DaemonRevisionId,
     "daemon revision id"

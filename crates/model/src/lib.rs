@@ -30,6 +30,7 @@ pub mod shared_text;
 pub mod tags;
 pub mod task;
 pub mod task_definition;
+pub mod task_interface;
 pub mod task_set;
 pub mod time;
 pub mod vpc;

@@ -1,8 +1,10 @@
 //! A task's life: how observations and wishes change it. Three facts with three writers: the definition (users), the
 //! desired status (users and services), the last status (agents). The last status never goes back.
 
+use crate::ids::AttachmentId;
 use crate::shared_text;
 use crate::task::{ContainerStatus, DesiredStatus, HealthStatus, NetworkBinding, StopCode, Task, TaskStatus};
+use crate::task_interface::AttachmentStatus;
 use crate::time::UnixMillis;
 
 /// ECS's text for a task whose essential container ended.
@@ -42,6 +44,8 @@ pub struct TaskObservation {
     pub execution_stopped_at: Option<UnixMillis>,
     /// Its containers, in the order to apply them; one may occur twice.
     pub containers: Vec<ContainerObservation>,
+    /// Attachments of which it says that they are there.
+    pub attached: Vec<AttachmentId>,
 }
 
 /// Folds a report into a task. Duplicate and late reports change nothing; returns whether anything changed.
@@ -69,6 +73,7 @@ pub fn apply(task: &mut Task, seen: &TaskObservation, is_essential: impl Fn(&str
     if (essential_ended || task.is_stopped()) && task.desired_status == DesiredStatus::Running {
         ended_by_itself(task, seen, &is_essential, now);
     }
+    apply_attachment(task, seen);
     if task.is_stopped() {
         task.stopped_at = Some(now);
         task.stopping_at.get_or_insert(now);
@@ -116,6 +121,18 @@ fn apply_container(task: &mut Task, seen: &ContainerObservation) {
     }
 }
 
+/// The interface is there when the agent says so, and no later than when containers are made, which have it.
+fn apply_attachment(task: &mut Task, seen: &TaskObservation) {
+    let has_begun = task.last_status > TaskStatus::Pending || task.containers.iter().any(|container| container.runtime_id.is_some());
+    let is_stopped = task.is_stopped();
+    let Some(interface) = &mut task.interface else { return };
+    if is_stopped {
+        interface.advance(AttachmentStatus::Detaching);
+    } else if has_begun || seen.attached.contains(&interface.attachment) {
+        interface.advance(AttachmentStatus::Attached);
+    }
+}
+
 fn set_once<T>(place: &mut Option<T>, value: Option<T>) {
     if place.is_none() {
         *place = value;
@@ -142,6 +159,9 @@ pub fn abandon(task: &mut Task, code: StopCode, reason: &str, now: UnixMillis) -
     ask_to_stop(task, code, reason, now);
     task.last_status = TaskStatus::Stopped;
     task.stopped_at = Some(now);
+    if let Some(interface) = &mut task.interface {
+        interface.advance(AttachmentStatus::Detaching);
+    }
     for container in &mut task.containers {
         container.last_status = ContainerStatus::Stopped;
     }
@@ -181,6 +201,28 @@ mod tests {
                 UnixMillis(0),
             )
         }
+    }
+
+    fn interface() -> crate::task_interface::TaskInterface {
+        serde_json::from_value(serde_json::json!({
+            "attachment": "0".repeat(31) + "1", "status": "PRECREATED", "interface": "eni-00000000000000001", "subnet": "subnet-00000000000000001",
+            "subnet_cidr": "10.0.0.0/24", "private_address": "10.0.0.4", "mac_address": "02:00:0a:00:00:04", "groups": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_interface_comes_with_the_agents_word_and_goes_with_the_task() {
+        let status = |task: &Task| task.interface.as_ref().unwrap().status;
+        let mut told = Task { interface: Some(Box::new(interface())), ..task() };
+        let mut left = told.clone();
+        assert!(!apply(&mut told, &TaskObservation { attached: vec![AttachmentId(2)], ..Default::default() }, |_| true, UnixMillis(1)));
+        assert!(apply(&mut told, &TaskObservation { attached: vec![AttachmentId(1)], ..Default::default() }, |_| true, UnixMillis(1)));
+        assert_eq!((status(&told), told.last_status), (AttachmentStatus::Attached, TaskStatus::Pending));
+        apply(&mut told, &seen(TaskStatus::Stopped, &[]), |_| true, UnixMillis(2));
+        assert_eq!(status(&told), AttachmentStatus::Detaching);
+        abandon(&mut left, StopCode::TerminationNotice, "gone", UnixMillis(2));
+        assert_eq!(status(&left), AttachmentStatus::Detaching, "nobody will report of it");
     }
 
     fn seen(status: TaskStatus, containers: &[(&str, ContainerStatus, Option<i32>, Option<&str>)]) -> TaskObservation {

@@ -108,13 +108,15 @@ pub fn demand(document: &ecs::TaskDefinition, overrides: Option<&ecs::TaskOverri
     let containers = document.container_definitions.as_deref().unwrap_or_default();
     let container_overrides = overrides.and_then(|o| o.container_overrides.as_deref()).unwrap_or_default();
     let mut demand = Demand::default();
+    // A task with an interface of its own takes none of the machine's ports.
+    let is_on_machine = document.network_mode.as_ref().is_none_or(|mode| mode.as_str() != "awsvpc");
     for container in containers {
         let own = container_overrides.iter().find(|o| o.name == container.name);
         let (cpu, memory) = container_size(container, own);
         demand.cpu = demand.cpu.saturating_add(cpu);
         demand.memory = demand.memory.saturating_add(memory);
         demand.gpus = demand.gpus.saturating_add(gpus_of(container, own));
-        for mapping in container.port_mappings.as_deref().unwrap_or_default() {
+        for mapping in container.port_mappings.iter().flatten().filter(|_| is_on_machine) {
             let Some(port) = mapping.host_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0) else { continue };
             match mapping.protocol.as_ref().map(ecs::TransportProtocol::as_str) {
                 Some("udp") => demand.ports_udp.push(port),

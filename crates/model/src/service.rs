@@ -10,6 +10,7 @@ use crate::ids::{ClusterName, DefinitionId, DeploymentId, ServiceName};
 use crate::service_deployment::{ServiceDeploymentId, ServiceRevisionId};
 use crate::tags::Tags;
 use crate::task::LaunchType;
+use crate::task_interface::AwsvpcConfiguration;
 use crate::task_set::{TaskSet, TaskSetStatus};
 use crate::time::UnixMillis;
 
@@ -277,6 +278,9 @@ pub struct ServiceSettings {
     /// `serviceRegistries`: where its tasks are registered, in Cloud Map; one at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_registries: Vec<ecs::ServiceRegistry>,
+    /// `networkConfiguration`: where its tasks get interfaces of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_configuration: Option<AwsvpcConfiguration>,
 }
 
 impl Service {

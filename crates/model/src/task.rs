@@ -13,6 +13,7 @@ use crate::ids::{CapacityProviderName, ClusterName, ContainerId, ContainerInstan
 use crate::needs::Demand;
 use crate::shared_text;
 use crate::tags::Tags;
+use crate::task_interface::TaskInterface;
 use crate::time::UnixMillis;
 
 wire_enum!(
@@ -244,6 +245,9 @@ pub struct Task {
     pub availability_zone: Option<Arc<str>>,
     /// What it takes on its machine.
     pub demand: Demand,
+    /// The network interface that is its own (`networkMode: awsvpc`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Box<TaskInterface>>,
     /// What it should be. Written by users' calls and by services.
     pub desired_status: DesiredStatus,
     /// What was last seen. Written from agents' reports.
@@ -320,6 +324,7 @@ impl Task {
             capacity_provider: None,
             availability_zone: None,
             demand: Demand::default(),
+            interface: None,
             desired_status: DesiredStatus::Running,
             last_status: TaskStatus::Pending,
             containers: Vec::new(),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{DefinitionId, DeploymentId};
 use crate::tags::Tags;
 use crate::task::{ClientToken, LaunchType};
+use crate::task_interface::AwsvpcConfiguration;
 use crate::time::UnixMillis;
 
 /// Most task sets of a service. <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>
@@ -81,6 +82,9 @@ pub struct TaskSet {
     pub definition: DefinitionId,
     /// Where.
     pub launch_type: LaunchType,
+    /// `networkConfiguration`: where its tasks get interfaces of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_configuration: Option<AwsvpcConfiguration>,
     /// Its share.
     pub scale: Scale,
     /// `externalId`.

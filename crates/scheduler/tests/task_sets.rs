@@ -18,6 +18,7 @@ fn task_set(id: u64, percent: f64) -> TaskSet {
         status: TaskSetStatus::Active,
         definition: DefinitionId { family: Family::parse("web").unwrap(), revision: 1 },
         launch_type: LaunchType::External,
+        network_configuration: None,
         scale: Scale::from_percent(percent).unwrap(),
         external_id: None,
         client_token: None,

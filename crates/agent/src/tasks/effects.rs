@@ -95,7 +95,12 @@ async fn attach(means: &Means, container: &ContainerPlan) -> Result<Option<Attac
         match (container.wiring, container.interface.as_deref()) {
             (Wiring::Bridge, _) => network.attach(id, AttachmentKind::Bridge).await,
             (Wiring::Interface, Some(interface)) => {
-                means.shared.join(id, &container.runtime_id, network.attach_interface(id, interface)).await
+                let mut interface = interface.clone();
+                if interface.name_servers.is_empty() {
+                    // Security groups never keep a task from asking its name servers, of which this machine's is one then.
+                    interface.name_servers.extend(means.names.of_container().map(|server| server.address));
+                }
+                means.shared.join(id, &container.runtime_id, network.attach_interface(id, &interface)).await
             }
             _ => network.attach(id, AttachmentKind::Isolated).await,
         }
@@ -167,7 +172,7 @@ async fn attempt(
         let ports = early.as_ref().and_then(|published| published.as_deref().ok()).unwrap_or_default();
         spec.network = container_network(attachment, ports);
         spec.address = attachment.address.map(std::net::IpAddr::V4);
-        spec.instance_dns = means.names.of_container().filter(|_| attachment.kind == AttachmentKind::Bridge);
+        spec.instance_dns = means.names.of_container().filter(|_| attachment.kind != AttachmentKind::Isolated);
     }
     let network = spec.network.clone();
     let metadata = means.config.container_metadata.then(|| MetadataFile::begin(means, container, &mut spec)).flatten();

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
+use berth_model::task_interface::private_dns_name;
 use berth_model::vpc::zones;
 use berth_shapes::ec2::{
     self, DescribeInstancesRequest, DescribeInstancesResponse, InstanceState, InstanceStateName, Placement, Reservation, Tenancy,
@@ -12,7 +13,7 @@ use berth_store::{Entry, State};
 
 use super::failures::{combination, not_found, refuse};
 use super::filters::Filters;
-use super::network_interfaces::{private_name, render_of_instance};
+use super::network_interfaces::render_of_instance;
 use super::pages::{MOST, Page};
 use super::tags::render_tags;
 use crate::context::Api;
@@ -99,7 +100,7 @@ fn property(api: &Api, state: &State, id: &str, one: &ContainerInstance, name: &
             return own.map(|interface| interface.id.to_string()).collect();
         }
         "owner-id" => Some(api.scope().account.to_string()),
-        "private-dns-name" => one.private_address.map(|address| private_name(&api.scope().region, address)),
+        "private-dns-name" => one.private_address.map(|address| private_dns_name(&api.scope().region, address)),
         "private-ip-address" => one.private_address.map(|address| address.to_string()),
         "reservation-id" => Some(reservation_id(id)),
         _ => None,
@@ -130,7 +131,7 @@ fn render(api: &Api, state: &State, id: &str, one: &ContainerInstance) -> Reserv
         launch_time: Some(one.registered_at.to_wire()),
         network_interfaces: Some(interfaces.map(|interface| render_of_instance(api, resources, interface)).collect()),
         placement: Some(placement),
-        private_dns_name: one.private_address.map(|address| private_name(region, address)),
+        private_dns_name: one.private_address.map(|address| private_dns_name(region, address)),
         private_ip_address: one.private_address.map(|address| address.to_string()),
         state: Some(InstanceState { code: Some(RUNNING), name: Some(InstanceStateName::Running) }),
         tags: render_tags(&one.tags),

@@ -1,7 +1,6 @@
 //! Network interfaces, described. Tasks' interfaces come and go with their tasks: nobody makes one by itself.
 
-use std::net::Ipv4Addr;
-
+use berth_model::task_interface::private_dns_name;
 use berth_model::vpc::network_interface::{InterfaceAttachment, InterfaceStatus};
 use berth_model::vpc::{NetworkInterface, NetworkInterfaceId, SecurityGroupId};
 use berth_shapes::ec2::{
@@ -96,19 +95,10 @@ fn zone(resources: &VpcResources, one: &NetworkInterface) -> Option<String> {
     resources.subnet(one.subnet).map(|subnet| subnet.zone.to_string())
 }
 
-/// The private DNS name of an address, where its VPC gives names: `ip-172-31-0-4.ec2.internal`, and elsewhere than in `us-east-1`
-/// `ip-172-31-0-4.eu-west-1.compute.internal`.
+/// The private DNS name of its address, where its VPC gives names.
 fn name_of(api: &Api, resources: &VpcResources, one: &NetworkInterface) -> Option<String> {
     let vpc = resources.vpc(one.vpc)?;
-    (vpc.enable_dns_support && vpc.enable_dns_hostnames).then(|| private_name(&api.scope().region, one.private_address))
-}
-
-pub(super) fn private_name(region: &str, address: Ipv4Addr) -> String {
-    let [a, b, c, d] = address.octets();
-    match region {
-        "us-east-1" => format!("ip-{a}-{b}-{c}-{d}.ec2.internal"),
-        region => format!("ip-{a}-{b}-{c}-{d}.{region}.compute.internal"),
-    }
+    (vpc.enable_dns_support && vpc.enable_dns_hostnames).then(|| private_dns_name(&api.scope().region, one.private_address))
 }
 
 /// Security groups by id and name.
@@ -187,17 +177,5 @@ pub(super) fn render_of_instance(api: &Api, resources: &VpcResources, one: &Netw
         vpc_id: Some(one.vpc.to_string()),
         interface_type: Some(one.interface_type.clone()),
         ..Default::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_as_aws_makes_them() {
-        let address = Ipv4Addr::new(172, 31, 0, 4);
-        assert_eq!(private_name("us-east-1", address), "ip-172-31-0-4.ec2.internal");
-        assert_eq!(private_name("eu-west-1", address), "ip-172-31-0-4.eu-west-1.compute.internal");
     }
 }

@@ -9,7 +9,10 @@ use berth_shapes::ecs::{CreateServiceRequest, CreateServiceResponse, ErrorCode};
 use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, is_monitored, placement, refuse_unserved};
-use super::{capacity, daemon_scheduling, definitions, express_services, render, service_history, service_registries, zone_rebalancing};
+use super::{
+    capacity, daemon_scheduling, definitions, express_services, network_configuration, render, service_history, service_registries,
+    zone_rebalancing,
+};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -121,6 +124,10 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             completed_revision: None,
         };
         zone_rebalancing::settle(&mut service)?;
+        if let Some(definition) = &definition {
+            let given = request.network_configuration.as_ref();
+            service.settings.network_configuration = network_configuration::read(state, definition, launch_type, given)?;
+        }
         service_registries::settle(api, state, &mut service, request.service_registries.as_ref(), definition.as_deref())?;
         if let Some(definition) = &definition {
             service_history::begin(state, transaction, &mut service, definition, strategy, fresh, now);
@@ -165,7 +172,6 @@ fn controller(request: &CreateServiceRequest) -> Result<DeploymentController, Fa
 fn check_served(request: &CreateServiceRequest) -> Result<(), Failure> {
     refuse_unserved(&[
         ("loadBalancers", filled(request.load_balancers.as_ref())),
-        ("networkConfiguration", request.network_configuration.is_some()),
         ("serviceConnectConfiguration", request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled == Some(true))),
         ("volumeConfigurations", filled(request.volume_configurations.as_ref())),
         ("vpcLatticeConfigurations", filled(request.vpc_lattice_configurations.as_ref())),

@@ -10,7 +10,7 @@ use berth_shapes::ecs::{CreateTaskSetRequest, CreateTaskSetResponse};
 use super::placement::check_together;
 use super::run_task::{fingerprint, parse_launch_type};
 use super::service_settings::filled;
-use super::{definitions, task_sets};
+use super::{definitions, network_configuration, task_sets};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -61,6 +61,7 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
             status: TaskSetStatus::Active,
             definition: definition.id.clone(),
             launch_type,
+            network_configuration: network_configuration::read(state, &definition, launch_type, request.network_configuration.as_ref())?,
             scale,
             external_id: request.external_id.clone(),
             client_token: token.clone(),
@@ -82,7 +83,6 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
 /// Members that Berth cannot honour yet are refused, never ignored.
 fn refuse_unserved(request: &CreateTaskSetRequest) -> Result<(), Failure> {
     let given = [
-        ("networkConfiguration", request.network_configuration.is_some()),
         ("loadBalancers", filled(request.load_balancers.as_ref())),
         ("serviceRegistries", filled(request.service_registries.as_ref())),
         ("capacityProviderStrategy", filled(request.capacity_provider_strategy.as_ref())),

@@ -127,6 +127,9 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
     for container in &mut containers {
         check_container(container, memory.is_some())?;
         port_mappings::check(container, &mode)?;
+        if mode == "awsvpc" {
+            check_names(container)?;
+        }
         fill_in(container, &mode);
     }
     check_together(&containers, request.volumes.as_deref().unwrap_or_default())?;
@@ -271,6 +274,21 @@ fn fill_in(container: &mut ecs::ContainerDefinition, mode: &str) {
         check.interval.get_or_insert(30);
         check.timeout.get_or_insert(5);
         check.retries.get_or_insert(3);
+    }
+}
+
+/// A task with an interface of its own has its names from that.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html>
+fn check_names(container: &ecs::ContainerDefinition) -> Result<(), Failure> {
+    let given = [
+        ("hostname is", container.hostname.as_ref().is_some_and(|name| !name.is_empty())),
+        ("dnsServers are", container.dns_servers.as_ref().is_some_and(|list| !list.is_empty())),
+        ("dnsSearchDomains are", container.dns_search_domains.as_ref().is_some_and(|list| !list.is_empty())),
+        ("extraHosts are", container.extra_hosts.as_ref().is_some_and(|list| !list.is_empty())),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((what, _)) => Err(Failure::client(format!("{what} not supported on container when networkMode=awsvpc."))),
+        None => Ok(()),
     }
 }
 

@@ -3,13 +3,14 @@
 use berth_model::arn::Scope;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::{ContainerInstance, Resources};
-use berth_model::ids::{ClusterName, DeploymentId};
+use berth_model::ids::{ClusterName, DeploymentId, uuid};
 use berth_model::lifecycle;
 use berth_model::needs;
 use berth_model::service::{Deployment, DeploymentController, Service};
 use berth_model::tags::render_tags;
 use berth_model::task::{Container, NetworkBinding, Task, TaskStatus};
 use berth_model::task_definition::TaskDefinition;
+use berth_model::task_interface::{AwsvpcConfiguration, TaskInterface};
 use berth_model::time::UnixMillis;
 use berth_shapes::ecs;
 use berth_store::{Entry, State, Tally};
@@ -107,7 +108,7 @@ pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags:
     let size = |own: Option<&String>, defined: Option<&String>, parse: Parse| own.or(defined).map(|text| size(text, parse));
     let overrides = task.overrides.as_deref();
     ecs::Task {
-        attachments: Some(Vec::new()),
+        attachments: Some(task.interface.iter().map(|interface| interface.to_wire()).collect()),
         attributes: Some(attribute_list(definition.map(|d| &*d.value))),
         availability_zone: task.availability_zone.as_deref().map(str::to_owned),
         capacity_provider_name: task.capacity_provider.as_ref().map(ToString::to_string),
@@ -251,11 +252,20 @@ fn container(scope: &Scope, task: &Task, container: &Container, definition: Opti
         reason: container.reason.clone(),
         network_bindings: Some(bindings.collect()),
         gpu_ids: (!container.gpu_ids.is_empty()).then(|| container.gpu_ids.clone()),
-        network_interfaces: Some(Vec::new()),
+        network_interfaces: Some(task.interface.iter().map(|interface| network_interface(interface)).collect()),
         health_status: Some(container.health_status.as_str().into()),
         cpu: Some(size(own.and_then(|o| o.cpu), defined.and_then(|d| d.cpu)).unwrap_or_else(|| "0".to_owned())),
         memory: size(own.and_then(|o| o.memory), defined.and_then(|d| d.memory)),
         memory_reservation: size(own.and_then(|o| o.memory_reservation), defined.and_then(|d| d.memory_reservation)),
+        ..Default::default()
+    }
+}
+
+/// A task's interface, as each of its containers shows it.
+fn network_interface(interface: &TaskInterface) -> ecs::NetworkInterface {
+    ecs::NetworkInterface {
+        attachment_id: Some(uuid(interface.attachment.0)),
+        private_ipv4_address: Some(interface.private_address.to_string()),
         ..Default::default()
     }
 }
@@ -269,7 +279,7 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         pending += tally.pending;
     }
     let tally = |of: DeploymentId| state.tally(&service.cluster, &service.name, of);
-    let deployments = service.deployments.iter().map(|d| deployment(scope, service, d, d.ids().map(tally).sum()));
+    let deployments = service.deployments.iter().map(|d| deployment(state, scope, service, d, d.ids().map(tally).sum()));
     let events = state.events_of(&service.cluster, &service.name).rev().take(100).map(|event| ecs::ServiceEvent {
         id: Some(event.id.clone()),
         created_at: Some(event.created_at.to_wire()),
@@ -280,6 +290,7 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         service_name: Some(service.name.to_string()),
         cluster_arn: Some(scope.cluster(&service.cluster)),
         load_balancers: Some(Vec::new()),
+        network_configuration: settings.network_configuration.as_ref().map(AwsvpcConfiguration::to_wire),
         service_registries: Some(settings.service_registries.clone()),
         status: Some(service.status.to_string()),
         desired_count: Some(number(service.desired_count)),
@@ -327,7 +338,16 @@ fn strategy(deployment: &Deployment) -> Option<Vec<ecs::CapacityProviderStrategy
     (!deployment.capacity_provider_strategy.is_empty()).then(|| capacity::render(&deployment.capacity_provider_strategy))
 }
 
-fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, Tally { running, pending }: Tally) -> ecs::Deployment {
+fn deployment(
+    state: &State,
+    scope: &Scope,
+    service: &Service,
+    deployment: &Deployment,
+    Tally { running, pending }: Tally,
+) -> ecs::Deployment {
+    let revision = deployment.revision.and_then(|id| state.service_revision(&service.cluster, &service.name, id));
+    // What is being created has no record of its revision yet.
+    let settings = revision.map_or(&service.settings, |revision| &revision.settings);
     let is_primary = deployment.status == berth_model::service::DeploymentStatus::Primary;
     let kept = deployment.progress.keeps.map_or(running + pending, |keeps| usize::try_from(keeps).unwrap_or(usize::MAX));
     ecs::Deployment {
@@ -341,6 +361,7 @@ fn deployment(scope: &Scope, service: &Service, deployment: &Deployment, Tally {
         created_at: Some(deployment.created_at.to_wire()),
         updated_at: Some(deployment.updated_at.to_wire()),
         launch_type: launch_type(service, deployment),
+        network_configuration: settings.network_configuration.as_ref().map(AwsvpcConfiguration::to_wire),
         capacity_provider_strategy: strategy(deployment),
         rollout_state: Some(deployment.rollout_state.as_str().into()),
         rollout_state_reason: Some(deployment.rollout_state_reason.clone()),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_control::{Launched, Refused, TaskTemplate, Where};
+use berth_control::{Launched, Refused, TaskTemplate, Where, zone_constraint};
 use berth_model::ids::ClusterName;
 use berth_model::needs;
 use berth_model::tags::{Tags, merge_tags, parse_tags};
@@ -12,7 +12,7 @@ use berth_shapes::ecs::{self, RunTaskRequest, RunTaskResponse};
 
 use super::register_task_definition::shares_nothing;
 use super::task_volumes::check_ephemeral;
-use super::{capacity, definitions, placement, render};
+use super::{capacity, definitions, network_configuration, placement, render};
 use crate::context::{Api, active};
 use crate::failure::Failure;
 
@@ -65,6 +65,7 @@ pub(crate) fn wanted(api: &Api, request: RunTaskRequest, most: i32) -> Result<(T
             managed_tags: request.enable_ecs_managed_tags == Some(true),
             launch_type,
             enable_execute_command: request.enable_execute_command == Some(true),
+            network: request.network_configuration,
         },
     )?;
     template.capacity_provider_strategy = capacity_provider_strategy;
@@ -80,7 +81,6 @@ pub(crate) fn wanted(api: &Api, request: RunTaskRequest, most: i32) -> Result<(T
 fn refuse_unserved(request: &RunTaskRequest) -> Result<(), Failure> {
     let unserved = [
         ("volumeConfigurations", request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty())),
-        ("networkConfiguration", request.network_configuration.is_some()),
         ("platformVersion", request.platform_version.is_some()),
     ];
     match unserved.iter().find(|(_, given)| *given) {
@@ -99,11 +99,18 @@ pub(crate) struct Wish {
     pub(crate) managed_tags: bool,
     pub(crate) launch_type: LaunchType,
     pub(crate) enable_execute_command: bool,
+    pub(crate) network: Option<ecs::NetworkConfiguration>,
 }
 
 /// The tasks that are wished for, with the constraints of their definition.
 pub(crate) fn template(api: &Api, cluster: &ClusterName, definition: Arc<TaskDefinition>, wish: Wish) -> Result<TaskTemplate, Failure> {
-    let constraints = placement::of_definition(api.control.constraints(), &definition)?;
+    let mut constraints = placement::of_definition(api.control.constraints(), &definition)?;
+    let network = {
+        let state = api.store.state();
+        let network = network_configuration::read(&state, &definition, wish.launch_type, wish.network.as_ref())?;
+        constraints.extend(network.as_ref().and_then(|network| zone_constraint(&state, network, api.control.constraints())));
+        network
+    };
     let overrides = check_overrides(&definition, wish.overrides)?;
     let started_by = wish.started_by.filter(|text| !text.is_empty());
     if started_by.as_ref().is_some_and(|text| text.chars().count() > MAX_STARTED_BY) {
@@ -140,6 +147,7 @@ pub(crate) fn template(api: &Api, cluster: &ClusterName, definition: Arc<TaskDef
         launch_type: wish.launch_type,
         capacity_provider_strategy: Vec::new(),
         digests: Default::default(),
+        network,
         overrides: overrides.map(Box::new),
         tags,
         enable_execute_command: wish.enable_execute_command,

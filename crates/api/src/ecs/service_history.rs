@@ -12,6 +12,7 @@ use berth_model::service_deployment::{
     ServiceRevisionId,
 };
 use berth_model::task_definition::TaskDefinition;
+use berth_model::task_interface::AwsvpcConfiguration;
 use berth_model::time::UnixMillis;
 use berth_scheduler::service::{BreakerRules, history, shift};
 use berth_shapes::ecs;
@@ -261,6 +262,7 @@ pub(crate) fn render_revision(scope: &Scope, one: &ServiceRevision) -> ecs::Serv
         launch_type: one.capacity_provider_strategy.is_empty().then(|| one.launch_type.as_str().into()),
         capacity_provider_strategy: (!one.capacity_provider_strategy.is_empty()).then(|| capacity::render(&one.capacity_provider_strategy)),
         load_balancers: Some(Vec::new()),
+        network_configuration: one.settings.network_configuration.as_ref().map(AwsvpcConfiguration::to_wire),
         service_registries: Some(one.settings.service_registries.clone()),
         container_images: Some(one.images.iter().map(image).collect()),
         guard_duty_enabled: Some(false),

@@ -22,10 +22,7 @@ pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<StartTas
     if named.len() > MAX_INSTANCES {
         return Err(Failure::invalid(format!("containerInstances can have at most {MAX_INSTANCES} items.")));
     }
-    let unserved = [
-        ("networkConfiguration", request.network_configuration.is_some()),
-        ("volumeConfigurations", request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty())),
-    ];
+    let unserved = [("volumeConfigurations", request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty()))];
     if let Some((member, _)) = unserved.iter().find(|(_, given)| *given) {
         return Err(Failure::unsupported(format!("Berth does not serve {member} of StartTask yet.")));
     }
@@ -51,6 +48,7 @@ pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<StartTas
             managed_tags: request.enable_ecs_managed_tags == Some(true),
             launch_type: LaunchType::Ec2,
             enable_execute_command: request.enable_execute_command == Some(true),
+            network: request.network_configuration,
         },
     )?;
     let launched = api.control.launch(template, Where::On(instances)).await?;

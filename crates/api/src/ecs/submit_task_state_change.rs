@@ -1,6 +1,7 @@
 //! `SubmitTaskStateChange`: an agent's report. Duplicates and late ones are normal and acknowledged.
 
 use berth_model::arn::parse_task;
+use berth_model::ids::AttachmentId;
 use berth_model::lifecycle::{ContainerObservation, TaskObservation};
 use berth_model::task::{ContainerStatus, NetworkBinding, TaskStatus};
 use berth_model::time::UnixMillis;
@@ -32,6 +33,7 @@ pub(crate) async fn run(api: &Api, request: SubmitTaskStateChangeRequest) -> Res
         pull_stopped_at: request.pull_stopped_at.map(millis),
         execution_stopped_at: request.execution_stopped_at.map(millis),
         containers: containers.into_iter().map(container).collect::<Result<_, _>>()?,
+        attached: request.attachments.unwrap_or_default().iter().filter_map(|change| attached(api, change)).collect(),
     };
     let known = api.control.observe_task(&cluster, id, &observation).await?;
     if !known {
@@ -39,6 +41,13 @@ pub(crate) async fn run(api: &Api, request: SubmitTaskStateChangeRequest) -> Res
         return Err(Failure::invalid("The referenced task was not found: task"));
     }
     Ok(SubmitTaskStateChangeResponse { acknowledgment: Some("ACK".to_owned()) })
+}
+
+/// The attachment that a report says is there.
+pub(crate) fn attached(api: &Api, change: &ecs::AttachmentStateChange) -> Option<AttachmentId> {
+    let id = change.attachment_arn.as_deref()?.rsplit_once('/')?.1.parse().ok()?;
+    let is_its_arn = change.attachment_arn.as_deref() == Some(api.scope().attachment(id).as_str());
+    (is_its_arn && change.status.as_deref() == Some("ATTACHED")).then_some(id)
 }
 
 fn millis(timestamp: berth_shapes::Timestamp) -> UnixMillis {

@@ -101,7 +101,9 @@ impl<'a> TaskList<'a> {
     fn write(&mut self, entry: &Entry<Task>, defined: &Defined<'_>) -> Result<(), serde_json::Error> {
         let task = &*entry.value;
         let instance = self.state.instance(task.container_instance).map(|instance| &*instance.value);
-        self.json.raw("{\"attachments\":[],\"attributes\":[{\"name\":\"ecs.cpu-architecture\",\"value\":\"");
+        self.json.raw("{\"attachments\":");
+        self.json.value(&task.interface.iter().map(|interface| interface.to_wire()).collect::<Vec<_>>())?;
+        self.json.raw(",\"attributes\":[{\"name\":\"ecs.cpu-architecture\",\"value\":\"");
         self.json.raw(render::architecture(defined.definition));
         self.json.raw("\"}]");
         self.text(",\"availabilityZone\":", task.availability_zone.as_deref());
@@ -222,7 +224,14 @@ impl<'a> TaskList<'a> {
             }
             json.raw("}");
         });
-        self.json.raw(",\"networkInterfaces\":[]");
+        self.json.raw(",\"networkInterfaces\":");
+        self.json.list(&task.interface, |json, interface| {
+            json.raw("{\"attachmentId\":\"");
+            json.uuid(interface.attachment.0);
+            json.raw("\",\"privateIpv4Address\":");
+            json.string(&interface.private_address.to_string());
+            json.raw("}");
+        });
         self.word(",\"healthStatus\":\"", container.health_status.as_str());
         let cpu = own.and_then(|o| o.cpu).or(defined.and_then(|d| d.cpu)).unwrap_or(0);
         self.quantity(",\"cpu\":\"", Some(cpu));

@@ -4,6 +4,7 @@ use berth_model::arn::{Scope, parse_task_set};
 use berth_model::ids::ClusterName;
 use berth_model::service::{DeploymentController, Service};
 use berth_model::tags::render_tags;
+use berth_model::task_interface::AwsvpcConfiguration;
 use berth_model::task_set::{Scale, TaskSet};
 use berth_shapes::ecs::{self, ErrorCode};
 use berth_store::{Entry, State, Tally};
@@ -53,6 +54,7 @@ pub(crate) fn render(state: &State, scope: &Scope, service: &Service, set: &Task
         created_at: Some(set.created_at.to_wire()),
         updated_at: Some(set.updated_at.to_wire()),
         launch_type: Some(set.launch_type.as_str().into()),
+        network_configuration: set.network_configuration.as_ref().map(AwsvpcConfiguration::to_wire),
         load_balancers: Some(Vec::new()),
         service_registries: Some(Vec::new()),
         scale: Some(set.scale.to_wire()),

@@ -9,7 +9,9 @@ use berth_store::{State, Transaction};
 use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, is_monitored, placement, refuse_unserved};
-use super::{capacity, daemon_scheduling, definitions, render, service_history, service_registries, zone_rebalancing};
+use super::{
+    capacity, daemon_scheduling, definitions, network_configuration, render, service_history, service_registries, zone_rebalancing,
+};
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
@@ -27,7 +29,6 @@ pub(crate) fn decision(
     let text = request.service.clone().unwrap_or_default();
     refuse_unserved(&[
         ("loadBalancers", filled(request.load_balancers.as_ref())),
-        ("networkConfiguration", request.network_configuration.is_some()),
         ("serviceConnectConfiguration", request.service_connect_configuration.as_ref().is_some_and(|c| c.enabled == Some(true))),
         ("volumeConfigurations", filled(request.volume_configurations.as_ref())),
         ("vpcLatticeConfigurations", filled(request.vpc_lattice_configurations.as_ref())),
@@ -74,6 +75,12 @@ pub(crate) fn decision(
             service.settings.availability_zone_rebalancing = Some(zones.as_str().to_owned());
             zone_rebalancing::settle(&mut service)?;
         }
+        if let Some(given) = request.network_configuration.as_ref().and_then(|given| given.awsvpc_configuration.as_ref()) {
+            service.settings.network_configuration = Some(network_configuration::checked(state, service.launch_type, given)?);
+        }
+        if let Some(definition) = definition.as_ref().and_then(|id| state.definition(id)).filter(|_| is_ecs(&service)) {
+            network_configuration::fits(definition, service.settings.network_configuration.as_ref())?;
+        }
         // A registry that was deleted meanwhile keeps nobody from changing the rest.
         let is_looked_at = request.service_registries.is_some() || definition.as_ref() != entry.definition();
         let used = definition.as_ref().filter(|_| is_looked_at).and_then(|id| state.definition(id)).map(|definition| &*definition.value);
@@ -101,6 +108,7 @@ pub(crate) fn decision(
         let (old, new) = (&entry.settings, &service.settings);
         let is_deployment = request.force_new_deployment == Some(true)
             || definition.as_ref() != entry.definition()
+            || old.network_configuration != new.network_configuration
             || old.service_registries != new.service_registries
             || old.propagate_tags != new.propagate_tags
             || old.enable_ecs_managed_tags != new.enable_ecs_managed_tags
@@ -128,6 +136,11 @@ pub(crate) fn decision(
     })
 }
 
+/// Its definition and network are its own, not its task sets'.
+fn is_ecs(service: &Service) -> bool {
+    service.controller == DeploymentController::Ecs
+}
+
 /// Refuses what belongs to an EXTERNAL controller's task sets, and another controller.
 fn check_controller(request: &UpdateServiceRequest, service: &Service) -> Result<(), Failure> {
     let wanted = request.deployment_controller.as_ref().and_then(|controller| controller.r#type.as_ref());
@@ -140,6 +153,9 @@ fn check_controller(request: &UpdateServiceRequest, service: &Service) -> Result
     let only = "services with an EXTERNAL deployment controller. Create a task set instead";
     if request.task_definition.is_some() {
         return Err(Failure::invalid(format!("Unable to update task definition on {only}: taskDefinition")));
+    }
+    if request.network_configuration.is_some() {
+        return Err(Failure::invalid(format!("Unable to update network parameters on {only}: networkConfiguration")));
     }
     if request.force_new_deployment == Some(true) {
         return Err(Failure::invalid(format!("Cannot force a new deployment on {only}: forceNewDeployment")));

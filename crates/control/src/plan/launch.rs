@@ -6,6 +6,7 @@ use berth_store::{Store, Transaction};
 use super::fleet::Fleet;
 use super::{FleetChange, Forecast, Step};
 use crate::environment::Environment;
+use crate::interfaces::Interfaces;
 use crate::launch::TaskTemplate;
 use crate::placing::{LaunchError, Means, Refused, Where, prepare};
 use crate::why::{count as counted, refused};
@@ -26,7 +27,7 @@ pub(crate) fn launch(
 ) -> Result<Forecast, LaunchError> {
     let scope: &Scope = &environment.scope;
     let mut fleet = Fleet::new(&store.state(), scope, &template.cluster, change, environment.now());
-    let mut placed = 0;
+    let (mut placed, mut interfaces) = (0, Interfaces::default());
     let (mut by_rule, mut empty) = (Vec::new(), Vec::new());
     let mut left = count;
     while left > 0 {
@@ -34,7 +35,7 @@ pub(crate) fn launch(
         left -= number;
         let launched = {
             let state = store.state();
-            let means = Means { index: &mut fleet.index, state: &state, environment, has_peers: false };
+            let means = Means { index: &mut fleet.index, state: &state, interfaces: &mut interfaces, environment, has_peers: false };
             prepare(means, template, &Where::Anywhere(number), &mut Transaction::new())?
         };
         for task in &launched.tasks {

@@ -17,10 +17,11 @@ use berth_scheduler::service::{
 };
 use berth_store::{State, Transaction};
 
-use super::{Part, ROOM_RETRY_MILLIS, Step, most_at_once, views};
+use super::{Part, ROOM_RETRY_MILLIS, Step, most_of, placed, views};
 use crate::alarms;
 use crate::constraints::Constraints;
-use crate::launch::{Place, TaskTemplate, task_ids};
+use crate::interfaces::Interfaces;
+use crate::launch::{TaskTemplate, task_ids};
 use crate::owner::{Owner, Rules};
 use crate::placing::expect_active;
 
@@ -134,7 +135,14 @@ pub(crate) fn place(index: &mut Index, template: &TaskTemplate, on: &[ContainerI
 }
 
 /// Plans a DAEMON service and places what it starts.
-pub(super) fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: UnixMillis, transaction: &mut Transaction) -> Step {
+pub(super) fn step_part(
+    owner: &mut Owner,
+    state: &State,
+    part: &Part<'_>,
+    now: UnixMillis,
+    transaction: &mut Transaction,
+    interfaces: &mut Interfaces,
+) -> Step {
     let service = &*part.service;
     let template = template(state, service, &owner.constraints);
     let instances = match &template {
@@ -147,7 +155,7 @@ pub(super) fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: 
         plan(service, &part.tasks, &instances, &alarms::watched(state, service), &owner.rules, now);
     // Not every task that comes or goes wakes the service.
     let changes = template.as_ref().is_some_and(reads_more_than_attributes);
-    let most = most_at_once(owner.store.max_changes());
+    let most = most_of(owner.store.max_changes(), part);
     steps.stop.truncate(most);
     on.truncate(most);
     let mut started = Vec::new();
@@ -155,12 +163,7 @@ pub(super) fn step_part(owner: &mut Owner, state: &State, part: &Part<'_>, now: 
     if let Some(template) = template.filter(|template| !on.is_empty() && expect_active(state, transaction, template).is_ok()) {
         let ids = task_ids(u32::try_from(on.len()).unwrap_or(u32::MAX), &owner.environment);
         placement = place(&mut owner.index, &template, &on, &ids);
-        for (id, instance, _) in &placement.placed {
-            let zone = state.instance(*instance).and_then(|i| i.availability_zone().map(Arc::from));
-            let gpus = owner.index.gpus_of(*id).to_vec();
-            let place = Place { instance: *instance, zone, capacity_provider: None, gpus };
-            started.push(Arc::new(template.task(*id, place, &owner.environment)));
-        }
+        started = placed(owner, state, &template, &mut placement, interfaces);
         owner.meter.refused(placement.refusals.len(), placement.refusals.iter());
         if !placement.refusals.is_empty() {
             owner.waiting_for_room.insert(service.name.clone());

@@ -12,6 +12,7 @@ use berth_scheduler::placement::{SpreadField, Strategy};
 use berth_store::State;
 
 use crate::constraints::Constraints;
+use crate::interfaces::zone_constraint;
 use crate::launch::TaskTemplate;
 
 /// How a service's tasks are placed: its `placementStrategy`, or what ECS does without one.
@@ -62,6 +63,9 @@ pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentI
     for constraint in &service.settings.placement_constraints {
         constraints.push(known.read(constraint).ok()?);
     }
+    if let Some(network) = &settings.network_configuration {
+        constraints.extend(zone_constraint(state, network, known));
+    }
     Some(TaskTemplate {
         cluster: service.cluster.clone(),
         definition: Arc::clone(&definition.value),
@@ -77,6 +81,7 @@ pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentI
         client_token: None,
         constraints,
         strategies: strategies(service),
+        network: settings.network_configuration.clone(),
         digests: own.map_or_else(Default::default, |revision| digests(revision, &definition.document)),
     })
 }

@@ -34,6 +34,8 @@ pub enum Rule {
     },
     /// This port of the machine is taken.
     Port(u16),
+    /// No subnet has an address for the task's interface.
+    Interface,
     /// It has a task of the group already.
     DistinctInstance,
     /// It is none of those that this expression (as printed) selects.
@@ -52,6 +54,7 @@ impl Rule {
             Self::Memory { .. } => "RESOURCE:MEMORY",
             Self::Gpu { .. } => "RESOURCE:GPU",
             Self::Port(_) => "RESOURCE:PORTS",
+            Self::Interface => "RESOURCE:ENI",
             Self::DistinctInstance => "DISTINCT_INSTANCE",
             Self::MemberOf(_) => "MemberOf placement constraint unsatisfied.",
         }
@@ -69,7 +72,7 @@ impl Rule {
             Self::Gpu { .. } => "has insufficient GPU resource available".to_owned(),
             Self::Port(port) => format!("is already using a port required by your task ({port})"),
             Self::DistinctInstance => "already runs a task of the group (distinctInstance)".to_owned(),
-            Self::MemberOf(_) => format!("encountered error \"{}\"", self.reason()),
+            Self::Interface | Self::MemberOf(_) => format!("encountered error \"{}\"", self.reason()),
         }
     }
 }
@@ -92,7 +95,7 @@ impl Refusal {
             Rule::Agent => 1,
             Rule::Attribute(_) => 2,
             Rule::Cpu { .. } | Rule::Memory { .. } | Rule::Gpu { .. } => 3,
-            Rule::Port(_) => 4,
+            Rule::Port(_) | Rule::Interface => 4,
             Rule::DistinctInstance | Rule::MemberOf(_) => 5,
         }
     }

@@ -1,6 +1,6 @@
 //! Task sets: each is planned as a service of its own with one finished deployment, so that one planner keeps both.
 
-use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceStatus};
+use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, ServiceSettings, ServiceStatus};
 use berth_model::task::HealthStatus;
 use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
 use berth_model::time::UnixMillis;
@@ -31,6 +31,7 @@ pub fn as_service(service: &Service, set: &TaskSet) -> Service {
             progress: Default::default(),
         }],
         task_sets: Vec::new(),
+        settings: ServiceSettings { network_configuration: set.network_configuration.clone(), ..service.settings.clone() },
         // What is steady is said by `after`, which knows of health.
         announced_steady: true,
         ..service.clone()

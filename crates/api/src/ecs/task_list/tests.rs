@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use berth_model::container_instance::ContainerInstance;
-use berth_model::ids::{CapacityProviderName, ContainerId, ContainerInstanceId, DeploymentId, Family, ServiceName, TaskId};
+use berth_model::ids::{AttachmentId, CapacityProviderName, ContainerId, ContainerInstanceId, DeploymentId, Family, ServiceName, TaskId};
 use berth_model::needs::Demand;
 use berth_model::record::Record;
 use berth_model::task::{
     ContainerStatus, DesiredStatus, HealthStatus, LaunchType, NetworkBinding, ServiceMembership, StopCode, TaskStatus,
 };
+use berth_model::task_interface::{AttachmentStatus, TaskInterface};
+use berth_model::vpc::network_interface::MacAddress;
+use berth_model::vpc::{NetworkInterfaceId, SubnetId};
 use berth_store::backend::Memory;
 use berth_store::{Store, Transaction};
 use serde_json::json;
@@ -136,6 +139,22 @@ fn overrides(dice: &mut Dice) -> ecs::TaskOverride {
     .unwrap()
 }
 
+fn interface(dice: &mut Dice) -> TaskInterface {
+    let address = std::net::Ipv4Addr::from(u32::try_from(dice.below(u64::from(u32::MAX))).unwrap());
+    let interface = NetworkInterfaceId::from_random(dice.bits());
+    TaskInterface {
+        attachment: AttachmentId(dice.bits()),
+        status: dice.one(&[AttachmentStatus::Precreated, AttachmentStatus::Attached, AttachmentStatus::Deleted]),
+        interface,
+        subnet: SubnetId::from_random(dice.bits()),
+        subnet_cidr: "10.0.0.0/24".parse().unwrap(),
+        private_address: address,
+        mac_address: MacAddress::of(interface, address),
+        private_dns_name: dice.maybe(Dice::text),
+        groups: Vec::new(),
+    }
+}
+
 fn task(dice: &mut Dice, cluster: &ClusterName, definition: DefinitionId, container_instance: ContainerInstanceId) -> Task {
     let last = ["PROVISIONING", "PENDING", "ACTIVATING", "RUNNING", "DEACTIVATING", "STOPPING", "DEPROVISIONING", "STOPPED"];
     let of_service =
@@ -153,6 +172,7 @@ fn task(dice: &mut Dice, cluster: &ClusterName, definition: DefinitionId, contai
         capacity_provider: dice.maybe(|dice| CapacityProviderName(dice.text().into())),
         availability_zone: dice.maybe(|dice| dice.text().into()),
         demand: Demand { cpu: u32::MAX, memory: 7, ..Demand::default() },
+        interface: dice.maybe(|dice| Box::new(interface(dice))),
         desired_status: dice.one(&[DesiredStatus::Running, DesiredStatus::Stopped]),
         last_status: TaskStatus::parse(dice.one(&last)).unwrap(),
         containers: NAMES.iter().take(usize::try_from(containers).unwrap()).map(|name| container(dice, name)).collect(),

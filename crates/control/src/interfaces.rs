@@ -1,0 +1,178 @@
+//! Interfaces of tasks' own (`networkMode: awsvpc`): which address a task gets, in the commit that makes the task. What is chosen here
+//! stands only once that commit does; nothing is remembered from one to the next.
+
+mod release;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use berth_model::container_instance::ContainerInstance;
+use berth_model::ids::{AttachmentId, TaskId};
+use berth_model::record::Key;
+use berth_model::task_interface::{AttachmentStatus, AwsvpcConfiguration, TaskInterface, private_dns_name};
+use berth_model::vpc::network_interface::{AttachmentStatus as InterfaceStatus, InterfaceAttachment, MacAddress};
+use berth_model::vpc::{MAX_INTERFACES, NetworkInterface, NetworkInterfaceId, ResourceId, SecurityGroupId, Subnet, SubnetId, addresses};
+use berth_scheduler::placement::Constraint;
+use berth_scheduler::service::rebalance::ZONE;
+use berth_store::{State, Transaction};
+
+use crate::constraints::Constraints;
+use crate::environment::Environment;
+
+pub(crate) use release::run;
+pub(crate) use table::{Table, Tables};
+
+/// The first of a task's interfaces on its machine is the machine's own.
+const DEVICE_INDEX: i32 = 1;
+
+/// The interfaces that one commit gives.
+#[derive(Default)]
+pub(crate) struct Interfaces {
+    /// Subnets that gave an address, with the one that they gave last.
+    subnets: BTreeMap<SubnetId, Subnet>,
+    given: BTreeSet<(SubnetId, Ipv4Addr)>,
+    made: Vec<NetworkInterface>,
+}
+
+impl Interfaces {
+    /// An interface for a task that was placed on this container instance; `None` if no subnet in its availability zone has an address
+    /// left, or none of its security groups is there any more: ECS's `RESOURCE:ENI`.
+    pub(crate) fn give(
+        &mut self,
+        state: &State,
+        wanted: &AwsvpcConfiguration,
+        task: TaskId,
+        instance: Option<&ContainerInstance>,
+        environment: &Environment,
+    ) -> Option<TaskInterface> {
+        let resources = state.vpc_resources();
+        if resources.interfaces().count() + self.made.len() >= MAX_INTERFACES {
+            return None;
+        }
+        let zone = instance.and_then(ContainerInstance::availability_zone);
+        let near = |subnet: &Subnet| zone.is_none_or(|zone| *subnet.zone == *zone);
+        // The emptiest first, so that several subnets of a zone are filled evenly.
+        let mut subnets: Vec<_> = wanted.subnets.iter().filter_map(|id| resources.subnet(*id)).filter(|subnet| near(subnet)).collect();
+        let held = |id: SubnetId| {
+            let new = self.given.range((id, Ipv4Addr::UNSPECIFIED)..=(id, Ipv4Addr::BROADCAST)).count();
+            u64::try_from(resources.addresses_of(id).count() + new).unwrap_or(u64::MAX)
+        };
+        subnets.sort_by_cached_key(|subnet| std::cmp::Reverse(addresses::capacity(subnet.cidr).saturating_sub(held(subnet.id))));
+        for known in subnets {
+            let groups = groups(state, wanted, &known.value)?;
+            let subnet = self.subnets.entry(known.id).or_insert_with(|| (*known.value).clone());
+            let given = &self.given;
+            let is_taken = |address| given.contains(&(known.id, address)) || resources.holder(known.id, address).is_some();
+            let Some(address) = subnet.take_address(is_taken) else { continue };
+            self.given.insert((known.id, address));
+            let one = made(state, known, address, groups, task, instance, environment);
+            let vpc = resources.vpc(known.vpc).filter(|vpc| vpc.enable_dns_support && vpc.enable_dns_hostnames);
+            let interface = TaskInterface {
+                attachment: one.0,
+                status: AttachmentStatus::Precreated,
+                interface: one.1.id,
+                subnet: known.id,
+                subnet_cidr: known.cidr,
+                private_address: address,
+                mac_address: one.1.mac_address,
+                private_dns_name: vpc.map(|_| private_dns_name(&environment.scope.region, address)),
+                groups: one.1.groups.clone(),
+            };
+            self.made.push(one.1);
+            return Some(interface);
+        }
+        None
+    }
+
+    /// Adds what was given to the commit of the tasks. Of two commits that give addresses of one subnet only one gets through; a security
+    /// group that is deleted at this moment sees the interface, or this sees the deletion.
+    pub(crate) fn write(self, state: &State, transaction: &mut Transaction) {
+        let resources = state.vpc_resources();
+        let used: BTreeSet<SubnetId> = self.made.iter().map(|one| one.subnet).collect();
+        // One that was asked and had none left is as it was.
+        for subnet in self.subnets.into_values().filter(|subnet| used.contains(&subnet.id)) {
+            if let Some(known) = resources.subnet(subnet.id) {
+                transaction.expect(Key::VpcResource(ResourceId::Subnet(subnet.id)), known.modified);
+                transaction.put(subnet);
+            }
+        }
+        let groups: BTreeSet<SecurityGroupId> = self.made.iter().flat_map(|one| one.groups.iter().copied()).collect();
+        for group in groups.into_iter().filter_map(|id| resources.group(id)) {
+            transaction.expect(Key::VpcResource(ResourceId::SecurityGroup(group.id)), group.modified);
+        }
+        for one in self.made {
+            transaction.expect_absent(Key::VpcResource(ResourceId::NetworkInterface(one.id)));
+            transaction.put(one);
+        }
+    }
+}
+
+/// The security groups of an interface in this subnet; `None` if one is gone.
+fn groups(state: &State, wanted: &AwsvpcConfiguration, subnet: &Subnet) -> Option<Vec<SecurityGroupId>> {
+    let resources = state.vpc_resources();
+    if wanted.security_groups.is_empty() {
+        return resources.default_group(subnet.vpc).map(|group| vec![group.id]);
+    }
+    let is_there = wanted.security_groups.iter().all(|id| resources.group(*id).is_some_and(|group| group.vpc == subnet.vpc));
+    is_there.then(|| wanted.security_groups.clone())
+}
+
+fn made(
+    state: &State,
+    subnet: &Subnet,
+    address: Ipv4Addr,
+    groups: Vec<SecurityGroupId>,
+    task: TaskId,
+    instance: Option<&ContainerInstance>,
+    environment: &Environment,
+) -> (AttachmentId, NetworkInterface) {
+    debug_assert!(state.vpc_resources().holder(subnet.id, address).is_none(), "{address} is somebody's");
+    let attachment = AttachmentId(environment.entropy.bits());
+    let id = NetworkInterfaceId::from_random(environment.entropy.bits());
+    let interface = NetworkInterface {
+        id,
+        vpc: subnet.vpc,
+        subnet: subnet.id,
+        private_address: address,
+        mac_address: MacAddress::of(id, address),
+        groups,
+        description: environment.scope.attachment(attachment),
+        interface_type: "interface".to_owned(),
+        requester: Some(environment.scope.account.to_string()),
+        requester_managed: true,
+        attachment: Some(InterfaceAttachment {
+            id: format!("eni-attach-{:017x}", environment.entropy.bits() >> 60),
+            instance: instance.and_then(|instance| instance.ec2_instance_id.clone()).map(|id| id.to_string()),
+            task: Some(task),
+            device_index: DEVICE_INDEX,
+            status: InterfaceStatus::Attached,
+            attached_at: environment.now(),
+            delete_on_termination: true,
+        }),
+        tags: Default::default(),
+    };
+    (attachment, interface)
+}
+
+/// Where tasks with such interfaces may go: to container instances in the availability zones of the subnets, and to those that name none.
+/// A zone whose subnets are full is left out while another has room. `None`: no subnet is there any more.
+pub fn zone_constraint(state: &State, wanted: &AwsvpcConfiguration, known: &Constraints) -> Option<Constraint> {
+    let resources = state.vpc_resources();
+    let subnets: Vec<_> = wanted.subnets.iter().filter_map(|id| resources.subnet(*id)).collect();
+    let held = |id: SubnetId| u64::try_from(resources.addresses_of(id).count()).unwrap_or(u64::MAX);
+    let open = subnets.iter().filter(|subnet| held(subnet.id) < addresses::capacity(subnet.cidr));
+    let mut zones: BTreeSet<&str> = open.map(|subnet| &*subnet.zone).collect();
+    if zones.is_empty() {
+        zones = subnets.iter().map(|subnet| &*subnet.zone).collect();
+    }
+    let zones: Vec<&str> = zones.into_iter().collect();
+    if zones.is_empty() {
+        return None;
+    }
+    let text = format!("attribute:{ZONE} in [{}] or attribute:{ZONE} !exists", zones.join(", "));
+    known.expression(&text).ok().map(Constraint::MemberOf)
+}
+
+#[cfg(test)]
+mod tests;

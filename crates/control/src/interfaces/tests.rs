@@ -1,0 +1,159 @@
+//! Addresses in commits: never one twice, and free again once their task has stopped.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use berth_model::arn::Scope;
+use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family};
+use berth_model::record::Record;
+use berth_model::task::{Task, TaskStatus};
+use berth_model::time::UnixMillis;
+use berth_model::vpc::default_vpc::default_vpc;
+use berth_model::vpc::{Ipv4Cidr, Resource};
+use berth_store::backend::Memory;
+use berth_store::{CommitError, Store};
+
+use super::*;
+use crate::environment::{Clock, Entropy};
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(1)
+    }
+}
+
+#[derive(Default)]
+struct Counter(AtomicU64);
+
+impl Entropy for Counter {
+    fn bits(&self) -> u128 {
+        u128::from(self.0.fetch_add(1, Ordering::Relaxed)) << 64 | u128::from(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn environment() -> Environment {
+    let scope = Scope { region: "us-east-1".into(), account: "000000000000".into() };
+    Environment { clock: Arc::new(Still), entropy: Arc::new(Counter::default()), scope }
+}
+
+/// The default VPC, of which one subnet is cut to the eleven addresses of a /28; and what asks for it.
+async fn world(environment: &Environment) -> (Store, AwsvpcConfiguration) {
+    let store = Store::open_inline(Memory).expect("a store in memory");
+    let mut transaction = Transaction::new();
+    let mut wanted = AwsvpcConfiguration { subnets: Vec::new(), security_groups: Vec::new() };
+    for resource in default_vpc(&environment.scope) {
+        match resource {
+            Resource::Subnet(subnet) if wanted.subnets.is_empty() => {
+                let cidr = Ipv4Cidr::containing(subnet.cidr.first(), 28).expect("a block");
+                wanted.subnets.push(subnet.id);
+                transaction.put(Subnet { cidr, ..(*subnet).clone() });
+            }
+            other => drop(transaction.put(Record::VpcResource(other))),
+        }
+    }
+    store.commit(transaction).await.expect("it is taken");
+    (store, wanted)
+}
+
+fn task(number: u128, interface: TaskInterface) -> Task {
+    let definition = DefinitionId { family: Family::parse("web").expect("a family"), revision: 1 };
+    let cluster = ClusterName::parse("c").expect("a name");
+    let placed = Task::placed(TaskId(number), cluster, definition, "family:web".into(), ContainerInstanceId(1), UnixMillis(1));
+    Task { interface: Some(Box::new(interface)), ..placed }
+}
+
+/// Starts so many tasks in one commit, which is made of the state as it is and not committed; and their addresses.
+fn started(
+    store: &Store,
+    wanted: &AwsvpcConfiguration,
+    from: u128,
+    count: u128,
+    environment: &Environment,
+) -> (Transaction, Vec<Ipv4Addr>) {
+    let state = store.state();
+    let (mut interfaces, mut transaction) = (Interfaces::default(), Transaction::new());
+    let mut addresses = Vec::new();
+    for number in from..from + count {
+        let Some(interface) = interfaces.give(&state, wanted, TaskId(number), None, environment) else { break };
+        addresses.push(interface.private_address);
+        transaction.put(task(number, interface));
+    }
+    interfaces.write(&state, &mut transaction);
+    (transaction, addresses)
+}
+
+#[tokio::test]
+async fn of_two_commits_that_give_one_address_one_conflicts_and_gives_another() {
+    let environment = environment();
+    let (store, wanted) = world(&environment).await;
+    let (first, one) = started(&store, &wanted, 1, 2, &environment);
+    let (second, other) = started(&store, &wanted, 11, 2, &environment);
+    assert_eq!(one, other, "both see them free");
+    store.commit(first).await.expect("it is taken");
+    assert!(matches!(store.commit(second).await, Err(CommitError::Conflict(_))));
+    let (again, other) = started(&store, &wanted, 11, 2, &environment);
+    store.commit(again).await.expect("it is taken");
+    let held: BTreeSet<_> = one.into_iter().chain(other).collect();
+    assert_eq!(held.len(), 4);
+    let known: BTreeSet<_> = store.state().vpc_resources().interfaces().map(|one| one.private_address).collect();
+    assert_eq!(held, known);
+}
+
+#[tokio::test]
+async fn a_subnet_gives_all_that_it_has_and_then_none_until_a_task_stops() {
+    let environment = environment();
+    let (store, wanted) = world(&environment).await;
+    let (all, addresses) = started(&store, &wanted, 1, 20, &environment);
+    assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), 11);
+    store.commit(all).await.expect("it is taken");
+    assert!(started(&store, &wanted, 30, 1, &environment).1.is_empty());
+    assert_eq!(release::released(&store.state()).len(), 0, "all of them live");
+
+    let mut stop = Transaction::new();
+    let ended = Task { last_status: TaskStatus::Stopped, ..(*store.state().task(TaskId(5)).expect("it is there").value).clone() };
+    stop.put(ended).delete(Key::Task(TaskId(7)));
+    store.commit(stop).await.expect("it is taken");
+    let mut back = Transaction::new();
+    {
+        let state = store.state();
+        let found = release::released(&state);
+        assert_eq!(found.len(), 2, "one stopped, one is not known any more");
+        found.into_iter().for_each(|one| release::write(&state, one, &mut back));
+    }
+    store.commit(back).await.expect("it is taken");
+    let kept = store.state().task(TaskId(5)).and_then(|task| task.interface.clone()).expect("what it had stays with it");
+    assert_eq!((kept.status, kept.private_address), (AttachmentStatus::Deleted, addresses[4]));
+    let (_, again) = started(&store, &wanted, 30, 3, &environment);
+    assert_eq!(again.into_iter().collect::<BTreeSet<_>>(), [addresses[4], addresses[6]].into());
+}
+
+#[tokio::test]
+async fn a_group_that_is_gone_gives_nothing() {
+    let environment = environment();
+    let (store, wanted) = world(&environment).await;
+    let gone = AwsvpcConfiguration { security_groups: vec![SecurityGroupId::from_random(1)], ..wanted };
+    assert!(started(&store, &gone, 1, 1, &environment).1.is_empty());
+}
+
+#[tokio::test]
+async fn full_zones_are_left_out_while_another_has_room() {
+    let environment = environment();
+    let (store, mut wanted) = world(&environment).await;
+    let (all, _) = started(&store, &wanted, 1, 11, &environment);
+    store.commit(all).await.expect("it is taken");
+    let other = store.state().vpc_resources().subnets().find(|subnet| !wanted.subnets.contains(&subnet.id)).map(|subnet| subnet.id);
+    let shown = |wanted: &AwsvpcConfiguration| match zone_constraint(&store.state(), wanted, &Constraints::default()) {
+        Some(Constraint::MemberOf(expression)) => expression.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let full = shown(&wanted);
+    assert!(full.contains("us-east-1"), "a launch into it is refused with its own reason: {full}");
+    wanted.subnets.extend(other);
+    assert_ne!(shown(&wanted), full);
+    wanted.subnets.remove(0);
+    let alone = shown(&wanted);
+    assert!(!alone.contains(full.split_once('[').map_or("", |(_, zone)| zone.split(']').next().unwrap_or_default())), "{alone}");
+}
