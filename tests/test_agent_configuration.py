@@ -178,7 +178,7 @@ def test_files_and_environment_make_one_configuration(server, cluster, machine, 
     # What has no effect is said once, in the log file as well.
     log = (agent.folder / "ecs-agent.log").read_text()
     for line in (
-        "ECS_ENABLE_TASK_ENI is ignored: this agent has no awsvpc network mode (s3://settings/team/ecs.config, line 11)",
+        "ECS_ENABLE_TASK_ENI is ignored: interfaces of tasks are Berth's own, not EC2's (s3://settings/team/ecs.config, line 11)",
         "ECS_CLUSTRE is ignored: this agent knows no such variable (s3://settings/team/ecs.config, line 12)",
         f"{config}, member PauseContainerTag is ignored: this agent knows no such member",
         "ECS_AVAILABLE_LOGGING_DRIVERS: syslog is not announced: this agent has no such driver",
