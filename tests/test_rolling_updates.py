@@ -83,7 +83,7 @@ def test_a_rolling_update_honours_both_percentages_at_every_instant(server, ecs,
     ecs.create_service(
         cluster=cluster, serviceName="web", taskDefinition=register(ecs), desiredCount=desired, deploymentConfiguration=percentages
     )
-    until_steady(ecs, cluster, "web")
+    first = until_steady(ecs, cluster, "web")["deployments"][0]["id"]
     old = set(tasks_of(ecs, cluster, serviceName="web"))
     with Watcher(server, cluster, "web") as seen:
         definition = deploy(ecs, cluster)
@@ -94,7 +94,9 @@ def test_a_rolling_update_honours_both_percentages_at_every_instant(server, ecs,
     live = tasks_of(ecs, cluster, serviceName="web")
     assert len(live) == desired and not old & set(live)
     assert all(describe(ecs, cluster, arn)["taskDefinitionArn"] == definition for arn in live)
-    assert max(deployments for _, _, deployments in seen.samples) == 2
+    # Where nothing of the old need stay, both are there for milliseconds only, and the watcher may miss them.
+    assert max(deployments for _, _, deployments in seen.samples) <= 2
+    assert [one["id"] != first for one in found["deployments"]] == [True]
 
 
 def test_one_hundred_and_one_hundred_percent_deadlocks_as_in_ecs_until_the_maximum_is_raised(ecs, cluster, agents):

@@ -228,12 +228,16 @@ MODES = {
         ("none", ["A"], {}, ["'none'"]),
     ],
 )
-def test_registries_must_fit_the_task_definition(ecs, cluster, new_registry, mode, records, members, words):
+def test_registries_must_fit_the_task_definition(server, ecs, cluster, new_registry, mode, records, members, words):
     registry = new_registry(*records)
+    network = {}
+    if mode == "awsvpc":
+        subnet = server.client("ec2").describe_subnets()["Subnets"][0]["SubnetId"]
+        network = {"networkConfiguration": {"awsvpcConfiguration": {"subnets": [subnet]}}}
     ports = {} if mode == "none" else {"portMappings": [{"containerPort": 80}]}
     definition = register(ecs, containers=[container("web", **ports)], **MODES[mode])
     with refused("InvalidParameterException", *words):
-        create(ecs, cluster, registry.of(**members), definition=definition)
+        create(ecs, cluster, registry.of(**members), definition=definition, **network)
     assert ecs.list_services(cluster=cluster)["serviceArns"] == []
 
 

@@ -294,7 +294,6 @@ def test_creating_needs_a_definition_and_a_count(ecs, cluster):
     [
         ({"deploymentController": {"type": "CODE_DEPLOY"}}, "deploymentController"),
         ({"loadBalancers": [{"targetGroupArn": "a", "containerName": "app", "containerPort": 80}]}, "loadBalancers"),
-        ({"networkConfiguration": {"awsvpcConfiguration": {"subnets": ["s"]}}}, "networkConfiguration"),
     ],
 )
 def test_what_berth_cannot_honour_yet_is_refused_not_ignored(ecs, cluster, members, word):

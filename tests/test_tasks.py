@@ -391,9 +391,7 @@ def test_a_stop_reason_beyond_1024_characters_is_refused(ecs, cluster, agents):
 def test_what_berth_cannot_honour_is_refused_not_ignored(ecs, cluster, agents):
     agents(cluster)
     definition = register(ecs)
-    network = {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
-    for member, value in (("networkConfiguration", network), ("platformVersion", "1.4.0")):
-        with refused("UnsupportedFeatureException", member):
-            ecs.run_task(cluster=cluster, taskDefinition=definition, **{member: value})
+    with refused("UnsupportedFeatureException", "platformVersion"):
+        ecs.run_task(cluster=cluster, taskDefinition=definition, platformVersion="1.4.0")
     with refused("InvalidParameterException", "launchType"):
         ecs.run_task(cluster=cluster, taskDefinition=definition, launchType="FARGATE")
