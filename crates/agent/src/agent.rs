@@ -119,6 +119,7 @@ impl Agent {
         loops.spawn(names.clone().serve(network, stop.clone()));
         loops.spawn(names.keep(stop.clone()));
         loops.spawn(tasks.clone().sweep());
+        loops.spawn(ledger.clone().settle(stop.clone()));
         loops.spawn(images.clean_up(stop.clone()));
         loops.spawn(Images::prepull(means, stop.clone()));
 

@@ -1,5 +1,9 @@
-//! What must survive the agent: its identity and its tasks, each a JSON file that is replaced as a whole. No fsync: what a
-//! power cut takes, the runtime and the control plane know too.
+//! What must survive the agent: its identity, its images' records and the names it was told, each a JSON file that is replaced as a whole;
+//! and its tasks, in one file to which changes are appended. Nobody waits for the disk: what a power cut takes, the runtime and the control
+//! plane know too.
+
+mod journal;
+mod line;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,12 +11,15 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_acs::messages as acs;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
+use self::journal::Journal;
 use crate::engine::{Millis, TaskState};
 use crate::images::book::ImageRecord;
 use crate::names::KeptTable;
@@ -64,6 +71,9 @@ pub struct LedgerError {
     pub source: io::Error,
 }
 
+/// A task's changes are on the disk at the latest so much later.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+
 /// The files below the data directory. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -77,32 +87,27 @@ pub struct Ledger {
 /// Where the files are.
 #[derive(Debug, Clone)]
 enum Place {
-    Disk,
+    Disk(Arc<Journal>),
     /// They outlive an agent, but not the process: for simulations.
     Memory(Arc<Mutex<BTreeMap<PathBuf, Vec<u8>>>>),
 }
 
 impl Ledger {
-    /// Opens the ledger below `data_dir`, which is made if it is missing. Half-written files of an earlier life are removed.
+    /// Opens the ledger below `data_dir`, which is made if it is missing. Half-written files of an earlier life are removed; tasks that an
+    /// earlier version of Berth kept in a file each are taken over.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub fn open(data_dir: &Path) -> Result<Self, LedgerError> {
-        let tasks = data_dir.join("tasks");
-        let fail = |path: &Path| {
-            let path = path.to_owned();
-            move |source| LedgerError { path, source }
-        };
         // Tasks' environments often hold secrets.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&tasks).map_err(fail(&tasks))?;
-        for file in fs::read_dir(&tasks).map_err(fail(&tasks))? {
-            let path = file.map_err(fail(&tasks))?.path();
-            if path.extension().is_some_and(|extension| extension == "new") {
-                fs::remove_file(&path).map_err(fail(&path))?;
-            }
-        }
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+        made.map_err(|source| LedgerError { path: data_dir.to_owned(), source })?;
         let file = |name: &str| data_dir.join(name);
-        Ok(Self { identity: file("agent.json"), images: file("images.json"), names: file("dns.json"), tasks, place: Place::Disk })
+        let tasks = file("tasks.log");
+        let journal = Journal::open(&tasks).map_err(|source| LedgerError { path: tasks.clone(), source })?;
+        take_over(&file("tasks"), &journal)?;
+        let place = Place::Disk(Arc::new(journal));
+        Ok(Self { identity: file("agent.json"), images: file("images.json"), names: file("dns.json"), tasks, place })
     }
 
     /// A ledger whose files are in memory: an agent that is given a clone of an earlier one's finds what that one kept.
@@ -110,6 +115,32 @@ impl Ledger {
     pub fn in_memory() -> Self {
         let place = Place::Memory(Arc::default());
         Self { identity: "agent.json".into(), images: "images.json".into(), names: "dns.json".into(), tasks: "tasks".into(), place }
+    }
+
+    /// Has tasks' changes put on the disk, once for all of some seconds. What was not is lost with the machine's power, never with the
+    /// agent. Runs until the agent ends.
+    pub async fn settle(self, stop: CancellationToken) {
+        let Place::Disk(journal) = self.place else { return };
+        loop {
+            let changed = async {
+                journal.changed().await;
+                tokio::time::sleep(SETTLED_AFTER).await;
+            };
+            let is_last = tokio::select! {
+                biased;
+                () = stop.cancelled() => true,
+                () = changed => false,
+            };
+            let (journal, path) = (journal.clone(), self.tasks.clone());
+            // A disk may take its time.
+            let settled = tokio::task::spawn_blocking(move || journal.settle()).await;
+            if let Err(error) = settled.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                tracing::warn!(path = %path.display(), %error, "tasks' progress may not be on the disk");
+            }
+            if is_last {
+                return;
+            }
+        }
     }
 
     /// Who the agent was; the default if it never was.
@@ -166,18 +197,21 @@ impl Ledger {
         self.place.replace(&self.names, table)
     }
 
-    /// All tasks, and the files that are none (which are left where they are).
+    /// All tasks, in order of their ids, and what cannot be read as one.
     ///
     /// # Errors
-    /// [`LedgerError`] if the directory cannot be read.
+    /// [`LedgerError`] if the system refuses.
     pub fn tasks(&self) -> Result<(Vec<TaskEntry>, Vec<LedgerError>), LedgerError> {
+        let files = match &self.place {
+            Place::Disk(journal) => return journal.entries().map_err(|source| self.of_tasks(source)),
+            Place::Memory(files) => files,
+        };
+        let paths: Vec<_> = files.lock().keys().filter(|path| path.parent() == Some(&self.tasks)).cloned().collect();
         let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
-        for path in self.place.list(&self.tasks)? {
-            if path.extension().is_some_and(|extension| extension == "json") {
-                match self.place.read(&path) {
-                    Ok(entry) => entries.extend(entry),
-                    Err(error) => unreadable.push(error),
-                }
+        for path in paths {
+            match self.place.read(&path) {
+                Ok(entry) => entries.extend(entry),
+                Err(error) => unreadable.push(error),
             }
         }
         Ok((entries, unreadable))
@@ -188,7 +222,18 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn keep_task(&self, id: &str, entry: &TaskEntry) -> Result<(), LedgerError> {
-        self.place.replace(&self.task_path(id), entry)
+        self.keep_tasks([(id, entry)])
+    }
+
+    /// Keeps tasks under their ids; on the disk all of them or none.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn keep_tasks<'a>(&self, entries: impl IntoIterator<Item = (&'a str, &'a TaskEntry)>) -> Result<(), LedgerError> {
+        match &self.place {
+            Place::Disk(journal) => journal.keep(entries).map_err(|source| self.of_tasks(source)),
+            Place::Memory(_) => entries.into_iter().try_for_each(|(id, entry)| self.place.replace(&self.task_path(id), entry)),
+        }
     }
 
     /// Forgets a task; one that is not there is no error.
@@ -196,11 +241,17 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn forget_task(&self, id: &str) -> Result<(), LedgerError> {
-        let path = self.task_path(id);
-        match self.place.remove(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LedgerError { path, source }),
-            _ => Ok(()),
+        match &self.place {
+            Place::Disk(journal) => journal.forget(id).map_err(|source| self.of_tasks(source)),
+            Place::Memory(files) => {
+                files.lock().remove(&self.task_path(id));
+                Ok(())
+            }
         }
+    }
+
+    fn of_tasks(&self, source: io::Error) -> LedgerError {
+        LedgerError { path: self.tasks.clone(), source }
     }
 
     fn task_path(&self, id: &str) -> PathBuf {
@@ -209,23 +260,10 @@ impl Ledger {
 }
 
 impl Place {
-    /// The files of a directory, in order: an agent takes its tasks up again in the same order each time.
-    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
-        let mut paths = match self {
-            Self::Disk => {
-                let files = fs::read_dir(directory).and_then(|files| files.map(|file| Ok(file?.path())).collect::<io::Result<Vec<_>>>());
-                files.map_err(|source| LedgerError { path: directory.to_owned(), source })?
-            }
-            Self::Memory(files) => files.lock().keys().filter(|path| path.parent() == Some(directory)).cloned().collect(),
-        };
-        paths.sort_unstable();
-        Ok(paths)
-    }
-
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, LedgerError> {
         let fail = |source| LedgerError { path: path.to_owned(), source };
         let bytes = match self {
-            Self::Disk => fs::read(path),
+            Self::Disk(_) => fs::read(path),
             Self::Memory(files) => files.lock().get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into()),
         };
         match bytes {
@@ -239,7 +277,7 @@ impl Place {
         let fail = |source| LedgerError { path: path.to_owned(), source };
         let bytes = serde_json::to_vec(value).map_err(|error| fail(error.into()))?;
         match self {
-            Self::Disk => {
+            Self::Disk(_) => {
                 let new = path.with_extension("new");
                 fs::write(&new, bytes).and_then(|()| fs::rename(&new, path)).map_err(fail)
             }
@@ -249,13 +287,45 @@ impl Place {
             }
         }
     }
+}
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        match self {
-            Self::Disk => fs::remove_file(path),
-            Self::Memory(files) => files.lock().remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into()),
+/// Takes over tasks that an earlier version of Berth kept in a file each. A file that is no task's is left where it is, and said.
+fn take_over(folder: &Path, journal: &Journal) -> Result<(), LedgerError> {
+    let fail = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LedgerError { path, source }
+    };
+    let files = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files.map_err(fail(folder))?,
+    };
+    let (mut entries, mut done) = (Vec::new(), Vec::new());
+    for file in files {
+        let path = file.map_err(fail(folder))?.path();
+        let of = |extension: &str| path.extension().is_some_and(|found| found == extension);
+        if of("json") {
+            let entry = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<TaskEntry>(&bytes)?));
+            match (entry, path.file_stem().and_then(|stem| stem.to_str())) {
+                (Ok(entry), Some(id)) => entries.push((id.to_owned(), entry)),
+                (Err(error), _) => {
+                    tracing::error!(path = %path.display(), %error, "a task's file of an earlier version cannot be read; its containers are removed");
+                    continue;
+                }
+                (Ok(_), None) => continue,
+            }
+        } else if !of("new") {
+            continue;
         }
+        done.push(path);
     }
+    tracing::info!(tasks = entries.len(), "the ledger of an earlier version is taken over");
+    journal.keep(entries.iter().map(|(id, entry)| (id.as_str(), entry))).and_then(|()| journal.settle()).map_err(fail(folder))?;
+    for path in done {
+        fs::remove_file(&path).map_err(fail(&path))?;
+    }
+    // Stays if something is in it that was not taken over.
+    let _ = fs::remove_dir(folder);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -272,18 +342,35 @@ mod tests {
         let entry =
             TaskEntry { task: acs::Task { arn: "arn:x/t1".into(), ..Default::default() }, state: TaskState::new(2), retired_at: Some(3) };
         ledger.keep_task("t1", &entry).unwrap();
-        fs::write(dir.path().join("tasks/t2.new"), "half").unwrap();
-        fs::write(dir.path().join("tasks/t3.json"), "{").unwrap();
+        drop(ledger);
 
         let ledger = Ledger::open(dir.path()).unwrap();
         assert_eq!(ledger.identity().unwrap(), identity);
         let (entries, unreadable) = ledger.tasks().unwrap();
         assert_eq!(entries, [entry]);
-        assert_eq!(unreadable.len(), 1);
-        assert!(!dir.path().join("tasks/t2.new").exists());
+        assert!(unreadable.is_empty());
         ledger.forget_task("t1").unwrap();
         ledger.forget_task("t1").unwrap();
         assert!(ledger.tasks().unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn tasks_of_an_earlier_version_are_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = dir.path().join("tasks");
+        fs::create_dir(&old).unwrap();
+        let entry =
+            TaskEntry { task: acs::Task { arn: "arn:x/t1".into(), ..Default::default() }, state: TaskState::new(1), retired_at: None };
+        fs::write(old.join("t1.json"), serde_json::to_vec(&entry).unwrap()).unwrap();
+        fs::write(old.join("t2.new"), "half").unwrap();
+        fs::write(old.join("t3.json"), "{").unwrap();
+        for _ in 0..2 {
+            let (entries, unreadable) = Ledger::open(dir.path()).unwrap().tasks().unwrap();
+            assert_eq!(entries, [entry.clone()]);
+            assert!(unreadable.is_empty());
+        }
+        let left: Vec<_> = fs::read_dir(&old).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left, ["t3.json"], "what is no task's is left where it is");
     }
 
     #[test]

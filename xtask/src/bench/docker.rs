@@ -100,7 +100,8 @@ impl Docker {
         let mounts = Some(folder.path().to_owned());
         // An engine that had to be killed leaves a shim for each container.
         let helpers = Some(format!("{}/", folder.path().display()));
-        let engine = Process::spawn_with(&mut command, Ending { signal: Some(Signal::TERM), mounts, cgroup: Some(cgroup), helpers })?;
+        let engine =
+            Process::spawn_with(&mut command, Ending { signal: Some(Signal::TERM), mounts, cgroup: Some(cgroup), helpers, agent: None })?;
         let mut docker = Self { engine, folder, programs };
         let answers = wait::until(PATIENCE, Duration::from_millis(100), || {
             if let Some(status) = docker.engine.child.try_wait()? {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::server::Berth;
-use super::{cgroups, row_noted, wait};
+use super::{cgroups, remains, row_noted, wait};
 
 const TASKS: usize = 1_000;
 /// RunTask starts ten at most.
@@ -100,6 +100,5 @@ fn stop_all(client: &mut Client) -> Result<(), Box<dyn Error>> {
 }
 
 fn mounts_below(folder: &Path) -> Result<usize, Box<dyn Error>> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(mounts.lines().filter(|line| line.split(' ').nth(4).is_some_and(|point| Path::new(point).starts_with(folder))).count())
+    Ok(remains::mounts_below(&std::fs::read_to_string("/proc/self/mountinfo")?, folder).len())
 }

@@ -26,7 +26,11 @@ mod peers;
 mod placement;
 mod placement_fleet;
 mod placement_scan;
+// The one maker of ports for servers that must be told theirs; tests/ports.py holds them by the same names.
+#[path = "../../../crates/store/tests/servers/ports.rs"]
+mod ports;
 mod registry;
+mod remains;
 mod restartable;
 mod sandbox;
 mod scratch;

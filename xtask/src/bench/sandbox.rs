@@ -70,8 +70,7 @@ impl Sandbox {
         command.env("ECS_EXTERNAL", "true").env("AWS_DEFAULT_REGION", "us-east-1");
         command.env("AWS_ACCESS_KEY_ID", &key.id).env("AWS_SECRET_ACCESS_KEY", key.secret.expose());
         // An agent leaves its tasks running; here they end with it.
-        let cgroup = Some(format!("berth-{}", short_name(&agent_data)?));
-        let ending = Ending { signal: Some(Signal::TERM), cgroup, ..Ending::default() };
+        let ending = Ending { signal: Some(Signal::TERM), agent: Some(short_name(&agent_data)?), ..Ending::default() };
         let agent = Process::spawn_with(quiet(&mut command, &folder.path().join("agent.log"))?, ending)?;
         let sandbox = Self { agent, server, key, network, folder };
         let mut client = sandbox.client()?;

@@ -6,14 +6,14 @@ use std::error::Error;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{cgroups, memory, quantile};
+use super::ports::Port;
+use super::{cgroups, memory, quantile, remains};
 
 /// How long a process may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,6 +40,8 @@ pub(super) struct Ending {
     pub(super) cgroup: Option<String>,
     /// What the command lines of its helpers name, and nobody else's: those that outlive it are killed.
     pub(super) helpers: Option<String>,
+    /// The letters by which an agent's things on this machine are known: nothing of them is left.
+    pub(super) agent: Option<String>,
 }
 
 impl Ending {
@@ -49,15 +51,13 @@ impl Ending {
             memory::named(word).into_iter().for_each(|pid| send(pid, Signal::KILL));
         }
         if let Some(folder) = &self.mounts {
-            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            let points = table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(folder));
-            // What was mounted last may lie in what was mounted first.
-            for point in points.collect::<Vec<_>>().into_iter().rev() {
-                let _ = rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH);
-            }
+            remains::unmount_below(folder);
         }
         if let Some(name) = &self.cgroup {
             cgroups::remove(name, PATIENCE);
+        }
+        if let Some(name) = &self.agent {
+            remains::clear(name, PATIENCE);
         }
     }
 }
@@ -240,21 +240,11 @@ fn cpu_of(process: &str) -> Result<f64, Box<dyn Error>> {
     Ok((ticks(11)? + ticks(12)?) / second)
 }
 
-/// A port that is free now; another process could take it meanwhile, and then whoever wanted it says so.
-///
-/// Below the range that the system takes clients' ports from: a client that knocks again and again at a server that is not
-/// back yet would sooner or later be given the server's own port, and talk to itself.
-pub(super) fn free_port() -> Result<u16, Box<dyn Error>> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    const FIRST: u32 = 20_000;
-    const PORTS: u32 = 10_000;
-    let first = std::process::id().wrapping_mul(31);
-    for _ in 0..PORTS {
-        let port = FIRST + first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
-        let port = u16::try_from(port)?;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err("no port is free".into())
+/// A port that is this process's until it ends: a server that was killed finds its own free when it is started again.
+pub(super) fn free_port() -> u16 {
+    static HELD: Mutex<Vec<Port>> = Mutex::new(Vec::new());
+    let port = Port::free();
+    let number = port.number;
+    HELD.lock().unwrap_or_else(PoisonError::into_inner).push(port);
+    number
 }

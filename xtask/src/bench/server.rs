@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::scratch::{Ending, Folder, Process, free_port, prepare};
-use super::wait;
+use super::{sandbox::short_name, wait};
 
 /// How long Berth may take to be ready or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,11 +33,13 @@ impl Berth {
         let binary = binary("berth")?;
         let folder = Folder::make(role)?;
         let data = folder.path().join("data");
-        let authority = format!("127.0.0.1:{}", free_port()?);
+        let authority = format!("127.0.0.1:{}", free_port());
         let mut command = Command::new(binary);
         command.arg("--log=warn").arg(role).arg("--data-dir").arg(&data).args(["--listen", &authority]).args(extra);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(folder.path().join("log"))?);
-        let ending = Ending { signal: Some(Signal::USR1), ..Ending::default() };
+        std::fs::create_dir(&data)?;
+        let agent = Some(short_name(&data)?);
+        let ending = Ending { signal: Some(Signal::USR1), agent, ..Ending::default() };
         let started = Instant::now();
         let process = Process::spawn_with(&mut command, ending)?;
         let mut berth = Self { process, folder, authority, key: AccessKey::long_term("", "", ""), ready_after: Duration::ZERO };

@@ -24,8 +24,8 @@ pub(super) struct Etcd {
 impl Etcd {
     /// Starts it with its data in `folder`, and waits until it takes a put.
     pub(super) async fn start(folder: &Path) -> Result<Self, Box<dyn Error>> {
-        let authority = format!("127.0.0.1:{}", free_port()?);
-        let (client, peer) = (format!("http://{authority}"), format!("http://127.0.0.1:{}", free_port()?));
+        let authority = format!("127.0.0.1:{}", free_port());
+        let (client, peer) = (format!("http://{authority}"), format!("http://127.0.0.1:{}", free_port()));
         let log = std::fs::File::create(folder.join("etcd.log"))?;
         let mut command = Command::new("etcd");
         command.arg("--data-dir").arg(folder.join("etcd")).args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);

@@ -47,7 +47,7 @@ pub(super) fn restart(runs: usize) -> Result<(), Box<dyn Error>> {
 pub(super) fn kill(runs: usize) -> Result<(), Box<dyn Error>> {
     let folder = Folder::make("kill")?;
     fill(folder.path(), FEW)?;
-    let authority = format!("127.0.0.1:{}", free_port()?);
+    let authority = format!("127.0.0.1:{}", free_port());
     let mut server = Server::start_at(folder.path(), &authority)?;
     let load = Load::start(&authority, &server.key);
     let mut millis = Vec::new();

@@ -197,11 +197,12 @@ impl Tasks {
     }
 
     fn keep_all(&self, records: &[(TaskRecord, Option<i64>)]) -> Result<(), LedgerError> {
-        for (record, retired_at) in records {
+        let entry = |(record, retired_at): &(TaskRecord, Option<i64>)| {
             let entry = TaskEntry { task: record.task.clone(), state: record.state.lock().clone(), retired_at: *retired_at };
-            self.means.ledger.keep_task(&record.plan.id, &entry)?;
-        }
-        Ok(())
+            (record.plan.id.clone(), entry)
+        };
+        let entries: Vec<_> = records.iter().map(entry).collect();
+        self.means.ledger.keep_tasks(entries.iter().map(|(id, entry)| (id.as_str(), entry)))
     }
 
     /// Removes containers that no task knows or that will be made anew, networks without a container that runs, and volumes without

@@ -74,6 +74,11 @@ impl Images {
         Ok((self.store.links(), links))
     }
 
+    /// The folder of layer links.
+    pub(crate) fn links(&self) -> PathBuf {
+        self.store.links()
+    }
+
     /// Keeps an image from being removed for as long as what is given back lives. `None`: it is not here.
     pub fn hold(&self, digest: &str) -> Option<Held> {
         // Whoever removes an image forgets it under this lock.

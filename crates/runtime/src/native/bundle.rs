@@ -2,7 +2,7 @@
 //! Pure but for reading this machine's name and resolver; writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -105,6 +105,8 @@ fn environment(image: &[String], own: &BTreeMap<String, String>, hostname: &str)
 /// What this machine is like, as far as a bundle depends on it.
 #[derive(Debug)]
 pub struct Machine {
+    /// Where each container's root is mounted, each in a mount namespace of its own.
+    pub root: PathBuf,
     /// How cgroups are mounted.
     pub cgroups: Layout,
     /// All capabilities that can be given.
@@ -151,7 +153,7 @@ pub fn config(spec: &ContainerSpec, plan: &ProcessPlan, folder: &Path, cgroup: &
     }
     Ok(json!({
         "ociVersion": "1.0.2",
-        "root": {"path": folder.join("merged"), "readonly": spec.read_only_root},
+        "root": {"path": machine.root, "readonly": spec.read_only_root},
         "hostname": plan.hostname,
         "mounts": mounts::mounts(spec, folder)?,
         "process": {

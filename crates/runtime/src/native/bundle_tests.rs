@@ -62,7 +62,12 @@ fn image() -> ImageDefaults {
 }
 
 fn config_of(spec: &ContainerSpec) -> Result<Value, RunError> {
-    let machine = Machine { cgroups: Layout::V1 { hierarchies: vec![] }, capabilities: BTreeSet::new(), modules: Modules::default() };
+    let machine = Machine {
+        root: "/root".into(),
+        cgroups: Layout::V1 { hierarchies: vec![] },
+        capabilities: BTreeSet::new(),
+        modules: Modules::default(),
+    };
     config(spec, &plan_process(spec, &image(), "machine")?, Path::new("/data/c"), "/berth/task/c", &machine)
 }
 

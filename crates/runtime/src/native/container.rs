@@ -174,7 +174,7 @@ fn confinement(capabilities: &[String], filter: Option<&Path>, no_new_privileges
 }
 
 fn write_files(folder: &Path, record: &Record, request: &serde_json::Value) -> io::Result<()> {
-    for name in ["upper", "work", "merged"] {
+    for name in ["upper", "work"] {
         std::fs::create_dir(folder.join(name))?;
     }
     let machine_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
@@ -244,11 +244,18 @@ impl Container {
     /// # Errors
     /// Of the system.
     pub fn mark_started(&self, starter: Starter, again: bool) -> io::Result<()> {
-        // Not in place: a mark that is cut off would name another process, or none.
+        let (mark, text) = (self.folder.join("started"), starter.to_text());
+        let text = if again { text + AGAIN + "\n" } else { text };
+        // The first may be cut off: it names a process that was asked nothing, or none, and the container was never begun.
+        match std::fs::OpenOptions::new().write(true).create_new(true).open(&mark) {
+            Ok(mut file) => return io::Write::write_all(&mut file, text.as_bytes()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        // Not in place: one that is cut off would no longer say that the container had ended before.
         let fresh = self.folder.join("started.new");
-        let text = starter.to_text();
-        std::fs::write(&fresh, if again { text + AGAIN + "\n" } else { text })?;
-        std::fs::rename(fresh, self.folder.join("started"))
+        std::fs::write(&fresh, text)?;
+        std::fs::rename(fresh, mark)
     }
 
     /// The mark of the last start: its process, and whether the container had ended before.

@@ -7,6 +7,7 @@ pub mod capabilities;
 pub mod cgroups;
 mod container;
 mod devices;
+mod ground;
 mod holders;
 mod locate;
 pub mod monitor;
@@ -71,6 +72,8 @@ pub struct OpenError {
 pub struct NativeRuntime {
     config: NativeConfig,
     images: Arc<Images>,
+    /// The name of the layer below all images.
+    base: &'static str,
     filters: Filters,
     shim: Arc<Program>,
     machine: Machine,
@@ -96,7 +99,7 @@ impl NativeRuntime {
         }
         // Others' accounts on this machine must not reach in: images hold set-user-id programs, old ones with known holes among them,
         // and device files; requests hold what a task definition keeps in its environment (CVE-2021-41091).
-        for name in ["containers", "images", "seccomp", "shared"] {
+        for name in ["containers", "images", "root", "seccomp", "shared"] {
             let folder = config.data_dir.join(name);
             make_private(&folder).map_err(step(&format!("make {}", folder.display())))?;
         }
@@ -105,12 +108,17 @@ impl NativeRuntime {
         let config = NativeConfig { data_dir, ..config };
         let only = lock(&config.data_dir).map_err(step(&format!("lock {}", config.data_dir.display())))?;
         let machine = Machine {
+            root: config.data_dir.join("root"),
             cgroups: Layout::detect().map_err(step("look at this machine's cgroups"))?,
             capabilities: capabilities::available(),
             modules: Modules::detect(),
         };
         let images = Images::open(&config.data_dir.join("images"), config.berth_registry.clone(), config.pull_inactivity)
             .map_err(step("open images"))?;
+        let base = ground::base(&images.links()).map_err(step("make the layer below all images"))?;
+        if let Err(error) = ground::spread(&config.data_dir.join("containers")) {
+            tracing::warn!(%error, "containers' folders cannot be spread over the disk; starts will take longer");
+        }
         let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.clone()).map_err(step("open the seccomp filters"))?;
         // The one that nearly all containers need; compiled now rather than when the first task waits for it.
         let usual = capabilities::resolve(&[], &[], false, &default_capabilities(&machine), &machine.capabilities).unwrap_or_default();
@@ -125,6 +133,7 @@ impl NativeRuntime {
         Ok(NativeRuntime {
             config,
             images: Arc::new(images),
+            base,
             filters,
             shim: Arc::new(shim),
             machine,
@@ -344,7 +353,8 @@ impl Runtime for NativeRuntime {
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {
         // Held until the container is known, which from then on keeps the image.
         let image = self.images.hold(&spec.image_digest).ok_or_else(|| RunError::NoImage(spec.image_digest.clone()))?;
-        let (layers, lower) = self.images.layers(&image).map_err(|e| RunError::System(format!("name the image's layers: {e}")))?;
+        let (layers, mut lower) = self.images.layers(&image).map_err(|e| RunError::System(format!("name the image's layers: {e}")))?;
+        lower.push(self.base.to_owned());
         let default = default_capabilities(&self.machine);
         let available = &self.machine.capabilities;
         let kept = capabilities::resolve(&spec.capabilities_add, &spec.capabilities_drop, spec.privileged, &default, available)
