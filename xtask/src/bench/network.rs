@@ -2,7 +2,6 @@
 //! pair between the same two namespaces, in turn. Everything happens in namespaces of the bench's own, which go with it; it needs root.
 
 use std::error::Error;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::Path;
