@@ -66,9 +66,14 @@ impl Client {
         Ok((status, &self.buffer[head..head + length]))
     }
 
-    /// Calls an operation; anything but 200 is an error.
+    /// Calls an operation of ECS; anything but 200 is an error.
     pub(super) fn call(&mut self, operation: &str, body: &Value) -> Result<Value, Box<dyn Error>> {
-        let request = self.signed(operation, body);
+        self.call_to(&ECS, operation, body)
+    }
+
+    /// Calls an operation of any service.
+    pub(super) fn call_to(&mut self, service: &Service, operation: &str, body: &Value) -> Result<Value, Box<dyn Error>> {
+        let request = signed_for(service, &self.authority, &self.key, operation, &body.to_string());
         let (status, answer) = self.send(&request)?;
         if status != 200 {
             return Err(format!("{operation} answered {status}: {}", String::from_utf8_lossy(answer)).into());
@@ -84,16 +89,30 @@ pub(super) fn content_length(head: &[u8]) -> Result<usize, Box<dyn Error>> {
     Ok(line.ok_or("the answer has no content-length")?[15..].trim().parse()?)
 }
 
-/// A request to the API, signed, as bytes.
+/// A service whose requests are JSON.
+pub(super) struct Service {
+    /// Its name in signatures.
+    pub(super) signing: &'static str,
+    /// What stands before the operation in `x-amz-target`.
+    pub(super) target: &'static str,
+}
+
+const ECS: Service = Service { signing: "ecs", target: "AmazonEC2ContainerServiceV20141113" };
+
+/// A request to ECS, signed, as bytes.
 pub(super) fn signed(authority: &str, key: &AccessKey, operation: &str, body: &str) -> Vec<u8> {
-    let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
+    signed_for(&ECS, authority, key, operation, body)
+}
+
+fn signed_for(service: &Service, authority: &str, key: &AccessKey, operation: &str, body: &str) -> Vec<u8> {
+    let target = format!("{}.{operation}", service.target);
     let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
     let params = SigningParams {
         access_key: &key.id,
         secret: key.secret.expose(),
         session_token: None,
         region: "us-east-1",
-        service: "ecs",
+        service: service.signing,
         now_unix,
     };
     let headers = [("host", authority), ("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use berth_network::dns::{Answer, CurrentTable, Record, Routing, Server, ServerConfig, Table, Upstreams, Zone};
 
+use super::dns_visible;
 use super::scratch::{self, Folder, Process};
 use super::{Peer, row_noted};
 
@@ -36,7 +37,7 @@ pub(super) fn run(runs: usize) -> Result<(), Box<dyn Error>> {
     };
     let note = format!("{NAMES} names, {WINDOW} questions under way; {:.0} answers a second by the clock", ours.by_clock);
     row_noted("dns/answers-per-s-core", ours.a_core, "answers/s", peer.as_ref(), &note);
-    Ok(())
+    dns_visible::run(runs)
 }
 
 /// What one measurement found.
@@ -100,8 +101,13 @@ fn name(number: usize) -> String {
 }
 
 fn question(number: usize) -> Vec<u8> {
+    ask_for(number, &[&name(number), "ns", "local"])
+}
+
+/// A question for the A records of a name.
+pub(super) fn ask_for(number: usize, labels: &[&str]) -> Vec<u8> {
     let mut bytes = vec![(number >> 8) as u8, number as u8, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in [name(number).as_str(), "ns", "local"] {
+    for label in labels {
         bytes.push(u8::try_from(label.len()).expect("a short label"));
         bytes.extend_from_slice(label.as_bytes());
     }

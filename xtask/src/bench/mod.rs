@@ -7,6 +7,7 @@ mod api_turns;
 mod cgroups;
 mod client;
 mod dns;
+mod dns_visible;
 mod docker;
 mod floor;
 mod hollow;
@@ -22,6 +23,7 @@ mod launch_memory;
 mod launch_pull;
 mod memory;
 mod namespace;
+mod network;
 mod peers;
 mod placement;
 mod placement_fleet;
@@ -69,7 +71,7 @@ pub struct Arguments {
 enum Name {
     /// Signed calls a second, read and durable, with few tasks and with many
     Api,
-    /// Answers a second of the DNS server on one core, beside dnsmasq
+    /// Answers a second of the DNS server on one core, beside dnsmasq; how soon a change is answered
     Dns,
     /// The whole control plane under agents that run nothing: tasks a second, memory, loss of a machine
     Hollow,
@@ -77,6 +79,8 @@ enum Name {
     Launch,
     /// Where tasks go: placements a second on one core
     Placement,
+    /// A task's network: how long it takes, and what it carries beside a bare veth pair
+    Network,
     /// Several servers: how long after one's death another runs the loops
     Peers,
     /// A killed container's replacement beside docker's restart policy; 20 tasks up and down
@@ -105,6 +109,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Name::Dns => dns::run(arguments.runs),
         Name::Hollow => hollow::run(only, arguments.runs),
         Name::Launch => launch::run(only, arguments.runs),
+        Name::Network => network::run(arguments.runs),
         Name::Peers => peers::run(arguments.runs),
         Name::Placement => placement::run(only, arguments.runs),
         Name::Services => services::run(arguments.runs.min(20)),

@@ -1,9 +1,10 @@
-//! Another process's network namespace, for talking to what listens on loopback there.
+//! Other network namespaces than the bench's, for talking to what listens there.
 
 use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -13,8 +14,12 @@ pub(super) struct Network(File);
 impl Network {
     /// That of a process.
     pub(super) fn of(pid: u32) -> Result<Self, Box<dyn Error>> {
-        let path = format!("/proc/{pid}/ns/net");
-        Ok(Self(File::open(&path).map_err(|error| format!("{path}: {error}"))?))
+        Self::at(Path::new(&format!("/proc/{pid}/ns/net")))
+    }
+
+    /// The one that a file stands for.
+    pub(super) fn at(path: &Path) -> Result<Self, Box<dyn Error>> {
+        Ok(Self(File::open(path).map_err(|error| format!("{}: {error}", path.display()))?))
     }
 
     /// Does something there, on a thread of its own. A socket that is made there stays there, whoever uses it afterwards.

@@ -29,6 +29,11 @@ pub(super) struct Berth {
 impl Berth {
     /// Starts `berth ROLE` out of the release build.
     pub(super) fn start(role: &str, extra: &[&str]) -> Result<Self, Box<dyn Error>> {
+        Self::start_with(role, extra, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub(super) fn start_with(role: &str, extra: &[&str], variables: &[(&str, &str)]) -> Result<Self, Box<dyn Error>> {
         prepare()?;
         let binary = binary("berth")?;
         let folder = Folder::make(role)?;
@@ -36,6 +41,7 @@ impl Berth {
         let authority = format!("127.0.0.1:{}", free_port());
         let mut command = Command::new(binary);
         command.arg("--log=warn").arg(role).arg("--data-dir").arg(&data).args(["--listen", &authority]).args(extra);
+        command.envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(folder.path().join("log"))?);
         std::fs::create_dir(&data)?;
         let agent = Some(short_name(&data)?);
