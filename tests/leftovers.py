@@ -13,6 +13,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import ledger
+
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -139,7 +141,7 @@ def tally(data_dir, agent_dir=None):
         "cgroups": len([folder for folder in cgroups(own) if not folder.endswith(own)]),
         "nft elements": nft_elements(data_dir),
         "processes": len(processes(f"{own}/")),
-        "files": sum(files(agent_dir / kind) for kind in ("containers", "network", "shared", "tasks", "volumes")),
+        "files": sum(files(agent_dir / kind) for kind in ("containers", "network", "shared", "volumes")) + len(ledger.kept(agent_dir)),
     }
 
 

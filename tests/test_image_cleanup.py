@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 
+import ledger
 import pytest
 
 from berth import Berth, fresh_folder, until
@@ -217,7 +218,7 @@ def test_what_belongs_to_no_task_goes_with_the_next_start(archive):
         up.kill()
         agent = up.data_dir / "agent"
         assert (agent / f"volumes/{lost}/t").is_dir()
-        (agent / f"tasks/{lost}.json").unlink()
+        ledger.forget(agent, lost)
         (agent / "volumes/unknown/v").mkdir(parents=True)
         stray = agent / "images/layers" / ("ab" * 32)
         (stray / "fs").mkdir(parents=True)

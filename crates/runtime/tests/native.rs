@@ -151,6 +151,44 @@ async fn a_container_without_its_monitor_is_lost_and_can_be_removed() {
     assert_eq!(leftovers(&config.cgroup_root, folder.path()), Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn what_every_container_has_costs_none_a_file_of_its_own() {
+    let (true, Some(layer)) = (is_root(), busybox()) else {
+        println!("SKIPPED (needs root and busybox-static): the layer below all images");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = config(&folder.path().join("data"), "base");
+    let _sweep = Sweep(config.cgroup_root.clone());
+    let (runtime, digest) = with_busybox(&config, layer).await;
+    let run = async |id: &str, script: &str| {
+        let mut spec = berth_runtime::conformance::plain_spec(id, &digest);
+        spec.command = Some(["/bin/sh", "-c", script].map(str::to_owned).to_vec());
+        let id = spec.id.clone();
+        runtime.create(spec).await.expect("create");
+        runtime.start(&id).await.expect("start");
+        (runtime.wait(&id).await.expect("it ends").code, id)
+    };
+    let written = |id: &berth_runtime::port::ContainerId| {
+        let all = std::fs::read_dir(config.data_dir.join("containers").join(&id.0).join("upper")).expect("the folder is there");
+        let mut all: Vec<_> = all.map(|entry| entry.expect("it can be read").file_name().into_string().expect("a plain name")).collect();
+        all.sort();
+        all
+    };
+    let (code, quiet) = run("quiet", "test -s /etc/hosts && test -d /dev/shm && test -d /proc/self && test -d /sys/kernel").await;
+    assert_eq!((code, written(&quiet)), (0, Vec::new()), "places to mount on are in the layer below the image");
+    // It is shared, and still every container's own.
+    let (code, first) = run("first", "umask 022; echo mine > /etc/own && chmod 700 /etc").await;
+    assert_eq!((code, written(&first)), (0, vec!["etc".to_owned()]));
+    let (code, second) = run("second", "test ! -e /etc/own && test $(stat -c %a /etc) = 755").await;
+    assert_eq!((code, written(&second)), (0, Vec::new()));
+    for id in [quiet, first, second] {
+        runtime.remove(&id).await.expect("remove");
+    }
+    drop(runtime);
+    assert_eq!(leftovers(&config.cgroup_root, folder.path()), Vec::<String>::new());
+}
+
 /// Whether a process runs; one that ended and that nobody has collected does not.
 fn runs(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
