@@ -250,6 +250,14 @@ impl Ledger {
         }
     }
 
+    /// Has every change of tasks on the disk refused, or taken again.
+    #[cfg(test)]
+    pub(crate) fn refuse_tasks(&self, refuse: bool) {
+        if let Place::Disk(journal) = &self.place {
+            journal.refuse(refuse);
+        }
+    }
+
     fn of_tasks(&self, source: io::Error) -> LedgerError {
         LedgerError { path: self.tasks.clone(), source }
     }

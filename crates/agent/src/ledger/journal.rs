@@ -190,6 +190,13 @@ impl Journal {
         Ok((entries, unreadable))
     }
 
+    /// Has every change refused, or taken again.
+    #[cfg(test)]
+    pub fn refuse(&self, refuse: bool) {
+        let file = OpenOptions::new().read(true).write(!refuse).open(&self.shared.path).unwrap();
+        self.shared.book.lock().file = Arc::new(file);
+    }
+
     fn append(&self, lines: Vec<(&str, Vec<u8>, bool)>) -> io::Result<()> {
         let outcome = {
             let mut waiting = self.shared.waiting.lock();

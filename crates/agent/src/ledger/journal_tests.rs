@@ -149,14 +149,11 @@ fn a_change_that_cannot_be_written_is_refused_and_leaves_no_trace() {
     let folder = tempfile::tempdir().unwrap();
     let journal = journal(folder.path());
     keep(&journal, "t", 1);
-    let writable = {
-        let mut book = journal.shared.book.lock();
-        std::mem::replace(&mut book.file, Arc::new(File::open(folder.path().join("tasks.log")).unwrap()))
-    };
+    journal.refuse(true);
     let error = journal.keep([("t", &entry("t", 2))]).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EBADF));
     assert_eq!(kept(&journal), [("t".to_owned(), 1)].into());
-    journal.shared.book.lock().file = writable;
+    journal.refuse(false);
     keep(&journal, "t", 3);
     drop(journal);
     assert_eq!(kept(&super::tests::journal(folder.path())), [("t".to_owned(), 3)].into());
@@ -223,7 +220,9 @@ fn a_killed_agent_loses_nothing() {
         child.wait().unwrap();
         let mut rest = String::new();
         said.read_to_string(&mut rest).unwrap();
-        rest.split_inclusive('\n').for_each(|line| drop(hear(line)));
+        for line in rest.split_inclusive('\n') {
+            hear(line);
+        }
         let journal = journal(folder.path());
         let kept = kept(&journal);
         assert!(!told.is_empty());

@@ -296,7 +296,7 @@ async fn credentials_are_acknowledged_and_never_written() {
     }
     assert_eq!(world.backend.report().await, "RUNNING t1");
     agent.shutdown().await;
-    let kept = std::fs::read_to_string(world.dir.path().join("tasks/t1.json")).unwrap();
+    let kept = std::fs::read_to_string(world.dir.path().join("tasks.log")).unwrap();
     assert!(kept.contains("t1") && !kept.contains("hush"));
 }
 

@@ -2,7 +2,8 @@
 //! address.
 //!
 //! They are forgotten when an address is about to be used again, not when it is given up: the kernel takes milliseconds to look through its
-//! table, and most addresses come again long after their connections have ended by themselves.
+//! table, and most addresses come again long after their connections have ended by themselves. For the same reason nobody looks before the
+//! first address is used: an agent whose tasks have no interfaces of their own never does.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,28 +22,47 @@ pub struct Forgetting(Mutex<Addresses>);
 
 #[derive(Debug, Default)]
 struct Addresses {
-    /// Whether the kernel tells of connections at all.
-    is_blind: bool,
+    /// Of tasks that go on from an earlier life of the agent.
+    living: BTreeSet<IpAddr>,
     /// Given up in this life of the agent.
     spent: BTreeSet<IpAddr>,
-    /// With connections when this life began; most of them are of other machines and never will be ours.
-    seen: BTreeSet<IpAddr>,
+    /// What there was before this life used its first address; `None` until then.
+    look: Option<Look>,
 }
 
-impl Forgetting {
-    /// Looks at who has connections now. `living` are addresses of tasks that go on.
-    pub fn open(living: &BTreeSet<IpAddr>) -> Self {
-        let known = match conntrack::senders() {
+#[derive(Debug)]
+enum Look {
+    /// The kernel does not tell of connections at all.
+    Blind,
+    /// Addresses with connections; most of them are of other machines and never will be ours.
+    Seen(BTreeSet<IpAddr>),
+}
+
+impl Addresses {
+    /// Who had connections before this life's own; `None` if the kernel does not tell.
+    fn seen(&mut self) -> Option<&mut BTreeSet<IpAddr>> {
+        let living = &self.living;
+        let look = self.look.get_or_insert_with(|| match conntrack::senders() {
             Ok(mut seen) => {
                 seen.retain(|address| !living.contains(address));
-                Addresses { seen, ..Default::default() }
+                Look::Seen(seen)
             }
             Err(error) => {
                 tracing::warn!(%error, "the kernel does not tell of connections; a task may get packets of whom the one before with its address let in");
-                Addresses { is_blind: true, ..Default::default() }
+                Look::Blind
             }
-        };
-        Self(Mutex::new(known))
+        });
+        match look {
+            Look::Blind => None,
+            Look::Seen(seen) => Some(seen),
+        }
+    }
+}
+
+impl Forgetting {
+    /// `living` are addresses of tasks that go on.
+    pub fn open(living: BTreeSet<IpAddr>) -> Self {
+        Self(Mutex::new(Addresses { living, ..Default::default() }))
     }
 
     /// Notes that addresses are given up.
@@ -51,12 +71,11 @@ impl Forgetting {
     /// The kernel's refusal; calling again goes on.
     pub fn spend(&self, addresses: impl Iterator<Item = IpAddr>) -> Result<(), NetlinkError> {
         let mut known = self.0.lock();
-        if known.is_blind {
-            return Ok(());
-        }
         known.spent.extend(addresses);
         if known.spent.len() > MOST_SPENT {
-            conntrack::forget_addresses(&known.spent)?;
+            if known.seen().is_some() {
+                conntrack::forget_addresses(&known.spent)?;
+            }
             known.spent.clear();
         }
         Ok(())
@@ -68,14 +87,19 @@ impl Forgetting {
     /// The kernel's refusal.
     pub fn settle(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), NetlinkError> {
         let mut known = self.0.lock();
-        if addresses.is_disjoint(&known.spent) && addresses.is_disjoint(&known.seen) {
+        // Before the first of this life's own: what is seen later would be theirs.
+        let Some(seen) = known.seen() else { return Ok(()) };
+        let was_seen = !addresses.is_disjoint(seen);
+        if addresses.is_disjoint(&known.spent) && !was_seen {
             return Ok(());
         }
         // All that are given up at once: to look for one takes as long.
         let all = addresses.union(&known.spent).copied().collect();
         conntrack::forget_addresses(&all)?;
         known.spent.clear();
-        known.seen.retain(|address| !addresses.contains(address));
+        if let Some(seen) = known.seen() {
+            seen.retain(|address| !addresses.contains(address));
+        }
         Ok(())
     }
 }

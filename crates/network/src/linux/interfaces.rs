@@ -106,7 +106,7 @@ impl InterfaceNetwork {
             tracing::warn!(%error, "tasks of other machines are not all reached");
         }
         let living = judged.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
-        let forgetting = Forgetting::open(&living);
+        let forgetting = Forgetting::open(living);
         let inner = Inner {
             netns_dir: config.netns_dir,
             prefix,

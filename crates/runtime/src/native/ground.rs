@@ -25,11 +25,14 @@ const SET_FLAGS: libc::c_ulong = 0x4008_6602;
 /// `FS_TOPDIR_FL`: what is made in this folder has nothing to do with each other, so that ext4 spreads it over the disk (chattr(1), `T`).
 const UNRELATED: libc::c_int = 0x0002_0000;
 
-/// Has each folder in this one made in a part of the disk of its own, where the file system knows how to.
-///
-/// # Errors
-/// Of the system. Nothing but speed depends on it.
-pub fn spread(folder: &Path) -> io::Result<()> {
+/// Has each folder in this one made in a part of the disk of its own, where the file system knows how to. Nothing but speed depends on it.
+pub fn spread(folder: &Path) {
+    if let Err(error) = try_to_spread(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "what is made here cannot be spread over the disk; containers will start slower");
+    }
+}
+
+fn try_to_spread(folder: &Path) -> io::Result<()> {
     let place = std::fs::File::open(folder)?;
     // SAFETY: zero is a valid value for this plain structure, which outlives the call.
     let mut system: libc::statfs = unsafe { std::mem::zeroed() };
@@ -82,10 +85,10 @@ mod tests {
     fn an_ext_file_system_is_told_and_any_other_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         // Twice: the second time there is nothing to do.
-        spread(folder.path()).unwrap();
-        spread(folder.path()).unwrap();
-        spread(Path::new("/proc")).unwrap();
-        assert!(spread(&folder.path().join("missing")).is_err());
+        try_to_spread(folder.path()).unwrap();
+        try_to_spread(folder.path()).unwrap();
+        try_to_spread(Path::new("/proc")).unwrap();
+        assert!(try_to_spread(&folder.path().join("missing")).is_err());
         let place = std::fs::File::open(folder.path()).unwrap();
         let mut flags: libc::c_int = 0;
         // SAFETY: the kernel writes an int.

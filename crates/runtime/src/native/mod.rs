@@ -34,7 +34,7 @@ use crate::native::cgroups::Layout;
 use crate::native::container::Container;
 use crate::native::holders::Holders;
 use crate::native::monitor::Sighting;
-use crate::native::seccomp::Filters;
+use crate::native::seccomp::{Compiling, Filters};
 use crate::native::security::Modules;
 use crate::native::shim::{Program, Shim, StartError};
 use crate::port::{
@@ -74,12 +74,14 @@ pub struct NativeRuntime {
     images: Arc<Images>,
     /// The name of the layer below all images.
     base: &'static str,
-    filters: Filters,
+    filters: Arc<Filters>,
     shim: Arc<Program>,
     machine: Machine,
     containers: Arc<Mutex<HashMap<ContainerId, Arc<Container>>>>,
     holders: Holders,
     ready: Arc<Mutex<Option<Shim>>>,
+    /// The usual filter in the making.
+    _compiling: Compiling,
     /// Held for as long as this runtime lives.
     _only: std::fs::File,
 }
@@ -116,13 +118,12 @@ impl NativeRuntime {
         let images = Images::open(&config.data_dir.join("images"), config.berth_registry.clone(), config.pull_inactivity)
             .map_err(step("open images"))?;
         let base = ground::base(&images.links()).map_err(step("make the layer below all images"))?;
-        if let Err(error) = ground::spread(&config.data_dir.join("containers")) {
-            tracing::warn!(%error, "containers' folders cannot be spread over the disk; starts will take longer");
-        }
+        ground::spread(&config.data_dir.join("containers"));
         let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.clone()).map_err(step("open the seccomp filters"))?;
-        // The one that nearly all containers need; compiled now rather than when the first task waits for it.
+        let filters = Arc::new(filters);
+        // The one that nearly all containers need; made now rather than when the first task waits for it.
         let usual = capabilities::resolve(&[], &[], false, &default_capabilities(&machine), &machine.capabilities).unwrap_or_default();
-        filters.compiled(&usual).map_err(step("prepare the seccomp filter"))?;
+        let compiling = filters.compile_aside(usual);
         let shim = Program::load(&config.shim).map_err(step(&format!("load {}", config.shim.display())))?;
         if !config.monitor.is_file() {
             return Err(step(&format!("find {}", config.monitor.display()))(io::ErrorKind::NotFound.into()));
@@ -140,6 +141,7 @@ impl NativeRuntime {
             containers: Arc::new(Mutex::new(containers)),
             holders,
             ready: Arc::default(),
+            _compiling: compiling,
             _only: only,
         })
     }

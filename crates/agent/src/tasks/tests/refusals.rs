@@ -16,15 +16,14 @@ async fn too_many_tasks_are_refused_and_acknowledged() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_cannot_be_kept_is_refused_and_the_next_is_taken() {
     let mut world = World::new();
-    let folder = world.dir.path().join("tasks");
-    std::fs::remove_dir_all(&folder).unwrap();
+    world.tasks.means.ledger.refuse_tasks(true);
     world.take(&task("t1", &[("main", "app")])).await;
     let refusal = world.report().await;
     assert_eq!(refusal.status.as_deref(), Some("STOPPED"));
     let reason = refusal.reason.unwrap();
-    assert!(reason.starts_with("ResourceInitializationError: ") && reason.contains("No such file"), "{reason}");
+    assert!(reason.starts_with("ResourceInitializationError: ") && reason.contains("Bad file descriptor"), "{reason}");
     assert!(world.runtime.ids().is_empty(), "nothing of it is begun");
-    std::fs::create_dir(&folder).unwrap();
+    world.tasks.means.ledger.refuse_tasks(false);
     world.take(&task("t2", &[("main", "app")])).await;
     assert_eq!(world.word().await, "RUNNING main=RUNNING");
 }
