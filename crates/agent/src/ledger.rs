@@ -225,10 +225,10 @@ impl Ledger {
         self.keep_tasks([(id, entry)])
     }
 
-    /// Keeps tasks under their ids; on the disk all of them or none.
+    /// Keeps tasks under their ids, in one write.
     ///
     /// # Errors
-    /// [`LedgerError`].
+    /// [`LedgerError`]; then none of them is.
     pub fn keep_tasks<'a>(&self, entries: impl IntoIterator<Item = (&'a str, &'a TaskEntry)>) -> Result<(), LedgerError> {
         match &self.place {
             Place::Disk(journal) => journal.keep(entries).map_err(|source| self.of_tasks(source)),

@@ -152,10 +152,10 @@ impl Journal {
         Ok(Self { shared: Arc::new(shared), compaction: Mutex::default() })
     }
 
-    /// Keeps tasks under their ids, all of them or none.
+    /// Keeps tasks under their ids, in one write.
     ///
     /// # Errors
-    /// Of the system; the file is as it was then.
+    /// Of the system; then the file is as it was.
     pub fn keep<'a>(&self, entries: impl IntoIterator<Item = (&'a str, &'a TaskEntry)>) -> io::Result<()> {
         let lines = entries.into_iter().map(|(id, entry)| Ok((id, line::kept(id, entry)?, true)));
         self.append(lines.collect::<io::Result<Vec<_>>>()?)
