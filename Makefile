@@ -45,6 +45,7 @@ install: build ## Install below PREFIX (default /usr/local)
 	$(SUDO) install -D -m 755 target/release/berth $(DESTDIR)$(PREFIX)/bin/berth
 	$(SUDO) install -D -m 755 target/release/berth-shim $(DESTDIR)$(PREFIX)/libexec/berth/berth-shim
 	$(SUDO) install -D -m 755 target/release/berth-monitor $(DESTDIR)$(PREFIX)/libexec/berth/berth-monitor
+	$(SUDO) install -D -m 755 target/release/berth-seccomp $(DESTDIR)$(PREFIX)/libexec/berth/berth-seccomp
 
 uninstall: ## Remove what `make install` installed
 	$(SUDO) rm -rf $(DESTDIR)$(PREFIX)/bin/berth $(DESTDIR)$(PREFIX)/libexec/berth

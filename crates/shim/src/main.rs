@@ -59,9 +59,8 @@ fn main() -> std::process::ExitCode {
         "start" => start::run(),
         "exec" => exec::run(),
         "hold" => hold::run(),
-        "seccomp" => seccomp::run(),
         _ => {
-            eprintln!("usage: berth-shim start|exec|hold|seccomp   (the request comes on stdin; started by berth's agent)");
+            eprintln!("usage: berth-shim start|exec|hold   (the request comes on stdin; started by berth's agent)");
             std::process::ExitCode::from(2)
         }
     }

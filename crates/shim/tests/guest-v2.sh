@@ -50,7 +50,7 @@ grep -o '"executable":"[^"]*/deps/[^"]*"' "$work/built" | cut -d'"' -f4 | while 
 done
 target=$(cargo metadata --format-version 1 --no-deps | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)/debug
 mkdir -p "$root$target"
-for program in berth-shim berth-monitor; do strip -o "$root$target/$program" "$target/$program"; done
+for program in berth-shim berth-monitor berth-seccomp; do strip -o "$root$target/$program" "$target/$program"; done
 mkfs=$(command -v mkfs.ext4)
 cp -L "$mkfs" "$root/bin/mkfs.ext4"
 for file in "$root"/tests/* "$root$target"/* "$mkfs"; do ldd "$file" | grep -o '/[^ ]*' || true; done | sort -u | while read -r library; do

@@ -63,7 +63,7 @@ pub(super) fn programs(found: &[(&'static str, Option<PathBuf>)]) -> Finding {
     let missing: Vec<&str> = found.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
     if missing.is_empty() {
         let folder = found.iter().find_map(|(_, path)| path.as_deref()?.parent()).unwrap_or(Path::new("/"));
-        return Finding::good(CHECK, format!("berth-shim and berth-monitor in {}", folder.display()));
+        return Finding::good(CHECK, format!("berth-shim, berth-monitor and berth-seccomp in {}", folder.display()));
     }
     Finding::bad(
         CHECK,

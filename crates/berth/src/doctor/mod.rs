@@ -92,7 +92,7 @@ fn look(data_dir: &Path, listen: SocketAddr) -> Vec<Finding> {
     findings.push(ports::dynamic(&berth_network::linux::dynamic_ports()));
     findings.push(machine::open_files(hard_limit()));
     findings.push(machine::certificates());
-    findings.push(machine::programs(&["berth-shim", "berth-monitor"].map(|name| (name, locate(name)))));
+    findings.push(machine::programs(&["berth-shim", "berth-monitor", "berth-seccomp"].map(|name| (name, locate(name)))));
     findings.push(machine::resources(berth_agent::machine::cpu_units(), berth_agent::machine::memory_mib()));
     findings.push(machine::docker(std::env::var("DOCKER_HOST").ok().as_deref()));
     findings

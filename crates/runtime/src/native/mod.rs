@@ -50,7 +50,7 @@ pub struct NativeConfig {
     pub data_dir: PathBuf,
     /// Name of the cgroup below which all of this runtime's are; unique to the data directory.
     pub cgroup_root: String,
-    /// The program `berth-shim`.
+    /// The program `berth-shim`; beside it is `berth-seccomp`.
     pub shim: PathBuf,
     /// The program `berth-monitor`.
     pub monitor: PathBuf,
@@ -119,7 +119,8 @@ impl NativeRuntime {
             .map_err(step("open images"))?;
         let base = ground::base(&images.links()).map_err(step("make the layer below all images"))?;
         ground::spread(&config.data_dir.join("containers"));
-        let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.clone()).map_err(step("open the seccomp filters"))?;
+        let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.with_file_name("berth-seccomp"))
+            .map_err(step("open the seccomp filters"))?;
         let filters = Arc::new(filters);
         // The one that nearly all containers need; made now rather than when the first task waits for it.
         let usual = capabilities::resolve(&[], &[], false, &default_capabilities(&machine), &machine.capabilities).unwrap_or_default();

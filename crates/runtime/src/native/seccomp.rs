@@ -75,7 +75,7 @@ const AF_VSOCK: u64 = 40;
 /// PER_LINUX, PER_LINUX32, UNAME26, PER_LINUX32 | UNAME26, and "which is it".
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// The profile of a container with these capabilities, as `berth-shim seccomp` reads it.
+/// The profile of a container with these capabilities, as `berth-seccomp` reads it.
 pub fn profile(capabilities: &BTreeSet<&str>) -> Value {
     let mut allow: BTreeSet<&str> = ALLOWED.split_whitespace().collect();
     for (capability, calls) in BY_CAPABILITY {
@@ -102,8 +102,8 @@ pub fn profile(capabilities: &BTreeSet<&str>) -> Value {
 #[derive(Debug)]
 pub struct Filters {
     folder: PathBuf,
-    shim: PathBuf,
-    /// Tells one build of the shim from another: a new one may compile the same profile to something better, and what an old one
+    program: PathBuf,
+    /// Tells one build of the program from another: a new one may compile the same profile to something better, and what an old one
     /// made would otherwise be used for ever.
     compiler: String,
     /// One compiles at a time: the first task to want a filter waits for the one that is being made since the start.
@@ -111,16 +111,16 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Filters are kept in `folder`.
+    /// Filters are kept in `folder`, and made by `program`, which is `berth-seccomp`.
     ///
     /// # Errors
     /// Of the system.
-    pub fn open(folder: PathBuf, shim: PathBuf) -> io::Result<Filters> {
+    pub fn open(folder: PathBuf, program: PathBuf) -> io::Result<Filters> {
         use std::os::unix::fs::MetadataExt;
         std::fs::create_dir_all(&folder)?;
-        let built = std::fs::metadata(&shim).map_err(|e| io::Error::new(e.kind(), format!("look at {}: {e}", shim.display())))?;
+        let built = std::fs::metadata(&program).map_err(|e| io::Error::new(e.kind(), format!("look at {}: {e}", program.display())))?;
         let compiler = format!("{} {} {}", built.len(), built.mtime(), built.mtime_nsec());
-        Ok(Filters { folder, shim, compiler, turn: Mutex::default() })
+        Ok(Filters { folder, program, compiler, turn: Mutex::default() })
     }
 
     /// Has the filter of these capabilities made beside whatever else there is to do: it takes a quarter of Berth's start on a new machine.
@@ -133,10 +133,10 @@ impl Filters {
         })))
     }
 
-    /// The filter of these capabilities; compiled by the shim the first time.
+    /// The filter of these capabilities; compiled the first time.
     ///
     /// # Errors
-    /// Of the system; the text has what the shim said.
+    /// Of the system; the text has what the compiler said.
     pub fn compiled(&self, capabilities: &BTreeSet<&str>) -> io::Result<PathBuf> {
         let profile = profile(capabilities).to_string();
         let file = self.folder.join(format!("{}.bpf", &hex::encode(Sha256::digest(format!("{} {profile}", self.compiler)))[..32]));
@@ -145,7 +145,7 @@ impl Filters {
         }
         let _turn = self.turn.lock();
         if !file.exists() {
-            let filter = compile(&self.shim, &profile)?;
+            let filter = compile(&self.program, &profile)?;
             let new = tempfile_name(&self.folder);
             std::fs::write(&new, filter)?;
             std::fs::rename(&new, &file)?;
@@ -170,15 +170,14 @@ fn tempfile_name(folder: &Path) -> PathBuf {
     folder.join(format!("new-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
-fn compile(shim: &Path, profile: &str) -> io::Result<Vec<u8>> {
-    let mut child = Command::new(shim)
-        .arg("seccomp")
+fn compile(program: &Path, profile: &str) -> io::Result<Vec<u8>> {
+    let mut child = Command::new(program)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| io::Error::new(e.kind(), format!("run {}: {e}", shim.display())))?;
+        .map_err(|e| io::Error::new(e.kind(), format!("run {}: {e}", program.display())))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(profile.as_bytes())?;
     }
