@@ -19,7 +19,7 @@ const NAMESPACE: &str = "bench.internal";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(runs: usize) -> Result<(), Box<dyn Error>> {
-    let server = format!("127.0.0.1:{}", free_port()?);
+    let server = format!("127.0.0.1:{}", free_port());
     let berth = Berth::start_with("up", &["--ephemeral"], &[("BERTH_DNS", &server)])?;
     let mut client = Client::connect(&berth.authority, &berth.key)?;
     let made = client.call_to(&CLOUD_MAP, "CreatePrivateDnsNamespace", &json!({"Name": NAMESPACE, "Vpc": "vpc-1"}));

@@ -4,7 +4,6 @@
 //! bytes of it every time. A program of its own, so that the one that is executed for each container need not load the library.
 
 use std::io::{self, Read, Write};
-use std::process::ExitCode;
 
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 
