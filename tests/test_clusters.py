@@ -221,8 +221,8 @@ def test_bad_changes_of_a_cluster_change_nothing(ecs, cluster):
     ]
 
 
-def test_a_default_namespace_is_found_or_made_and_taken_away(berth, ecs):
-    names = berth.client("servicediscovery")
+def test_a_default_namespace_is_found_or_made_and_taken_away(server, ecs):
+    names = server.client("servicediscovery")
     name, cluster = unique("connected"), unique("cluster")
     shown = ecs.create_cluster(clusterName=cluster, serviceConnectDefaults={"namespace": name})["cluster"]
     [made] = [one for one in names.list_namespaces()["Namespaces"] if one["Name"] == name]
@@ -240,11 +240,11 @@ def test_a_default_namespace_is_found_or_made_and_taken_away(berth, ecs):
     assert len([one for one in names.list_namespaces()["Namespaces"] if one["Name"] == name]) == 1
 
 
-def test_services_are_listed_by_the_namespace_they_are_registered_in(berth, ecs):
+def test_services_are_listed_by_the_namespace_they_are_registered_in(server, ecs):
     for text in ("internal", NO_NAMESPACE, "arn:aws:servicediscovery:us-east-1:000000000000:service/x"):
         with refused("NamespaceNotFoundException"):
             ecs.list_services_by_namespace(namespace=text)
-    names, name, family = berth.client("servicediscovery"), unique("ns"), unique("family")
+    names, name, family = server.client("servicediscovery"), unique("ns"), unique("family")
     names.create_http_namespace(Name=name)
     [space] = [one for one in names.list_namespaces()["Namespaces"] if one["Name"] == name]
     assert ecs.list_services_by_namespace(namespace=name)["serviceArns"] == []
