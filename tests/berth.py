@@ -181,9 +181,7 @@ class Berth:
                 aws_secret_access_key=secret,
                 config=Config(**config),
             )
-            if service == "ecs":
-                # Other services have actions of the same names.
-                self._clients[name].meta.events.register("after-call.ecs", seen.note_parsed)
+            self._clients[name].meta.events.register("after-call", seen.note_parsed)
         return self._clients[name]
 
     @property
@@ -214,10 +212,9 @@ class Berth:
         done = subprocess.run(
             [aws_binary(), *arguments], env=self.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
         )
-        if arguments[0] == "ecs":
-            error = re.search(r"An error occurred \((\w+)\) when calling", done.stderr)
-            if error or done.returncode == 0:
-                seen.note("".join(word.capitalize() for word in arguments[1].split("-")), error and error[1])
+        error = re.search(r"An error occurred \(([\w.]+)\) when calling", done.stderr)
+        if error or done.returncode == 0:
+            seen.note("".join(word.capitalize() for word in arguments[1].split("-")), error and error[1], arguments[0])
         if not check:
             return done
         assert done.returncode == 0, f"aws {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"

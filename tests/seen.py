@@ -1,4 +1,5 @@
-"""What the suite saw: which actions each test file called and which of the model's errors came back, as kept in seen.json.
+"""What the suite saw: which actions each test file called and which of the model's errors came back, as kept in seen.json. ECS's actions
+stand there by name, those of other services with the service's name and a colon before it. EC2's model documents no errors: there all count.
 
 Every call of a run is noted in the run's own folder, by whatever process made it. At the end of a run what seen.json says of each
 file that ran whole and passed must have been seen again; what is new is told, and BERTH_SEEN=write writes it.
@@ -21,38 +22,44 @@ BY_CHANCE = {
     "test_etcd_secured.py",
 }
 
-_model = None
+# The services whose actions are noted, with whether their models document errors.
+SERVICES = {"ecs": True, "ec2": False, "servicediscovery": True}
+
+_models = {}
 _noted = set()
 
 
-def errors_of(action):
-    """The errors that the model documents for an action; none for what is no action of ECS."""
-    global _model
-    if _model is None:
-        model = get_session().get_service_model("ecs")
-        _model = {name: {shape.name for shape in model.operation_model(name).error_shapes} for name in model.operation_names}
-    return _model.get(action)
+def model(service="ecs"):
+    """The errors that a service's model documents, by action."""
+    if service not in _models:
+        known = get_session().get_service_model(service)
+        _models[service] = {
+            name: {code for shape in known.operation_model(name).error_shapes for code in (shape.name, shape.metadata.get("error", {}).get("code")) if code}
+            for name in known.operation_names
+        }
+    return _models[service]
 
 
-def note(action, error=None):
+def note(action, error=None, service="ecs"):
     """A call was answered: with this error's code, or well."""
     folder, test = os.environ.get(FOLDER), os.environ.get("PYTEST_CURRENT_TEST")
     if not folder or not test:
         return
     file = test.split("::")[0].rsplit("/", 1)[-1]
-    one = (file, action, error or GOOD)
-    if one in _noted or file in BY_CHANCE or errors_of(action) is None:
+    name = action if service == "ecs" else f"{service}:{action}"
+    one = (file, name, error or GOOD)
+    if one in _noted or file in BY_CHANCE or service not in SERVICES or action not in model(service):
         return
     _noted.add(one)
     # What every action of every AWS service may answer is tested once, not for each.
-    if error is None or error in errors_of(action):
+    if error is None or not SERVICES[service] or error in model(service)[action]:
         with (Path(folder) / f"{os.getpid()}.calls").open("a") as notes:
             notes.write(json.dumps(one) + "\n")
 
 
 def note_parsed(parsed, model, **_):
     """botocore's event `after-call`."""
-    note(model.name, parsed.get("Error", {}).get("Code"))
+    note(model.name, parsed.get("Error", {}).get("Code"), model.service_model.service_name)
 
 
 def begin(folder):
@@ -104,9 +111,8 @@ class Run:
 def impossible():
     """The pairs of action and error that cannot_happen.json explains."""
     rows = json.loads((FILE.parent / "cannot_happen.json").read_text())
-    errors_of("")
     return {
-        (action, row["error"]) for row in rows for action in row.get("actions") or _model if row["error"] in errors_of(action)
+        (action, row["error"]) for row in rows for action in row.get("actions") or model() if row["error"] in model().get(action, ())
     }
 
 

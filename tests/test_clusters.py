@@ -10,6 +10,8 @@ from ecs_calls import container, refused, register, run, until_status
 
 ARN = "arn:aws:ecs:us-east-1:000000000000"
 
+NO_NAMESPACE = "arn:aws:servicediscovery:us-east-1:000000000000:namespace/ns-0000000000000000"
+
 
 def test_the_cluster_default_is_there_from_the_start(ecs):
     answer = ecs.describe_clusters()
@@ -210,15 +212,57 @@ def test_bad_changes_of_a_cluster_change_nothing(ecs, cluster):
     with refused("InvalidParameterException", "settings"):
         ecs.update_cluster_settings(cluster=cluster, settings=[])
     with refused("NamespaceNotFoundException", "serviceConnectDefaults.namespace"):
-        ecs.update_cluster(cluster=cluster, serviceConnectDefaults={"namespace": "none"})
+        ecs.update_cluster(cluster=cluster, serviceConnectDefaults={"namespace": NO_NAMESPACE})
+    for name in ("a b", "a/b", "<a>", "n" * 1025):
+        with refused("InvalidParameterException", "serviceConnectDefaults.namespace"):
+            ecs.update_cluster(cluster=cluster, serviceConnectDefaults={"namespace": name})
     assert ecs.describe_clusters(clusters=[cluster], include=["SETTINGS"])["clusters"][0]["settings"] == [
         {"name": "containerInsights", "value": "disabled"}
     ]
 
 
-def test_no_namespace_is_there_to_list_services_of(ecs):
-    with refused("NamespaceNotFoundException"):
-        ecs.list_services_by_namespace(namespace="internal")
+def test_a_default_namespace_is_found_or_made_and_taken_away(server, ecs):
+    names = server.client("servicediscovery")
+    name, cluster = unique("connected"), unique("cluster")
+    shown = ecs.create_cluster(clusterName=cluster, serviceConnectDefaults={"namespace": name})["cluster"]
+    [made] = [one for one in names.list_namespaces()["Namespaces"] if one["Name"] == name]
+    assert made["Type"] == "HTTP" and shown["serviceConnectDefaults"] == {"namespace": made["Arn"]}
+    assert names.list_tags_for_resource(ResourceARN=made["Arn"])["Tags"] == [{"Key": "AmazonECSManaged", "Value": "true"}]
+    assert ecs.describe_clusters(clusters=[cluster])["clusters"][0]["serviceConnectDefaults"] == {"namespace": made["Arn"]}
+    assert "serviceConnectDefaults" not in ecs.update_cluster(cluster=cluster, serviceConnectDefaults={"namespace": ""})["cluster"]
+    assert names.get_namespace(Id=made["Id"])["Namespace"]["Name"] == name, "it stays in Cloud Map"
+    for text in (name, made["Arn"]):
+        again = ecs.update_cluster(cluster=cluster, serviceConnectDefaults={"namespace": text})["cluster"]
+        assert again["serviceConnectDefaults"] == {"namespace": made["Arn"]}
+    assert ecs.update_cluster(cluster=cluster, settings=[{"name": "containerInsights", "value": "enabled"}])["cluster"] == {
+        **again, "settings": [{"name": "containerInsights", "value": "enabled"}]
+    }, "what was not named stays"
+    assert len([one for one in names.list_namespaces()["Namespaces"] if one["Name"] == name]) == 1
+
+
+def test_services_are_listed_by_the_namespace_they_are_registered_in(server, ecs):
+    for text in ("internal", NO_NAMESPACE, "arn:aws:servicediscovery:us-east-1:000000000000:service/x"):
+        with refused("NamespaceNotFoundException"):
+            ecs.list_services_by_namespace(namespace=text)
+    names, name, family = server.client("servicediscovery"), unique("ns"), unique("family")
+    names.create_http_namespace(Name=name)
+    [space] = [one for one in names.list_namespaces()["Namespaces"] if one["Name"] == name]
+    assert ecs.list_services_by_namespace(namespace=name)["serviceArns"] == []
+    registry = names.create_service(Name="web", NamespaceId=space["Id"])["Service"]["Arn"]
+    container = {"name": "web", "image": "none:1", "memory": 16, "portMappings": [{"containerPort": 80}]}
+    ecs.register_task_definition(family=family, containerDefinitions=[container])
+    registries = [{"registryArn": registry, "containerName": "web", "containerPort": 80}]
+    arns = []
+    for cluster in (unique("one"), unique("two")):
+        ecs.create_cluster(clusterName=cluster)
+        for service, given in (("in", registries), ("out", [])):
+            made = ecs.create_service(cluster=cluster, serviceName=service, taskDefinition=family, desiredCount=0, serviceRegistries=given)
+            if given:
+                arns.append(made["service"]["serviceArn"])
+    for text in (name, space["Arn"]):
+        assert ecs.list_services_by_namespace(namespace=text)["serviceArns"] == sorted(arns)
+        pages = ecs.get_paginator("list_services_by_namespace").paginate(namespace=text, PaginationConfig={"PageSize": 1})
+        assert [page["serviceArns"] for page in pages] == [[arn] for arn in sorted(arns)]
 
 
 def test_a_service_and_the_end_of_its_cluster_never_both_come_true(ecs):

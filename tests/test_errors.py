@@ -267,7 +267,7 @@ TARGET = {"name": "a", "targetId": NOBODY, "targetType": "container-instance"}
 for action in ("PutAttributes", "DeleteAttributes"):
     case(action, "TargetNotFound", {"cluster": "c", "attributes": [TARGET]}, NOBODY)
 case("PutAttributes", "AttributeLimitExceeded", World.full_of_attributes, "10")
-NAMESPACE = {"serviceConnectDefaults": {"namespace": "none"}}
+NAMESPACE = {"serviceConnectDefaults": {"namespace": "arn:aws:servicediscovery:us-east-1:000000000000:namespace/ns-0000000000000000"}}
 case("CreateCluster", "NamespaceNotFound", {"clusterName": "connected", **NAMESPACE}, "serviceConnectDefaults.namespace")
 case("UpdateCluster", "NamespaceNotFound", {"cluster": "c", **NAMESPACE}, "serviceConnectDefaults.namespace")
 case("ListServicesByNamespace", "NamespaceNotFound", {"namespace": "none"}, "Namespace not found.")

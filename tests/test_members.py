@@ -16,7 +16,7 @@ TABLE = Path(__file__).parent / "members.json"
 
 def is_refusal(answer, path):
     """Berth's own word for what it does not serve, which names the member or what it is in."""
-    if answer.status != 400 or not ("Berth does not" in answer.message or "Berth serves" in answer.message or answer.code == "NamespaceNotFoundException"):
+    if answer.status != 400 or not ("Berth does not" in answer.message or "Berth serves" in answer.message):
         return False
     assert any(name.removesuffix("[]") in answer.message for name in path), f"{'.'.join(path)} is not named: {answer}"
     return True

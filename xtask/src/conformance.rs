@@ -27,7 +27,6 @@ const DAEMON_DEFINITIONS: &str = "a record only: nothing runs it";
 /// What is only half there, in words, by operation.
 const NOTES: &[(&str, &str)] = &[
     ("CreateCapacityProvider", CAPACITY),
-    ("CreateCluster", "serviceConnectDefaults names a namespace, of which there are none yet"),
     ("CreateDaemon", DAEMONS),
     (
         "CreateService",
@@ -67,7 +66,7 @@ const NOTES: &[(&str, &str)] = &[
     ("DescribeServices", "Express services are shown with no tasks running"),
     ("DisassociateGatewayFromCluster", "there are no routes to wait for"),
     ("ListGatewayRoutes", "no service has a connector yet: always empty"),
-    ("ListServicesByNamespace", "there are no namespaces yet: NamespaceNotFoundException"),
+    ("ListServicesByNamespace", "services with serviceRegistries; none has Service Connect"),
     (
         "PutClusterCapacityProviders",
         "the default strategy acts; FARGATE and FARGATE_SPOT can be a cluster's, but no task starts on them; no scaling policy is made",
@@ -79,7 +78,6 @@ const NOTES: &[(&str, &str)] = &[
     ("StopServiceDeployment", "ROLLBACK acts; ABORT is refused, as AWS documents ROLLBACK alone"),
     ("SubmitContainerStateChange", "acknowledged; agents of today report containers inside SubmitTaskStateChange"),
     ("UpdateCapacityProvider", CAPACITY),
-    ("UpdateCluster", "serviceConnectDefaults names a namespace, of which there are none yet"),
     ("UpdateContainerAgent", "Berth's agent is its server's program: NoUpdateAvailableException"),
     ("UpdateDaemon", DAEMONS),
     ("UpdateExpressGatewayService", "a new revision replaces the last one at once: there are no tasks to deploy"),
@@ -87,6 +85,31 @@ const NOTES: &[(&str, &str)] = &[
     ("UpdateService", "as CreateService; another deploymentController is refused"),
     ("UpdateServicePrimaryTaskSet", "acts on what DescribeServices shows; there is no traffic to shift yet"),
     ("UpdateTaskSet", "acts"),
+];
+
+/// A service beside ECS.
+struct Other {
+    /// Its name in ids of actions, and the folder of its shapes.
+    name: &'static str,
+    title: &'static str,
+    /// What its section says first, before where a reader finds more.
+    about: &'static str,
+}
+
+const OTHERS: [Other; 2] = [
+    Other {
+        name: "servicediscovery",
+        title: "AWS Cloud Map",
+        about: "Every action of the model is served, at ECS's endpoint, over AWS JSON 1.1. Errors are those of the model. What differs from \
+                AWS stands in docs/service-discovery.md.",
+    },
+    Other {
+        name: "ec2",
+        title: "Amazon EC2",
+        about: "Served are the actions below, over the query protocol, at ECS's endpoint; every other one answers `InvalidAction`. EC2's model \
+                documents no errors, so every code that a test saw is counted. Parameters without effect are refused by name \
+                (`UnsupportedOperation`). What differs from AWS stands in docs/networking.md.",
+    },
 ];
 
 /// Runs the chore.
@@ -110,7 +133,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 fn render(root: &Path) -> Result<String, Box<dyn Error>> {
     let operations = operations(&fs::read_to_string(root.join("crates/shapes/src/ecs/operation.rs"))?);
     let edge = fs::read_to_string(root.join("crates/api/src/aws_json.rs"))?;
-    let evidence = Evidence::read(&root.join("tests"), &operations)?;
+    let mut others = Vec::new();
+    for other in &OTHERS {
+        let source = fs::read_to_string(root.join("crates/shapes/src").join(other.name).join("operation.rs"))?;
+        others.push((other, self::operations(&source).iter().map(|name| format!("{}:{name}", other.name)).collect::<Vec<_>>()));
+    }
+    let known: Vec<_> = operations.iter().chain(others.iter().flat_map(|(_, names)| names)).cloned().collect();
+    let evidence = Evidence::read(&root.join("tests"), &known)?;
     let served = |operation: &str| edge.contains(&format!("    {operation} => "));
     let count = operations.iter().filter(|operation| served(operation)).count();
     let mut text = String::from("<!-- Written by `cargo xtask conformance`; do not edit. -->\n# Conformance\n\n");
@@ -138,7 +167,15 @@ fn render(root: &Path) -> Result<String, Box<dyn Error>> {
     for operation in &operations {
         text.push_str(&evidence.section(operation)?);
     }
-    Ok(text)
+    for (other, names) in &others {
+        write!(text, "## {}\n{}\n\n| action | provoked | tests |\n| --- | --- | --- |\n", other.title, other.about)?;
+        for name in names {
+            let action = name.rsplit(':').next().unwrap_or(name);
+            writeln!(text, "| {action} | {} | {} |", evidence.errors_named(name), evidence.tests(name))?;
+        }
+        text.push('\n');
+    }
+    Ok(text.trim_end().to_owned() + "\n")
 }
 
 /// The operations' names, out of the generated enum.

@@ -82,6 +82,12 @@ impl Evidence {
         }
     }
 
+    /// The errors column where no section follows: which were provoked.
+    pub(super) fn errors_named(&self, action: &str) -> String {
+        let names: Vec<_> = self.errors_seen(action).map(|(error, _)| format!("`{error}`")).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
     /// The tests column: the first few files that call the action.
     pub(super) fn tests(&self, action: &str) -> String {
         let files: Vec<_> = self.files(action).into_iter().filter(|file| !EVERYWHERE.contains(file)).collect();
@@ -178,6 +184,7 @@ mod tests {
     fn an_action_is_told_from_all_tables() {
         let evidence = evidence();
         assert_eq!(evidence.errors("A"), "1 error");
+        assert_eq!((evidence.errors_named("A").as_str(), evidence.errors_named("B").as_str()), ("`XException`", "none"));
         assert_eq!(evidence.tests("A"), "`a.py`, `b.py`, `c.py` and 2 more");
         assert_eq!(evidence.general().unwrap(), "- `S`: never.\n");
         let section = evidence.section("A").unwrap();

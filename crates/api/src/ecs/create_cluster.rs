@@ -7,7 +7,7 @@ use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{self, CreateClusterRequest, CreateClusterResponse};
 
 use super::capacity_providers::association;
-use super::{account_settings, capacity, render, update_cluster};
+use super::{account_settings, capacity, namespaces, render, update_cluster};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -20,7 +20,6 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
     let tags = parse_tags(request.tags.as_deref())?;
     let settings = request.settings.unwrap_or_default();
     update_cluster::check_settings(&settings)?;
-    update_cluster::check_namespace(request.service_connect_defaults.as_ref())?;
     api.change(|state, transaction| {
         let known = state.cluster(&name).filter(|cluster| cluster.status == ClusterStatus::Active);
         if let Some(known) = known {
@@ -42,6 +41,10 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
             let value = account_settings::effective(api, state, insights, &api.scope().root_principal());
             settings.push(ecs::ClusterSetting { name: Some("containerInsights".into()), value: Some(cluster_value(&value).to_owned()) });
         }
+        let service_connect_defaults = match &request.service_connect_defaults {
+            Some(given) => namespaces::defaults(api, state, transaction, given)?,
+            None => None,
+        };
         let cluster = Cluster {
             name: name.clone(),
             status: ClusterStatus::Active,
@@ -49,7 +52,7 @@ pub(crate) async fn run(api: &Api, request: CreateClusterRequest) -> Result<Crea
             tags: tags.clone(),
             settings,
             configuration: request.configuration.clone(),
-            service_connect_defaults: None,
+            service_connect_defaults,
             capacity_providers: providers,
             default_capacity_provider_strategy: capacity::render(&strategy),
             gateways: Vec::new(),

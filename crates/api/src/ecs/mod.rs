@@ -77,6 +77,7 @@ pub(crate) mod list_task_definition_families;
 pub(crate) mod list_task_definitions;
 pub(crate) mod list_tasks;
 pub(crate) mod managed_instances;
+mod namespaces;
 mod network_configuration;
 pub(crate) mod placement;
 mod port_mappings;

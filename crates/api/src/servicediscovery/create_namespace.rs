@@ -4,7 +4,8 @@
 //! whatever network (docs/decisions/0042), so any id in the form of a VPC's is taken.
 
 use berth_model::namespace::{
-    DEFAULT_SOA_TTL_SECONDS, HostedZone, MAX_NAMESPACES, Namespace, NamespaceId, NamespaceKind, OperationTarget, OperationType, is_dns_name,
+    DEFAULT_SOA_TTL_SECONDS, HostedZone, MAX_NAMESPACES, Namespace, NamespaceId, NamespaceKind, OperationId, OperationTarget,
+    OperationType, is_dns_name,
 };
 use berth_model::record::Key;
 use berth_model::tags::Tags;
@@ -12,6 +13,7 @@ use berth_shapes::servicediscovery::{
     CreateHttpNamespaceRequest, CreateHttpNamespaceResponse, CreatePrivateDnsNamespaceRequest, CreatePrivateDnsNamespaceResponse,
     CreatePublicDnsNamespaceRequest, CreatePublicDnsNamespaceResponse, ErrorCode, Soa,
 };
+use berth_store::{State, Transaction};
 
 use super::failure::{failure, invalid};
 use super::{operations, tags};
@@ -19,6 +21,7 @@ use crate::context::Api;
 use crate::failure::Failure;
 
 /// What a request asks for.
+#[derive(Clone)]
 struct Wanted {
     name: String,
     kind: NamespaceKind,
@@ -130,19 +133,43 @@ async fn create(api: &Api, wanted: Wanted) -> Result<String, Failure> {
                 format!("There are {MAX_NAMESPACES} namespaces, the most there can be."),
             ));
         }
-        transaction.expect_absent(Key::Namespace(id.clone()));
-        transaction.put(Namespace {
-            id: id.clone(),
-            name: wanted.name.clone(),
-            kind: wanted.kind.clone(),
-            description: wanted.description.clone(),
-            creator_request_id: wanted.creator_request_id.clone(),
-            operation: operation.clone(),
-            tags: wanted.tags.clone(),
-            created_at: api.now(),
-        });
-        operations::note(api, transaction, &operation, OperationType::CreateNamespace, &[(OperationTarget::Namespace, id.as_str())]);
+        let (id, wanted, operation) = (id.clone(), wanted.clone(), operation.clone());
+        write(api, transaction, id, wanted, &operation);
         Ok(operation.to_string())
     })
     .await
+}
+
+/// Puts the namespace and its operation into a commit.
+fn write(api: &Api, transaction: &mut Transaction, id: NamespaceId, wanted: Wanted, operation: &OperationId) {
+    operations::note(api, transaction, operation, OperationType::CreateNamespace, &[(OperationTarget::Namespace, id.as_str())]);
+    transaction.expect_absent(Key::Namespace(id.clone()));
+    transaction.put(Namespace {
+        id,
+        name: wanted.name,
+        kind: wanted.kind,
+        description: wanted.description,
+        creator_request_id: wanted.creator_request_id,
+        operation: operation.clone(),
+        tags: wanted.tags,
+        created_at: api.now(),
+    });
+}
+
+/// What ECS makes for a cluster's Service Connect defaults that name nobody's namespace: one of type HTTP, with ECS's tag, in ECS's own commit.
+/// The name is nobody's.
+pub(crate) fn http_namespace_for_ecs(api: &Api, state: &State, transaction: &mut Transaction, name: &str) -> Result<NamespaceId, Failure> {
+    if state.namespaces().len() >= MAX_NAMESPACES {
+        return Err(Failure::client(format!("There are {MAX_NAMESPACES} namespaces, the most there can be.")));
+    }
+    let id = NamespaceId::of(api.scope(), name, false);
+    let wanted = Wanted {
+        name: name.to_owned(),
+        kind: NamespaceKind::Http,
+        description: None,
+        creator_request_id: None,
+        tags: Tags::from([("AmazonECSManaged".to_owned(), "true".to_owned())]),
+    };
+    write(api, transaction, id.clone(), wanted, &operations::draw(api));
+    Ok(id)
 }

@@ -27,6 +27,7 @@ use crate::answer::Answer as _;
 use crate::context::Api;
 use crate::failure::Failure;
 
+pub(crate) use create_namespace::http_namespace_for_ecs;
 pub(crate) use failure::no_cbor;
 
 /// Parses a request and runs its action.
