@@ -1,3 +1,5 @@
+//! What the journal restores after each moment at which its writer can be stopped, or its file damaged.
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -177,9 +179,11 @@ const FOLDER: &str = "BERTH_TEST_JOURNAL";
 
 /// Says what it has been told is kept.
 #[test]
-#[ignore = "it is the process that a_killed_agent_loses_nothing starts and kills"]
 fn keeps_until_it_is_killed() {
-    let folder = std::env::var_os(FOLDER).expect("it is started by a_killed_agent_loses_nothing");
+    let Some(folder) = std::env::var_os(FOLDER) else {
+        println!("SKIPPED (needs a parent that kills it): a_killed_agent_loses_nothing starts it again as a process of its own");
+        return;
+    };
     let journal = journal(Path::new(&folder));
     std::thread::scope(|scope| {
         for id in ["one", "two", "three"] {
@@ -201,7 +205,7 @@ fn a_killed_agent_loses_nothing() {
     for lines in [1, 50, 700, 6_000] {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]).env(FOLDER, folder.path());
+        command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(FOLDER, folder.path());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap());
         let mut told = BTreeMap::new();
