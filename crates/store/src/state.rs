@@ -34,7 +34,9 @@ use berth_model::service::{Service, ServiceEvent};
 use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
 use berth_model::task::{DesiredStatus, Task, TaskStatus};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
+use berth_model::time::UnixMillis;
 
+use self::discovery::Registering;
 use self::id_hasher::ById;
 pub use self::interfaces::AddInterfaceError;
 pub(crate) use self::loading::Loading;
@@ -90,6 +92,8 @@ pub struct ClusterIndex {
     pub pending_tasks: usize,
     /// Tasks whose last status comes after RUNNING.
     pub other_tasks: usize,
+    /// Tasks that have stopped, by when they did.
+    pub stopped: BTreeSet<(UnixMillis, TaskId)>,
     tallies: tally::Tallies,
 }
 
@@ -235,6 +239,11 @@ impl State {
         ids.into_iter().flatten().filter_map(|id| self.instances.get(id))
     }
 
+    /// Every cluster's indexes, in no order.
+    pub fn indexes(&self) -> impl Iterator<Item = &ClusterIndex> {
+        self.by_cluster.values()
+    }
+
     /// A cluster's indexes; `None` if nothing was ever in it.
     #[must_use]
     pub fn index(&self, cluster: &ClusterName) -> Option<&ClusterIndex> {
@@ -270,6 +279,7 @@ impl State {
                 self.tasks.insert(value.id, Entry { value, created, modified, version });
             }
             Record::Service(value) => {
+                self.discovery.note_registry((&value.cluster, &value.name), Registering::Service, Some(&value.settings));
                 self.services.insert((value.cluster.clone(), value.name.clone()), Entry { value, created, modified, version });
             }
             Record::ServiceEvent(value) => {
@@ -278,6 +288,7 @@ impl State {
             }
             Record::ServiceRevision(value) => {
                 let key = (value.cluster.clone(), value.service.clone(), value.id);
+                self.discovery.note_registry((&key.0, &key.1), Registering::Revision(key.2), Some(&value.settings));
                 self.service_revisions.insert(key, Entry { value, created, modified, version });
             }
             Record::ServiceDeployment(value) => {
@@ -383,12 +394,14 @@ impl State {
             }
             Key::Task(id) => self.remove_task(*id),
             Key::Service(cluster, name) => {
+                self.discovery.note_registry((cluster, name), Registering::Service, None);
                 self.services.remove(&(cluster.clone(), name.clone()));
             }
             Key::ServiceEvent(cluster, name, number) => {
                 self.events.remove(&(cluster.clone(), name.clone(), *number));
             }
             Key::ServiceRevision(cluster, name, id) => {
+                self.discovery.note_registry((cluster, name), Registering::Revision(*id), None);
                 self.service_revisions.remove(&(cluster.clone(), name.clone(), *id));
             }
             Key::ServiceDeployment(cluster, name, id) => {

@@ -56,6 +56,7 @@ impl ClusterIndex {
     /// Counts a task in.
     pub(super) fn count(&mut self, task: &Task) {
         *self.counter(task.last_status) += 1;
+        self.stopped.extend(task.stopped_at.map(|at| (at, task.id)));
         let Some(membership) = &task.service else { return };
         // Tasks that have ended count nowhere.
         if Tally::default().place(task).is_none() {
@@ -74,6 +75,9 @@ impl ClusterIndex {
     /// Counts a task out that was counted in as it is here.
     pub(super) fn uncount(&mut self, task: &Task) {
         *self.counter(task.last_status) -= 1;
+        if let Some(at) = task.stopped_at {
+            self.stopped.remove(&(at, task.id));
+        }
         let Some(membership) = &task.service else { return };
         let Some(tallies) = self.tallies.get_mut(&membership.service) else { return };
         let Some(tally) = tallies.get_mut(&membership.deployment) else { return };
