@@ -43,7 +43,7 @@ fn instance(number: u8, address: u8) -> ContainerInstance {
 }
 
 fn group_id(number: u8) -> SecurityGroupId {
-    SecurityGroupId::from_random(u128::from(number) << 64)
+    SecurityGroupId::from_random(u128::from(number))
 }
 
 fn group(subnet: &Subnet, number: u8, port: u8) -> SecurityGroup {
@@ -56,7 +56,7 @@ fn group(subnet: &Subnet, number: u8, port: u8) -> SecurityGroup {
 }
 
 fn interface_id(number: u8) -> NetworkInterfaceId {
-    NetworkInterfaceId::from_random(u128::from(number) << 64)
+    NetworkInterfaceId::from_random(u128::from(number))
 }
 
 /// An interface of a task of its own, on this container instance.
