@@ -32,7 +32,7 @@ use berth_model::ids::{
 use berth_model::record::{Key, Record};
 use berth_model::service::{Service, ServiceEvent};
 use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
-use berth_model::task::{DesiredStatus, Task, TaskStatus};
+use berth_model::task::{DesiredStatus, Task};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
 use berth_model::time::UnixMillis;
 
@@ -237,11 +237,6 @@ impl State {
     pub fn instances_of(&self, cluster: &ClusterName) -> impl Iterator<Item = &Entry<ContainerInstance>> {
         let ids = self.by_cluster.get(cluster).map(|index| &index.instances);
         ids.into_iter().flatten().filter_map(|id| self.instances.get(id))
-    }
-
-    /// Every cluster's indexes, in no order.
-    pub fn indexes(&self) -> impl Iterator<Item = &ClusterIndex> {
-        self.by_cluster.values()
     }
 
     /// A cluster's indexes; `None` if nothing was ever in it.
@@ -485,14 +480,4 @@ fn indexed_alike(one: &Task, other: &Task) -> bool {
         && one.service == other.service
         && one.started_by == other.started_by
         && one.client_token.as_ref().map(|t| &t.token) == other.client_token.as_ref().map(|t| &t.token)
-}
-
-impl ClusterIndex {
-    fn counter(&mut self, status: TaskStatus) -> &mut usize {
-        match status {
-            TaskStatus::Running => &mut self.running_tasks,
-            TaskStatus::Provisioning | TaskStatus::Pending | TaskStatus::Activating => &mut self.pending_tasks,
-            _ => &mut self.other_tasks,
-        }
-    }
 }

@@ -38,6 +38,11 @@ impl Tally {
 pub(super) type Tallies = HashMap<ServiceName, BTreeMap<DeploymentId, Tally>>;
 
 impl State {
+    /// Every cluster's indexes, in no order.
+    pub fn indexes(&self) -> impl Iterator<Item = &ClusterIndex> {
+        self.by_cluster.values()
+    }
+
     /// The tallies of a service's deployments and task sets that have tasks to count.
     pub fn tallies(&self, cluster: &ClusterName, service: &ServiceName) -> impl Iterator<Item = (DeploymentId, Tally)> {
         let tallies = self.by_cluster.get(cluster).and_then(|index| index.tallies.get(service));
@@ -53,6 +58,14 @@ impl State {
 }
 
 impl ClusterIndex {
+    fn counter(&mut self, status: TaskStatus) -> &mut usize {
+        match status {
+            TaskStatus::Running => &mut self.running_tasks,
+            TaskStatus::Provisioning | TaskStatus::Pending | TaskStatus::Activating => &mut self.pending_tasks,
+            _ => &mut self.other_tasks,
+        }
+    }
+
     /// Counts a task in.
     pub(super) fn count(&mut self, task: &Task) {
         *self.counter(task.last_status) += 1;
