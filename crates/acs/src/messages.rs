@@ -9,6 +9,7 @@ mod docker_config;
 mod frames;
 mod manifest;
 mod metrics;
+mod name_table;
 mod names;
 mod task;
 mod telemetry;
@@ -17,7 +18,7 @@ mod wire;
 
 pub use attachment::{
     AttachInstanceNetworkInterfacesMessage, AttachTaskNetworkInterfacesMessage, Attachment, AttachmentProperty, ConfirmAttachmentMessage,
-    ElasticNetworkInterface, Ipv4Address, Ipv6Address, NetworkTableMessage, VlanProperties,
+    ElasticNetworkInterface, Ipv4Address, Ipv6Address, NetworkTableMessage, TableKind, TableRequest, VlanProperties,
 };
 pub use container::{
     Container, ContainerDependency, EcrAuth, EnvironmentFile, FirelensConfiguration, ManagedAgent, MountPoint, PortMapping,
@@ -29,7 +30,8 @@ pub use docker_config::{ContainerConfig, Device, DockerConfig, DockerConfigError
 pub use frames::{AgentFrame, FrameError, MAX_FRAME, ServerFrame, TelemetryAnswer, TelemetryFrame};
 pub use manifest::{TaskIdentifier, TaskManifestMessage, TaskStopVerificationAck, TaskStopVerificationMessage};
 pub use metrics::{ContainerMetric, CountSet, NetworkStats, PublishMetricsRequest, RestartStats, StatsSet, StorageStats, TaskMetric};
-pub use names::{DnsAnswer, DnsRecord, DnsRouting, DnsTableMessage, DnsTableParts, DnsZone, MOST_DNS_PARTS, TableTooLarge};
+pub use name_table::{GoneNames, NameChanges, NameTable};
+pub use names::{DnsAnswer, DnsRecord, DnsRouting, DnsTableMessage, DnsZone, MOST_DNS_PARTS, NameNews, ReceivedNames, TableTooLarge};
 pub use task::{Association, AssociationContent, DesiredStatus, EphemeralStorage, PayloadMessage, ProxyConfiguration, Task};
 pub use telemetry::{
     AckPublish, ContainerHealth, HealthStatus, InstanceStatus, InstanceStatusMetadata, MetricsMetadata, PublishHealthRequest,

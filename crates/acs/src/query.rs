@@ -47,6 +47,8 @@ pub struct AcsQuery {
     pub berth_heartbeat: bool,
     /// Berth's own agent asks with `berthDns=1` to be told what names answer, since it has a DNS server.
     pub berth_dns: bool,
+    /// Berth's own agent says with `berthDifferences=1` that it takes changes of tables, and asks for the whole of one that it misses.
+    pub berth_differences: bool,
 }
 
 impl AcsQuery {
@@ -67,6 +69,7 @@ impl AcsQuery {
             seq_num: number(&pairs, "seqNum", 1)?,
             berth_heartbeat: flag(&pairs, "berthHeartbeat")?,
             berth_dns: flag(&pairs, "berthDns")?,
+            berth_differences: flag(&pairs, "berthDifferences")?,
         })
     }
 
@@ -88,6 +91,9 @@ impl AcsQuery {
         }
         if self.berth_dns {
             pairs.insert(2, ("berthDns", "1"));
+        }
+        if self.berth_differences {
+            pairs.insert(2, ("berthDifferences", "1"));
         }
         render(&pairs)
     }
@@ -237,10 +243,11 @@ mod tests {
                 seq_num: 1,
                 berth_heartbeat: false,
                 berth_dns: false,
+                berth_differences: false,
             }
         );
-        let ours = AcsQuery { berth_heartbeat: true, berth_dns: true, ..query };
-        assert!(ours.render().contains("&berthDns=1&berthHeartbeat=1&clusterArn=default&"), "{}", ours.render());
+        let ours = AcsQuery { berth_heartbeat: true, berth_dns: true, berth_differences: true, ..query };
+        assert!(ours.render().contains("&berthDifferences=1&berthDns=1&berthHeartbeat=1&clusterArn=default&"), "{}", ours.render());
         assert_eq!(AcsQuery::parse(&ours.render()), Ok(ours));
     }
 

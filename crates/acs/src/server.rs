@@ -9,7 +9,7 @@ pub use delivery::{DeliverError, Subject};
 
 use crate::messages::{
     AckRequest, AgentFrame, AttachInstanceNetworkInterfacesMessage, AttachTaskNetworkInterfacesMessage, ConfirmAttachmentMessage,
-    IamRoleCredentialsMessage, ServerFrame, Task, TaskIdentifier, TaskManifestMessage, TaskStopVerificationAck,
+    IamRoleCredentialsMessage, ServerFrame, TableKind, Task, TaskIdentifier, TaskManifestMessage, TaskStopVerificationAck,
 };
 use crate::query::AcsQuery;
 use delivery::Deliveries;
@@ -98,6 +98,8 @@ pub enum Effect {
         /// The message's.
         message_id: String,
     },
+    /// The agent misses a change of this table: the next that it is sent is to be the whole of it.
+    TableWanted(TableKind),
 }
 
 /// What is to be done because time has passed.
@@ -321,6 +323,7 @@ impl ServerSession {
         match frame {
             AgentFrame::HeartbeatAck(_) | AgentFrame::Unknown { .. } => Vec::new(),
             AgentFrame::Ack(ack) => vec![self.on_ack(ack, now)],
+            AgentFrame::TableRequest(request) => vec![Effect::TableWanted(request.table)],
             AgentFrame::Nack(nack) => vec![match self.deliveries.settle(&nack.message_id) {
                 Some(settled) => Effect::Nacked { subjects: settled.subjects, reason: nack.reason },
                 None => Effect::Stray { message_id: nack.message_id },

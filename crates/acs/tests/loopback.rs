@@ -76,6 +76,7 @@ fn query() -> AcsQuery {
         seq_num: 1,
         berth_heartbeat: true,
         berth_dns: false,
+        berth_differences: false,
     }
 }
 

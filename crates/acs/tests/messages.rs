@@ -56,6 +56,14 @@ fn acs_downwards() {
     round_trip!(ServerFrame, "BerthNetworkTableMessage", {
         "messageId": "m", "clusterArn": CLUSTER, "containerInstanceArn": INSTANCE, "generatedAt": 1, "table": {"groups": {}, "interfaces": {}}
     });
+    round_trip!(ServerFrame, "BerthNetworkTableMessage", {
+        "messageId": "m", "clusterArn": CLUSTER, "containerInstanceArn": INSTANCE, "generatedAt": 1, "revision": 9, "base": 7,
+        "table": {"groups": {"sg-1": null}, "interfaces": {}}
+    });
+    round_trip!(ServerFrame, "BerthDnsTableMessage", {"revision": 9, "part": 0, "parts": 1, "zones": [{"name": "ns.local", "records": []}]});
+    round_trip!(ServerFrame, "BerthDnsTableMessage", {
+        "revision": 9, "part": 0, "parts": 1, "base": 7, "zones": [], "gone": [{"zone": "a.local"}, {"zone": "b.local", "names": ["api"]}]
+    });
     round_trip!(ServerFrame, "AttachInstanceNetworkInterfacesMessage", {
         "messageId": "m", "clusterArn": CLUSTER, "containerInstanceArn": INSTANCE, "generatedAt": 1, "waitTimeoutMs": 300000,
         "elasticNetworkInterfaces": [interface()]
@@ -94,6 +102,8 @@ fn acs_upwards() {
     round_trip!(AgentFrame, "AckRequest", {"cluster": "default", "containerInstance": INSTANCE, "messageId": "m"});
     round_trip!(AgentFrame, "NackRequest", {"cluster": "default", "containerInstance": INSTANCE, "messageId": "m", "reason": "Updates are disabled"});
     round_trip!(AgentFrame, "IAMRoleCredentialsAckRequest", {"messageId": "m", "expiration": "2026-11-21T04:00:00Z", "credentialsId": "c"});
+    round_trip!(AgentFrame, "BerthTableRequest", {"table": "names"});
+    round_trip!(AgentFrame, "BerthTableRequest", {"table": "network"});
     round_trip!(AgentFrame, "TaskStopVerificationMessage", {
         "messageId": "m", "stopCandidates": [{"taskArn": TASK, "taskClusterArn": CLUSTER, "desiredStatus": "STOPPED"}]
     });

@@ -23,6 +23,7 @@ fn query(protocol_version: u32, agent_version: &str) -> AcsQuery {
         seq_num: 1,
         berth_heartbeat: false,
         berth_dns: false,
+        berth_differences: false,
     }
 }
 

@@ -77,7 +77,7 @@ impl Names {
     }
 
     /// Takes a whole table as the control plane sent it. It counts for the next question.
-    pub fn take(&self, revision: u64, zones: Vec<acs::DnsZone>) {
+    pub fn take(&self, revision: u64, zones: impl IntoIterator<Item = acs::DnsZone>) {
         let table = KeptTable { revision, zones: zones.into_iter().map(zone).collect() };
         self.put_in_force(&table);
         *self.unkept.lock() = Some(table);

@@ -1,13 +1,17 @@
 //! AWS JSON 1.1: the action's name in `X-Amz-Target`, the request as a JSON object, the answer as another.
 
+use berth_identity::AuthError;
 use berth_shapes::ecs::{self, Operation, Request};
 use berth_shapes::servicediscovery as cloud_map;
 use bytes::Bytes;
+use http::request::Parts;
 
 use crate::answer::Answer as _;
 use crate::context::Api;
 use crate::ecs as actions;
 use crate::failure::Failure;
+use crate::limits::throttled;
+use crate::protocol::Protocol;
 use crate::servicediscovery;
 
 /// `Content-Type` of requests and answers.
@@ -32,8 +36,53 @@ impl Called {
     }
 }
 
+/// The protocol: the one that a request is in which is in no other.
+pub(crate) struct AwsJson;
+
+impl Protocol for AwsJson {
+    type Head = Called;
+    type Asked = (Called, Bytes);
+    const CONTENT_TYPE: &'static str = CONTENT_TYPE;
+
+    fn speaks(_: &Parts) -> bool {
+        true
+    }
+
+    fn head(head: &Parts) -> Result<(Called, &'static str), Failure> {
+        let target = head.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
+        operation(target).map(|called| (called, called.name()))
+    }
+
+    fn read(called: Called, body: Bytes) -> Result<((Called, Bytes), &'static str), Failure> {
+        Ok(((called, body), called.name()))
+    }
+
+    fn admit(api: &Api, (called, _): &(Called, Bytes)) -> Result<(), Failure> {
+        match called {
+            Called::Ecs(operation) if !api.buckets.take(*operation, api.now()) => Err(throttled()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn answer(api: &Api, (called, body): (Called, Bytes), _: &str) -> Result<Bytes, Failure> {
+        answer(api, called, &body).await
+    }
+
+    fn refusal(failure: Failure) -> Failure {
+        failure
+    }
+
+    fn unauthenticated(error: AuthError) -> Failure {
+        error.into()
+    }
+
+    fn render_failure(failure: &Failure, _: &str) -> (Bytes, Option<&'static str>) {
+        (failure.body().into(), Some(failure.code))
+    }
+}
+
 /// Finds the operation that `X-Amz-Target` names.
-pub(crate) fn operation(target: Option<&str>) -> Result<Called, Failure> {
+fn operation(target: Option<&str>) -> Result<Called, Failure> {
     let unknown = |what: &str| Failure::common("UnknownOperationException", 400, what.to_owned());
     let target = target.ok_or_else(|| unknown("The request has no X-Amz-Target header that names an operation."))?;
     let (prefix, name) = target.split_once('.').ok_or_else(|| unknown(&format!("X-Amz-Target names no operation: {}", clip(target))))?;

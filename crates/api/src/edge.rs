@@ -22,11 +22,13 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use crate::attention::Attentive;
-use crate::aws_json::{self, Called};
+use crate::aws_json::AwsJson;
 use crate::context::{Api, Shared};
+use crate::ec2::Ec2Query;
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
-use crate::{alarms, backup, ec2, meter, plan, servicediscovery, sockets, trace, why};
+use crate::protocol::Protocol;
+use crate::{alarms, backup, meter, plan, servicediscovery, sockets, trace, why};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -187,9 +189,8 @@ async fn route(api: &Shared, request: Request<Incoming>, peer: SocketAddr) -> Re
 /// Cloud Map by the protocol that its model lists first, and that no SDK we know picks.
 fn no_cbor(api: &Api) -> Response<Body> {
     let (code, body) = servicediscovery::no_cbor();
-    let mut response = render(StatusCode::NOT_FOUND, body.into(), &request_id(api));
+    let mut response = render(StatusCode::NOT_FOUND, "application/cbor", body.into(), &request_id(api));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/cbor"));
     headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
     headers.insert("x-amzn-errortype", HeaderValue::from_static(code));
     response
@@ -215,65 +216,43 @@ async fn registry(api: &Api, request: Request<Incoming>) -> Response<Body> {
     api.registry.handle(request).await
 }
 
+/// Answers a request in one of AWS's protocols, whichever it is in.
 async fn aws(api: &Api, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    if Ec2Query::speaks(&head) {
+        return spoken::<Ec2Query>(api, &head, body, peer).await;
+    }
+    spoken::<AwsJson>(api, &head, body, peer).await
+}
+
+async fn spoken<P: Protocol>(api: &Api, head: &http::request::Parts, body: Incoming, peer: SocketAddr) -> Response<Body> {
     let id = request_id(api);
     let started = std::time::Instant::now();
-    let (head, body) = request.into_parts();
-    if ec2::is_asked(&head) {
-        return ec2(api, &head, body, peer).await;
-    }
-    let target = head.headers.get("x-amz-target").and_then(|value| value.to_str().ok());
-    let operation = aws_json::operation(target);
-    let action = operation.as_ref().map_or("", |operation| operation.name());
+    let said = P::head(head);
+    let mut action = said.as_ref().map_or("", |(_, name)| *name);
     let span = trace::request(action, &id, &head.headers);
+    let named = &mut action;
     let outcome = async {
         let mut memory = api.limits.body_bytes.share();
-        let body = read(body, &mut memory).await?;
-        let operation = operation?;
-        authenticate(api, &head, &body)?;
-        if matches!(operation, Called::Ecs(operation) if !api.buckets.take(operation, api.now())) {
-            return Err(throttled());
+        let body = read(body, &mut memory).await.map_err(P::refusal)?;
+        let (said, _) = said?;
+        verify(api, head, &body).map_err(P::unauthenticated)?;
+        let (asked, name) = P::read(said, body)?;
+        if *named != name {
+            trace::named(name);
+            *named = name;
         }
-        let _place = api.limits.start_request()?;
-        aws_json::answer(api, operation, &body).await
+        P::admit(api, &asked).map_err(P::refusal)?;
+        let _place = api.limits.start_request().map_err(P::refusal)?;
+        P::answer(api, asked, &id).await.map_err(P::refusal)
     }
     .instrument(span.clone())
     .await;
     note(api, &span, Noted { id: &id, action, peer, took: started.elapsed() }, outcome.as_ref().err());
     match &outcome {
-        Ok(answer) => render(StatusCode::OK, answer.clone(), &id),
-        Err(failure) => render_failure(failure, &id),
+        Ok(answer) => render(StatusCode::OK, P::CONTENT_TYPE, answer.clone(), &id),
+        Err(failure) => refuse::<P>(failure, &id),
     }
-}
-
-/// A request of EC2's query protocol: the action stands in the body, and a signature is looked at before that.
-async fn ec2(api: &Api, head: &http::request::Parts, body: Incoming, peer: SocketAddr) -> Response<Body> {
-    let id = request_id(api);
-    let started = std::time::Instant::now();
-    let mut memory = api.limits.body_bytes.share();
-    let asked = async {
-        let body = read(body, &mut memory).await.map_err(ec2::refusal)?;
-        verify(api, head, &body).map_err(|error| ec2::unauthenticated(&error))?;
-        ec2::read(&body)
-    }
-    .await;
-    let action = asked.as_ref().map_or("", |asked| asked.operation.name());
-    let span = trace::request(action, &id, &head.headers);
-    let outcome = async {
-        let asked = asked?;
-        let _place = api.limits.start_request().map_err(ec2::refusal)?;
-        ec2::answer(api, asked, &id).await.map_err(ec2::refusal)
-    }
-    .instrument(span.clone())
-    .await;
-    note(api, &span, Noted { id: &id, action, peer, took: started.elapsed() }, outcome.as_ref().err());
-    let (status, body) = match &outcome {
-        Ok(answer) => (StatusCode::OK, answer.clone()),
-        Err(failure) => (StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_REQUEST), ec2::render_failure(failure, &id)),
-    };
-    let mut response = render(status, body, &id);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ec2::CONTENT_TYPE));
-    response
 }
 
 /// What is said of a request in log and metrics.
@@ -318,7 +297,7 @@ async fn question(
     }
     .await;
     let id = request_id(api);
-    outcome.map_or_else(|failure| render_failure(&failure, &id), |answer| render(StatusCode::OK, answer, &id))
+    outcome.map_or_else(|failure| render_failure(&failure, &id), |answer| render(StatusCode::OK, AwsJson::CONTENT_TYPE, answer, &id))
 }
 
 /// Reads a body; `memory` is what it takes of the memory for bodies.
@@ -391,22 +370,29 @@ pub(crate) fn full(text: impl Into<Bytes>) -> Body {
     Full::new(text.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-fn render(status: StatusCode, body: Bytes, id: &str) -> Response<Body> {
+fn render(status: StatusCode, content_type: &'static str, body: Bytes, id: &str) -> Response<Body> {
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(aws_json::CONTENT_TYPE));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert("x-amzn-requestid", id);
     }
     response
 }
 
-pub(crate) fn render_failure(failure: &Failure, id: &str) -> Response<Body> {
+/// An error as a protocol writes it.
+fn refuse<P: Protocol>(failure: &Failure, id: &str) -> Response<Body> {
     let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_REQUEST);
-    let mut response = render(status, failure.body().into(), id);
-    if let Ok(code) = HeaderValue::from_str(failure.code) {
-        response.headers_mut().insert("x-amzn-errortype", code);
+    let (body, kind) = P::render_failure(failure, id);
+    let mut response = render(status, P::CONTENT_TYPE, body, id);
+    if let Some(kind) = kind {
+        response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static(kind));
     }
     response
+}
+
+/// An error where no service is asked, as most of AWS's services write it.
+pub(crate) fn render_failure(failure: &Failure, id: &str) -> Response<Body> {
+    refuse::<AwsJson>(failure, id)
 }

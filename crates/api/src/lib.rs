@@ -19,6 +19,7 @@ mod meter;
 mod page;
 pub mod page_token;
 mod plan;
+mod protocol;
 mod servicediscovery;
 mod sockets;
 mod throttle;

@@ -23,6 +23,11 @@ pub(crate) fn request(action: &'static str, id: &str, headers: &HeaderMap) -> Sp
     )
 }
 
+/// The request of the current span asks for this action, which its head did not say.
+pub(crate) fn named(action: &'static str) {
+    Span::current().record("otel.name", action);
+}
+
 /// A request failed; by its caller's fault or by ours, which alone is an error of the span.
 pub(crate) fn failed(span: &Span, failure: &Failure) {
     span.record("code", failure.code);

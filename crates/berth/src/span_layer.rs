@@ -153,6 +153,9 @@ where
             if fields.status != Status::Unset {
                 open.status = fields.status;
             }
+            if let Some(name) = fields.name {
+                open.name = Cow::Owned(name);
+            }
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! It decides nothing of a task. What a task's instance is to be stands in `berth_scheduler::discovery`.
 
+mod reach;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::arn::Scope;
@@ -12,7 +15,7 @@ use berth_model::dns::DnsTable;
 use berth_model::ids::uuid;
 use berth_model::lifecycle;
 use berth_model::namespace::{KEEP_OPERATIONS_MILLIS, MAX_OPERATIONS};
-use berth_model::record::{Key, Record};
+use berth_model::record::Key;
 use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceSettings, ServiceStatus};
 use berth_model::task::Task;
 use berth_model::time::UnixMillis;
@@ -20,7 +23,9 @@ use berth_scheduler::discovery::{
     DiscoveryServiceView, NamespaceView, Plan, Refused, Registry, TaskView, View, dns_table as table_of, is_ending, plan,
 };
 use berth_shapes::ecs;
-use berth_store::{Change, CommitError, Entry, State, Store, Transaction, Watcher};
+use berth_store::{Commit, CommitError, Entry, State, Store, Transaction, Watcher};
+
+pub(crate) use reach::reach;
 
 use crate::environment::Environment;
 use crate::services::is_checked_essential;
@@ -40,10 +45,9 @@ const REPEAT_AFTER_MILLIS: i64 = 6 * 60 * 60 * 1000;
 /// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store, environment: Environment) {
     let mut watcher = store.watch(store.state().revision);
-    let mut is_thorough = true;
     loop {
         if store.leads() {
-            match step(&store, &environment, is_thorough).await {
+            match step(&store, &environment).await {
                 Ok(true) => continue,
                 // What came between is a change, and looked at as such.
                 Ok(false) | Err(CommitError::Conflict(_)) => {}
@@ -53,20 +57,18 @@ pub(crate) async fn run(store: Store, environment: Environment) {
                 }
             }
         }
-        is_thorough = !until_something_changes(&store, &mut watcher).await;
-        tokio::time::sleep(GATHER).await;
+        if until_something_changes(&store, &mut watcher).await {
+            tokio::time::sleep(GATHER).await;
+        }
     }
 }
 
-/// Registers and deregisters a batch, or tells of what cannot be registered; `false` if there was nothing to do. Where there is nothing in
-/// Cloud Map only a thorough look finds services that name something there all the same; the others cost nothing.
-async fn step(store: &Store, environment: &Environment, is_thorough: bool) -> Result<bool, CommitError> {
+/// Registers and deregisters a batch, or tells of what cannot be registered; `false` if there was nothing to do. Where no service names a
+/// registry and nothing is registered it costs nothing.
+async fn step(store: &Store, environment: &Environment) -> Result<bool, CommitError> {
     let now = environment.now();
     let (found, transaction) = {
         let state = store.state();
-        if !is_thorough && state.discovery_services().len() + state.discovery_instances().len() == 0 {
-            return Ok(false);
-        }
         let Some(view) = view(&state, &environment.scope) else { return Ok(false) };
         let found = plan(&view, now);
         let transaction = transaction(&state, &found, BATCH.min(store.max_changes() / 4));
@@ -123,14 +125,17 @@ fn transaction(state: &State, plan: &Plan, most: usize) -> Transaction {
 /// What the planner is to see; `None` if no service has a registry and no task is registered.
 fn view<'a>(state: &'a State, scope: &'a Scope) -> Option<View<'a>> {
     let mut view = View { region: &scope.region, ..View::default() };
-    for service in state.services().filter(|service| service.status != ServiceStatus::Inactive) {
+    if state.registers_nothing() {
+        return None;
+    }
+    for service in state.registering_services().filter(|service| service.status != ServiceStatus::Inactive) {
         if has_registry(state, service) {
             let tasks = state.tasks_of_service(&service.cluster, &service.name);
             view.tasks.extend(tasks.filter_map(|task| seen(state, scope, service, task)));
         }
     }
     let mut named: BTreeSet<_> = view.tasks.iter().map(|task| task.registry.service.clone()).collect();
-    named.extend(state.discovery_instances().filter(|instance| instance.owner.is_some()).map(|instance| instance.service.clone()));
+    named.extend(state.discovery_services_of_tasks().cloned());
     if named.is_empty() {
         return None;
     }
@@ -215,18 +220,14 @@ fn event(state: &State, environment: &Environment, refused: &Refused, now: UnixM
 
 /// Waits for a change of what this loop looks at, or for its time; `false`: nothing changed.
 async fn until_something_changes(store: &Store, watcher: &mut Watcher) -> bool {
-    let concerns = |change: &Change| match change {
-        Change::Put(Record::Task(task)) => task.service.is_some(),
-        Change::Put(Record::Service(_) | Record::ContainerInstance(_) | Record::DiscoveryService(_) | Record::DiscoveryInstance(_)) => true,
-        Change::Put(_) => false,
-        Change::Touch(key) | Change::Delete(key) => {
-            matches!(key, Key::Task(_) | Key::ContainerInstance(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..))
-        }
+    let concerns = |commits: &[Arc<Commit>]| {
+        let mut changes = commits.iter().flat_map(|commit| &commit.changes);
+        changes.any(|change| reach(change).registrations) && !store.state().registers_nothing()
     };
     let change = async {
         loop {
             match watcher.next().await {
-                Ok(commits) if !commits.iter().flat_map(|commit| &commit.changes).any(concerns) => {}
+                Ok(commits) if !concerns(&commits) => {}
                 Ok(_) => return,
                 Err(_) => {
                     // Too far behind to be told; it looks at everything anyway.

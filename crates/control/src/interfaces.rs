@@ -21,7 +21,7 @@ use crate::constraints::Constraints;
 use crate::environment::Environment;
 
 pub(crate) use release::run;
-pub(crate) use table::{Table, Tables};
+pub(crate) use table::{Table, Tables, Whole};
 
 /// The first of a task's interfaces on its machine is the machine's own.
 const DEVICE_INDEX: i32 = 1;

@@ -7,6 +7,7 @@ mod alarms;
 mod constraints;
 mod discovery;
 mod dispatch;
+mod editions;
 mod environment;
 mod hooks;
 mod ingress;

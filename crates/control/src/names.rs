@@ -1,25 +1,25 @@
 //! What names answer, told to the DNS servers on container instances. The table is made of the state by a function that is handed in; this
-//! follows the store's watch and hands each new table to the sessions of agents that asked for it. It never decides what a name answers.
+//! follows the store's watch and hands each new table, and what changed since the one before, to the sessions of agents that asked for it. It
+//! never decides what a name answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use berth_acs::ServerFrame;
 use berth_acs::messages as acs;
 use berth_model::dns::{DnsAnswer, DnsTable, DnsZone, Routing};
-use berth_model::record::{Key, Record};
 use berth_store::{Change, State, Store};
-use tokio::sync::watch;
 
-use crate::discovery::dns_table;
+use crate::discovery::{dns_table, reach};
+use crate::editions::{Changes, Editions, News, Subscription};
 use crate::lag::Lag;
 use crate::loops::Loops;
 use crate::meter::{Meter, TableOutcome};
 
-/// From one table to the next at the least: a deployment changes tasks by the hundred, and each agent gets the whole table.
+/// From one table to the next at the least: a deployment changes tasks by the hundred, and those that change together are told together.
 const BETWEEN_TABLES: Duration = Duration::from_millis(20);
 
-type Concerns = dyn Fn(&Change) -> bool + Send + Sync;
+type Concerns = dyn Fn(&Change, &State) -> bool + Send + Sync;
 type MakeTable = dyn Fn(&State) -> DnsTable + Send + Sync;
 
 /// How the names of service discovery follow from the state.
@@ -30,10 +30,10 @@ pub struct NameSource {
 }
 
 impl NameSource {
-    /// `concerns` says of a change whether names may answer otherwise after it; one too many costs a table's making, one too few leaves
-    /// names as they were. `table` makes the table of a state, always the same of the same.
+    /// `concerns` says of a change whether names may answer otherwise after it, and is shown a state that has it; one too many costs a table's
+    /// making, one too few leaves names as they were. `table` makes the table of a state, always the same of the same.
     pub fn new(
-        concerns: impl Fn(&Change) -> bool + Send + Sync + 'static,
+        concerns: impl Fn(&Change, &State) -> bool + Send + Sync + 'static,
         table: impl Fn(&State) -> DnsTable + Send + Sync + 'static,
     ) -> Self {
         Self { concerns: Arc::new(concerns), table: Arc::new(table) }
@@ -43,18 +43,12 @@ impl NameSource {
 impl Default for NameSource {
     /// Cloud Map's namespaces, services and instances.
     fn default() -> Self {
-        Self::new(concerns_cloud_map, dns_table)
-    }
-}
-
-/// Whether a name may answer otherwise after a change: an instance counts as long as its task is not to stop.
-fn concerns_cloud_map(change: &Change) -> bool {
-    match change {
-        Change::Put(Record::Task(task)) => task.service.is_some(),
-        Change::Put(record) => matches!(record, Record::Namespace(_) | Record::DiscoveryService(_) | Record::DiscoveryInstance(_)),
-        Change::Touch(key) | Change::Delete(key) => {
-            matches!(key, Key::Task(_) | Key::Namespace(_) | Key::DiscoveryService(_) | Key::DiscoveryInstance(..))
-        }
+        let concerns = |change: &Change, state: &State| {
+            let reach = reach(change);
+            // Without a namespace nothing has a name.
+            reach.namespaces || reach.names && state.namespaces().len() > 0
+        };
+        Self::new(concerns, dns_table)
     }
 }
 
@@ -64,74 +58,105 @@ impl std::fmt::Debug for NameSource {
     }
 }
 
-/// A table as it goes to agents; none before the first was made.
-type Frames = Option<Arc<[ServerFrame]>>;
+/// A table as it goes to agents, rendered when the first of them is to have it whole.
+#[derive(Clone)]
+pub(crate) struct Whole {
+    revision: u64,
+    table: Arc<acs::NameTable>,
+    frames: Arc<OnceLock<Option<Frames>>>,
+    meter: Meter,
+}
+
+type Frames = Arc<[ServerFrame]>;
+
+impl Whole {
+    /// `None`: it is larger than what is sent at most.
+    fn frames(&self) -> Option<Frames> {
+        let render = || match acs::DnsTableMessage::split(self.revision, self.table.zones()) {
+            Ok(parts) => Some(parts.into_iter().map(ServerFrame::BerthDnsTable).collect()),
+            Err(error) => {
+                tracing::error!(%error, "names are not told to container instances that do not know them, which go on with those they have");
+                self.meter.made_table(TableOutcome::TooLarge);
+                None
+            }
+        };
+        self.frames.get_or_init(render).clone()
+    }
+}
 
 /// The newest table, for the sessions.
 pub(crate) struct Names {
-    newest: watch::Sender<Frames>,
+    editions: Arc<Editions<Whole, Frames>>,
 }
 
 impl Names {
     /// Begins to make tables, if there is something to make them with.
     pub(crate) fn start(source: Option<NameSource>, store: Store, loops: &Loops, meter: &Meter) -> Self {
-        let newest = watch::Sender::new(None);
+        let editions = Arc::new(Editions::new());
         if let Some(source) = source {
-            loops.spawn(follow(source, store, newest.clone(), Lag::new(meter.lag_of("names")), meter.clone()));
+            loops.spawn(follow(source, store, Arc::clone(&editions), Lag::new(meter.lag_of("names")), meter.clone()));
         }
-        Self { newest }
+        Self { editions }
     }
 
-    /// The tables from now on, beginning with the one that there is.
-    pub(crate) fn subscribe(&self) -> Tables {
-        let mut newest = self.newest.subscribe();
-        newest.mark_changed();
-        Tables(newest)
+    /// The tables from now on, beginning with the one that there is; as changes where the agent takes these.
+    pub(crate) fn subscribe(&self, takes_changes: bool) -> Tables {
+        Tables(self.editions.subscribe(takes_changes))
     }
 }
 
 /// The tables that one session sends.
-pub(crate) struct Tables(watch::Receiver<Frames>);
+pub(crate) struct Tables(Subscription<Whole, Frames>);
 
 impl Tables {
-    /// Waits for a table that was not yet taken; those that another overtook are passed over.
-    pub(crate) async fn next(&mut self) -> Arc<[ServerFrame]> {
+    /// Waits for frames that tell of a newer table. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Vec<Frames> {
         loop {
-            if self.0.changed().await.is_err() {
-                // The control plane is ending, and its sessions with it.
-                return std::future::pending().await;
-            }
-            if let Some(frames) = self.0.borrow_and_update().clone() {
-                return frames;
+            match self.0.next().await {
+                News::Changes(changes) => return changes.into_iter().map(|changes| changes.content).collect(),
+                News::Whole(_, whole) => match whole.frames() {
+                    Some(frames) => return vec![frames],
+                    None => self.0.withhold(),
+                },
             }
         }
     }
+
+    /// The agent misses something: it is told of the whole table.
+    pub(crate) fn forget(&mut self) {
+        self.0.forget();
+    }
 }
 
-async fn follow(source: NameSource, store: Store, newest: watch::Sender<Frames>, mut lag: Lag, meter: Meter) {
+async fn follow(source: NameSource, store: Store, editions: Arc<Editions<Whole, Frames>>, mut lag: Lag, meter: Meter) {
     let mut watcher = store.watch(store.state().revision);
-    let mut told: Option<Vec<DnsZone>> = None;
+    let mut told: Option<Whole> = None;
     loop {
-        let table = (source.table)(&store.state());
+        let DnsTable { revision, zones } = (source.table)(&store.state());
+        let table: acs::NameTable = zones.iter().map(zone).collect();
         // By content: the revision grows with every commit, whatever it is about.
-        if told.as_ref() != Some(&table.zones) {
-            match frames(&table) {
-                Ok(frames) => {
-                    newest.send_replace(Some(frames));
-                    meter.made_table(TableOutcome::Sent);
-                }
-                Err(error) => {
-                    tracing::error!(%error, "names are not told to container instances, which go on with those that they have");
-                    meter.made_table(TableOutcome::TooLarge);
-                }
-            }
-            told = Some(table.zones);
+        let changes = told.as_ref().map(|told| told.table.changes_to(&table));
+        if changes.as_ref().is_none_or(|changes| !changes.is_empty()) {
+            let base = told.as_ref().map(|told| told.revision);
+            let changes = base.zip(changes).and_then(|(base, changes)| {
+                let (message, size) = acs::DnsTableMessage::of_changes(base, revision, changes)?;
+                let content: Frames = [ServerFrame::BerthDnsTable(message)].into();
+                Some(Changes { base, revision, size, content })
+            });
+            let whole = Whole { revision, table: Arc::new(table), frames: Arc::default(), meter: meter.clone() };
+            editions.publish(revision, whole.clone(), changes);
+            meter.made_table(TableOutcome::Sent);
+            told = Some(whole);
         }
         tokio::time::sleep(BETWEEN_TABLES).await;
         loop {
             match lag.during(watcher.next()).await {
-                Ok(commits) if commits.iter().flat_map(|commit| &commit.changes).any(|change| (source.concerns)(change)) => break,
-                Ok(_) => {}
+                Ok(commits) => {
+                    let state = store.state();
+                    if commits.iter().flat_map(|commit| &commit.changes).any(|change| (source.concerns)(change, &state)) {
+                        break;
+                    }
+                }
                 Err(_) => {
                     watcher.resume_from(store.state().revision);
                     break;
@@ -140,11 +165,6 @@ async fn follow(source: NameSource, store: Store, newest: watch::Sender<Frames>,
         }
         lag.acts();
     }
-}
-
-fn frames(table: &DnsTable) -> Result<Arc<[ServerFrame]>, acs::TableTooLarge> {
-    let parts = acs::DnsTableMessage::split(table.revision, table.zones.iter().map(zone).collect())?;
-    Ok(parts.into_iter().map(ServerFrame::BerthDnsTable).collect())
 }
 
 fn zone(zone: &DnsZone) -> acs::DnsZone {

@@ -7,14 +7,15 @@ mod writer;
 pub(crate) mod zones;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use berth_model::ids::{CapacityProviderName, ContainerInstanceId, DeploymentId, ServiceName, TaskId};
+use berth_model::ids::{CapacityProviderName, ContainerInstanceId, DefinitionId, DeploymentId, ServiceName, TaskId};
 use berth_model::lifecycle;
 use berth_model::record::Key;
 use berth_model::service::{DeploymentController, Service, ServiceStatus};
 use berth_model::service_deployment::ServiceDeployment;
-use berth_model::task::Task;
+use berth_model::task::{HealthStatus, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::TaskSet;
 use berth_model::time::UnixMillis;
@@ -351,16 +352,28 @@ pub(crate) fn machine(index: &Index, id: ContainerInstanceId) -> Machine<'_> {
 
 /// What the planner sees of the service's tasks.
 pub(crate) fn views(state: &State, service: &Service, absence: &AbsenceRules) -> Vec<TaskView> {
-    state
-        .tasks_of_service(&service.cluster, &service.name)
-        .filter_map(|task| {
-            let definition = state.definition(&task.definition);
-            let checked = |name: &str| definition.is_some_and(|d| is_checked_essential(d, name));
-            let has_check = task.containers.iter().any(|c| checked(&c.name));
-            let instance = state.instance(task.container_instance).map(|entry| &*entry.value);
-            TaskView::of(task, has_check, lifecycle::health(task, checked), instance, absence)
-        })
-        .collect()
+    // Tasks of one definition follow each other, mostly, and most definitions check nothing.
+    let mut last: Option<(&DefinitionId, Option<&TaskDefinition>)> = None;
+    let ids = state.index(&service.cluster).and_then(|index| index.by_service.get(&service.name));
+    let mut views = Vec::with_capacity(ids.map_or(0, BTreeSet::len));
+    for task in state.tasks_of_service(&service.cluster, &service.name) {
+        let checking = match last {
+            Some((id, checking)) if *id == task.definition => checking,
+            _ => state.definition(&task.definition).map(|entry| &*entry.value).filter(|definition| has_checks(definition)),
+        };
+        last = Some((&task.definition, checking));
+        let checked = |name: &str| checking.is_some_and(|definition| is_checked_essential(definition, name));
+        let has_check = checking.is_some() && task.containers.iter().any(|c| checked(&c.name));
+        let health = if has_check { lifecycle::health(task, checked) } else { HealthStatus::Unknown };
+        let instance = state.instance(task.container_instance).map(|entry| &*entry.value);
+        views.extend(TaskView::of(task, has_check, health, instance, absence));
+    }
+    views
+}
+
+/// Has any of its containers a health check?
+fn has_checks(definition: &TaskDefinition) -> bool {
+    definition.document.container_definitions.iter().flatten().any(|container| container.health_check.is_some())
 }
 
 /// Is the container of this name essential, and has it a health check?

@@ -1,7 +1,7 @@
 //! One agent's ACS connection: sends its tasks, sees that they are taken, keeps it alive. Everything it holds can be lost:
 //! the next connection starts from the state.
 
-mod interfaces;
+mod tables;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::dispatch::{Inbox, Pending};
-use crate::names::Tables;
 use crate::{Control, observe, payload, peers, trace};
+use tables::TableNews;
 
 /// How long after it took a stop an agent may say nothing of a task that never started. The official agent ignores stops of
 /// tasks it never knew, so nobody would ever report them.
@@ -173,8 +173,7 @@ impl Session {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&mut self, connection: &mut ServerConnection<S>) -> AgentAway {
         let mut frames = self.deliver(&Pending { everything: true, ..Default::default() });
         frames.push(self.manifest());
-        let mut interfaces = self.gives_interfaces().then(|| self.control.shared.interfaces.subscribe());
-        let mut tables = self.machine.query().berth_dns.then(|| self.control.shared.names.subscribe());
+        let mut tables = self.tables();
         loop {
             if let Err(error) = send(connection, &std::mem::take(&mut frames)).await {
                 return error;
@@ -201,18 +200,23 @@ impl Session {
                     }
                     frames = self.deliver(&pending);
                 },
-                table = next_table(&mut tables) => {
-                    if let Err(error) = send(connection, &table).await {
-                        return error;
-                    }
-                }
-                table = self::interfaces::next(&mut interfaces) => frames.push(self.network_table(&table)),
+                news = tables.next() => match news {
+                    TableNews::Names(parts) => for part in parts {
+                        if let Err(error) = send(connection, &part).await {
+                            return error;
+                        }
+                    },
+                    TableNews::Network(news) => frames = self.network_table(news),
+                },
                 frame = connection.next() => match frame {
                     None => return AgentAway::Closed,
                     Some(Ok(frame)) => {
                         let effects = self.machine.on_frame(frame, self.now());
                         for effect in effects {
-                            frames.extend(self.on_effect(effect));
+                            match effect {
+                                Effect::TableWanted(table) => tables.forget(table),
+                                effect => frames.extend(self.on_effect(effect)),
+                            }
                         }
                     }
                     Some(Err(error)) if error.is_fatal() => return AgentAway::Broken(error.to_string()),
@@ -349,7 +353,7 @@ impl Session {
                 let stops = self.confirmed(&candidates);
                 self.machine.confirm_stops(&message_id, stops, self.now()).into_iter().collect()
             }
-            Effect::ManifestAcked { .. } | Effect::CredentialsAcked { .. } | Effect::Stray { .. } => Vec::new(),
+            Effect::ManifestAcked { .. } | Effect::CredentialsAcked { .. } | Effect::TableWanted(_) | Effect::Stray { .. } => Vec::new(),
         }
     }
 
@@ -452,14 +456,6 @@ impl Drop for Session {
                 }
             });
         }
-    }
-}
-
-/// The next table of names; never one for an agent that did not ask.
-async fn next_table(tables: &mut Option<Tables>) -> Arc<[ServerFrame]> {
-    match tables {
-        Some(tables) => tables.next().await,
-        None => std::future::pending().await,
     }
 }
 

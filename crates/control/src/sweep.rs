@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use berth_model::cluster::ClusterStatus;
 use berth_model::container_instance::ContainerInstanceStatus;
+use berth_model::ids::TaskId;
 use berth_model::record::Key;
-use berth_model::service::ServiceStatus;
+use berth_model::service::{Service, ServiceStatus};
+use berth_model::service_deployment::KEEP_SERVICE_DEPLOYMENTS_MILLIS;
 use berth_model::task_definition::TaskDefinitionStatus;
 use berth_model::time::UnixMillis;
-use berth_store::{CommitError, State, Store, Transaction};
+use berth_store::{ClusterIndex, CommitError, Entry, Revision, State, Store, Transaction};
 
 use crate::discovery::forgettable_operations;
 use crate::environment::Environment;
@@ -41,17 +43,21 @@ const fn is_due(asked: u32, commits: u64) -> bool {
 /// What may be forgotten now. Pure.
 #[must_use]
 pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
-    let mut stopped: Vec<_> = state.tasks().filter_map(|task| Some((task.stopped_at?, task.id))).collect();
-    stopped.sort_unstable();
-    let surplus = stopped.len().saturating_sub(KEEP_TASKS);
-    let old_task = |at: UnixMillis, number: usize| now.since(at) > if number < surplus { KEEP_AT_LEAST_MILLIS } else { KEEP_MILLIS };
-    let mut keys: Vec<_> =
-        stopped.iter().enumerate().filter(|(number, (at, _))| old_task(*at, *number)).map(|(_, (_, id))| Key::Task(*id)).collect();
+    forgettable_since(state, now, None)
+}
+
+/// What may be forgotten now, where all that could be forgotten at `looked_at` is: then of a service that has not changed since nothing is too
+/// much, and only time can have made something of it old.
+fn forgettable_since(state: &State, now: UnixMillis, looked_at: Option<Revision>) -> Vec<Key> {
+    let mut keys: Vec<_> = forgettable_tasks(state, now, KEEP_TASKS).into_iter().map(Key::Task).collect();
     keys.extend(deleted_definitions(state));
     keys.extend(deleted_capacity(state, now));
     keys.extend(forgettable_operations(state, now));
     let ongoing = state.services().filter(|service| service.status != ServiceStatus::Inactive);
-    keys.extend(ongoing.flat_map(|service| forgettable_history(state, service, now, 0)));
+    let may_have_some = |service: &&Entry<Service>| {
+        looked_at.is_none_or(|revision| service.modified > revision) || now.since(service.created_at) > KEEP_SERVICE_DEPLOYMENTS_MILLIS
+    };
+    keys.extend(ongoing.filter(may_have_some).flat_map(|service| forgettable_history(state, service, now, 0)));
     for service in state.services().filter(|service| service.status == ServiceStatus::Inactive) {
         // A service has no time of its end; its last change is one of its tasks' or of its events'.
         let last = state.events_of(&service.cluster, &service.name).next_back().map_or(service.created_at, |event| event.created_at);
@@ -83,6 +89,19 @@ pub fn forgettable(state: &State, now: UnixMillis) -> Vec<Key> {
         }
     }
     keys
+}
+
+/// Tasks that stopped long ago, the oldest first; after an hour if there are more than `most`.
+fn forgettable_tasks(state: &State, now: UnixMillis, most: usize) -> Vec<TaskId> {
+    let all: usize = state.indexes().map(|index| index.stopped.len()).sum();
+    let surplus = all.saturating_sub(most);
+    // What is younger than the youngest that may go need not be looked at.
+    let longest = if surplus == 0 { KEEP_MILLIS } else { KEEP_AT_LEAST_MILLIS };
+    let old = |index: &ClusterIndex| index.stopped.iter().take_while(|(at, _)| now.since(*at) > longest).copied().collect::<Vec<_>>();
+    let mut stopped: Vec<_> = state.indexes().flat_map(old).collect();
+    stopped.sort_unstable();
+    let is_old = |number: usize, at: UnixMillis| number < surplus || now.since(at) > KEEP_MILLIS;
+    stopped.into_iter().enumerate().filter(|(number, (at, _))| is_old(*number, *at)).map(|(_, (_, id))| id).collect()
 }
 
 /// Revisions whose deletion was asked for and that nothing shows any more: no task, ended ones too, no deployment, no task set, no
@@ -130,6 +149,8 @@ fn deleted_capacity(state: &State, now: UnixMillis) -> Vec<Key> {
 pub(crate) async fn run(store: Store, environment: Environment) {
     // The first time soon, or a server that is started often would never look.
     let (mut looked_at, mut asked) = (store.state().revision, LOOKS_AFTER - 1);
+    // When nothing was left that could be forgotten.
+    let mut swept_at = None;
     loop {
         tokio::time::sleep(EVERY).await;
         asked += 1;
@@ -139,8 +160,10 @@ pub(crate) async fn run(store: Store, environment: Environment) {
         }
         (looked_at, asked) = (revision, 0);
         let keys: Vec<_> = {
-            let state = store.state();
-            forgettable(&state, environment.now()).into_iter().filter_map(|key| Some((state.modified(&key)?, key))).collect()
+            let (state, now) = (store.state(), environment.now());
+            let found = forgettable_since(&state, now, swept_at.replace(state.revision));
+            debug_assert_eq!(found, forgettable(&state, now), "what has not changed is looked at in vain");
+            found.into_iter().filter_map(|key| Some((state.modified(&key)?, key))).collect()
         };
         for batch in keys.chunks(BATCH.min(store.max_changes())) {
             let mut transaction = Transaction::new();
@@ -149,10 +172,12 @@ pub(crate) async fn run(store: Store, environment: Environment) {
                 transaction.expect(key.clone(), *modified).delete(key.clone());
             }
             match store.commit(transaction).await {
+                Ok(_) => {}
                 // What came between is looked at the next time.
-                Ok(_) | Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Conflict(_)) => swept_at = None,
                 Err(error) => {
                     tracing::warn!(%error, "cannot forget what ended long ago");
+                    swept_at = None;
                     break;
                 }
             }
@@ -167,9 +192,11 @@ mod tests {
     use berth_model::daemon::{Daemon, DaemonDeployment, DaemonRevision, DaemonTaskDefinition};
     use berth_model::express_service::{ExpressRevision, ExpressService};
     use berth_model::ids::{
-        ClusterName, ContainerInstanceId, DaemonDeploymentId, DaemonName, DaemonRevisionId, DefinitionId, Family, ServiceName, TaskId,
+        ClusterName, ContainerInstanceId, DaemonDeploymentId, DaemonName, DaemonRevisionId, DefinitionId, Family, ServiceName,
     };
-    use berth_model::task::{DesiredStatus, Task, TaskStatus};
+    use berth_model::service::ServiceSettings;
+    use berth_model::service_deployment::{ServiceRevision, ServiceRevisionId};
+    use berth_model::task::{DesiredStatus, LaunchType, Task, TaskStatus};
     use berth_model::task_definition::TaskDefinition;
     use berth_store::backend::Memory;
 
@@ -212,6 +239,58 @@ mod tests {
     #[test]
     fn it_looks_when_time_has_passed_or_much_has_changed() {
         assert!(!is_due(LOOKS_AFTER - 1, LOOKS_AFTER_COMMITS - 1) && is_due(LOOKS_AFTER, 0) && is_due(1, LOOKS_AFTER_COMMITS));
+    }
+
+    #[tokio::test]
+    async fn of_services_that_have_not_changed_only_the_old_are_looked_at() {
+        let (cluster, name) = (ClusterName::parse("c").expect("a name"), ServiceName::parse("web").expect("a name"));
+        let service: Service = serde_json::from_value(serde_json::json!({
+            "name": "web", "cluster": "c", "status": "ACTIVE", "desired_count": 1, "launch_type": "EC2",
+            "percentages": {"minimum_healthy": 100, "maximum": 200}, "deployments": [], "settings": ServiceSettings::default(),
+            "tags": {}, "created_at": 1_000, "created_by": "", "next_event": 0, "announced_steady": false, "announced_failure": null,
+            "client_token": null,
+        }))
+        .expect("a service");
+        let unnamed = ServiceRevision {
+            id: ServiceRevisionId(1),
+            cluster: cluster.clone(),
+            service: name.clone(),
+            definition: revision(1),
+            launch_type: LaunchType::Ec2,
+            capacity_provider_strategy: Vec::new(),
+            settings: ServiceSettings::default(),
+            images: Vec::new(),
+            created_at: UnixMillis(1_000),
+        };
+        let store = Store::open_inline(Memory).expect("a store in memory");
+        let mut transaction = Transaction::new();
+        transaction.put(service).put(unnamed);
+        store.commit(transaction).await.expect("it is taken");
+        let key = [Key::ServiceRevision(cluster, name, ServiceRevisionId(1))];
+        let at = |millis: i64, since| forgettable_since(&store.state(), UnixMillis(millis), since);
+        assert_eq!(at(2_000, None), key);
+        assert_eq!(at(2_000, Some(Revision(0))), key, "it has changed since");
+        assert_eq!(at(2_000, Some(Revision(1))), [], "it was looked at");
+        assert_eq!(at(1_001 + KEEP_SERVICE_DEPLOYMENTS_MILLIS, Some(Revision(1))), key, "time has passed");
+    }
+
+    #[tokio::test]
+    async fn too_many_ended_tasks_go_after_an_hour_the_oldest_of_all_clusters_first() {
+        let in_cluster = |cluster: &str, id: u128, at: i64| Task {
+            cluster: ClusterName::parse(cluster).expect("a name"),
+            ..task(id, revision(1), Some(at))
+        };
+        let store = Store::open_inline(Memory).expect("a store in memory");
+        let mut transaction = Transaction::new();
+        transaction.put(in_cluster("b", 1, 1)).put(in_cluster("a", 2, 2)).put(in_cluster("a", 3, 2)).put(in_cluster("b", 4, 4));
+        store.commit(transaction).await.expect("it is taken");
+        let at = |millis: i64, most| forgettable_tasks(&store.state(), UnixMillis(millis), most);
+        let ids = |numbers: &[u128]| numbers.iter().copied().map(TaskId).collect::<Vec<_>>();
+        assert_eq!(at(5 + KEEP_AT_LEAST_MILLIS, 4), []);
+        assert_eq!(at(5 + KEEP_AT_LEAST_MILLIS, 2), ids(&[1, 2]));
+        assert_eq!(at(5 + KEEP_AT_LEAST_MILLIS, 0), ids(&[1, 2, 3, 4]));
+        assert_eq!(at(4 + KEEP_AT_LEAST_MILLIS, 0), ids(&[1, 2, 3]), "an hour is promised");
+        assert_eq!(at(3 + KEEP_MILLIS, 4), ids(&[1, 2, 3]));
     }
 
     #[tokio::test]

@@ -1,18 +1,19 @@
-//! Tables of names on their way to agents: at once after a connection, again when they change, and never to an agent that did not ask.
+//! Tables of names on their way to agents: whole at once after a connection, then what changes, whole again for an agent that misses something
+//! or takes no changes, and never to an agent that did not ask.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use berth_acs::messages::{DnsTableParts, DnsZone};
+use berth_acs::messages::{AgentFrame, DnsTableMessage, NameNews, ReceivedNames, TableKind, TableRequest};
 use berth_acs::{AcsQuery, ServerConnection, ServerFrame};
 use berth_control::{Clock, Control, ControlConfig, Entropy, Environment, NameSource};
 use berth_model::arn::Scope;
 use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, Resources};
 use berth_model::dns::{DnsAnswer, DnsRecord, DnsTable, Routing};
 use berth_model::ids::{ClusterName, ContainerInstanceId};
-use berth_model::record::Record;
+use berth_model::record::{Key, Record};
 use berth_model::tags::Tags;
 use berth_model::time::UnixMillis;
 use berth_store::backend::Memory;
@@ -77,7 +78,7 @@ async fn commit(store: &Store, change: impl FnOnce(&mut Transaction)) {
 
 /// Names that are easily changed: each cluster's, but for those that begin with `quiet`.
 fn source(made: Arc<AtomicUsize>) -> NameSource {
-    let concerns = |change: &Change| matches!(change, Change::Put(Record::Cluster(_)));
+    let concerns = |change: &Change, _: &State| matches!(change, Change::Put(Record::Cluster(_)) | Change::Delete(Key::Cluster(_)));
     let table = move |state: &State| {
         made.fetch_add(1, Ordering::SeqCst);
         let record = |name: &str| DnsRecord {
@@ -95,7 +96,7 @@ fn source(made: Arc<AtomicUsize>) -> NameSource {
 
 struct Agent {
     socket: WebSocketStream<DuplexStream>,
-    parts: DnsTableParts,
+    names: ReceivedNames,
 }
 
 impl Agent {
@@ -104,7 +105,7 @@ impl Agent {
         let session = control.open_session(AcsQuery::parse(&query).expect("a query")).await.expect("it is let in");
         let (server, agent) = tokio::io::duplex(1 << 20);
         tokio::spawn(async move { session.run(ServerConnection::new(server).await).await });
-        Self { socket: WebSocketStream::from_raw_socket(agent, Role::Client, None).await, parts: DnsTableParts::default() }
+        Self { socket: WebSocketStream::from_raw_socket(agent, Role::Client, None).await, names: ReceivedNames::default() }
     }
 
     async fn frame(&mut self) -> ServerFrame {
@@ -117,21 +118,40 @@ impl Agent {
         }
     }
 
-    /// The names of the next table.
-    async fn names(&mut self) -> String {
+    /// The next message of names.
+    async fn message(&mut self) -> DnsTableMessage {
         loop {
-            if let ServerFrame::BerthDnsTable(part) = self.frame().await
-                && let Some((_, zones)) = self.parts.take(part)
-            {
-                let names = |zone: &DnsZone| zone.records.iter().map(|record| record.name.clone()).collect::<Vec<_>>().join(" ");
-                return zones.iter().map(names).collect::<Vec<_>>().join("; ");
+            if let ServerFrame::BerthDnsTable(message) = self.frame().await {
+                return message;
             }
         }
     }
+
+    /// The names of the next table.
+    async fn names(&mut self) -> String {
+        loop {
+            let message = self.message().await;
+            match self.names.take(message) {
+                NameNews::Changed => return self.known(),
+                NameNews::Waits => {}
+                NameNews::Lost => panic!("something is missing"),
+            }
+        }
+    }
+
+    fn known(&self) -> String {
+        let records = self.names.table().zones().flat_map(|zone| zone.records);
+        records.map(|record| record.name).collect::<Vec<_>>().join(" ")
+    }
+
+    async fn say(&mut self, frame: &AgentFrame) {
+        let text = frame.encode().expect("it fits a frame");
+        self.socket.send(Message::Text(text.into())).await.expect("it is sent");
+    }
 }
 
-#[tokio::test]
-async fn agents_that_ask_are_told_of_names_at_once_and_when_they_change() {
+/// A control plane with a container instance, and names made of clusters.
+async fn world() -> (Store, Control, String, Arc<AtomicUsize>) {
     let store = Store::open_inline(Memory).expect("a store in memory");
     commit(&store, |t| {
         t.put(cluster("c")).put(instance());
@@ -143,8 +163,63 @@ async fn agents_that_ask_are_told_of_names_at_once_and_when_they_change() {
     let made = Arc::new(AtomicUsize::new(0));
     let config = ControlConfig { names: Some(source(made.clone())), ..Default::default() };
     let control = Control::start(store.clone(), environment, config).await.expect("it starts");
+    (store, control, arn, made)
+}
 
-    let mut ours = Agent::connect(&control, &arn, "&berthDns=1").await;
+#[tokio::test]
+async fn an_agent_that_takes_changes_is_told_what_changes_and_of_the_whole_if_it_asks() {
+    let (store, control, arn, _) = world().await;
+    let mut ours = Agent::connect(&control, &arn, "&berthDns=1&berthDifferences=1").await;
+    let whole = ours.message().await;
+    assert_eq!((whole.base, whole.zones[0].records.len()), (None, 1));
+    assert_eq!((ours.names.take(whole.clone()), ours.known().as_str()), (NameNews::Changed, "c"));
+    commit(&store, |t| {
+        t.put(cluster("d")).put(cluster("e"));
+    })
+    .await;
+    let more = ours.message().await;
+    assert_eq!((more.base, more.zones[0].records.len()), (Some(whole.revision), 2), "only what is new");
+    assert_eq!((ours.names.take(more.clone()), ours.known().as_str()), (NameNews::Changed, "c d e"));
+    commit(&store, |t| {
+        t.delete(Key::Cluster(ClusterName::parse("d").expect("a name")));
+    })
+    .await;
+    let less = ours.message().await;
+    assert_eq!((less.base, less.zones.len(), less.gone.len()), (Some(more.revision), 0, 1));
+    // One between is lost: what comes next leads from a table that the agent does not have.
+    commit(&store, |t| {
+        t.put(cluster("f"));
+    })
+    .await;
+    let next = ours.message().await;
+    assert_eq!(next.base, Some(less.revision));
+    assert_eq!(ours.names.take(next), NameNews::Lost);
+    ours.say(&AgentFrame::TableRequest(TableRequest { table: TableKind::Network })).await;
+    ours.say(&AgentFrame::TableRequest(TableRequest { table: TableKind::Names })).await;
+    let again = ours.message().await;
+    assert_eq!(again.base, None, "nothing was committed, and it is told of the whole all the same");
+    assert_eq!((ours.names.take(again), ours.known().as_str()), (NameNews::Changed, "c e f"));
+    commit(&store, |t| {
+        t.put(cluster("g"));
+    })
+    .await;
+    assert_eq!(ours.names().await, "c e f g");
+
+    let mut older = Agent::connect(&control, &arn, "&berthDns=1").await;
+    assert_eq!(older.names().await, "c e f g");
+    commit(&store, |t| {
+        t.put(cluster("h"));
+    })
+    .await;
+    let whole = older.message().await;
+    assert_eq!((whole.base, whole.zones[0].records.len()), (None, 5), "it did not say that it takes changes");
+    control.stop();
+}
+
+#[tokio::test]
+async fn agents_that_ask_are_told_of_names_at_once_and_when_they_change() {
+    let (store, control, arn, made) = world().await;
+    let mut ours = Agent::connect(&control, &arn, "&berthDns=1&berthDifferences=1").await;
     assert_eq!(ours.names().await, "c");
     commit(&store, |t| {
         t.put(cluster("d"));
@@ -180,7 +255,7 @@ async fn agents_that_ask_are_told_of_names_at_once_and_when_they_change() {
     assert!(made.load(Ordering::SeqCst) - before < 50, "changes that come together are told together");
     ours.socket.close(None).await.expect("it says goodbye");
 
-    let mut again = Agent::connect(&control, &arn, "&berthDns=1").await;
+    let mut again = Agent::connect(&control, &arn, "&berthDns=1&berthDifferences=1").await;
     assert_eq!(again.names().await, last, "a connection begins with the whole of it");
 
     // An agent that did not ask gets everything but names: its manifest, and heartbeats for as long as it answers.

@@ -196,7 +196,8 @@ impl MachineLink {
     }
 }
 
-/// All that a machine is told of the network beyond its own tasks. A new table replaces the one before as a whole.
+/// All that a machine is told of the network beyond its own tasks. A new table replaces the one before as a whole, also where what it was
+/// told of are [`TableChanges`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NetworkTable {
     /// Security groups by their ids.
@@ -206,6 +207,17 @@ pub struct NetworkTable {
     /// How this machine and others reach each other; none: tasks of other machines are not reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineLink>,
+}
+
+/// What makes a newer table of an older one: by id, what is new or otherwise, and `None` for what is gone. It says nothing of the machine itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TableChanges {
+    /// Security groups.
+    #[serde(default)]
+    pub groups: BTreeMap<String, Option<SecurityGroup>>,
+    /// Interfaces.
+    #[serde(default)]
+    pub interfaces: BTreeMap<String, Option<KnownInterface>>,
 }
 
 /// Why a table cannot be used; then the one before stays.
@@ -232,6 +244,20 @@ pub enum TableError {
 }
 
 impl NetworkTable {
+    /// Makes it the newer one that the changes lead to.
+    pub fn change(&mut self, changes: TableChanges) {
+        fn merge<T>(known: &mut BTreeMap<String, T>, changes: BTreeMap<String, Option<T>>) {
+            for (id, change) in changes {
+                match change {
+                    Some(value) => drop(known.insert(id, value)),
+                    None => drop(known.remove(&id)),
+                }
+            }
+        }
+        merge(&mut self.groups, changes.groups);
+        merge(&mut self.interfaces, changes.interfaces);
+    }
+
     /// Says whether a machine can use it.
     ///
     /// # Errors
@@ -287,6 +313,26 @@ mod tests {
         for wrong in ["10.0.0.0", "10.0.0.0/33", "::/129", "x/8", "10.0.0.0/-1"] {
             assert_eq!(read(wrong), Err(TableError::Cidr(wrong.into())));
         }
+    }
+
+    #[test]
+    fn changes_say_only_what_is_otherwise() {
+        let known = |group: &str| KnownInterface { addresses: Vec::new(), groups: vec![group.to_owned()], instance: None };
+        let link = MachineLink::new(Ipv4Addr::LOCALHOST);
+        let mut table = NetworkTable {
+            groups: [("sg-1".to_owned(), SecurityGroup::default()), ("sg-2".to_owned(), SecurityGroup::default())].into(),
+            interfaces: [("eni-1".to_owned(), known("sg-1")), ("eni-2".to_owned(), known("sg-2"))].into(),
+            machine: Some(link.clone()),
+        };
+        let changes = r#"{"groups": {"sg-2": null}, "interfaces": {"eni-1": {"addresses": [], "groups": ["sg-3"], "instance": null},
+                          "eni-2": null, "eni-4": null}}"#;
+        table.change(serde_json::from_str(changes).unwrap());
+        assert_eq!(table.groups.keys().collect::<Vec<_>>(), ["sg-1"]);
+        assert_eq!(table.interfaces, [("eni-1".to_owned(), known("sg-3"))].into());
+        assert_eq!(table.machine, Some(link), "nobody told of it");
+        let before = table.clone();
+        table.change(serde_json::from_str("{}").unwrap());
+        assert_eq!(table, before);
     }
 
     #[test]

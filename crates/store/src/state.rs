@@ -32,9 +32,11 @@ use berth_model::ids::{
 use berth_model::record::{Key, Record};
 use berth_model::service::{Service, ServiceEvent};
 use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId, ServiceRevision, ServiceRevisionId};
-use berth_model::task::{DesiredStatus, Task, TaskStatus};
+use berth_model::task::{DesiredStatus, Task};
 use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
+use berth_model::time::UnixMillis;
 
+use self::discovery::Registering;
 use self::id_hasher::ById;
 pub use self::interfaces::AddInterfaceError;
 pub(crate) use self::loading::Loading;
@@ -90,6 +92,8 @@ pub struct ClusterIndex {
     pub pending_tasks: usize,
     /// Tasks whose last status comes after RUNNING.
     pub other_tasks: usize,
+    /// Tasks that have stopped, by when they did.
+    pub stopped: BTreeSet<(UnixMillis, TaskId)>,
     tallies: tally::Tallies,
 }
 
@@ -270,6 +274,7 @@ impl State {
                 self.tasks.insert(value.id, Entry { value, created, modified, version });
             }
             Record::Service(value) => {
+                self.discovery.note_registry((&value.cluster, &value.name), Registering::Service, Some(&value.settings));
                 self.services.insert((value.cluster.clone(), value.name.clone()), Entry { value, created, modified, version });
             }
             Record::ServiceEvent(value) => {
@@ -278,6 +283,7 @@ impl State {
             }
             Record::ServiceRevision(value) => {
                 let key = (value.cluster.clone(), value.service.clone(), value.id);
+                self.discovery.note_registry((&key.0, &key.1), Registering::Revision(key.2), Some(&value.settings));
                 self.service_revisions.insert(key, Entry { value, created, modified, version });
             }
             Record::ServiceDeployment(value) => {
@@ -383,12 +389,14 @@ impl State {
             }
             Key::Task(id) => self.remove_task(*id),
             Key::Service(cluster, name) => {
+                self.discovery.note_registry((cluster, name), Registering::Service, None);
                 self.services.remove(&(cluster.clone(), name.clone()));
             }
             Key::ServiceEvent(cluster, name, number) => {
                 self.events.remove(&(cluster.clone(), name.clone(), *number));
             }
             Key::ServiceRevision(cluster, name, id) => {
+                self.discovery.note_registry((cluster, name), Registering::Revision(*id), None);
                 self.service_revisions.remove(&(cluster.clone(), name.clone(), *id));
             }
             Key::ServiceDeployment(cluster, name, id) => {
@@ -472,14 +480,4 @@ fn indexed_alike(one: &Task, other: &Task) -> bool {
         && one.service == other.service
         && one.started_by == other.started_by
         && one.client_token.as_ref().map(|t| &t.token) == other.client_token.as_ref().map(|t| &t.token)
-}
-
-impl ClusterIndex {
-    fn counter(&mut self, status: TaskStatus) -> &mut usize {
-        match status {
-            TaskStatus::Running => &mut self.running_tasks,
-            TaskStatus::Provisioning | TaskStatus::Pending | TaskStatus::Activating => &mut self.pending_tasks,
-            _ => &mut self.other_tasks,
-        }
-    }
 }

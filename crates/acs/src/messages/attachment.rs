@@ -138,8 +138,37 @@ pub struct NetworkTableMessage {
     /// When it was made, Unix milliseconds; for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generated_at: Option<i64>,
-    /// The whole table, in the place of the one before; in the form that the network has it.
+    /// The store's revision that it was made of.
+    #[serde(skip_serializing_if = "is_none")]
+    pub revision: u64,
+    /// The revision of the table that this is the change of; `None`: this is the whole of it. Only for agents that say `berthDifferences=1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
+    /// The whole table, in the place of the one before; in the form that the network has it. Of a change: what is new or otherwise, and
+    /// `null` for what is gone.
     pub table: Value,
+}
+
+const fn is_none(revision: &u64) -> bool {
+    *revision == 0
+}
+
+/// Asks for the whole of a table, after changes of one that the agent does not have. An addition of Berth's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableRequest {
+    /// Which.
+    pub table: TableKind,
+}
+
+/// The tables that a control plane tells agents of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TableKind {
+    /// What names answer: [`super::DnsTableMessage`].
+    Names,
+    /// Security groups and interfaces: [`NetworkTableMessage`].
+    Network,
 }
 
 /// Announces another attachment, such as a volume, and asks for a report once it is there.

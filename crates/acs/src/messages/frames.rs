@@ -6,7 +6,7 @@ use super::{
     AckPublish, AckRequest, AttachInstanceNetworkInterfacesMessage, AttachTaskNetworkInterfacesMessage, ConfirmAttachmentMessage,
     DnsTableMessage, ExceptionMessage, HeartbeatAckRequest, HeartbeatMessage, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage,
     NackRequest, NetworkTableMessage, PayloadMessage, PublishHealthRequest, PublishInstanceStatusRequest, PublishMetricsRequest,
-    TaskManifestMessage, TaskStopVerificationAck, TaskStopVerificationMessage, UpdateMessage,
+    TableRequest, TaskManifestMessage, TaskStopVerificationAck, TaskStopVerificationMessage, UpdateMessage,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -129,13 +129,13 @@ frames! {
         IamRoleCredentials(IamRoleCredentialsMessage) = "IAMRoleCredentialsMessage",
         /// A network interface that a task will be given.
         AttachTaskNetworkInterfaces(AttachTaskNetworkInterfacesMessage) = "AttachTaskNetworkInterfacesMessage",
-        /// Security groups and interfaces of all machines; Berth's own.
+        /// Security groups and interfaces of all machines, or what changed of them; Berth's own.
         NetworkTable(NetworkTableMessage) = "BerthNetworkTableMessage",
         /// A trunk interface for the instance.
         AttachInstanceNetworkInterfaces(AttachInstanceNetworkInterfacesMessage) = "AttachInstanceNetworkInterfacesMessage",
         /// Another attachment, such as a volume, whose arrival is to be reported.
         ConfirmAttachment(ConfirmAttachmentMessage) = "ConfirmAttachmentMessage",
-        /// What names answer; only to agents that asked for it.
+        /// What names answer, or what changed of that; only to agents that asked for it.
         BerthDnsTable(DnsTableMessage) = "BerthDnsTableMessage",
         /// An agent version to download.
         StageUpdate(UpdateMessage) = "StageUpdateMessage",
@@ -173,6 +173,8 @@ frames! {
         CredentialsAck(IamRoleCredentialsAckRequest) = "IAMRoleCredentialsAckRequest",
         /// Tasks that run here although the manifest does not list them.
         TaskStopVerification(TaskStopVerificationMessage) = "TaskStopVerificationMessage",
+        /// A table is wanted whole; Berth's own.
+        TableRequest(TableRequest) = "BerthTableRequest",
     }
 }
 

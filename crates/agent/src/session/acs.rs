@@ -96,6 +96,7 @@ impl Session {
             seq_num: 1,
             berth_heartbeat: true,
             berth_dns: self.tasks.names().wants_tables(),
+            berth_differences: true,
         };
         let sign = |host: &str, path: &str| link.sign_handshake(host, path);
         match AgentConnection::connect(&endpoint, &query.render(), sign, &self.options).await {

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use berth_acs::messages::{
-    AckRequest, AgentFrame, DesiredStatus, DnsTableParts, HeartbeatAckRequest, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage,
-    NackRequest, PayloadMessage, RoleCredentials, RoleType, ServerFrame, TaskManifestMessage, TaskStopVerificationAck,
-    TaskStopVerificationMessage,
+    AckRequest, AgentFrame, DesiredStatus, HeartbeatAckRequest, IamRoleCredentialsAckRequest, IamRoleCredentialsMessage, NackRequest,
+    NameNews, PayloadMessage, ReceivedNames, RoleCredentials, RoleType, ServerFrame, TableKind, TableRequest, TaskManifestMessage,
+    TaskStopVerificationAck, TaskStopVerificationMessage,
 };
 
 use super::Link;
-use crate::tasks::Tasks;
+use crate::tasks::{TableFailure, Tasks};
 
 /// A manifest whose stop candidates were sent: its message and the candidates.
 #[derive(Debug, Default)]
@@ -24,12 +24,12 @@ pub struct Conversation {
     link: Arc<Link>,
     tasks: Arc<Tasks>,
     verdict: Option<AwaitedVerdict>,
-    table: DnsTableParts,
+    names: ReceivedNames,
 }
 
 impl Conversation {
     pub fn new(link: Arc<Link>, tasks: Arc<Tasks>) -> Self {
-        Self { link, tasks, verdict: None, table: DnsTableParts::default() }
+        Self { link, tasks, verdict: None, names: ReceivedNames::default() }
     }
 
     /// Does what a frame asks for and says what to answer.
@@ -53,8 +53,11 @@ impl Conversation {
             ServerFrame::NetworkTable(message) => {
                 let (cluster, instance, id) =
                     (message.cluster_arn.clone(), message.container_instance_arn.clone(), message.message_id.clone());
-                let outcome = self.tasks.apply_network_table(message).await;
-                self.answer(cluster, instance, id, outcome)
+                match self.tasks.apply_network_table(message).await {
+                    Err(TableFailure::Missing) => vec![wanted(TableKind::Network)],
+                    Err(TableFailure::Awaited) => Vec::new(),
+                    outcome => self.answer(cluster, instance, id, outcome.map_err(|failure| failure.to_string())),
+                }
             }
             ServerFrame::AttachInstanceNetworkInterfaces(message) => self.nack(
                 message.cluster_arn,
@@ -68,12 +71,14 @@ impl Conversation {
                 message.message_id,
                 "Attachments are not supported by this agent",
             ),
-            ServerFrame::BerthDnsTable(part) => {
-                if let Some((revision, zones)) = self.table.take(part) {
-                    self.tasks.names().take(revision, zones);
+            ServerFrame::BerthDnsTable(message) => match self.names.take(message) {
+                NameNews::Changed => {
+                    self.tasks.names().take(self.names.revision().unwrap_or_default(), self.names.table().zones());
+                    Vec::new()
                 }
-                Vec::new()
-            }
+                NameNews::Waits => Vec::new(),
+                NameNews::Lost => vec![wanted(TableKind::Names)],
+            },
             // Words without consequences; a deregistered instance learns of it at the next handshake.
             ServerFrame::Close(text)
             | ServerFrame::Error(text)
@@ -180,6 +185,12 @@ impl Conversation {
     fn nack(&self, cluster: String, container_instance: String, message_id: String, reason: &str) -> Vec<AgentFrame> {
         vec![AgentFrame::Nack(NackRequest { cluster, container_instance, message_id, reason: reason.to_owned() })]
     }
+}
+
+/// Asks for the whole of a table.
+fn wanted(table: TableKind) -> AgentFrame {
+    tracing::warn!(?table, "a change of a table was missed; the whole of it is asked for");
+    AgentFrame::TableRequest(TableRequest { table })
 }
 
 fn credentials_ack(message_id: &str, credentials: &RoleCredentials) -> AgentFrame {

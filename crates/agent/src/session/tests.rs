@@ -109,18 +109,31 @@ async fn names_that_the_control_plane_sends_are_answered() {
     let dns = DnsSettings { also: Some(address), upstreams: Some(Vec::new()), ..Default::default() };
     let agent = world.start_with(|config| config.dns = dns.clone()).await.unwrap();
     let (query, mut socket) = world.backend.acs.recv().await.unwrap();
-    assert!(query.berth_dns);
-    let part = |part, zones| ServerFrame::BerthDnsTable(acs::DnsTableMessage { revision: 3, part, parts: 2, zones });
+    assert!(query.berth_dns && query.berth_differences);
+    let part = |part, zones| ServerFrame::BerthDnsTable(acs::DnsTableMessage { revision: 3, part, parts: 2, zones, ..Default::default() });
     send(&mut socket, part(0, hello(7))).await;
     send(&mut socket, part(1, Vec::new())).await;
     // It is read after the table, which nobody acknowledges.
     send(&mut socket, ServerFrame::Heartbeat(HeartbeatMessage { healthy: true, message_id: "h1".into() })).await;
     assert!(matches!(frame(&mut socket).await, AgentFrame::HeartbeatAck(_)));
     assert_eq!(ask(address).await, Some([10, 0, 0, 7].into()));
+    // What changes of it counts at once; what changes of another table does not, and the whole is asked for.
+    let changes = |base, revision, last| {
+        let changes = acs::NameChanges { zones: hello(last), gone: Vec::new() };
+        ServerFrame::BerthDnsTable(acs::DnsTableMessage::of_changes(base, revision, changes).unwrap().0)
+    };
+    send(&mut socket, changes(3, 5, 8)).await;
+    send(&mut socket, changes(6, 7, 9)).await;
+    send(&mut socket, changes(7, 8, 10)).await;
+    send(&mut socket, ServerFrame::Heartbeat(HeartbeatMessage { healthy: true, message_id: "h2".into() })).await;
+    let AgentFrame::TableRequest(asked) = frame(&mut socket).await else { panic!("no question") };
+    assert_eq!(asked.table, acs::TableKind::Names);
+    assert!(matches!(frame(&mut socket).await, AgentFrame::HeartbeatAck(_)), "it asks once");
+    assert_eq!(ask(address).await, Some([10, 0, 0, 8].into()));
     agent.shutdown().await;
 
     let agent = world.start_with(|config| config.dns = dns).await.unwrap();
-    assert_eq!(ask(address).await, Some([10, 0, 0, 7].into()), "what it was told last, before anybody says anything");
+    assert_eq!(ask(address).await, Some([10, 0, 0, 8].into()), "what it was told last, before anybody says anything");
     agent.shutdown().await;
 }
 

@@ -43,12 +43,60 @@ impl Tasks {
         Ok(())
     }
 
-    /// Has the network enforce a table of security groups.
+    /// Has the network enforce a table of security groups, or what changes of the one before.
     ///
     /// # Errors
-    /// Says what of it cannot be read or enforced; then the one before holds.
-    pub async fn apply_network_table(&self, message: NetworkTableMessage) -> Result<(), String> {
-        let table: NetworkTable = serde_json::from_value(message.table).map_err(|error| format!("table: {error}"))?;
-        self.means.network.apply_table(&table).await.map_err(|error| error.to_string())
+    /// [`TableFailure`]; then the one before holds.
+    pub async fn apply_network_table(&self, message: NetworkTableMessage) -> Result<(), TableFailure> {
+        // Held until it is enforced: tables are enforced in the order in which they came, also over two connections.
+        let mut told = self.network_table.lock().await;
+        told.take(message)?;
+        // What is refused is told all the same: the next changes are of it.
+        self.means.network.apply_table(&told.table).await.map_err(|error| TableFailure::Refused(error.to_string()))
     }
+}
+
+/// The table of security groups and interfaces that the control plane told last.
+#[derive(Debug, Default)]
+pub(super) struct ToldTable {
+    /// The store's revision that it was made of; `None`: nothing may be built on it.
+    revision: Option<u64>,
+    table: NetworkTable,
+    /// The whole of it was asked for.
+    asked: bool,
+}
+
+impl ToldTable {
+    fn take(&mut self, message: NetworkTableMessage) -> Result<(), TableFailure> {
+        let unreadable = |error: serde_json::Error| TableFailure::Refused(format!("table: {error}"));
+        let Some(base) = message.base else {
+            let table = serde_json::from_value(message.table).map_err(unreadable)?;
+            *self = Self { revision: Some(message.revision), table, asked: false };
+            return Ok(());
+        };
+        if self.revision != Some(base) {
+            self.revision = None;
+            // Once: what was sent before the question is answered is as useless.
+            return Err(if std::mem::replace(&mut self.asked, true) { TableFailure::Awaited } else { TableFailure::Missing });
+        }
+        // What follows cannot build on what was not read.
+        self.revision = None;
+        self.table.change(serde_json::from_value(message.table).map_err(unreadable)?);
+        self.revision = Some(message.revision);
+        Ok(())
+    }
+}
+
+/// Why a table of security groups is not enforced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TableFailure {
+    /// It is changes of a table that is not here: the whole of it is to be asked for.
+    #[error("changes of a table that is not here")]
+    Missing,
+    /// The same, and that was asked for.
+    #[error("the whole table is awaited")]
+    Awaited,
+    /// It cannot be read or enforced.
+    #[error("{0}")]
+    Refused(String),
 }

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use self::actor::{Actor, Outcome};
 pub use self::actor::{TaskCredentials, TaskRecord};
+pub use self::attachments::TableFailure;
 pub use self::port_ranges::PortRanges;
 pub use self::pull_gate::PullGate;
 pub use self::recovery::RecoveryError;
@@ -119,6 +120,7 @@ struct Kept {
 pub struct Tasks {
     means: Arc<Means>,
     known: Mutex<HashMap<String, Known>>,
+    network_table: tokio::sync::Mutex<attachments::ToldTable>,
     kept: Mutex<VecDeque<Kept>>,
     kept_more: Notify,
     health_changed: Arc<Notify>,
@@ -133,6 +135,7 @@ impl Tasks {
         Arc::new(Self {
             means,
             known: Mutex::default(),
+            network_table: Default::default(),
             kept: Mutex::default(),
             kept_more: Notify::new(),
             health_changed: Arc::default(),

@@ -22,5 +22,5 @@ mod tests;
 mod turn;
 mod vpcs;
 
-pub(crate) use query::{CONTENT_TYPE, answer, is_asked, read, refusal, render_failure, unauthenticated};
+pub(crate) use query::Ec2Query;
 pub use start::make_default_vpc;

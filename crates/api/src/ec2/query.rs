@@ -11,6 +11,7 @@ use berth_shapes::protocol::{form, query};
 use berth_shapes::{Constraint, DecodeError, Violations};
 use bytes::Bytes;
 use http::header;
+use http::request::Parts;
 use serde_json::Value;
 
 use super::failures::{invalid, missing, refuse, unsupported};
@@ -19,9 +20,8 @@ use super::{
 };
 use crate::context::Api;
 use crate::failure::Failure;
+use crate::protocol::Protocol;
 
-/// `Content-Type` of answers.
-pub(crate) const CONTENT_TYPE: &str = "text/xml;charset=UTF-8";
 /// The namespace of answers: what EC2 sends ends with a slash, which botocore's model leaves out.
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 const DIALECT: query::Dialect = query::Dialect::Ec2;
@@ -31,24 +31,76 @@ const OUTSIDE: [&str; 2] = ["Action", "Version"];
 /// What a form asks for.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// The action.
-    pub(crate) operation: Operation,
+    operation: Operation,
     value: Value,
 }
 
-/// Is a request EC2's? It is a form, and signed for `ec2`. Forms of other services of the query protocol are not.
-pub(crate) fn is_asked(head: &http::request::Parts) -> bool {
-    let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let path_and_query = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    content_type.starts_with("application/x-www-form-urlencoded")
-        && claimed_service(&head.headers, path_and_query).as_deref() == Some(ec2::SIGNING_NAME)
+/// The protocol: the action stands in the body, and a signature is looked at before that.
+pub(crate) struct Ec2Query;
+
+impl Protocol for Ec2Query {
+    type Head = ();
+    type Asked = Asked;
+    const CONTENT_TYPE: &'static str = "text/xml;charset=UTF-8";
+
+    /// It is a form, and signed for `ec2`. Forms of other services of the query protocol are not.
+    fn speaks(head: &Parts) -> bool {
+        let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let path_and_query = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        content_type.starts_with("application/x-www-form-urlencoded")
+            && claimed_service(&head.headers, path_and_query).as_deref() == Some(ec2::SIGNING_NAME)
+    }
+
+    fn head(_: &Parts) -> Result<((), &'static str), Failure> {
+        Ok(((), ""))
+    }
+
+    fn read((): (), body: Bytes) -> Result<(Asked, &'static str), Failure> {
+        let asked = read(&body)?;
+        let name = asked.operation.name();
+        Ok((asked, name))
+    }
+
+    fn admit(_: &Api, _: &Asked) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn answer(api: &Api, asked: Asked, id: &str) -> Result<Bytes, Failure> {
+        answer(api, asked, id).await
+    }
+
+    /// EC2's code and status.
+    fn refusal(failure: Failure) -> Failure {
+        let (code, status) = match failure.code {
+            "ThrottlingException" => ("RequestLimitExceeded", 503),
+            "ServerException" => ("InternalError", 500),
+            "SerializationException" => ("MalformedQueryString", 400),
+            code => (code, failure.status),
+        };
+        Failure { code, status, ..failure }
+    }
+
+    /// As EC2 says it: one code for whatever is wrong with credentials or signature.
+    fn unauthenticated(error: AuthError) -> Failure {
+        match error {
+            AuthError::SignatureExpired { .. } | AuthError::SignatureNotYetCurrent { .. } | AuthError::ExpiredToken => {
+                refuse("RequestExpired", "Request has expired.")
+            }
+            AuthError::IncompleteSignature { .. } => refuse("IncompleteSignature", error.to_string()),
+            _ => Failure::common("AuthFailure", 401, "AWS was not able to validate the provided access credentials"),
+        }
+    }
+
+    fn render_failure(failure: &Failure, id: &str) -> (Bytes, Option<&'static str>) {
+        (query::render_error(DIALECT, failure.code, &failure.message, failure.status < 500, NAMESPACE, id).into(), None)
+    }
 }
 
 /// Reads a form.
 ///
 /// # Errors
 /// `MissingAction`, `InvalidAction`, `UnknownParameter`, `MalformedQueryString`, `InvalidParameterValue`.
-pub(crate) fn read(body: &[u8]) -> Result<Asked, Failure> {
+fn read(body: &[u8]) -> Result<Asked, Failure> {
     let malformed = |error: &dyn std::fmt::Display| refuse("MalformedQueryString", error.to_string());
     let fields = form::pairs(body).map_err(|error| malformed(&error))?;
     let action = fields.iter().find(|(name, _)| name == "Action").map(|(_, action)| action.as_str());
@@ -77,8 +129,8 @@ fn clip(text: &str) -> String {
 /// Answers what a form asks for: XML.
 ///
 /// # Errors
-/// [`Failure`] with one of EC2's codes, or one that [`render_failure`] knows EC2's for.
-pub(crate) async fn answer(api: &Api, asked: Asked, id: &str) -> Result<Bytes, Failure> {
+/// [`Failure`] with one of EC2's codes, or one that the protocol knows EC2's for.
+async fn answer(api: &Api, asked: Asked, id: &str) -> Result<Bytes, Failure> {
     let Asked { operation, value } = asked;
     let given = value.as_object().into_iter().flatten();
     let honoured = honoured(operation);
@@ -106,33 +158,6 @@ fn violated(violations: &Violations) -> Failure {
         (None, Some(first)) => invalid(first.to_string()),
         (None, None) => invalid(violations.to_string()),
     }
-}
-
-/// A refusal of the edge in EC2's code and status.
-pub(crate) fn refusal(failure: Failure) -> Failure {
-    let (code, status) = match failure.code {
-        "ThrottlingException" => ("RequestLimitExceeded", 503),
-        "ServerException" => ("InternalError", 500),
-        "SerializationException" => ("MalformedQueryString", 400),
-        code => (code, failure.status),
-    };
-    Failure { code, status, ..failure }
-}
-
-/// Why a request is not let in, as EC2 says it: one code for whatever is wrong with credentials or signature.
-pub(crate) fn unauthenticated(error: &AuthError) -> Failure {
-    match error {
-        AuthError::SignatureExpired { .. } | AuthError::SignatureNotYetCurrent { .. } | AuthError::ExpiredToken => {
-            refuse("RequestExpired", "Request has expired.")
-        }
-        AuthError::IncompleteSignature { .. } => refuse("IncompleteSignature", error.to_string()),
-        _ => Failure::common("AuthFailure", 401, "AWS was not able to validate the provided access credentials"),
-    }
-}
-
-/// An error as EC2 writes it.
-pub(crate) fn render_failure(failure: &Failure, id: &str) -> Bytes {
-    query::render_error(DIALECT, failure.code, &failure.message, failure.status < 500, NAMESPACE, id).into()
 }
 
 macro_rules! actions {

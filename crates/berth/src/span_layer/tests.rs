@@ -75,6 +75,16 @@ fn a_request_is_depicted_in_each_of_its_tasks_traces() {
 }
 
 #[test]
+fn a_name_that_is_known_later_is_the_spans_name() {
+    let spans = spans_of(1.0, || {
+        let call = info_span!(target: TARGET, "request", otel.name = "unknown", otel.kind = "server");
+        call.record("otel.name", "DescribeVpcs");
+    });
+    let [call] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((call.name.as_ref(), &call.span_kind), ("DescribeVpcs", &SpanKind::Server));
+}
+
+#[test]
 fn a_callers_trace_goes_on() {
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";

@@ -1,118 +1,249 @@
 //! The table that machines enforce: which security groups let what through, and which interfaces there are, at which container instance.
-//! Made of the state whenever that may change it, and handed to the sessions of agents that give tasks interfaces.
+//! Kept up with the state, at the cost of what changes, and handed to the sessions of agents that give tasks interfaces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use berth_model::record::{Key, Record};
 use berth_model::vpc::security_group::{Direction, IpProtocol, Peer, Permission, SecurityGroup, Traffic};
-use berth_model::vpc::{NetworkInterface, SecurityGroupId};
+use berth_model::vpc::{NetworkInterface, NetworkInterfaceId, Resource, ResourceId, SecurityGroupId};
 use berth_store::{Change, State, Store};
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
 
+use crate::editions::{Changes, Editions, News, Subscription};
 use crate::lag::Lag;
 use crate::loops::Loops;
 use crate::meter::Meter;
 
-/// From one table to the next at the least: a deployment makes interfaces by the hundred, and each agent gets the whole table.
+/// From one table to the next at the least: a deployment makes interfaces by the hundred, and those that come together are told together.
 const BETWEEN_TABLES: Duration = Duration::from_millis(20);
 /// The largest table that is sent, in bytes, so that with its envelope it stays below the largest frame.
 const MAX_TABLE: usize = berth_acs::messages::MAX_FRAME - 16 * 1024;
 
 /// The newest table, for the sessions.
 pub(crate) struct Table {
-    newest: watch::Sender<Option<Arc<Value>>>,
+    editions: Arc<Editions<Whole, Arc<Value>>>,
 }
 
 impl Table {
     /// Begins to make tables.
     pub(crate) fn start(store: Store, loops: &Loops, meter: &Meter) -> Self {
-        let newest = watch::Sender::new(None);
-        loops.spawn(follow(store, newest.clone(), Lag::new(meter.lag_of("interfaces"))));
-        Self { newest }
+        let editions = Arc::new(Editions::new());
+        loops.spawn(follow(store, Arc::clone(&editions), Lag::new(meter.lag_of("interfaces"))));
+        Self { editions }
     }
 
-    /// The tables from now on, beginning with the one that there is.
-    pub(crate) fn subscribe(&self) -> Tables {
-        let mut newest = self.newest.subscribe();
-        newest.mark_changed();
-        Tables(newest)
+    /// The tables from now on, beginning with the one that there is; as changes where the agent takes these.
+    pub(crate) fn subscribe(&self, takes_changes: bool) -> Tables {
+        Tables(self.editions.subscribe(takes_changes))
     }
 }
 
 /// The tables that one session sends.
-pub(crate) struct Tables(watch::Receiver<Option<Arc<Value>>>);
+pub(crate) struct Tables(Subscription<Whole, Arc<Value>>);
 
 impl Tables {
-    /// Waits for a table that was not yet taken; those that another overtook are passed over.
-    pub(crate) async fn next(&mut self) -> Arc<Value> {
+    /// Waits for a newer table. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> News<Whole, Arc<Value>> {
         loop {
-            if self.0.changed().await.is_err() {
-                // The control plane is ending, and its sessions with it.
-                return std::future::pending().await;
-            }
-            if let Some(table) = self.0.borrow_and_update().clone() {
-                return table;
+            match self.0.next().await {
+                News::Whole(_, whole) if !whole.fits() => self.0.withhold(),
+                news => return news,
             }
         }
     }
+
+    /// The agent misses something: it is told of the whole table.
+    pub(crate) fn forget(&mut self) {
+        self.0.forget();
+    }
 }
 
-async fn follow(store: Store, newest: watch::Sender<Option<Arc<Value>>>, mut lag: Lag) {
-    let mut watcher = store.watch(store.state().revision);
-    let mut told = None;
-    loop {
-        let made = table(&store.state());
-        if told.as_ref() != Some(&made) {
-            let size = made.to_string().len();
-            if size <= MAX_TABLE {
-                newest.send_replace(Some(Arc::new(made.clone())));
-            } else {
+/// A table as a whole.
+#[derive(Clone)]
+pub(crate) struct Whole {
+    known: Arc<Known>,
+    fits: Arc<OnceLock<bool>>,
+}
+
+impl Whole {
+    fn new(known: Known) -> Self {
+        Self { known: Arc::new(known), fits: Arc::default() }
+    }
+
+    /// In the form that machines read.
+    pub(crate) fn table(&self) -> Value {
+        self.known.table()
+    }
+
+    fn fits(&self) -> bool {
+        *self.fits.get_or_init(|| {
+            let size = self.table().to_string().len();
+            if size > MAX_TABLE {
                 tracing::error!(
                     size,
-                    "interfaces and security groups are too many to be told; container instances go on with those they have"
+                    "interfaces and security groups are too many to be told; container instances that do not know them go on with those they have"
                 );
             }
-            told = Some(made);
+            size <= MAX_TABLE
+        })
+    }
+}
+
+async fn follow(store: Store, editions: Arc<Editions<Whole, Arc<Value>>>, mut lag: Lag) {
+    let mut watcher = store.watch(store.state().revision);
+    let mut known = Known::default();
+    let mut dirty = Dirty::all(&store.state(), &known);
+    let mut base = None;
+    loop {
+        // Every look is after further commits, so that no two tables have one number.
+        let revision = watcher.position().0;
+        let content = known.update(&store.state(), dirty);
+        if base.is_none() || content.is_some() {
+            let changes = base.zip(content).map(|(base, content)| {
+                let size = content.to_string().len();
+                Changes { base, revision, size, content: Arc::new(content) }
+            });
+            editions.publish(revision, Whole::new(known.clone()), changes);
+            base = Some(revision);
         }
         tokio::time::sleep(BETWEEN_TABLES).await;
-        loop {
+        dirty = loop {
             match lag.during(watcher.next()).await {
-                Ok(commits) if commits.iter().flat_map(|commit| &commit.changes).any(concerns) => break,
-                Ok(_) => {}
+                Ok(commits) => {
+                    let mut dirty = Dirty::default();
+                    let state = store.state();
+                    commits.iter().flat_map(|commit| &commit.changes).for_each(|change| dirty.note(change, &state, &known));
+                    if !dirty.is_empty() {
+                        break dirty;
+                    }
+                }
                 Err(_) => {
-                    watcher.resume_from(store.state().revision);
-                    break;
+                    let state = store.state();
+                    watcher.resume_from(state.revision);
+                    break Dirty::all(&state, &known);
                 }
             }
-        }
+        };
         lag.acts();
     }
 }
 
-fn concerns(change: &Change) -> bool {
-    matches!(
-        change,
-        Change::Put(Record::VpcResource(_) | Record::ContainerInstance(_))
-            | Change::Delete(Key::VpcResource(_) | Key::ContainerInstance(_))
-    )
+/// What is to be looked at again.
+#[derive(Debug, Default)]
+struct Dirty {
+    interfaces: BTreeSet<NetworkInterfaceId>,
+    groups: BTreeSet<SecurityGroupId>,
 }
 
-/// The table of a state, in the form that machines read; always the same of the same. Only groups that an interface has: the others judge
-/// nobody. Pure.
-fn table(state: &State) -> Value {
-    let resources = state.vpc_resources();
-    let used: BTreeSet<SecurityGroupId> = resources.interfaces().flat_map(|one| one.groups.iter().copied()).collect();
-    let groups: Map<String, Value> =
-        used.into_iter().filter_map(|id| resources.group(id)).map(|group| (group.id.to_string(), rules(group))).collect();
-    let interfaces: Map<String, Value> = resources.interfaces().map(|one| (one.id.to_string(), known(state, one))).collect();
-    json!({"groups": groups, "interfaces": interfaces})
+impl Dirty {
+    /// Everything that there is or was.
+    fn all(state: &State, known: &Known) -> Self {
+        let resources = state.vpc_resources();
+        Self {
+            interfaces: resources.interfaces().map(|one| one.id).chain(known.interfaces.keys().copied()).collect(),
+            groups: known.groups.keys().copied().collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.interfaces.is_empty() && self.groups.is_empty()
+    }
+
+    /// Adds what a change, which the state has, may make otherwise.
+    fn note(&mut self, change: &Change, state: &State, known: &Known) {
+        match change {
+            Change::Put(Record::VpcResource(Resource::NetworkInterface(one))) => drop(self.interfaces.insert(one.id)),
+            Change::Delete(Key::VpcResource(ResourceId::NetworkInterface(id))) => drop(self.interfaces.insert(*id)),
+            Change::Put(Record::VpcResource(Resource::SecurityGroup(group))) if known.uses.contains_key(&group.id) => {
+                self.groups.insert(group.id);
+            }
+            Change::Delete(Key::VpcResource(ResourceId::SecurityGroup(id))) if known.uses.contains_key(id) => drop(self.groups.insert(*id)),
+            // It may have another address.
+            Change::Put(Record::ContainerInstance(instance)) if !known.interfaces.is_empty() => {
+                let tasks = state.tasks_of_instance(&instance.cluster, instance.id);
+                self.interfaces.extend(tasks.filter_map(|task| task.interface.as_ref()).map(|interface| interface.interface));
+            }
+            Change::Delete(Key::ContainerInstance(_)) if !known.interfaces.is_empty() => {
+                self.interfaces.extend(known.interfaces.keys().copied());
+            }
+            _ => {}
+        }
+    }
 }
 
-fn known(state: &State, one: &NetworkInterface) -> Value {
+/// The table as it was made last. Of groups only those that an interface has: the others judge nobody.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Known {
+    groups: BTreeMap<SecurityGroupId, Arc<Value>>,
+    interfaces: BTreeMap<NetworkInterfaceId, KnownInterface>,
+    /// How many interfaces have a group, whether it is there or not; never 0.
+    uses: BTreeMap<SecurityGroupId, usize>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct KnownInterface {
+    groups: Vec<SecurityGroupId>,
+    told: Arc<Value>,
+}
+
+impl Known {
+    /// In the form that machines read.
+    fn table(&self) -> Value {
+        let groups: Map<String, Value> = self.groups.iter().map(|(id, told)| (id.to_string(), Value::clone(told))).collect();
+        let interfaces: Map<String, Value> = self.interfaces.iter().map(|(id, one)| (id.to_string(), Value::clone(&one.told))).collect();
+        json!({"groups": groups, "interfaces": interfaces})
+    }
+
+    /// Looks at what is dirty, and says what is otherwise in the form that machines read; `None`: nothing. Pure.
+    fn update(&mut self, state: &State, dirty: Dirty) -> Option<Value> {
+        let Dirty { interfaces, groups: mut dirty } = dirty;
+        let resources = state.vpc_resources();
+        let (mut changed, mut regrouped) = (Map::new(), Map::new());
+        for id in interfaces {
+            let now = resources.interface(id).map(|one| KnownInterface { groups: one.groups.clone(), told: Arc::new(told(state, one)) });
+            if self.interfaces.get(&id) == now.as_ref() {
+                continue;
+            }
+            changed.insert(id.to_string(), now.as_ref().map_or(Value::Null, |now| Value::clone(&now.told)));
+            for group in now.iter().flat_map(|now| &now.groups) {
+                *self.uses.entry(*group).or_default() += 1;
+                dirty.insert(*group);
+            }
+            let before = match now {
+                Some(now) => self.interfaces.insert(id, now),
+                None => self.interfaces.remove(&id),
+            };
+            for group in before.iter().flat_map(|before| &before.groups) {
+                dirty.insert(*group);
+                if let Some(count) = self.uses.get_mut(group) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.uses.remove(group);
+                    }
+                }
+            }
+        }
+        for id in dirty {
+            let used = resources.group(id).filter(|_| self.uses.contains_key(&id));
+            let now = used.map(|group| Arc::new(rules(group)));
+            if self.groups.get(&id) == now.as_ref() {
+                continue;
+            }
+            regrouped.insert(id.to_string(), now.as_ref().map_or(Value::Null, |now| Value::clone(now)));
+            match now {
+                Some(now) => drop(self.groups.insert(id, now)),
+                None => drop(self.groups.remove(&id)),
+            }
+        }
+        let is_otherwise = !changed.is_empty() || !regrouped.is_empty();
+        is_otherwise.then(|| json!({"groups": regrouped, "interfaces": changed}))
+    }
+}
+
+fn told(state: &State, one: &NetworkInterface) -> Value {
     let task = one.attachment.as_ref().and_then(|attachment| attachment.task).and_then(|id| state.task(id));
     let instance = task.and_then(|task| state.instance(task.container_instance)).and_then(|instance| instance.host_ipv4());
     let groups: Vec<_> = one.groups.iter().map(ToString::to_string).collect();
@@ -151,17 +282,4 @@ fn traffic(traffic: Traffic) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn traffic_is_told_as_machines_read_it() {
-        let told = |protocol: &str, from: i32, to: i32| traffic(Traffic::parse(protocol, Some(from), Some(to)).expect("a protocol"));
-        assert_eq!(told("-1", 0, 0), json!("all"));
-        assert_eq!(told("tcp", 80, 90), json!({"tcp": [80, 90]}));
-        assert_eq!(told("udp", 53, 53), json!({"udp": [53, 53]}));
-        assert_eq!(told("icmp", 8, -1), json!({"icmp": {"kind": 8, "code": null}}));
-        assert_eq!(told("icmpv6", -1, -1), json!({"icmpv6": {"kind": null, "code": null}}));
-        assert_eq!(told("47", 1, 1), json!({"other": 47}));
-    }
-}
+mod tests;

@@ -224,12 +224,15 @@ pub fn with_digests<'a>(revision: &ServiceRevision, containers: impl IntoIterato
     if !revision.images.iter().any(is_open) {
         return None;
     }
-    let mut next = revision.clone();
+    // Made when there is the first digest: mostly there is none to tell of.
+    let mut next: Option<ServiceRevision> = None;
     for container in containers {
         let Some(digest) = &container.image_digest else { continue };
-        for image in next.images.iter_mut().filter(|image| is_open(image) && image.container == *container.name) {
-            image.digest = Some(digest.to_string());
+        let is_told = |image: &RevisionImage| is_open(image) && image.container == *container.name;
+        if next.as_ref().unwrap_or(revision).images.iter().any(is_told) {
+            let images = &mut next.get_or_insert_with(|| revision.clone()).images;
+            images.iter_mut().filter(|image| is_told(image)).for_each(|image| image.digest = Some(digest.to_string()));
         }
     }
-    (next != *revision).then_some(next)
+    next
 }

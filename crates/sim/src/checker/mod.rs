@@ -66,8 +66,8 @@ pub(crate) struct Model {
     pub(crate) tally: Tally,
     /// What is booked on each instance, by task.
     pub(crate) booked: BTreeMap<ContainerInstanceId, BTreeSet<TaskId>>,
-    /// The tasks of each service.
-    pub(crate) by_service: BTreeMap<ServiceKey, BTreeSet<TaskId>>,
+    /// The tasks of each service that have not stopped: what has judges nothing any more, and there is far more of it.
+    pub(crate) by_service: BTreeMap<ServiceKey, BTreeMap<TaskId, Arc<Task>>>,
     /// Services that are in the steady state now.
     pub(crate) steady_now: BTreeSet<ServiceKey>,
     /// When each service that is not was last seen in it.
@@ -386,7 +386,12 @@ impl Model {
         }
         self.tasks_seen += usize::from(self.tasks.insert(task.id, Arc::clone(task)).is_none());
         let key = (task.cluster.clone(), task.service.as_ref()?.service.clone());
-        self.by_service.entry(key.clone()).or_default().insert(task.id);
+        let own = self.by_service.entry(key.clone()).or_default();
+        if task.is_stopped() {
+            own.remove(&task.id);
+        } else {
+            own.insert(task.id, Arc::clone(task));
+        }
         Some(key)
     }
 

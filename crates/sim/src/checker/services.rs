@@ -22,7 +22,7 @@ type Before = BTreeMap<TaskId, Option<Arc<Task>>>;
 impl Model {
     pub(crate) fn tasks_of(&self, service: &Service) -> impl Iterator<Item = &Arc<Task>> {
         let own = self.by_service.get(&(service.cluster.clone(), service.name.clone()));
-        own.into_iter().flatten().filter_map(|id| self.tasks.get(id))
+        own.into_iter().flat_map(BTreeMap::values)
     }
 
     fn stale(&self) -> Duration {
@@ -43,7 +43,7 @@ impl Model {
     pub(crate) fn is_steady(&self, service: &Service) -> bool {
         let Some(primary) = service.primary() else { return false };
         let (mut running, mut perhaps) = (0, 0);
-        for task in self.tasks_of(service).filter(|task| task.last_status != TaskStatus::Stopped) {
+        for task in self.tasks_of(service) {
             let right = task.service.as_ref().is_some_and(|member| primary.owns(member.deployment));
             match (right, task.desired_status) {
                 (true, DesiredStatus::Stopped) => {}
@@ -163,7 +163,7 @@ impl Model {
         // An older deployment gets back what it lost, never more than it is to keep.
         if deployment.status == DeploymentStatus::Active {
             let own = |other: &&Arc<Task>| other.service.as_ref().is_some_and(|member| deployment.owns(member.deployment));
-            let has = self.tasks_of(service).filter(own).filter(|t| t.desired_status == DesiredStatus::Running && !t.is_stopped());
+            let has = self.tasks_of(service).filter(own).filter(|t| t.desired_status == DesiredStatus::Running);
             let has = has.filter(|task| !self.may_be_missing(task) && !self.is_drained(task)).count();
             // Blue stays whole until green has all of the traffic.
             let staged = self.staged(service).map(|_| service.desired_count);
@@ -181,7 +181,7 @@ impl Model {
         if let Some(other) = self.tasks_of(service).find(|other| service.is_daemon() && shares(other)) {
             return broken("services", format!("DAEMON service {} has tasks {} and {} on one instance", service.name, task.id, other.id));
         }
-        let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running && t.last_status != TaskStatus::Stopped);
+        let live = self.tasks_of(service).filter(|t| t.desired_status == DesiredStatus::Running);
         let live = live.filter(|task| !self.may_be_missing(task));
         // With stages, blue and green have as many each, and what is older ends in its own time. Afterwards it is a service like any other.
         let (live, most) = if self.staged(service).is_some_and(|one| !one.status.is_finished()) {

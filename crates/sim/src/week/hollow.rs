@@ -278,6 +278,7 @@ impl Hollow {
             seq_num: 1,
             berth_heartbeat: true,
             berth_dns: false,
+            berth_differences: false,
         };
         let options =
             DialOptions { dialer: Some(Arc::new(Way(Arc::clone(self)))), timeout: Duration::from_secs(3_600), ..Default::default() };

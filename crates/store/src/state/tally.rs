@@ -38,6 +38,11 @@ impl Tally {
 pub(super) type Tallies = HashMap<ServiceName, BTreeMap<DeploymentId, Tally>>;
 
 impl State {
+    /// Every cluster's indexes, in no order.
+    pub fn indexes(&self) -> impl Iterator<Item = &ClusterIndex> {
+        self.by_cluster.values()
+    }
+
     /// The tallies of a service's deployments and task sets that have tasks to count.
     pub fn tallies(&self, cluster: &ClusterName, service: &ServiceName) -> impl Iterator<Item = (DeploymentId, Tally)> {
         let tallies = self.by_cluster.get(cluster).and_then(|index| index.tallies.get(service));
@@ -53,9 +58,18 @@ impl State {
 }
 
 impl ClusterIndex {
+    fn counter(&mut self, status: TaskStatus) -> &mut usize {
+        match status {
+            TaskStatus::Running => &mut self.running_tasks,
+            TaskStatus::Provisioning | TaskStatus::Pending | TaskStatus::Activating => &mut self.pending_tasks,
+            _ => &mut self.other_tasks,
+        }
+    }
+
     /// Counts a task in.
     pub(super) fn count(&mut self, task: &Task) {
         *self.counter(task.last_status) += 1;
+        self.stopped.extend(task.stopped_at.map(|at| (at, task.id)));
         let Some(membership) = &task.service else { return };
         // Tasks that have ended count nowhere.
         if Tally::default().place(task).is_none() {
@@ -74,6 +88,9 @@ impl ClusterIndex {
     /// Counts a task out that was counted in as it is here.
     pub(super) fn uncount(&mut self, task: &Task) {
         *self.counter(task.last_status) -= 1;
+        if let Some(at) = task.stopped_at {
+            self.stopped.remove(&(at, task.id));
+        }
         let Some(membership) = &task.service else { return };
         let Some(tallies) = self.tallies.get_mut(&membership.service) else { return };
         let Some(tally) = tallies.get_mut(&membership.deployment) else { return };

@@ -3,6 +3,7 @@
 use berth_runtime::port::ContainerNetwork;
 
 use super::*;
+use crate::tasks::TableFailure;
 
 fn interface() -> acs::ElasticNetworkInterface {
     acs::ElasticNetworkInterface {
@@ -164,6 +165,29 @@ async fn a_pushed_table_reaches_the_network() {
     let known = serde_json::json!({"addresses": ["10.0.1.5"], "groups": ["sg-1"], "instance": "192.0.2.1"});
     push(serde_json::json!({"groups": {"sg-1": group}, "interfaces": {"eni-1": known}})).await.unwrap();
     assert_eq!(world.network.table().interfaces["eni-1"].groups, ["sg-1"]);
-    assert!(push(serde_json::json!({"groups": 7})).await.unwrap_err().starts_with("table: "));
+    assert!(push(serde_json::json!({"groups": 7})).await.unwrap_err().to_string().starts_with("table: "));
     assert_eq!(world.network.table().groups.len(), 1, "the one before stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_the_table_that_is_here_are_enforced_and_of_another_the_whole_is_wanted() {
+    let world = World::new();
+    let push =
+        |revision, base, table| world.tasks.apply_network_table(acs::NetworkTableMessage { revision, base, table, ..Default::default() });
+    let known = |last: u8| serde_json::json!({"addresses": [format!("10.0.1.{last}")], "groups": ["sg-1"], "instance": "192.0.2.1"});
+    let interfaces = || world.network.table().interfaces.into_keys().collect::<Vec<_>>().join(" ");
+    let one = |id: &str, known: serde_json::Value| serde_json::json!({"groups": {}, "interfaces": {id: known}});
+    assert_eq!(push(3, Some(2), one("eni-1", known(1))).await, Err(TableFailure::Missing), "there is none yet");
+    assert_eq!(push(4, Some(3), one("eni-1", known(1))).await, Err(TableFailure::Awaited), "it is asked for once");
+    push(5, None, one("eni-1", known(1))).await.unwrap();
+    push(6, Some(5), one("eni-2", known(2))).await.unwrap();
+    push(9, Some(6), one("eni-1", serde_json::Value::Null)).await.unwrap();
+    assert_eq!(interfaces(), "eni-2");
+    assert_eq!(push(12, Some(11), one("eni-3", known(3))).await, Err(TableFailure::Missing), "one between was lost");
+    assert_eq!(push(13, Some(9), one("eni-3", known(3))).await, Err(TableFailure::Awaited), "nothing is built on it any more");
+    assert_eq!(interfaces(), "eni-2", "what was there stays");
+    push(13, None, one("eni-3", known(3))).await.unwrap();
+    assert_eq!(interfaces(), "eni-3");
+    assert!(matches!(push(14, Some(13), serde_json::json!({"groups": 7})).await, Err(TableFailure::Refused(_))));
+    assert_eq!(push(15, Some(14), one("eni-4", known(4))).await, Err(TableFailure::Missing), "it follows what could not be read");
 }
