@@ -124,6 +124,19 @@ def test_what_describe_task_definition_says_registers_again(up):
     assert differing <= {"taskDefinitionArn", "revision", "registeredAt"}, differing
 
 
+def test_a_definition_of_another_processor_says_why_it_finds_no_place(up):
+    definition = json.loads((EXAMPLE / "dks-db.json").read_text())
+    other = "ARM64" if os.uname().machine == "x86_64" else "X86_64"
+    definition.update(family="other", networkMode="bridge", runtimePlatform={"cpuArchitecture": other, "operatingSystemFamily": "LINUX"})
+    registered(up, json.dumps(definition))
+    answer = up.ecs.run_task(cluster=DEFAULT, taskDefinition="other")
+    assert answer["tasks"] == [] and [one["reason"] for one in answer["failures"]] == ["MemberOf placement constraint unsatisfied."]
+    up.ecs.create_service(cluster=DEFAULT, serviceName="other", taskDefinition="other", desiredCount=1)
+    expected = f"ecs.cpu-architecture == {other.lower()}"
+    until("`berth why` to name the processor", lambda: expected in up.run("why", "other").stdout)
+    up.ecs.delete_service(cluster=DEFAULT, service="other", force=True)
+
+
 def test_what_cannot_be_registered_is_refused_and_named(up):
     for text, code, words in (
         ("{", 2, ["no JSON"]),

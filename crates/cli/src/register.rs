@@ -175,7 +175,8 @@ mod tests {
     #[test]
     fn what_only_the_service_says_is_left_out_and_named() {
         let (request, left_out) = request(&pasted().to_string()).unwrap();
-        let mut expected = ["taskDefinitionArn", "revision", "status", "requiresAttributes", "compatibilities", "registeredAt", "registeredBy"];
+        let mut expected =
+            ["taskDefinitionArn", "revision", "status", "requiresAttributes", "compatibilities", "registeredAt", "registeredBy"];
         let mut named = left_out;
         named.sort_unstable();
         expected.sort_unstable();
@@ -203,7 +204,10 @@ mod tests {
             (r#"{"taskDefinition": {"family": "a"}, "services": []}"#, "services"),
             (r#"{"family": 3}"#, "no task definition"),
             (r#"{"family": "a", "familly": "b"}"#, "familly"),
-            (r#"{"family": "a", "containerDefinitions": [{"name": "a"}, {"name": "b", "enviroment": []}]}"#, "containerDefinitions[1].enviroment"),
+            (
+                r#"{"family": "a", "containerDefinitions": [{"name": "a"}, {"name": "b", "enviroment": []}]}"#,
+                "containerDefinitions[1].enviroment",
+            ),
         ] {
             let error = request(text).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
