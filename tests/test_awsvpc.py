@@ -1,27 +1,22 @@
 """Tasks with network interfaces of their own, from RunTask to a running container: addresses, security groups, names, and what is left."""
 
 import contextlib
-import subprocess
 
 import pytest
 from botocore.exceptions import ClientError
 
 import cloud_map_calls as calls
+from awsvpc import ZONE, address, details, fetched, interfaces, network, running, subnet_of
 from berth import unique, until
 from cloud_map_calls import ARN, cloud_map, private_namespace
-from containers import IDLE, ended, hello, output, pids_of, shell, skip_unless_root, stop
+from containers import IDLE, ended, hello, output, shell, skip_unless_root, stop
 from ec2_calls import a_vpc, default_vpc
-from ecs_calls import describe, register, run, service, tasks_of, until_status, until_steady
+from ecs_calls import describe, register, run, service, tasks_of, until_steady
 
 skip_unless_root(__file__)
 DEFAULT = "default"
-ZONE = "us-east-1a"
 MUST = "Network Configuration must be provided when networkMode 'awsvpc' is specified."
 MUST_NOT = "Network Configuration is not valid for the given networkMode of this task definition."
-
-
-def network(*subnets, groups=()):
-    return {"awsvpcConfiguration": {"subnets": list(subnets), "securityGroups": list(groups)}}
 
 
 @pytest.fixture
@@ -32,8 +27,7 @@ def ec2(up):
 @pytest.fixture
 def subnet(ec2):
     """The default VPC's subnet in the zone of the machine."""
-    [found] = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}, {"Name": "availability-zone", "Values": [ZONE]}])["Subnets"]
-    return found["SubnetId"]
+    return subnet_of(ec2)
 
 
 @pytest.fixture
@@ -45,36 +39,6 @@ def group(up, ec2):
         up.ecs.stop_task(cluster=DEFAULT, task=arn)
     until("the group to be nobody's", lambda: not interfaces(ec2, group=made))
     ec2.delete_security_group(GroupId=made)
-
-
-def interfaces(ec2, subnet=None, group=None):
-    """Interfaces by their private addresses."""
-    given = {"subnet-id": subnet, "group-id": group}
-    filters = [{"Name": name, "Values": [value]} for name, value in given.items() if value]
-    return {one["PrivateIpAddress"]: one for one in ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]}
-
-
-def details(task):
-    [attachment] = task["attachments"]
-    return {pair["name"]: pair["value"] for pair in attachment["details"]}
-
-
-def address(task):
-    return details(task)["privateIPv4Address"]
-
-
-def running(up, *containers, on, **members):
-    definition = register(up.ecs, containers=list(containers), networkMode="awsvpc", **members)
-    [arn] = run(up.ecs, DEFAULT, definition, networkConfiguration=on)
-    return until_status(up.ecs, DEFAULT, arn, "RUNNING")
-
-
-def fetched(task, host, port=80, patience=2):
-    """What a process in the task's network namespace is answered over HTTP; `None` if nothing comes."""
-    [pid, *_] = pids_of(task["containers"][0])
-    script = f"import urllib.request as r; print(r.urlopen('http://{host}:{port}/', timeout={patience}).read().decode())"
-    done = subprocess.run(["nsenter", "-t", str(pid), "-n", "python3", "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout if done.returncode == 0 else None
 
 
 def test_two_tasks_reach_each_other_as_far_as_their_group_lets_them(up, ec2, subnet, group):

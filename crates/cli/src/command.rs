@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::console::{Colours, Console};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::{Alarm, Backup, Deploy, Down, Env, Image, Logs, Plan, Ps, Rollback, Version, Why};
+use crate::{Alarm, Backup, Deploy, Down, Env, Image, Logs, Plan, Ps, Register, Rollback, Version, Why};
 
 /// The operator's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -24,6 +24,11 @@ pub enum Command {
     /// the root key: those are folders and files of the data directory. `berth restore FILE` makes a server's data of it again. It holds what
     /// task definitions hold, secrets in environment variables too, and is readable by its owner alone.
     Backup(Backup),
+    /// Register a task definition from a file
+    ///
+    /// Files of task definitions are often what DescribeTaskDefinition or the console showed. What stands there that only the service says (ARN,
+    /// revision, status, required attributes, compatibilities, dates) is left out, which is said; a member that no task definition has is refused.
+    Register(Register),
     /// List tasks
     ///
     /// Without --all these are the tasks that should run; with it also those that are stopping or have stopped within the last hour, with
@@ -108,6 +113,7 @@ async fn dispatch(command: Command, environment: &Environment, console: &mut Con
         Command::Env(env) => env.run(environment, console).await,
         Command::Image(image) => image.run(environment, console).await,
         Command::Backup(backup) => backup.run(environment, console).await,
+        Command::Register(register) => register.run(environment, console).await,
         Command::Ps(ps) => ps.run(environment, console).await,
         Command::Logs(logs) => logs.run(environment, console).await,
         Command::Why(why) => why.run(environment, console).await,
@@ -175,6 +181,8 @@ mod tests {
             "berth backup berth.backup",
             "berth backup - --data-dir /tmp/x",
             "berth backup berth.backup --force --output json",
+            "berth register web.json --output json",
+            "berth register -",
             "berth ps",
             "berth ps --cluster blue -a --output json",
             "berth logs 1a2b",
@@ -221,6 +229,7 @@ mod tests {
             ("berth down --timeout -1", "-1"),
             ("berth down --timeout 0", "--timeout"),
             ("berth image load", "<FILE>"),
+            ("berth register", "<FILE>"),
             ("berth backup", "<FILE>"),
             ("berth psx", "psx"),
         ] {

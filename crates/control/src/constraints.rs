@@ -69,7 +69,9 @@ impl Constraints {
         }
     }
 
-    /// The constraints of a task definition.
+    /// The constraints of a task definition: its own, and the processor and system that its `runtimePlatform` names. An instance that says
+    /// nothing of its own is not refused.
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RuntimePlatform.html>
     ///
     /// # Errors
     /// [`ConstraintError`].
@@ -79,7 +81,17 @@ impl Constraints {
             Some(text) => Ok(Constraint::MemberOf(self.expression(text)?)),
             None => Err(ConstraintError::NoExpression),
         };
-        list.iter().map(read).collect()
+        let platform = document.runtime_platform.as_ref();
+        let processor = platform.and_then(|platform| platform.cpu_architecture.as_ref()).map(|name| name.as_str().to_ascii_lowercase());
+        // LINUX, or WINDOWS_SERVER_2022_CORE and its like.
+        let system = platform.and_then(|platform| platform.operating_system_family.as_ref());
+        let system = system.map(|name| name.as_str().split('_').next().unwrap_or_default().to_ascii_lowercase());
+        let says = |(name, value): (&str, Option<String>)| {
+            let value = value?;
+            Some(Ok(Constraint::MemberOf(self.expression(&format!("attribute:{name} == {value} or attribute:{name} !exists")).ok()?)))
+        };
+        let of_platform = [("ecs.cpu-architecture", processor), ("ecs.os-type", system)].into_iter().filter_map(says);
+        list.iter().map(read).chain(of_platform).collect()
     }
 }
 
@@ -97,6 +109,22 @@ mod tests {
             constraints.expression(&format!("attribute:a == {number}")).unwrap();
         }
         assert!(constraints.known.lock().len() <= MOST_KEPT);
+    }
+
+    #[test]
+    fn a_runtime_platform_is_a_constraint() {
+        let read = |json: serde_json::Value| {
+            let document: ecs::TaskDefinition = serde_json::from_value(json).unwrap();
+            let all = Constraints::default().of_definition(&document).unwrap();
+            let texts =
+                all.iter().map(|one| if let Constraint::MemberOf(expression) = one { expression.to_string() } else { String::new() });
+            texts.collect::<Vec<_>>()
+        };
+        assert_eq!(read(serde_json::json!({})), [""; 0]);
+        let windows = read(serde_json::json!({"placementConstraints": [{"type": "memberOf", "expression": "attribute:a exists"}],
+            "runtimePlatform": {"cpuArchitecture": "ARM64", "operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}}));
+        assert_eq!(windows.len(), 3);
+        assert!(windows[1].contains("ecs.cpu-architecture == arm64") && windows[2].contains("ecs.os-type == windows"), "{windows:?}");
     }
 
     #[test]

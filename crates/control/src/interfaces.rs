@@ -12,7 +12,9 @@ use berth_model::ids::{AttachmentId, TaskId};
 use berth_model::record::Key;
 use berth_model::task_interface::{AttachmentStatus, AwsvpcConfiguration, TaskInterface, private_dns_name};
 use berth_model::vpc::network_interface::{AttachmentStatus as InterfaceStatus, InterfaceAttachment, MacAddress};
-use berth_model::vpc::{MAX_INTERFACES, NetworkInterface, NetworkInterfaceId, ResourceId, SecurityGroupId, Subnet, SubnetId, addresses};
+use berth_model::vpc::{
+    MAX_INTERFACES, NetworkInterface, NetworkInterfaceId, ResourceId, SecurityGroupId, Subnet, SubnetId, VpcId, addresses,
+};
 use berth_scheduler::placement::Constraint;
 use berth_scheduler::service::rebalance::ZONE;
 use berth_store::{State, Transaction};
@@ -31,8 +33,10 @@ const DEVICE_INDEX: i32 = 1;
 pub(crate) struct Interfaces {
     /// Subnets that gave an address, with the one that they gave last.
     subnets: BTreeMap<SubnetId, Subnet>,
-    given: BTreeSet<(SubnetId, Ipv4Addr)>,
+    given: BTreeMap<SubnetId, BTreeSet<Ipv4Addr>>,
     made: Vec<NetworkInterface>,
+    /// The default groups of VPCs that were asked for theirs.
+    default_groups: BTreeMap<VpcId, Option<SecurityGroupId>>,
 }
 
 impl Interfaces {
@@ -47,7 +51,7 @@ impl Interfaces {
         environment: &Environment,
     ) -> Option<TaskInterface> {
         let resources = state.vpc_resources();
-        if resources.interfaces().count() + self.made.len() >= MAX_INTERFACES {
+        if resources.interface_count() + self.made.len() >= MAX_INTERFACES {
             return None;
         }
         let zone = instance.and_then(ContainerInstance::availability_zone);
@@ -55,17 +59,18 @@ impl Interfaces {
         // The emptiest first, so that several subnets of a zone are filled evenly.
         let mut subnets: Vec<_> = wanted.subnets.iter().filter_map(|id| resources.subnet(*id)).filter(|subnet| near(subnet)).collect();
         let held = |id: SubnetId| {
-            let new = self.given.range((id, Ipv4Addr::UNSPECIFIED)..=(id, Ipv4Addr::BROADCAST)).count();
-            u64::try_from(resources.addresses_of(id).count() + new).unwrap_or(u64::MAX)
+            let new = self.given.get(&id).map_or(0, BTreeSet::len);
+            resources.taken(id).count().saturating_add(u64::try_from(new).unwrap_or(u64::MAX))
         };
         subnets.sort_by_cached_key(|subnet| std::cmp::Reverse(addresses::capacity(subnet.cidr).saturating_sub(held(subnet.id))));
         for known in subnets {
-            let groups = groups(state, wanted, &known.value)?;
+            let groups = self.groups(state, wanted, &known.value)?;
             let subnet = self.subnets.entry(known.id).or_insert_with(|| (*known.value).clone());
-            let given = &self.given;
-            let is_taken = |address| given.contains(&(known.id, address)) || resources.holder(known.id, address).is_some();
-            let Some(address) = subnet.take_address(is_taken) else { continue };
-            self.given.insert((known.id, address));
+            let given = self.given.entry(known.id).or_default();
+            // The search goes round the subnet behind the address given last. If it comes to one that this commit gave, it has been all
+            // the way round: whatever was free is given.
+            let Some(address) = subnet.next_address(resources.taken(known.id)).filter(|address| given.insert(*address)) else { continue };
+            subnet.last_address = Some(address);
             let one = made(state, known, address, groups, task, instance, environment);
             let vpc = resources.vpc(known.vpc).filter(|vpc| vpc.enable_dns_support && vpc.enable_dns_hostnames);
             let interface = TaskInterface {
@@ -83,6 +88,17 @@ impl Interfaces {
             return Some(interface);
         }
         None
+    }
+
+    /// The security groups of an interface in this subnet; `None` if one is gone.
+    fn groups(&mut self, state: &State, wanted: &AwsvpcConfiguration, subnet: &Subnet) -> Option<Vec<SecurityGroupId>> {
+        let resources = state.vpc_resources();
+        if wanted.security_groups.is_empty() {
+            let found = || resources.default_group(subnet.vpc).map(|group| group.id);
+            return self.default_groups.entry(subnet.vpc).or_insert_with(found).map(|group| vec![group]);
+        }
+        let is_there = wanted.security_groups.iter().all(|id| resources.group(*id).is_some_and(|group| group.vpc == subnet.vpc));
+        is_there.then(|| wanted.security_groups.clone())
     }
 
     /// Adds what was given to the commit of the tasks. Of two commits that give addresses of one subnet only one gets through; a security
@@ -106,16 +122,6 @@ impl Interfaces {
             transaction.put(one);
         }
     }
-}
-
-/// The security groups of an interface in this subnet; `None` if one is gone.
-fn groups(state: &State, wanted: &AwsvpcConfiguration, subnet: &Subnet) -> Option<Vec<SecurityGroupId>> {
-    let resources = state.vpc_resources();
-    if wanted.security_groups.is_empty() {
-        return resources.default_group(subnet.vpc).map(|group| vec![group.id]);
-    }
-    let is_there = wanted.security_groups.iter().all(|id| resources.group(*id).is_some_and(|group| group.vpc == subnet.vpc));
-    is_there.then(|| wanted.security_groups.clone())
 }
 
 fn made(
@@ -160,8 +166,7 @@ fn made(
 pub fn zone_constraint(state: &State, wanted: &AwsvpcConfiguration, known: &Constraints) -> Option<Constraint> {
     let resources = state.vpc_resources();
     let subnets: Vec<_> = wanted.subnets.iter().filter_map(|id| resources.subnet(*id)).collect();
-    let held = |id: SubnetId| u64::try_from(resources.addresses_of(id).count()).unwrap_or(u64::MAX);
-    let open = subnets.iter().filter(|subnet| held(subnet.id) < addresses::capacity(subnet.cidr));
+    let open = subnets.iter().filter(|subnet| resources.taken(subnet.id).count() < addresses::capacity(subnet.cidr));
     let mut zones: BTreeSet<&str> = open.map(|subnet| &*subnet.zone).collect();
     if zones.is_empty() {
         zones = subnets.iter().map(|subnet| &*subnet.zone).collect();

@@ -59,6 +59,22 @@ pub const CAPACITY_PROVIDER: &str = "berth.capacity-provider";
 /// agent says it, or its owner (`ECS_INSTANCE_ATTRIBUTES`, `PutAttributes`).
 pub const HOST_IPV4: &str = "berth.host-ipv4";
 
+/// The attribute whose value says how many tasks with network interfaces of their own (`networkMode: awsvpc`) the machine holds at once: a
+/// whole number. Inside AWS the instance's type says it; elsewhere the machine does, or its owner (`ECS_INSTANCE_ATTRIBUTES`,
+/// `PutAttributes`). Without it they are [`DEFAULT_INTERFACES`].
+pub const INTERFACES: &str = "berth.interfaces";
+
+/// How many interfaces of tasks a machine holds that does not say: no hardware sets a limit, so this only keeps a cluster from putting more
+/// on one machine than has been shown to work. Each is a network namespace, a link, a route and a permanent neighbour of the kernel's, whose
+/// table of neighbours holds 1,024 by default (`net.ipv4.neigh.default.gc_thresh3`); some are left for others.
+pub const DEFAULT_INTERFACES: u32 = 1_000;
+
+/// Reads the value of [`INTERFACES`]; `None` if it is no whole number.
+#[must_use]
+pub fn parse_interfaces(value: Option<&str>) -> Option<u32> {
+    value?.parse().ok()
+}
+
 /// How an agent's connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -140,6 +156,12 @@ impl ContainerInstance {
     #[must_use]
     pub fn host_ipv4(&self) -> Option<core::net::Ipv4Addr> {
         self.attributes.get(HOST_IPV4)?.as_deref()?.parse().ok()
+    }
+
+    /// How many interfaces of tasks it holds at once: the attribute [`INTERFACES`], else [`DEFAULT_INTERFACES`].
+    #[must_use]
+    pub fn interfaces(&self) -> u32 {
+        self.attributes.get(INTERFACES).and_then(|value| parse_interfaces(value.as_deref())).unwrap_or(DEFAULT_INTERFACES)
     }
 
     /// Its machine fell silent: nobody knows whether anything of it still runs.

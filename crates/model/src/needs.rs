@@ -22,13 +22,16 @@ pub struct Demand {
     /// GPUs, each for this task alone.
     #[serde(default, skip_serializing_if = "is_none")]
     pub gpus: u32,
+    /// Network interfaces of its own: one in network mode `awsvpc`.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub interfaces: u32,
 }
 
 impl PartialEq for Demand {
     fn eq(&self, other: &Self) -> bool {
         // Mostly there are no ports. Comparing two empty lists asks the C library, which takes longer for none than for a few.
         let same = |one: &[u16], other: &[u16]| one.len() == other.len() && (one.is_empty() || one == other);
-        (self.cpu, self.memory, self.gpus) == (other.cpu, other.memory, other.gpus)
+        (self.cpu, self.memory, self.gpus, self.interfaces) == (other.cpu, other.memory, other.gpus, other.interfaces)
             && same(&self.ports_tcp, &other.ports_tcp)
             && same(&self.ports_udp, &other.ports_udp)
     }
@@ -107,9 +110,9 @@ pub fn gpus_of(container: &ecs::ContainerDefinition, overrides: Option<&ecs::Con
 pub fn demand(document: &ecs::TaskDefinition, overrides: Option<&ecs::TaskOverride>) -> Demand {
     let containers = document.container_definitions.as_deref().unwrap_or_default();
     let container_overrides = overrides.and_then(|o| o.container_overrides.as_deref()).unwrap_or_default();
-    let mut demand = Demand::default();
     // A task with an interface of its own takes none of the machine's ports.
     let is_on_machine = document.network_mode.as_ref().is_none_or(|mode| mode.as_str() != "awsvpc");
+    let mut demand = Demand { interfaces: u32::from(!is_on_machine), ..Demand::default() };
     for container in containers {
         let own = container_overrides.iter().find(|o| o.name == container.name);
         let (cpu, memory) = container_size(container, own);
@@ -348,7 +351,19 @@ mod tests {
             ..Default::default()
         };
         let got = demand(&document, None);
-        assert_eq!(got, Demand { cpu: 15, memory: 100, ports_tcp: vec![8080], ports_udp: vec![53], gpus: 0 });
+        assert_eq!(got, Demand { cpu: 15, memory: 100, ports_tcp: vec![8080], ports_udp: vec![53], ..Demand::default() });
+    }
+
+    #[test]
+    fn a_task_with_an_interface_takes_that_and_no_ports() {
+        let document = ecs::TaskDefinition {
+            network_mode: Some("awsvpc".into()),
+            container_definitions: Some(vec![container(
+                serde_json::json!({"name": "a", "memory": 5, "portMappings": [{"containerPort": 80, "hostPort": 80}]}),
+            )]),
+            ..Default::default()
+        };
+        assert_eq!(demand(&document, None), Demand { memory: 5, interfaces: 1, ..Demand::default() });
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::addresses::Taken;
 pub use self::cidr::{Ipv4Cidr, Ipv6Cidr};
 pub use self::ids::{
     InternetGatewayId, NetworkInterfaceId, ResourceId, RouteTableId, SecurityGroupId, SecurityGroupRuleId, SubnetId, VpcId,
@@ -88,12 +89,11 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    /// The next free address of the subnet, which then is its [`Self::last_address`]; `None` if there is none:
+    /// The next free address of the subnet, which whoever gives it writes to [`Self::last_address`]; `None` if there is none:
     /// `InsufficientFreeAddressesInSubnet`, or ECS's `RESOURCE:ENI`.
-    pub fn take_address(&mut self, is_taken: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
-        let address = addresses::next_free(self.cidr, self.last_address, is_taken)?;
-        self.last_address = Some(address);
-        Some(address)
+    #[must_use]
+    pub fn next_address(&self, taken: &Taken) -> Option<Ipv4Addr> {
+        taken.next_free(self.cidr, self.last_address)
     }
 }
 

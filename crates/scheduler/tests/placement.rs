@@ -4,7 +4,7 @@ mod fleet;
 
 use std::collections::BTreeSet;
 
-use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
+use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus, DEFAULT_INTERFACES, INTERFACES};
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_scheduler::placement::{Constraint, Index, PlaceRequest, Placement, Rule, Strategy};
@@ -144,4 +144,32 @@ fn gpus_of_tasks_that_end_while_their_instance_is_away_are_free_when_it_is_back(
     index.apply_instance(&one);
     assert_eq!(on(&place(&mut index, 3, 1, &Demand { gpus: 2, ..Default::default() }, &[], &[])), [1]);
     assert_eq!(index.gpus_of(TaskId(3)), ["GPU-0", "GPU-1"]);
+}
+
+#[test]
+fn an_instance_takes_as_many_interfaces_as_it_says_and_what_it_says_later_counts() {
+    let says = |count: &str| {
+        let mut one = instance(1, 100, 100, "a");
+        one.attributes.insert(INTERFACES.to_owned(), Some(count.to_owned()));
+        one
+    };
+    let mut index = index(&[says("2")]);
+    let (with, without) = (Demand { interfaces: 1, ..Default::default() }, Demand::default());
+    let placement = place(&mut index, 1, 3, &with, &[], &[]);
+    assert_eq!(on(&placement), [1, 1]);
+    assert_eq!(placement.refusals[0].rule, Rule::Interfaces { wanted: 1, free: 0 });
+    assert_eq!(placement.refusals[0].rule.reason(), "RESOURCE:ENI");
+    assert_eq!(on(&place(&mut index, 4, 1, &without, &[], &[])), [1], "a task without one takes none");
+    index.apply_instance(&says("3"));
+    assert_eq!(on(&place(&mut index, 5, 2, &with, &[], &[])), [1], "one more");
+    index.apply_instance(&says("1"));
+    index.release(TaskId(1));
+    assert!(on(&place(&mut index, 7, 1, &with, &[], &[])).is_empty(), "two are more than it holds now");
+    index.release(TaskId(2));
+    index.release(TaskId(5));
+    assert_eq!(on(&place(&mut index, 8, 2, &with, &[], &[])), [1]);
+    // One that does not say holds many.
+    index.apply_instance(&instance(1, 100, 100, "a"));
+    let count = u128::from(DEFAULT_INTERFACES);
+    assert_eq!(place(&mut index, 1_000, count + 10, &with, &[], &[]).placed.len() as u128, count - 1);
 }

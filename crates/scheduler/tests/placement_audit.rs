@@ -6,7 +6,7 @@ mod fleet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use berth_model::container_instance::ContainerInstance;
+use berth_model::container_instance::{ContainerInstance, INTERFACES};
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_scheduler::placement::{Constraint, Index, PlaceRequest, SpreadField, Strategy};
@@ -40,7 +40,7 @@ fn services() -> impl Generator<Value = Service> {
     let zone = prop_oneof![4 => Just(None), 1 => prop::sample::select(ZONES.to_vec()).prop_map(Some)];
     (1_u32..300, 1_u32..300, port, 0_u32..10, any::<bool>(), zone, prop::sample::select(strategies)).prop_map(
         |(cpu, memory, ports_tcp, gpus, is_distinct, zone, strategies)| Service {
-            demand: Demand { cpu, memory, ports_tcp, gpus: gpus.saturating_sub(8), ..Demand::default() },
+            demand: Demand { cpu, memory, ports_tcp, gpus: gpus.saturating_sub(8), interfaces: gpus % 2, ..Demand::default() },
             is_distinct,
             zone,
             strategies,
@@ -63,6 +63,9 @@ fn audit(fleet: &[ContainerInstance], services: &[Service], placed: &Placed) -> 
         }
         if sum(|demand| demand.gpus) as usize > has.gpus.len() {
             wrong.push(format!("{:?} has not so many GPUs", machine.id));
+        }
+        if sum(|demand| demand.interfaces) > machine.interfaces() {
+            wrong.push(format!("{:?} holds not so many interfaces", machine.id));
         }
         let ports: Vec<_> = here.iter().flat_map(|service| &services[*service].demand.ports_tcp).collect();
         if ports.iter().collect::<BTreeSet<_>>().len() != ports.len() || ports.iter().any(|port| has.ports_tcp.contains(port)) {
@@ -131,6 +134,7 @@ impl Plan {
 fn machines(count: u128, room: u32) -> Vec<ContainerInstance> {
     let machine = |id: u128| {
         let mut one = instance(id, room, room, ZONES[id as usize % 3]);
+        one.attributes.insert(INTERFACES.to_owned(), Some((id % 4).to_string()));
         one.registered.gpus = (0..id % 3).map(|gpu| format!("GPU-{id}-{gpu}")).collect();
         one
     };

@@ -5,6 +5,7 @@ mod fleet;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use berth_model::container_instance::INTERFACES;
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::task::Task;
@@ -26,7 +27,7 @@ fn tasks() -> impl Generator<Value = Task> {
             serde_json::from_value(serde_json::json!({
                 "id": TaskId(id), "cluster": "c", "definition": {"family": "f", "revision": 1},
                 "container_instance": ContainerInstanceId(machine), "group": GROUPS[group], "launch_type": "EC2",
-                "demand": {"cpu": cpu, "memory": memory, "ports_tcp": ports, "gpus": gpus.len()},
+                "demand": {"cpu": cpu, "memory": memory, "ports_tcp": ports, "gpus": gpus.len(), "interfaces": u32::from(dice % 2 == 0)},
                 "desired_status": "RUNNING", "last_status": if dice == 0 { "STOPPED" } else { "RUNNING" }, "created_at": 1,
                 "containers": [{
                     "id": TaskId(id), "name": "app", "image": "i", "last_status": "RUNNING", "health_status": "UNKNOWN", "gpu_ids": gpus,
@@ -47,7 +48,7 @@ fn shown(index: &mut Index, tasks: &[Task]) -> Vec<String> {
         let wanted: Vec<_> = (first..first + 40).map(TaskId).collect();
         let placement = index.place(&PlaceRequest {
             tasks: &wanted,
-            demand: &Demand { cpu: 20, memory: 20, ..Demand::default() },
+            demand: &Demand { cpu: 20, memory: 20, interfaces: 1, ..Demand::default() },
             attributes: &BTreeSet::new(),
             group,
             constraints: &[],
@@ -83,6 +84,7 @@ proptest! {
         let mut each = Index::default();
         (1..=KNOWN).for_each(|id| {
             let mut machine = instance(id, 2_000, 2_000, if id % 2 == 0 { "a" } else { "b" });
+            machine.attributes.insert(INTERFACES.to_owned(), Some((id * 7).to_string()));
             machine.registered.gpus = (0..3).map(|gpu| format!("GPU-{id}-{gpu}")).collect();
             each.apply_instance(&machine);
         });

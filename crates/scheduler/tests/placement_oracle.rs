@@ -5,7 +5,7 @@ mod fleet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus};
+use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus, INTERFACES};
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::time::UnixMillis;
@@ -95,7 +95,14 @@ fn constraints() -> impl Generator<Value = Constraint> {
 fn demands() -> impl Generator<Value = Demand> {
     let ports = || prop_oneof![6 => Just(vec![]), 1 => prop::collection::vec(80_u16..83, 1..3)];
     (prop::sample::select(vec![0, 1, 10, 64, 100, 300]), prop::sample::select(vec![0, 1, 32, 100, 250]), ports(), ports(), 0_u32..12)
-        .prop_map(|(cpu, memory, ports_tcp, ports_udp, dice)| Demand { cpu, memory, ports_tcp, ports_udp, gpus: dice.saturating_sub(9) })
+        .prop_map(|(cpu, memory, ports_tcp, ports_udp, dice)| Demand {
+            cpu,
+            memory,
+            ports_tcp,
+            ports_udp,
+            gpus: dice.saturating_sub(9),
+            interfaces: u32::from(dice % 3 == 0),
+        })
 }
 
 fn shapes() -> impl Generator<Value = Shape> {
@@ -134,6 +141,12 @@ fn instances() -> impl Generator<Value = ContainerInstance> {
             set(CAPACITY_PROVIDER, Some("p0"));
         }
         set("ecs.instance-type", Some(if dice % 2 == 0 { "t2.large" } else { "m5.large" }));
+        // Few, so that they end before the rest does; and those that say nothing, or what is no number.
+        match dice % 7 {
+            few @ 0..=3 => drop(set(INTERFACES, Some(&few.to_string()))),
+            4 => drop(set(INTERFACES, Some("many"))),
+            _ => {}
+        }
         if dice % 17 == 0 {
             one.attributes.remove("cap");
         }

@@ -74,7 +74,7 @@ fn property(api: &Api, resources: &VpcResources, subnet: &Subnet, name: &str) ->
 
 /// How many addresses are free.
 fn available(resources: &VpcResources, subnet: &Subnet) -> i32 {
-    let taken = resources.addresses_of(subnet.id).count();
+    let taken = resources.taken(subnet.id).count();
     i32::try_from(addresses::capacity(subnet.cidr)).unwrap_or(i32::MAX).saturating_sub(i32::try_from(taken).unwrap_or(i32::MAX)).max(0)
 }
 

@@ -2,7 +2,7 @@
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-placement-constraints.html#attributes>
 
 use berth_model::arn::parse_container_instance;
-use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
+use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus, INTERFACES, parse_interfaces};
 use berth_model::ids::{ClusterName, ContainerInstanceId};
 use berth_shapes::ecs::{self, ErrorCode};
 use berth_store::{Entry, State};
@@ -51,12 +51,22 @@ pub(crate) fn check(attribute: &ecs::Attribute) -> Result<(), Failure> {
     if is_reserved(name) {
         return Err(Failure::invalid(format!("The attribute is set by Amazon ECS and cannot be changed: attributes.name {name}")));
     }
-    let Some(value) = attribute.value.as_deref() else { return Ok(()) };
+    let Some(value) = attribute.value.as_deref() else { return check_meaning(name, None) };
     let in_value = |c: char| c.is_ascii_alphanumeric() || "-_./\\@: ".contains(c);
     if !(1..=128).contains(&value.len()) || !value.chars().all(in_value) || value.trim() != value {
         return Err(Failure::invalid(format!(
             "An attribute's value has 1 to 128 letters (uppercase and lowercase), numbers, hyphens, underscores, periods, at signs, slashes, \
              backslashes, colons and inner spaces: attributes.value of {name}"
+        )));
+    }
+    check_meaning(name, Some(value))
+}
+
+/// Checks the value of an attribute that Berth acts on: one that it could not honour is refused, not passed over.
+pub(crate) fn check_meaning(name: &str, value: Option<&str>) -> Result<(), Failure> {
+    if name == INTERFACES && parse_interfaces(value).is_none() {
+        return Err(Failure::invalid(format!(
+            "A container instance holds a whole number of network interfaces: attributes.value of {name}"
         )));
     }
     Ok(())

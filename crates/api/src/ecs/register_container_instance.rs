@@ -11,6 +11,7 @@ use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{self, RegisterContainerInstanceRequest, RegisterContainerInstanceResponse};
 use berth_store::Entry;
 
+use super::attributes::check_meaning;
 use super::render;
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
@@ -137,6 +138,7 @@ fn parse_attributes(list: &[ecs::Attribute]) -> Result<BTreeMap<String, Option<S
         if attribute.value.as_ref().is_some_and(|value| value.chars().count() > 1_024) {
             return Err(Failure::invalid(format!("The value of attribute {name} is too long.")));
         }
+        check_meaning(&name, attribute.value.as_deref())?;
         attributes.insert(name, attribute.value.clone().filter(|value| !value.is_empty()));
     }
     Ok(attributes)

@@ -13,6 +13,7 @@ use berth_model::vpc::default_vpc::default_vpc;
 use berth_model::vpc::{Ipv4Cidr, Resource};
 use berth_store::backend::Memory;
 use berth_store::{CommitError, Store};
+use proptest::prelude::*;
 
 use super::*;
 use crate::environment::{Clock, Entropy};
@@ -156,4 +157,92 @@ async fn full_zones_are_left_out_while_another_has_room() {
     wanted.subnets.remove(0);
     let alone = shown(&wanted);
     assert!(!alone.contains(full.split_once('[').map_or("", |(_, zone)| zone.split(']').next().unwrap_or_default())), "{alone}");
+}
+
+/// Two small subnets of one zone.
+async fn small_world(environment: &Environment) -> (Store, AwsvpcConfiguration) {
+    let (store, mut wanted) = world(environment).await;
+    let first = (*store.state().vpc_resources().subnet(wanted.subnets[0]).expect("it is there").value).clone();
+    let cidr = Ipv4Cidr::containing(Ipv4Addr::from(u32::from(first.cidr.first()) + 64), 28).expect("a block");
+    let second = Subnet { id: SubnetId::from_random(77), cidr, ..first };
+    wanted.subnets.push(second.id);
+    let mut transaction = Transaction::new();
+    transaction.put(second);
+    store.commit(transaction).await.expect("it is taken");
+    (store, wanted)
+}
+
+/// What is given, found by looking at every address of every subnet.
+struct Naive {
+    subnets: Vec<(SubnetId, Vec<Ipv4Addr>, Option<Ipv4Addr>)>,
+    held: BTreeSet<Ipv4Addr>,
+}
+
+impl Naive {
+    fn give(&mut self) -> Option<(SubnetId, Ipv4Addr)> {
+        let held = &self.held;
+        let free = |all: &[Ipv4Addr]| all.iter().filter(|address| !held.contains(address)).count();
+        // The first of those that have the most.
+        let (id, all, last) = self.subnets.iter_mut().rev().max_by_key(|(_, all, _)| free(all))?;
+        let from = last.and_then(|last| all.iter().position(|one| *one == last)).map_or(0, |at| at + 1);
+        let address = *all[from..].iter().chain(&all[..from]).find(|address| !held.contains(address))?;
+        *last = Some(address);
+        self.held.insert(address);
+        Some((*id, address))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn addresses_are_those_that_looking_at_all_of_them_finds(
+        steps in prop::collection::vec((0..16_u128, prop::collection::vec(any::<prop::sample::Index>(), 0..12)), 1..12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let environment = environment();
+            let (store, wanted) = small_world(&environment).await;
+            let all = |id: SubnetId| {
+                let usable = addresses::usable(store.state().vpc_resources().subnet(id).expect("it is there").cidr);
+                (u32::from(*usable.start())..=u32::from(*usable.end())).map(Ipv4Addr::from).collect::<Vec<_>>()
+            };
+            let subnets = wanted.subnets.iter().map(|id| (*id, all(*id), None)).collect();
+            let (mut naive, mut alive, mut number) = (Naive { subnets, held: BTreeSet::new() }, Vec::new(), 0);
+            for (count, ended) in steps {
+                let mut transaction = Transaction::new();
+                {
+                    let state = store.state();
+                    let mut interfaces = Interfaces::default();
+                    for _ in 0..count {
+                        number += 1;
+                        let given = interfaces.give(&state, &wanted, TaskId(number), None, &environment);
+                        prop_assert_eq!(given.as_ref().map(|one| (one.subnet, one.private_address)), naive.give());
+                        if let Some(interface) = given {
+                            alive.push((TaskId(number), interface.private_address));
+                            transaction.put(task(number, interface));
+                        }
+                    }
+                    interfaces.write(&state, &mut transaction);
+                }
+                store.commit(transaction).await.expect("it is taken");
+
+                let mut gone = Transaction::new();
+                for which in ended {
+                    if !alive.is_empty() {
+                        let (id, address) = alive.swap_remove(which.index(alive.len()));
+                        gone.delete(Key::Task(id));
+                        naive.held.remove(&address);
+                    }
+                }
+                store.commit(gone).await.expect("it is taken");
+                let mut back = Transaction::new();
+                {
+                    let state = store.state();
+                    release::released(&state).into_iter().for_each(|one| release::write(&state, one, &mut back));
+                }
+                store.commit(back).await.expect("it is taken");
+            }
+            Ok(())
+        })?;
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use berth_model::container_instance::{DEFAULT_INTERFACES, INTERFACES};
 use berth_model::ids::{CapacityProviderName, ContainerInstanceId, DeploymentId};
 use berth_model::service::{Deployment, RolloutState, Service, ServiceStatus};
 use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
@@ -215,11 +216,15 @@ pub(crate) fn refused(
     name: &dyn Fn(ContainerInstanceId) -> String,
     arn: &dyn Fn(ContainerInstanceId) -> String,
 ) -> Vec<Reason> {
-    // Of several memberOf constraints each is a reason of its own.
+    // Of several memberOf constraints each is a reason of its own, as a full subnet and a full machine are.
     let mut by_rule: BTreeMap<(&'static str, &str), Vec<&Refusal>> = BTreeMap::new();
     for refusal in refusals {
-        let expression = if let Rule::MemberOf(expression) = &refusal.rule { expression } else { "" };
-        by_rule.entry((refusal.rule.reason(), expression)).or_default().push(refusal);
+        let which = match &refusal.rule {
+            Rule::MemberOf(expression) => expression,
+            Rule::Interface => "subnet",
+            _ => "",
+        };
+        by_rule.entry((refusal.rule.reason(), which)).or_default().push(refusal);
     }
     let mut rules: Vec<_> = by_rule.into_iter().collect();
     // Those that came closest to taking it are what a user can do something about.
@@ -251,6 +256,10 @@ fn in_words(refusals: &[&Refusal], name: &dyn Fn(ContainerInstanceId) -> String)
             let most = most(&|rule| if let Rule::Memory { free, .. } = rule { Some(*free) } else { None });
             most.map(|(free, on)| format!("too little memory: a task needs {wanted} MiB, most free are {free} on {on}"))
         }
+        Rule::Interfaces { .. } => {
+            Some(format!("as many network interfaces of tasks as it holds (attribute {INTERFACES}, else {DEFAULT_INTERFACES})"))
+        }
+        Rule::Interface => Some("no address is left in the subnets of its zone, or a security group is gone".to_owned()),
         Rule::MemberOf(expression) => Some(format!("none of those that the memberOf constraint selects ({expression})")),
         rule => Some(rule.in_words()),
     };

@@ -8,9 +8,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::Subnet;
 use super::ids::{NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId};
 use super::security_group::{MAX_GROUPS_OF_INTERFACE, SecurityGroup};
+use super::{Subnet, Taken};
 use crate::ids::TaskId;
 use crate::tags::Tags;
 use crate::time::UnixMillis;
@@ -177,7 +177,7 @@ impl NetworkInterface {
         subnet: &Subnet,
         groups: &[&SecurityGroup],
         description: &str,
-        is_taken: impl Fn(Ipv4Addr) -> bool,
+        taken: &Taken,
     ) -> Result<(Self, Subnet), InterfaceError> {
         if groups.is_empty() || groups.len() > MAX_GROUPS_OF_INTERFACE {
             return Err(InterfaceError::GroupCount);
@@ -191,7 +191,8 @@ impl NetworkInterface {
             }
         }
         let mut subnet = subnet.clone();
-        let private_address = subnet.take_address(is_taken).ok_or(InterfaceError::NoFreeAddress(subnet.id))?;
+        let private_address = subnet.next_address(taken).ok_or(InterfaceError::NoFreeAddress(subnet.id))?;
+        subnet.last_address = Some(private_address);
         let interface = Self {
             id,
             vpc: subnet.vpc,
@@ -250,7 +251,7 @@ mod tests {
     fn an_interface_has_groups_of_its_vpc() {
         let (here, there) = (VpcId::from_random(1), VpcId::from_random(2));
         let plan =
-            |groups: &[&SecurityGroup]| NetworkInterface::plan(NetworkInterfaceId::from_random(1), &subnet(here), groups, "", |_| false);
+            |groups: &[&SecurityGroup]| NetworkInterface::plan(NetworkInterfaceId::from_random(1), &subnet(here), groups, "", &Taken::NONE);
         let groups: Vec<_> = (0..6).map(|number| group(here, number)).collect();
         let all: Vec<_> = groups.iter().collect();
         let (interface, subnet) = plan(&all[..5]).unwrap();
@@ -269,17 +270,17 @@ mod tests {
     fn a_subnet_has_interfaces_until_it_is_full() {
         let vpc = VpcId::from_random(1);
         let (mut subnet, groups, mut made) = (subnet(vpc), group(vpc, 1), Vec::<NetworkInterface>::new());
+        let mut taken = Taken::NONE;
         for number in 0..11 {
-            let is_taken = |address| made.iter().any(|one| one.private_address == address);
             let (interface, after) =
-                NetworkInterface::plan(NetworkInterfaceId::from_random(number), &subnet, &[&groups], "", is_taken).unwrap();
+                NetworkInterface::plan(NetworkInterfaceId::from_random(number), &subnet, &[&groups], "", &taken).unwrap();
+            assert!(taken.insert(interface.private_address));
             made.push(interface);
             subnet = after;
         }
         let macs: std::collections::BTreeSet<_> = made.iter().map(|one| one.mac_address).collect();
         assert_eq!(macs.len(), 11);
-        let is_taken = |address| made.iter().any(|one| one.private_address == address);
-        let full = NetworkInterface::plan(NetworkInterfaceId::from_random(99), &subnet, &[&groups], "", is_taken);
+        let full = NetworkInterface::plan(NetworkInterfaceId::from_random(99), &subnet, &[&groups], "", &taken);
         assert_eq!(full.unwrap_err(), InterfaceError::NoFreeAddress(subnet.id));
     }
 

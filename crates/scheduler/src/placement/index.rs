@@ -291,6 +291,7 @@ impl Index {
             if let Some(demand) = demand {
                 slot.gpus &= !gpus;
                 slot.used_gpus -= demand.gpus;
+                slot.used_interfaces -= demand.interfaces;
                 slot.give_back_ports(&demand);
             }
             slot.count_out(group);
@@ -323,6 +324,7 @@ impl Index {
                 if let Some(demand) = demand {
                     slot.gpus |= gpus;
                     slot.used_gpus += demand.gpus;
+                    slot.used_interfaces += demand.interfaces;
                     slot.take_ports(&demand);
                 }
                 slot.take(cpu, memory, group);
@@ -390,6 +392,7 @@ impl Index {
             memory: request.demand.memory,
             demand: request.demand.clone(),
             has_gpus: request.demand.gpus > 0,
+            has_interfaces: request.demand.interfaces > 0,
             has_ports: slot::ports_of(request.demand).next().is_some(),
             apart_from: request.constraints.contains(&Constraint::DistinctInstance).then_some(group),
             conditions: class::expressions(request, false),

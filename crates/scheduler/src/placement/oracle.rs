@@ -23,6 +23,7 @@ struct Seen {
     free_cpu: u32,
     free_memory: u32,
     free_gpus: u32,
+    free_interfaces: u32,
     ports: BTreeSet<(bool, u16)>,
     groups: HashMap<String, u32>,
     tasks: u32,
@@ -58,6 +59,7 @@ impl Seen {
             free_cpu: free(registered.cpu, |held| held.demand.cpu),
             free_memory: free(registered.memory, |held| held.demand.memory),
             free_gpus: free(u32::try_from(registered.gpus.len()).unwrap_or(0), |held| held.demand.gpus),
+            free_interfaces: free(instance.interfaces(), |held| held.demand.interfaces),
             ports: taken,
             groups,
             tasks: tasks().map(|_| 1).sum(),
@@ -92,6 +94,9 @@ impl Seen {
         }
         if self.free_gpus < demand.gpus {
             return Some(Rule::Gpu { wanted: demand.gpus, free: self.free_gpus });
+        }
+        if self.free_interfaces < demand.interfaces {
+            return Some(Rule::Interfaces { wanted: demand.interfaces, free: self.free_interfaces });
         }
         let mut wanted = ports(demand.ports_tcp.iter().copied(), demand.ports_udp.iter().copied());
         if let Some((_, port)) = wanted.find(|port| self.ports.contains(port)) {

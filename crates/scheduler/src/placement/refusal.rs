@@ -32,6 +32,13 @@ pub enum Rule {
         /// GPUs free.
         free: u32,
     },
+    /// Too few network interfaces of tasks: wanted and free.
+    Interfaces {
+        /// Interfaces wanted.
+        wanted: u32,
+        /// Interfaces that the instance could still hold.
+        free: u32,
+    },
     /// This port of the machine is taken.
     Port(u16),
     /// No subnet has an address for the task's interface.
@@ -54,7 +61,7 @@ impl Rule {
             Self::Memory { .. } => "RESOURCE:MEMORY",
             Self::Gpu { .. } => "RESOURCE:GPU",
             Self::Port(_) => "RESOURCE:PORTS",
-            Self::Interface => "RESOURCE:ENI",
+            Self::Interface | Self::Interfaces { .. } => "RESOURCE:ENI",
             Self::DistinctInstance => "DISTINCT_INSTANCE",
             Self::MemberOf(_) => "MemberOf placement constraint unsatisfied.",
         }
@@ -72,7 +79,7 @@ impl Rule {
             Self::Gpu { .. } => "has insufficient GPU resource available".to_owned(),
             Self::Port(port) => format!("is already using a port required by your task ({port})"),
             Self::DistinctInstance => "already runs a task of the group (distinctInstance)".to_owned(),
-            Self::Interface | Self::MemberOf(_) => format!("encountered error \"{}\"", self.reason()),
+            Self::Interface | Self::Interfaces { .. } | Self::MemberOf(_) => format!("encountered error \"{}\"", self.reason()),
         }
     }
 }
@@ -94,7 +101,7 @@ impl Refusal {
             Rule::Inactive => 0,
             Rule::Agent => 1,
             Rule::Attribute(_) => 2,
-            Rule::Cpu { .. } | Rule::Memory { .. } | Rule::Gpu { .. } => 3,
+            Rule::Cpu { .. } | Rule::Memory { .. } | Rule::Gpu { .. } | Rule::Interfaces { .. } => 3,
             Rule::Port(_) | Rule::Interface => 4,
             Rule::DistinctInstance | Rule::MemberOf(_) => 5,
         }

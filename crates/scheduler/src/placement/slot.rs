@@ -42,6 +42,8 @@ pub(super) struct Profile {
     ports_udp: BTreeSet<u16>,
     /// The ids of its GPUs, in order; a bit of [`Slot::gpus`] each.
     pub(super) gpus: Vec<String>,
+    /// How many interfaces of tasks it holds; its attributes say it.
+    interfaces: u32,
     /// The agent's version, for expressions.
     pub(super) agent_version: Option<String>,
 }
@@ -54,6 +56,7 @@ impl Profile {
             ports_tcp: registered.ports_tcp.clone(),
             ports_udp: registered.ports_udp.clone(),
             gpus: registered.gpus.iter().take(MAX_GPUS).cloned().collect(),
+            interfaces: instance.interfaces(),
             agent_version: instance.agent.agent_version.clone(),
         }
     }
@@ -114,6 +117,8 @@ pub(super) struct Slot {
     /// GPUs in use, a bit each; and how many its tasks asked for, which may be more after it lost some.
     pub(super) gpus: u64,
     pub(super) used_gpus: u32,
+    /// Interfaces of its tasks; may exceed what it holds now.
+    pub(super) used_interfaces: u32,
     pub(super) registered_at: UnixMillis,
     pub(super) ec2_instance_id: Option<Arc<str>>,
 }
@@ -138,6 +143,7 @@ impl Slot {
             ports: Vec::new(),
             gpus: 0,
             used_gpus: 0,
+            used_interfaces: 0,
             registered_at: UnixMillis(0),
             ec2_instance_id: None,
         }
@@ -222,6 +228,10 @@ impl Slot {
         every_gpu(profile.gpus.len()).count_ones().saturating_sub(self.used_gpus)
     }
 
+    pub(super) const fn free_interfaces(&self, profile: &Profile) -> u32 {
+        profile.interfaces.saturating_sub(self.used_interfaces)
+    }
+
     /// So many GPUs that are free, the first ones; fewer if there are not so many.
     pub(super) fn choose_gpus(&self, profile: &Profile, count: u32) -> u64 {
         let mut free = every_gpu(profile.gpus.len()) & !self.gpus;
@@ -278,6 +288,7 @@ pub(super) struct Wants {
     pub(super) memory: u32,
     pub(super) demand: Demand,
     pub(super) has_gpus: bool,
+    pub(super) has_interfaces: bool,
     pub(super) has_ports: bool,
     /// The group of which no task may be there.
     pub(super) apart_from: Option<u32>,
@@ -292,6 +303,7 @@ impl Wants {
             && slot.free_cpu() >= self.cpu
             && self.apart_from.is_none_or(|group| slot.of_group(group) == 0)
             && (!self.has_gpus || slot.free_gpus(profile()) >= self.demand.gpus)
+            && (!self.has_interfaces || slot.free_interfaces(profile()) >= self.demand.interfaces)
             && (!self.has_ports || slot.taken_port(profile(), &self.demand).is_none())
             && self.conditions.iter().all(|condition| slot.holds(condition, profile(), name))
     }
@@ -326,6 +338,9 @@ pub(super) fn refuse<'n>(slot: &Slot, profile: &Profile, asked: &Asked<'_>, name
     }
     if demand.gpus > slot.free_gpus(profile) {
         return Some(Rule::Gpu { wanted: demand.gpus, free: slot.free_gpus(profile) });
+    }
+    if demand.interfaces > slot.free_interfaces(profile) {
+        return Some(Rule::Interfaces { wanted: demand.interfaces, free: slot.free_interfaces(profile) });
     }
     if let Some(port) = slot.taken_port(profile, demand) {
         #[expect(clippy::cast_possible_truncation, reason = "the protocol is above the port's 16 bits")]

@@ -42,7 +42,7 @@ impl VpcResources {
         description: &str,
         finish: impl FnOnce(&mut NetworkInterface),
     ) -> Result<NetworkInterface, AddInterfaceError> {
-        if self.interfaces().count() >= MAX_INTERFACES {
+        if self.interface_count() >= MAX_INTERFACES {
             return Err(AddInterfaceError::TooMany);
         }
         let entry = self.subnet(subnet).ok_or(AddInterfaceError::NoSubnet(subnet))?;
@@ -52,8 +52,7 @@ impl VpcResources {
             named => named,
         };
         let groups: Vec<&SecurityGroup> = entries.iter().map(|group| &*group.value).collect();
-        let is_taken = |address| self.holder(subnet, address).is_some();
-        let (mut interface, after) = NetworkInterface::plan(id, entry, &groups, description, is_taken)?;
+        let (mut interface, after) = NetworkInterface::plan(id, entry, &groups, description, self.taken(subnet))?;
         finish(&mut interface);
         transaction.expect(Key::VpcResource(ResourceId::Subnet(subnet)), entry.modified).put(after);
         for group in entries {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use berth_model::record::Record;
 use berth_model::vpc::{
     InternetGateway, InternetGatewayId, NetworkInterface, NetworkInterfaceId, Resource, ResourceId, RouteTable, RouteTableId,
-    SecurityGroup, SecurityGroupId, Subnet, SubnetId, Vpc, VpcId,
+    SecurityGroup, SecurityGroupId, Subnet, SubnetId, Taken, Vpc, VpcId,
 };
 
 use super::{Entry, State};
@@ -24,6 +24,8 @@ pub struct VpcResources {
     route_tables: BTreeMap<RouteTableId, Entry<RouteTable>>,
     gateways: BTreeMap<InternetGatewayId, Entry<InternetGateway>>,
     addresses: BTreeMap<(SubnetId, Ipv4Addr), NetworkInterfaceId>,
+    /// The same as runs, for who looks for a free one. A subnet without an interface is not here.
+    taken: BTreeMap<SubnetId, Taken>,
 }
 
 impl State {
@@ -101,6 +103,12 @@ impl VpcResources {
         self.interfaces.values()
     }
 
+    /// How many network interfaces there are.
+    #[must_use]
+    pub fn interface_count(&self) -> usize {
+        self.interfaces.len()
+    }
+
     /// A network interface.
     #[must_use]
     pub fn interface(&self, id: NetworkInterfaceId) -> Option<&Entry<NetworkInterface>> {
@@ -111,6 +119,13 @@ impl VpcResources {
     pub fn addresses_of(&self, subnet: SubnetId) -> impl Iterator<Item = (Ipv4Addr, NetworkInterfaceId)> {
         let all = (subnet, Ipv4Addr::UNSPECIFIED)..=(subnet, Ipv4Addr::BROADCAST);
         self.addresses.range(all).map(|((_, address), interface)| (*address, *interface))
+    }
+
+    /// The addresses of a subnet that interfaces have.
+    #[must_use]
+    pub fn taken(&self, subnet: SubnetId) -> &Taken {
+        static NONE: Taken = Taken::NONE;
+        self.taken.get(&subnet).unwrap_or(&NONE)
     }
 
     /// Whose an address is; `None` if it is free.
@@ -201,6 +216,7 @@ impl VpcResources {
             Resource::NetworkInterface(value) => {
                 self.forget_interface(value.id);
                 self.addresses.insert((value.subnet, value.private_address), value.id);
+                self.taken.entry(value.subnet).or_default().insert(value.private_address);
                 self.interfaces.insert(value.id, Entry { value, created, modified, version });
             }
             Resource::RouteTable(value) => drop(self.route_tables.insert(value.id, Entry { value, created, modified, version })),
@@ -230,6 +246,12 @@ impl VpcResources {
         let place = (interface.subnet, interface.private_address);
         if self.addresses.get(&place) == Some(&id) {
             self.addresses.remove(&place);
+            if let Some(taken) = self.taken.get_mut(&interface.subnet) {
+                taken.remove(interface.private_address);
+                if taken.count() == 0 {
+                    self.taken.remove(&interface.subnet);
+                }
+            }
         }
     }
 }
@@ -317,6 +339,12 @@ mod tests {
             expected.sort();
             held_sorted.sort();
             prop_assert_eq!(held_sorted, expected);
+            prop_assert_eq!(state.interface_count(), state.interfaces().count());
+            for subnet in &subnets {
+                let mut taken = Taken::NONE;
+                prop_assert!(state.addresses_of(subnet.id).all(|(address, _)| taken.insert(address)));
+                prop_assert_eq!(state.taken(subnet.id), &taken);
+            }
         }
     }
 }
