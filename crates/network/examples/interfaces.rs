@@ -42,7 +42,7 @@ mod linux {
     pub async fn measure(rounds: u16, beside: u16) -> Result<(), Box<dyn Error>> {
         let directory = tempfile::tempdir()?;
         let (state_dir, netns_dir) = (directory.path().join("state"), directory.path().join("netns"));
-        let network = InterfaceNetwork::open(InterfaceConfig { name: "measure".into(), state_dir, netns_dir })?;
+        let network = InterfaceNetwork::open(InterfaceConfig { name: "measure".into(), state_dir, netns_dir, metadata: None })?;
         network.apply(&table(1)).await?;
         lives(&network, rounds, "alone").await?;
         let mut times = Vec::new();
