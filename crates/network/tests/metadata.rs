@@ -72,6 +72,10 @@ fn each_network_leads_it_to_its_own_agent() {
             attachments.extend([bridged.id, task.id]);
         }
         assert!(dial_briefly(None, ASKED).await.is_err(), "the machine's own programs are nobody's");
+        for (network, name) in networks.iter().zip(["m1", "m2"]) {
+            let place = network.metadata().expect("a bridge has a place");
+            assert_eq!(dial(None, place).await.expect("an answer"), format!("{name} {}", place.ip()), "they ask at the place itself");
+        }
 
         // After a restart, and after somebody flushed the ruleset and something changed, it is as before.
         nft(&["flush", "ruleset"]);

@@ -158,6 +158,8 @@ impl Firewall {
         rule("postrouting", &|e| {
             e.within_subnet(End::Source, subnet).within_subnet(End::Destination, subnet).published().masquerade();
         });
+        // What the machine says to itself at the bridge's address comes from there: task metadata tells its own programs from others by it.
+        rule("postrouting", &|e| e.link(Side::Out, Links::Named("lo"), true).accept());
         // Nobody outside knows the way back to the subnet.
         rule("postrouting", &|e| e.within_subnet(End::Source, subnet).link(Side::Out, bridge, false).masquerade());
     }
