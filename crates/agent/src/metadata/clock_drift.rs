@@ -23,7 +23,7 @@ impl ClockDrift {
         let mut state: libc::timex = unsafe { std::mem::zeroed() };
         // SAFETY: `state` has room for what the kernel writes.
         let result = unsafe { libc::adjtimex(&raw mut state) };
-        (result >= 0).then(|| Self { most_micros: state.maxerror, is_synchronized: state.status & UNSYNCHRONIZED == 0 })
+        (result >= 0).then_some(Self { most_micros: state.maxerror, is_synchronized: state.status & UNSYNCHRONIZED == 0 })
     }
 
     /// As Fargate has it: the bound in milliseconds. The kernel bounds the error as of now, so that is the time it refers to.
