@@ -16,12 +16,13 @@ use crate::config::{AgentConfig, ConfigError};
 use crate::ecs_client::EcsClient;
 use crate::images::Images;
 use crate::ledger::{Identity, Ledger, LedgerError};
+use crate::metadata::{Endpoint, Metadata};
 use crate::names::Names;
 use crate::registration::{RegisterError, register};
 use crate::session::{Link, acs, tcs};
 use crate::sources::AwsSources;
 use crate::tasks::{Means, PortRanges, PullGate, RecoveryError, Tasks};
-use crate::{capabilities, introspection, machine, reports};
+use crate::{capabilities, introspection, machine, metadata, reports};
 
 /// Reports that may wait for the sender; tasks wait beyond that.
 const WAITING_REPORTS: usize = 1024;
@@ -95,6 +96,7 @@ impl Agent {
         let images = Arc::new(Images::open(&config, runtime.clone(), ledger.clone(), clock.clone())?);
         let names = Names::new(config.dns.clone(), ledger.clone());
         let gives_interfaces = network.has_interfaces();
+        let answered_at = network.metadata();
         let means = Means {
             config: config.clone(),
             runtime: runtime.clone(),
@@ -109,12 +111,18 @@ impl Agent {
             volumes: Default::default(),
             shared: Default::default(),
             port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
+            endpoint: Endpoint::new(answered_at, client.chance().clone()),
         };
         let means = Arc::new(means);
         let tasks = Tasks::new(means.clone(), stop.clone());
         // Before anybody is asked: what ran goes on being watched, server or no server.
         let boot_id = machine::boot_id().unwrap_or_default();
         tasks.recover(&boot_id).await?;
+        // Containers that ran before have asked all the while.
+        if let Some(place) = answered_at {
+            let metadata = Metadata::new(tasks.clone(), means.clone(), client.clone());
+            loops.spawn(metadata::serve(metadata, place, stop.clone()));
+        }
         // After strays were removed: it attaches something that is no task's.
         loops.spawn(names.clone().serve(network, stop.clone()));
         loops.spawn(names.keep(stop.clone()));

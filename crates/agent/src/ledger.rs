@@ -56,6 +56,9 @@ pub struct TaskEntry {
     pub task: acs::Task,
     /// Where it is.
     pub state: TaskState,
+    /// What its containers are called towards the task metadata endpoint, in their order; empty of a task that was taken on without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoint_ids: Vec<String>,
     /// When it was over and accepted as such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired_at: Option<Millis>,
@@ -347,8 +350,9 @@ mod tests {
         assert_eq!(ledger.identity().unwrap(), Identity::default());
         let identity = Identity { cluster: "c".into(), container_instance_arn: "arn".into(), timeline: 7, boot_id: "b".into() };
         ledger.keep_identity(&identity).unwrap();
-        let entry =
-            TaskEntry { task: acs::Task { arn: "arn:x/t1".into(), ..Default::default() }, state: TaskState::new(2), retired_at: Some(3) };
+        let task = acs::Task { arn: "arn:x/t1".into(), ..Default::default() };
+        let endpoint_ids = vec!["a".to_owned(), "b".to_owned()];
+        let entry = TaskEntry { task, state: TaskState::new(2), endpoint_ids, retired_at: Some(3) };
         ledger.keep_task("t1", &entry).unwrap();
         drop(ledger);
 

@@ -14,6 +14,7 @@ pub mod images;
 mod introspection;
 pub mod ledger;
 pub mod machine;
+pub mod metadata;
 pub mod names;
 pub mod plan;
 pub mod registration;

@@ -37,6 +37,18 @@ fn parse_mem_total(text: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? / 1024)
 }
 
+/// Nanoseconds since the machine was started, also those that it slept; 0 where the kernel has no such clock.
+#[must_use]
+pub fn uptime_nanos() -> u64 {
+    // SAFETY: zero is a valid value for this plain structure.
+    let mut now: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: `now` has room for what the kernel writes.
+    if unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) } != 0 {
+        return 0;
+    }
+    (now.tv_sec.unsigned_abs()).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec.unsigned_abs())
+}
+
 /// The id that the kernel drew when the machine was started; `None` where there is no `/proc`.
 #[must_use]
 pub fn boot_id() -> Option<String> {

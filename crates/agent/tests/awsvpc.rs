@@ -74,8 +74,12 @@ impl World {
         let runtime = Arc::new(NativeRuntime::open(native).expect("the runtime opens"));
         let mut bridge = BridgeConfig::new("a1", folder.join("network"), folder.join("netns"));
         bridge.subnet_lock = folder.join("subnet.lock");
-        let interfaces =
-            InterfaceConfig { name: "a1".into(), state_dir: folder.join("interfaces"), netns_dir: folder.join("interfaces-netns") };
+        let interfaces = InterfaceConfig {
+            name: "a1".into(),
+            state_dir: folder.join("interfaces"),
+            netns_dir: folder.join("interfaces-netns"),
+            metadata: None,
+        };
         let interfaces = InterfaceNetwork::open(interfaces).expect("interfaces open");
         let network = Arc::new(MachineNetwork::new(BridgeNetwork::open(bridge).expect("the bridge opens"), Some(interfaces)));
         let image = format!("{}/busybox:1", registry.host());
@@ -185,6 +189,7 @@ fn tasks(
         sources: Arc::new(AwsSources::new(config.service_endpoints.clone(), config.access_key.clone(), clock.clone())),
         names: Names::new(config.dns.clone(), ledger.clone()),
         port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
+        endpoint: Default::default(),
         ledger,
         clock,
         pulls: PullGate::new(2),

@@ -122,15 +122,17 @@ async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, port
     };
     let mut bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
     bridge.dynamic_ports = ports;
-    let interfaces = InterfaceConfig {
+    let mut interfaces = InterfaceConfig {
         name: name.to_owned(),
         state_dir: dir.join("interfaces"),
         netns_dir: PathBuf::from(RUN).join(name).join("interfaces"),
+        metadata: None,
     };
     tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
         let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
         let gateway = network.gateway();
+        interfaces.metadata = network.metadata();
         // What needs none runs all the same, on a kernel that is too old for them.
         let interfaces = InterfaceNetwork::open(interfaces)
             .inspect_err(|error| tracing::warn!(%error, "tasks of network mode awsvpc cannot run here"))

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod interface;
 #[cfg(target_os = "linux")]
 pub mod linux;
+pub mod metadata;
 pub mod port;
 pub mod security_group;
 pub mod subnet;

@@ -2,7 +2,7 @@
 //!
 //! An attachment is one network namespace with what leads to it. Nothing here may know of containers, images or tasks.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -144,6 +144,13 @@ pub trait Network: Send + Sync + 'static {
     /// # Errors
     /// [`NetworkError`]; then nothing is left.
     async fn attach(&self, id: &AttachmentId, kind: AttachmentKind) -> Result<Attachment, NetworkError>;
+
+    /// Where whoever answers the task metadata endpoint must listen: what containers send to [`crate::metadata::ASKED`] arrives there, with
+    /// their own addresses as senders, and containers in the machine's own network can ask there as well. The same place after a restart
+    /// while there are attachments. `None`: containers do not reach it.
+    fn metadata(&self) -> Option<SocketAddrV4> {
+        None
+    }
 
     /// Whether tasks can have interfaces of their own.
     fn has_interfaces(&self) -> bool {

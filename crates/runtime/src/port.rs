@@ -333,14 +333,42 @@ pub struct ExecOutcome {
 pub struct Stats {
     /// CPU time used since start, nanoseconds.
     pub cpu_nanos: u64,
-    /// Memory in use without page cache, bytes.
+    /// Of it, what its programs used themselves.
+    pub user_nanos: u64,
+    /// Of it, what the kernel used for them.
+    pub kernel_nanos: u64,
+    /// Memory in use without page cache that nobody uses, bytes.
     pub memory_bytes: u64,
+    /// Page cache that nobody uses (the kernel's `inactive_file`), bytes; not part of `memory_bytes`.
+    pub cache_bytes: u64,
     /// Bytes read from block devices.
     pub read_bytes: u64,
     /// Bytes written to block devices.
     pub write_bytes: u64,
     /// Processes.
     pub pids: u64,
+}
+
+/// What went over the network interfaces of a container's namespace since they were made, all but loopback together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// What came in.
+    pub received: Direction,
+    /// What went out.
+    pub sent: Direction,
+}
+
+/// What went over interfaces in one direction, as the kernel counts it (`/proc/net/dev`, proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Direction {
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Packets that were broken.
+    pub errors: u64,
+    /// Packets that were dropped.
+    pub dropped: u64,
 }
 
 /// Runs containers on this machine. All methods may be called concurrently and are idempotent where that has a meaning.
@@ -416,6 +444,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// [`RunError::NoContainer`] also when it does not run.
     async fn stats(&self, id: &ContainerId) -> Result<Stats, RunError>;
+
+    /// What went over its network; `None` of a container in the machine's own network, one that does not run, and where the runtime does
+    /// not know.
+    async fn traffic(&self, id: &ContainerId) -> Option<Traffic> {
+        let _ = id;
+        None
+    }
 
     /// All containers of this runtime's data directory, in order of their ids.
     ///

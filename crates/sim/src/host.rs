@@ -192,6 +192,7 @@ impl Host {
             volumes: Default::default(),
             shared: Default::default(),
             port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
+            endpoint: Default::default(),
         };
         let tasks = Tasks::new(Arc::new(means), stop.clone());
         let served = async {

@@ -40,7 +40,7 @@ pub(super) fn run(runs: usize) -> Result<(), Box<dyn Error>> {
 async fn measure(runs: usize) -> Result<(), Box<dyn Error>> {
     let folder = Folder::make("network")?;
     let (state_dir, netns_dir) = (folder.path().join("state"), folder.path().join("netns"));
-    let network = InterfaceNetwork::open(InterfaceConfig { name: "measure".into(), state_dir, netns_dir })?;
+    let network = InterfaceNetwork::open(InterfaceConfig { name: "measure".into(), state_dir, netns_dir, metadata: None })?;
     network.apply(&table(1)).await?;
     lives(&network, runs, "network/attach-p50-ms", "network/detach-p50-ms").await?;
     let mut times = Vec::new();

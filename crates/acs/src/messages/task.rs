@@ -1,6 +1,6 @@
 //! Payloads, and the task as an agent is told of it.
 
-use super::wire::is_false;
+use super::wire::{is_false, is_zero};
 use super::{Attachment, Container, ElasticNetworkInterface, JsonText, RoleCredentials, Volume};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -98,6 +98,12 @@ pub struct Task {
     /// `EC2`, `EXTERNAL` or `FARGATE`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub launch_type: String,
+    /// `1.4.0` of a Fargate task, else empty; an addition of Berth's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub platform_version: String,
+    /// The name of its cluster, of a Fargate task: that of its machine is another one, or none. Empty elsewhere; an addition of Berth's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
     /// `bridge`, `host`, `awsvpc`, `none`, or empty for the default. Bookkeeping to the official agent, save for `awsvpc`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub network_mode: String,
@@ -116,6 +122,10 @@ pub struct Task {
     /// How much it may keep on disk; an addition of Berth's, which other agents do not know and are not sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ephemeral_storage: Option<EphemeralStorage>,
+    /// How many GiB of disk a Fargate task has, 20 where its definition names none; 0 elsewhere. Where the definition names a size,
+    /// `ephemeral_storage` says so as well. An addition of Berth's.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ephemeral_storage_gib: u32,
     /// Its volumes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,

@@ -56,8 +56,8 @@ fn drop_nulls(value: &mut Value) -> bool {
     }
 }
 
-pub(super) fn is_zero(number: &i64) -> bool {
-    *number == 0
+pub(super) fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 pub(super) fn is_false(flag: &bool) -> bool {

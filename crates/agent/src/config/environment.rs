@@ -78,6 +78,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
         task_pids_limit: variables.task_pids_limit()?,
         cleanup_wait: variables.duration("ECS_ENGINE_TASK_CLEANUP_WAIT_DURATION")?.unwrap_or(default.cleanup_wait),
         metrics: !variables.flag("ECS_DISABLE_METRICS")?,
+        metadata: super::metadata::read(&variables)?,
         introspection: variables.introspection()?,
         ..AgentConfig::default()
     };

@@ -7,6 +7,7 @@ pub mod images;
 mod json_file;
 pub mod layers;
 pub mod log;
+mod metadata;
 pub mod variables;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use self::efs::{ACCESS_POINTS, AccessPoint, Creation, EfsBackend, EfsSetting
 use self::images::ImageConfig;
 use self::layers::Settings;
 use self::log::AgentLog;
+pub use self::metadata::MetadataSettings;
 use crate::capabilities::Announced;
 use crate::registry_logins::RegistryLogins;
 use crate::sources::ServiceEndpoints;
@@ -133,6 +135,8 @@ pub struct AgentConfig {
     pub dns: DnsSettings,
     /// Where EFS file systems are.
     pub efs: EfsSettings,
+    /// The task metadata endpoint.
+    pub metadata: MetadataSettings,
     /// Where introspection is served.
     pub introspection: Option<SocketAddr>,
 }
@@ -183,6 +187,7 @@ impl Default for AgentConfig {
             registration_patience: Duration::from_secs(3600),
             dns: DnsSettings::default(),
             efs: EfsSettings::default(),
+            metadata: MetadataSettings::default(),
             introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))),
         }
     }

@@ -17,7 +17,6 @@ use Treatment::{Honoured, Ignored};
 const NO_EC2: &str = "this agent does not ask EC2";
 const NO_ENI: &str = "interfaces of tasks are Berth's own, not EC2's";
 const NO_ROLES: &str = "this agent hands out no credentials of roles";
-const NO_METADATA_ENDPOINT: &str = "this agent serves no task metadata endpoint";
 const NO_OWN_CONTAINER: &str = "this agent is no container";
 const NO_ECS_INIT: &str = "there is no ecs-init that it is for";
 const NO_GPU: &str = "this agent announces no GPUs";
@@ -84,7 +83,7 @@ pub const VARIABLES: [(&str, Treatment); 128] = [
     ("ECS_DISABLE_IMAGE_CLEANUP", Honoured),
     ("ECS_DISABLE_METRICS", Honoured),
     ("ECS_DISABLE_PRIVILEGED", Honoured),
-    ("ECS_DISABLE_TASK_METADATA_AZ", Ignored(NO_METADATA_ENDPOINT)),
+    ("ECS_DISABLE_TASK_METADATA_AZ", Honoured),
     ("ECS_DOMAIN_JOINED_LINUX_INSTANCE", Ignored(NO_GMSA)),
     ("ECS_DYNAMIC_HOST_PORT_RANGE", Honoured),
     ("ECS_EBSTA_SUPPORTED", Ignored("this agent attaches no EBS volumes")),
@@ -150,7 +149,7 @@ pub const VARIABLES: [(&str, Treatment); 128] = [
     ("ECS_SELINUX_CAPABLE", Honoured),
     ("ECS_SHARED_VOLUME_MATCH_FULL_CONFIG", Honoured),
     ("ECS_SKIP_LOCALHOST_TRAFFIC_FILTER", Ignored(NO_ECS_INIT)),
-    ("ECS_TASK_METADATA_RPS_LIMIT", Ignored(NO_METADATA_ENDPOINT)),
+    ("ECS_TASK_METADATA_RPS_LIMIT", Honoured),
     ("ECS_TASK_PIDS_LIMIT", Honoured),
     ("ECS_UPDATES_ENABLED", Ignored("this agent is updated as it was installed")),
     ("ECS_UPDATE_DOWNLOAD_DIR", Ignored("this agent is updated as it was installed")),

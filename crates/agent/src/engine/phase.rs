@@ -31,6 +31,9 @@ pub struct Run {
     /// Its address on the bridge, for those that link to it.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
+    /// When it was made; 0 if nobody knows.
+    #[serde(default)]
+    pub created_at: Millis,
     /// When its program began, the last time.
     pub started_at: Millis,
     /// How often it was started again by its restart policy.

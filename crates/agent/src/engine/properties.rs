@@ -125,7 +125,8 @@ impl Model {
         let attachment = None;
         let prepared = Prepared { image_digest: "sha256:i".into(), attachment, fetched: Fetched::default() };
         let (address, health) = (None, Health::default());
-        let run = Run { image_digest: None, bindings: Vec::new(), address, started_at: self.now, restarts: 0, health };
+        let (created_at, started_at) = (self.now, self.now);
+        let run = Run { image_digest: None, bindings: Vec::new(), address, created_at, started_at, restarts: 0, health };
         let fact = if choice < self.running.len() {
             match self.running.remove(choice) {
                 Step::Prepare(index) => {

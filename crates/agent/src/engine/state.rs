@@ -118,6 +118,7 @@ impl TaskState {
             }
             if let Phase::Running(run) | Phase::Stopping { run, .. } = phase {
                 shift(&mut run.started_at);
+                Some(&mut run.created_at).filter(|at| **at != 0).into_iter().for_each(shift);
                 run.health.clock_was_set(by);
             }
         }

@@ -26,6 +26,7 @@ fn run() -> Run {
         image_digest: Some("sha256:x".into()),
         bindings: Vec::new(),
         address: None,
+        created_at: 9,
         started_at: 10,
         restarts: 0,
         health: Health::default(),

@@ -32,6 +32,9 @@ use crate::sources::Wanted;
 /// ECS allows ten containers; an agent takes a few more before it calls a task nonsense.
 pub const MOST_CONTAINERS: usize = 32;
 
+/// The launch type of tasks on Fargate.
+pub const FARGATE: &str = "FARGATE";
+
 /// The type of the association by which a container gets a GPU.
 const GPU: &str = "gpu";
 
@@ -98,6 +101,8 @@ pub struct ContainerPlan {
     pub wanted: Wanted,
     /// Its name on this machine.
     pub runtime_id: ContainerId,
+    /// Its name towards the task metadata endpoint, which nobody else knows; empty if it has none.
+    pub endpoint_id: String,
     /// Its network's name on this machine.
     pub attachment_id: AttachmentId,
     /// Its network's kind.
@@ -262,6 +267,7 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
             links: links.unwrap_or_default(),
             wanted: wanted.unwrap_or_default(),
             runtime_id,
+            endpoint_id: String::new(),
             attachment_id: AttachmentId(attachment_id),
             wiring: wiring.unwrap_or(Wiring::Isolated),
             interface: interface.cloned().map(Box::new),

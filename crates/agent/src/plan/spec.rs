@@ -6,7 +6,7 @@ use berth_acs::messages as acs;
 use berth_acs::messages::{ContainerConfig, HostConfig};
 use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec};
 
-use super::{Blueprint, GPU, PlanContext, Wiring, docker, interface, logging, ports, volumes};
+use super::{Blueprint, FARGATE, GPU, PlanContext, Wiring, docker, interface, logging, ports, volumes};
 use crate::sources::has_log_options;
 
 const MIB: u64 = 1024 * 1024;
@@ -70,7 +70,7 @@ pub(super) fn blueprint(
         image_digest: String::new(),
         entry_point: non_empty(&container.entry_point),
         command: non_empty(&command),
-        environment: environment(container, &context.region, &gpus),
+        environment: environment(task, container, &context.region, &gpus),
         user: some_text(&config.user),
         working_directory: some_text(&config.working_dir),
         hostname: some_text(&config.hostname),
@@ -137,10 +137,13 @@ pub(crate) fn give_region(environment: &mut BTreeMap<String, String>, region: &s
     }
 }
 
-/// The region is given unless the task has an opinion on it. The metadata and credentials variables are not: nothing here
-/// answers at their addresses, and a URL that leads nowhere makes SDKs wait.
-fn environment(container: &acs::Container, region: &str, gpus: &[String]) -> BTreeMap<String, String> {
+/// The region is given unless the task has an opinion on it, and where it runs, in the words by which SDKs tell it in their user agents. The
+/// credentials variables are not: nothing here answers at their addresses, and a URL that leads nowhere makes SDKs wait. Those of the
+/// metadata endpoint come at the launch.
+fn environment(task: &acs::Task, container: &acs::Container, region: &str, gpus: &[String]) -> BTreeMap<String, String> {
     let mut environment = container.environment.clone();
+    let execution = if task.launch_type == FARGATE { "AWS_ECS_FARGATE" } else { "AWS_ECS_EC2" };
+    environment.entry("AWS_EXECUTION_ENV".to_owned()).or_insert_with(|| execution.to_owned());
     // What its files say of the region is known only once they are here.
     if container.environment_files.is_empty() {
         give_region(&mut environment, region);

@@ -84,7 +84,8 @@ fn a_full_container() {
     assert_eq!(spec.entry_point.unwrap(), ["sh"]);
     assert_eq!(spec.environment["AWS_REGION"], "eu-west-1");
     assert_eq!(spec.environment["AWS_DEFAULT_REGION"], "eu-west-1");
-    assert!(!spec.environment.keys().any(|name| name.contains("METADATA") || name.contains("AGENT_URI")));
+    assert_eq!(spec.environment["AWS_EXECUTION_ENV"], "AWS_ECS_EC2");
+    assert!(!spec.environment.keys().any(|name| name.contains("CREDENTIALS")));
     assert_eq!(
         (spec.user.as_deref(), spec.working_directory.as_deref(), spec.hostname.as_deref()),
         (Some("1000:100"), Some("/srv"), Some("box"))

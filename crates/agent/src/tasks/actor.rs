@@ -1,5 +1,6 @@
 //! One task, driven: takes the steps that the engine names, folds in what comes of them, reports. It decides nothing.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use berth_acs::messages as acs;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Means, effects};
 use crate::engine::{Fact, Millis, Phase, Prepared, Step, TaskState, Told, Verdict, next_report, next_step, wake_at};
 use crate::ledger::TaskEntry;
-use crate::plan::TaskPlan;
+use crate::plan::{ContainerPlan, TaskPlan};
 use crate::reports::{self, Submission};
 
 /// A clock that is steered a little, as time servers do, is not set.
@@ -28,6 +29,27 @@ pub struct TaskRecord {
     pub state: Mutex<TaskState>,
     /// Its roles' credentials: in memory alone.
     pub credentials: Mutex<TaskCredentials>,
+}
+
+impl TaskRecord {
+    /// The addresses that its containers have now, as far as they are known.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+        let state = self.state.lock();
+        let of = |(container, phase): (&ContainerPlan, &Phase)| match &container.interface {
+            Some(interface) => Some(interface.address),
+            None => phase.run().filter(|_| phase.is_up())?.address,
+        };
+        self.plan.containers.iter().zip(&state.containers).filter_map(of).collect()
+    }
+
+    /// As it is kept.
+    #[must_use]
+    pub fn entry(&self, retired_at: Option<Millis>) -> TaskEntry {
+        let ids = self.plan.containers.iter().map(|container| container.endpoint_id.clone());
+        let endpoint_ids = ids.filter(|id| !id.is_empty()).collect();
+        TaskEntry { task: self.task.clone(), state: self.state.lock().clone(), endpoint_ids, retired_at }
+    }
 }
 
 /// The credentials of a task's two roles, as they were last sent.
@@ -315,9 +337,8 @@ impl Actor {
         if !std::mem::take(&mut self.unsaved) {
             return;
         }
-        let state = self.record.state.lock().clone();
-        let retired_at = (state.told == Told::Stopped).then(|| self.means.clock.now());
-        let entry = TaskEntry { task: self.record.task.clone(), state, retired_at };
+        let is_over = self.record.state.lock().told == Told::Stopped;
+        let entry = self.record.entry(is_over.then(|| self.means.clock.now()));
         if let Err(error) = self.means.ledger.keep_task(&self.record.plan.id, &entry) {
             tracing::error!(task = self.record.plan.arn, %error, "a task's progress cannot be kept");
         }

@@ -174,6 +174,7 @@ async fn attempt(
         spec.address = attachment.address.map(std::net::IpAddr::V4);
         spec.instance_dns = means.names.of_container().filter(|_| attachment.kind != AttachmentKind::Isolated);
     }
+    spec.environment.extend(means.endpoint.variables(container));
     let network = spec.network.clone();
     let metadata = means.config.container_metadata.then(|| MetadataFile::begin(means, container, &mut spec)).flatten();
     let publishing = async {
@@ -192,6 +193,7 @@ async fn attempt(
         }
         other => LaunchFailure { reason: other.reason("CannotCreateContainerError"), created: false },
     })?;
+    let created_at = means.clock.now();
     let bindings = published.map_err(|error| error.to_string()).map_err(failure(true))?;
     if own {
         let handed = means.network.hand_over(&container.attachment_id).await;
@@ -204,6 +206,7 @@ async fn attempt(
         image_digest: Some(prepared.image_digest.clone()),
         bindings,
         address: prepared.attachment.as_ref().and_then(|attachment| attachment.address).or(started.address),
+        created_at,
         started_at: unix_millis(started.at),
         restarts: 0,
         health: Health::default(),

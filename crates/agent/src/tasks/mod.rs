@@ -38,7 +38,8 @@ use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::engine::{Desired, Fact, Millis, TaskState};
 use crate::images::Images;
-use crate::ledger::{Ledger, LedgerError, TaskEntry};
+use crate::ledger::{Ledger, LedgerError};
+use crate::metadata::Endpoint;
 use crate::names::Names;
 use crate::plan::{self, PlanContext, PlanError};
 use crate::reports::{self, Submission};
@@ -75,6 +76,8 @@ pub struct Means {
     pub shared: SharedNetworks,
     /// Chooses ports for ranges of ports.
     pub port_ranges: PortRanges,
+    /// Where containers are told to ask for metadata.
+    pub endpoint: Endpoint,
 }
 
 impl Means {
@@ -109,6 +112,14 @@ pub enum TakeError {
 enum Known {
     Live { record: Arc<TaskRecord>, tell: mpsc::UnboundedSender<Fact> },
     Over(Arc<TaskRecord>),
+}
+
+impl Known {
+    fn record(&self) -> &Arc<TaskRecord> {
+        match self {
+            Self::Live { record, .. } | Self::Over(record) => record,
+        }
+    }
 }
 
 struct Kept {
@@ -192,11 +203,14 @@ impl Tasks {
         }
         // Secrets stay in memory.
         let credentials = TaskCredentials { application: task.role_credentials.take(), execution: task.execution_role_credentials.take() };
-        let plan = plan::plan(&task, &self.means.plan_context())?;
-        let state = TaskState::new(plan.containers.len());
-        let entry = TaskEntry { task, state, retired_at: None };
-        self.means.ledger.keep_task(&plan.id, &entry)?;
-        self.drive(TaskRecord { task: entry.task, plan, state: Mutex::new(entry.state), credentials: Mutex::new(credentials) });
+        let mut plan = plan::plan(&task, &self.means.plan_context())?;
+        for container in &mut plan.containers {
+            container.endpoint_id = self.means.endpoint.draw();
+        }
+        let state = Mutex::new(TaskState::new(plan.containers.len()));
+        let record = TaskRecord { task, plan, state, credentials: Mutex::new(credentials) };
+        self.means.ledger.keep_task(&record.plan.id, &record.entry(None))?;
+        self.drive(record);
         Ok(())
     }
 
@@ -282,15 +296,20 @@ impl Tasks {
     #[must_use]
     pub fn records(&self) -> Vec<Arc<TaskRecord>> {
         let known = self.known.lock();
-        let mut records: Vec<_> = known
-            .values()
-            .map(|known| match known {
-                Known::Live { record, .. } | Known::Over(record) => record.clone(),
-            })
-            .collect();
+        let mut records: Vec<_> = known.values().map(Known::record).cloned().collect();
         drop(known);
         records.sort_unstable_by(|a, b| a.plan.arn.cmp(&b.plan.arn));
         records
+    }
+
+    /// The task and the place in it of the container that the task metadata endpoint knows by a name.
+    #[must_use]
+    pub fn of_endpoint(&self, id: &str) -> Option<(Arc<TaskRecord>, usize)> {
+        let known = self.known.lock();
+        known.values().map(Known::record).find_map(|record| {
+            let index = record.plan.containers.iter().position(|container| !id.is_empty() && container.endpoint_id == id)?;
+            Some((record.clone(), index))
+        })
     }
 
     fn keep(&self, record: Arc<TaskRecord>, remove_at: Millis) {

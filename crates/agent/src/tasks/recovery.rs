@@ -47,6 +47,7 @@ pub fn recovered(written: &Phase, seen: Option<&ContainerState>, attachment: Opt
             image_digest: digest(written),
             bindings: attachment.map(|attachment| attachment.bindings.clone()).unwrap_or_default(),
             address: attachment.and_then(|attachment| attachment.address).or(own_address),
+            created_at: 0,
             started_at,
             restarts: 0,
             health: Health::default(),
@@ -173,8 +174,8 @@ impl Tasks {
         containers: &BTreeMap<ContainerId, ContainerObservation>,
         attachments: &BTreeMap<AttachmentId, Attachment>,
     ) -> Option<(TaskRecord, Option<i64>)> {
-        let TaskEntry { task, mut state, retired_at } = entry;
-        let plan = match plan::plan(&task, &self.means.plan_context()) {
+        let TaskEntry { task, mut state, endpoint_ids, retired_at } = entry;
+        let mut plan = match plan::plan(&task, &self.means.plan_context()) {
             Ok(plan) if plan.containers.len() == state.containers.len() => plan,
             Ok(_) => {
                 tracing::error!(task = task.arn, "a task's file does not fit its task; its containers are removed");
@@ -185,6 +186,9 @@ impl Tasks {
                 return None;
             }
         };
+        for (container, id) in plan.containers.iter_mut().zip(endpoint_ids) {
+            container.endpoint_id = id;
+        }
         if retired_at.is_none() && is_restarted {
             end_after_boot(&mut state, self.means.clock.now());
         } else if retired_at.is_none() {
@@ -197,11 +201,7 @@ impl Tasks {
     }
 
     fn keep_all(&self, records: &[(TaskRecord, Option<i64>)]) -> Result<(), LedgerError> {
-        let entry = |(record, retired_at): &(TaskRecord, Option<i64>)| {
-            let entry = TaskEntry { task: record.task.clone(), state: record.state.lock().clone(), retired_at: *retired_at };
-            (record.plan.id.clone(), entry)
-        };
-        let entries: Vec<_> = records.iter().map(entry).collect();
+        let entries: Vec<_> = records.iter().map(|(record, retired_at)| (record.plan.id.clone(), record.entry(*retired_at))).collect();
         self.means.ledger.keep_tasks(entries.iter().map(|(id, entry)| (id.as_str(), entry)))
     }
 

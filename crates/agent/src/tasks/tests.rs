@@ -55,6 +55,7 @@ fn tasks(
         volumes: Default::default(),
         shared: Default::default(),
         port_ranges: PortRanges::new(config.dynamic_host_ports.clone()),
+        endpoint: Default::default(),
     };
     (Tasks::new(Arc::new(means), stop.clone()), inbox)
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +30,7 @@ use super::opening;
 use super::record::{Record, Records};
 use super::reservation::{DynamicPorts, Reservation};
 use super::slots::{self, Slots};
+use crate::metadata;
 use crate::port::{Attachment, AttachmentId, AttachmentKind, Network, NetworkError, PortBinding, PortRequest, Protocol};
 use crate::subnet::{AddressPool, Subnet};
 
@@ -158,6 +159,10 @@ impl Network for BridgeNetwork {
             })
             .map_err(|error| NetworkError::System(format!("start the attach thread: {error}")))?;
         receiver.await.map_err(|_| NetworkError::System("attach thread: ended early".into()))?
+    }
+
+    fn metadata(&self) -> Option<SocketAddrV4> {
+        Some(metadata::answered_at(self.gateway()))
     }
 
     async fn publish(&self, id: &AttachmentId, ports: &[PortRequest]) -> Result<Vec<PortBinding>, NetworkError> {

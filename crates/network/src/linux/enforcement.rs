@@ -7,6 +7,8 @@
 //! Connections are judged once, at their first packet. Those that are known go on when the rule goes that let them in, as those that EC2
 //! tracks do: <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>.
 
+use std::net::SocketAddrV4;
+
 use nix::errno::Errno;
 
 use super::docker_user;
@@ -17,6 +19,7 @@ use super::ruleset::{
     Change, FROM, INTERFACES, Lead, Line, MACHINES, Match, OVERLAY, OWNED_V4, OWNED_V6, PRIVATE, PUBLIC, RESOLVERS_V4, RESOLVERS_V6,
     Ruleset, TO, change,
 };
+use crate::metadata;
 use crate::security_group::{Cidr, Traffic};
 
 const INET: i32 = libc::NFPROTO_INET;
@@ -36,17 +39,19 @@ pub struct Enforcement {
     socket: Socket,
     table: String,
     prefix: String,
+    metadata: Option<SocketAddrV4>,
     current: Ruleset,
 }
 
 impl Enforcement {
-    /// Makes the table, in place of one of the same name. `prefix` is how the names of the interfaces' links begin.
+    /// Makes the table, in place of one of the same name. `prefix` is how the names of the interfaces' links begin; `metadata`
+    /// is where what they ask of the task metadata endpoint leads, if anywhere.
     ///
     /// # Errors
     /// The step that was refused; then nothing changed.
-    pub fn open(table: &str, prefix: &str, ruleset: Ruleset) -> Result<Self, NetlinkError> {
+    pub fn open(table: &str, prefix: &str, metadata: Option<SocketAddrV4>, ruleset: Ruleset) -> Result<Self, NetlinkError> {
         let (socket, table_name, prefix_kept) = (Socket::netfilter()?, table.to_owned(), prefix.to_owned());
-        let mut enforcement = Self { socket, table: table_name, prefix: prefix_kept, current: ruleset };
+        let mut enforcement = Self { socket, table: table_name, prefix: prefix_kept, metadata, current: ruleset };
         enforcement.rebuild()?;
         docker_user::pass(&mut enforcement.socket, table, Links::Prefixed(prefix));
         Ok(enforcement)
@@ -157,6 +162,10 @@ impl Enforcement {
         rule("egress", &|e| e.established().accept());
         // What belongs to no connection would leave with an address that nobody outside knows.
         rule("egress", &|e| e.invalid().reject_silently());
+        if self.metadata.is_some() {
+            // Not the machine's own yet: it is translated afterwards.
+            rule("egress", &|e| e.family(Family::V4).asks(metadata::ASKED).accept());
+        }
         // Groups never keep a task from the instance's own services: credentials, metadata, time, names.
         let services: Cidr = "169.254.0.0/16".parse().expect("a range");
         rule("egress", &|e| e.family(Family::V4).within_range(End::Destination, services).meant_for_machine().accept());
@@ -191,6 +200,9 @@ impl Enforcement {
                 .address_in(End::Source, Family::V4, MACHINES, false)
                 .reject_silently();
         });
+        if let Some(place) = self.metadata {
+            rule("prerouting", &|e| e.link(Side::In, ours, true).family(Family::V4).asks(metadata::ASKED).translated_to(place));
+        }
         for chain in ["prerouting", "output"] {
             rule(chain, &|e| e.family(Family::V4).translated(End::Destination, PUBLIC));
         }

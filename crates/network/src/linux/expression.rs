@@ -2,7 +2,7 @@
 //!
 //! The same that `nft --debug=netlink` prints for the rule beside each function.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use super::netlink::Attributes;
 use crate::security_group::Cidr;
@@ -385,6 +385,28 @@ impl Expressions<'_, '_> {
                 m.be32(2, libc::NFPROTO_IPV4 as u32);
                 m.be32(3, REGISTER);
             });
+    }
+
+    /// `ip daddr ADDRESS tcp dport PORT`.
+    pub fn asks(&mut self, place: SocketAddrV4) -> &mut Self {
+        self.within(End::Destination, *place.ip(), Ipv4Addr::BROADCAST).transport(libc::IPPROTO_TCP as u8).ports(place.port(), place.port())
+    }
+
+    /// `dnat ip to ADDRESS:PORT`.
+    pub fn translated_to(&mut self, place: SocketAddrV4) {
+        self.immediate(REGISTER, &place.ip().octets()).immediate(REGISTER_SECOND, &place.port().to_be_bytes()).expression("nat", |m| {
+            m.be32(1, 1);
+            m.be32(2, libc::NFPROTO_IPV4 as u32);
+            m.be32(3, REGISTER);
+            m.be32(5, REGISTER_SECOND);
+        });
+    }
+
+    fn immediate(&mut self, register: u32, value: &[u8]) -> &mut Self {
+        self.expression("immediate", |m| {
+            m.be32(1, register);
+            m.nest(2, |m| m.bytes(DATA_VALUE, value));
+        })
     }
 
     /// `fib daddr type local`.

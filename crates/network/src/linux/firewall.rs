@@ -12,6 +12,7 @@ use super::docker_user;
 use super::expression::{End, Expressions, Links, PORTS, Side};
 use super::netlink::{NetlinkError, Socket};
 use super::nft::{Batch, Datum, Form, Hook, Leads};
+use crate::metadata;
 use crate::port::Protocol;
 use crate::subnet::Subnet;
 
@@ -140,6 +141,10 @@ impl Firewall {
         // route_localnet on the bridge, which published ports on 127.0.0.1 need, would otherwise let containers reach what
         // the machine serves on loopback only.
         rule("loopback", &|e| e.link(Side::In, bridge, true).within_loopback(End::Destination).reject_silently());
+        // The task metadata endpoint. By the bridge alone: other networks of the machine have their own agents.
+        rule("prerouting", &|e| {
+            e.link(Side::In, bridge, true).asks(metadata::ASKED).translated_to(metadata::answered_at(subnet.gateway()))
+        });
         rule("prerouting", &|e| e.translate_published());
         rule("output", &|e| e.translate_published());
         // Forwarding is on, so a neighbour could route to a container's address itself: only published ports are open to it.
@@ -153,6 +158,8 @@ impl Firewall {
         rule("postrouting", &|e| {
             e.within_subnet(End::Source, subnet).within_subnet(End::Destination, subnet).published().masquerade();
         });
+        // What the machine says to itself at the bridge's address comes from there: task metadata tells its own programs from others by it.
+        rule("postrouting", &|e| e.link(Side::Out, Links::Named("lo"), true).accept());
         // Nobody outside knows the way back to the subnet.
         rule("postrouting", &|e| e.within_subnet(End::Source, subnet).link(Side::Out, bridge, false).masquerade());
     }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub struct InterfaceConfig {
     /// Where namespaces are held; a directory of its own that does not outlive the machine. What lies in it without a record is removed at
     /// opening.
     pub netns_dir: PathBuf,
+    /// Where this machine answers what tasks ask of the task metadata endpoint; nowhere if none.
+    pub metadata: Option<SocketAddrV4>,
 }
 
 /// A network of tasks' interfaces. Dropping it changes nothing on the machine; opening it again takes everything over.
@@ -93,7 +95,7 @@ impl InterfaceNetwork {
         let table = records.table();
         let interfaces: BTreeMap<_, _> = kept.iter().filter_map(judged).collect();
         let ruleset = rules(&table, interfaces.iter().map(|(link, (_, interface))| (link.as_str(), interface)));
-        let enforcement = Enforcement::open(&format!("berth_{}_tasks", config.name), &prefix, ruleset)?;
+        let enforcement = Enforcement::open(&format!("berth_{}_tasks", config.name), &prefix, config.metadata, ruleset)?;
         for (link, (id, interface)) in &interfaces {
             if let Err(error) = task_link::raise_outer(&mut route, link, interface) {
                 tracing::warn!(attachment = %id, link, %error, "a task's link is broken; it has no network");

@@ -1,5 +1,7 @@
 //! `MachineNetwork`: what containers of one machine can be connected to, behind one `Network` port: its bridge, and interfaces of tasks.
 
+use std::net::SocketAddrV4;
+
 use async_trait::async_trait;
 
 use super::bridge::BridgeNetwork;
@@ -27,6 +29,10 @@ impl MachineNetwork {
 impl Network for MachineNetwork {
     async fn attach(&self, id: &AttachmentId, kind: AttachmentKind) -> Result<Attachment, NetworkError> {
         self.bridge.attach(id, kind).await
+    }
+
+    fn metadata(&self) -> Option<SocketAddrV4> {
+        self.bridge.metadata()
     }
 
     fn has_interfaces(&self) -> bool {

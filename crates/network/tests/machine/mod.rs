@@ -25,6 +25,7 @@ impl Machine {
             name: "t1".into(),
             state_dir: self.directory.path().join("state"),
             netns_dir: self.directory.path().join("netns"),
+            metadata: None,
         }
     }
 

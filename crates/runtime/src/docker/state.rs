@@ -57,8 +57,12 @@ pub fn stats(read: &ContainerStatsResponse) -> Stats {
         let is = |entry: &&ContainerBlkioStatEntry| entry.op.as_deref().is_some_and(|op| op.eq_ignore_ascii_case(operation));
         disk.iter().filter(is).filter_map(|entry| entry.value).sum()
     };
+    let cpu = read.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref());
     Stats {
-        cpu_nanos: read.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()?.total_usage).unwrap_or_default(),
+        cpu_nanos: cpu.and_then(|cpu| cpu.total_usage).unwrap_or_default(),
+        user_nanos: cpu.and_then(|cpu| cpu.usage_in_usermode).unwrap_or_default(),
+        kernel_nanos: cpu.and_then(|cpu| cpu.usage_in_kernelmode).unwrap_or_default(),
+        cache_bytes: cached.unwrap_or_default(),
         memory_bytes: memory.and_then(|memory| memory.usage).unwrap_or_default().saturating_sub(cached.unwrap_or_default()),
         read_bytes: moved("read"),
         write_bytes: moved("write"),
@@ -96,7 +100,9 @@ mod tests {
         let first = r#"{"cpu_stats":{"cpu_usage":{"total_usage":5}},"memory_stats":{"usage":100,"stats":{"total_inactive_file":40,
             "inactive_file":1}},"pids_stats":{"current":2},"blkio_stats":{"io_service_bytes_recursive":[
             {"op":"Read","value":3},{"op":"Write","value":4},{"op":"Total","value":7}]}}"#;
-        assert_eq!(read(first), Stats { cpu_nanos: 5, memory_bytes: 60, read_bytes: 3, write_bytes: 4, pids: 2 });
+        let expected =
+            Stats { cpu_nanos: 5, memory_bytes: 60, cache_bytes: 40, read_bytes: 3, write_bytes: 4, pids: 2, ..Default::default() };
+        assert_eq!(read(first), expected);
         let second = r#"{"memory_stats":{"usage":100,"stats":{"inactive_file":30}},"blkio_stats":{"io_service_bytes_recursive":[
             {"op":"read","value":3}]}}"#;
         assert_eq!((read(second).memory_bytes, read(second).read_bytes), (70, 3));

@@ -95,9 +95,13 @@ impl Layout {
         let io_file = self.controller(path, "blkio").map(|folder| folder.join("blkio.throttle.io_service_bytes"));
         let io_text = io_file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
         let (read_bytes, write_bytes) = parse_blkio(&io_text);
+        let cpu = |file: &str| self.controller(path, "cpuacct").and_then(|folder| number(&folder.join(file))).unwrap_or(0);
         Some(Stats {
-            cpu_nanos: self.controller(path, "cpuacct").and_then(|folder| number(&folder.join("cpuacct.usage"))).unwrap_or(0),
+            cpu_nanos: cpu("cpuacct.usage"),
+            user_nanos: cpu("cpuacct.usage_user"),
+            kernel_nanos: cpu("cpuacct.usage_sys"),
             memory_bytes: used.saturating_sub(cache),
+            cache_bytes: cache.min(used),
             read_bytes,
             write_bytes,
             pids: self.controller(path, "pids").and_then(|folder| number(&folder.join("pids.current"))).unwrap_or(0),
@@ -109,9 +113,14 @@ impl Layout {
         let used = number(&folder.join("memory.current"))?;
         let cache = field(&folder.join("memory.stat"), "inactive_file").unwrap_or(0);
         let (read_bytes, write_bytes) = parse_io_stat(&std::fs::read_to_string(folder.join("io.stat")).unwrap_or_default());
+        let cpu_text = std::fs::read_to_string(folder.join("cpu.stat")).unwrap_or_default();
+        let cpu = |name: &str| field_of(&cpu_text, name).unwrap_or(0).saturating_mul(1_000);
         Some(Stats {
-            cpu_nanos: field(&folder.join("cpu.stat"), "usage_usec").unwrap_or(0).saturating_mul(1_000),
+            cpu_nanos: cpu("usage_usec"),
+            user_nanos: cpu("user_usec"),
+            kernel_nanos: cpu("system_usec"),
             memory_bytes: used.saturating_sub(cache),
+            cache_bytes: cache.min(used),
             read_bytes,
             write_bytes,
             pids: number(&folder.join("pids.current")).unwrap_or(0),
@@ -226,7 +235,10 @@ fn number(file: &Path) -> Option<u64> {
 }
 
 fn field(file: &Path, name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(file).ok()?;
+    field_of(&std::fs::read_to_string(file).ok()?, name)
+}
+
+fn field_of(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 

@@ -16,6 +16,7 @@ pub mod seccomp;
 mod security;
 mod shim;
 mod starter;
+mod traffic;
 pub(crate) mod ulimits;
 
 use std::collections::{HashMap, HashSet};
@@ -38,8 +39,8 @@ use crate::native::seccomp::{Compiling, Filters};
 use crate::native::security::Modules;
 use crate::native::shim::{Program, Shim, StartError};
 use crate::port::{
-    ContainerId, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image, ImageObservation, PullError,
-    PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats,
+    ContainerId, ContainerNetwork, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image,
+    ImageObservation, PullError, PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats, Traffic,
 };
 use crate::quota;
 
@@ -456,6 +457,14 @@ impl Runtime for NativeRuntime {
             return Err(RunError::NoContainer(id.clone()));
         }
         self.machine.cgroups.stats(&container.record.cgroup).ok_or_else(|| RunError::NoContainer(id.clone()))
+    }
+
+    async fn traffic(&self, id: &ContainerId) -> Option<Traffic> {
+        let container = self.container(id).ok()?;
+        if container.record.spec.network == ContainerNetwork::Host {
+            return None;
+        }
+        traffic::of(*self.machine.cgroups.processes(&container.record.cgroup).first()?)
     }
 
     async fn list(&self) -> Result<Vec<ContainerObservation>, RunError> {
