@@ -8,6 +8,7 @@ mod constraints;
 mod discovery;
 mod dispatch;
 mod environment;
+mod fargate;
 mod hooks;
 mod ingress;
 mod interfaces;
@@ -68,7 +69,7 @@ pub use why::{LastWords, MOST_NAMED, Reason, Subject, Why};
 use crate::dispatch::Dispatch;
 use crate::loops::Loops;
 use crate::names::Names;
-use crate::owner::{OwnerHandle, Rules};
+use crate::owner::{OwnerHandle, Rules, Turn};
 
 /// Settings of the loops.
 #[derive(Debug, Clone)]
@@ -115,6 +116,7 @@ struct Shared {
     hooks: Hooks,
     sessions: SessionOptions,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
+    turn: Turn,
     dispatch: Dispatch,
     names: Names,
     interfaces: interfaces::Table,
@@ -166,6 +168,7 @@ impl Control {
                 hooks: config.hooks,
                 sessions: config.sessions,
                 owners: Mutex::default(),
+                turn: Turn::default(),
                 dispatch,
                 names,
                 interfaces,
@@ -202,8 +205,8 @@ impl Control {
                 self.shared.environment.clone(),
                 self.shared.rules,
                 self.shared.constraints.clone(),
-                &self.shared.loops,
-                &self.shared.meter,
+                Arc::clone(&self.shared.turn),
+                (&self.shared.loops, &self.shared.meter),
             )
         };
         owners.entry(cluster.clone()).or_insert_with(start).clone()
