@@ -217,7 +217,7 @@ fn placement(sight: &Sight<'_>, service: &Service, deployment: DeploymentId, sta
 /// Why Fargate tasks find no place. Users are told the first half; whoever runs the machines wants the second.
 pub(crate) fn no_capacity(obstacle: Option<&Rule>) -> Reason {
     let why = match obstacle {
-        None => "no machine offers Fargate capacity (`berth fargate` lists them)".to_owned(),
+        None => "no machine offers Fargate capacity (`berth fargate list` shows them)".to_owned(),
         Some(Rule::Cpu { wanted, free }) => format!("a task needs {wanted} CPU units, and a machine has {free} free"),
         Some(Rule::Memory { wanted, free }) => format!("a task needs {wanted} MiB, and a machine has {free} free"),
         Some(Rule::Interface) => "no subnet has an address left".to_owned(),
