@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_agent::capabilities::FARGATE_CLUSTER;
 use berth_agent::{Agent, AgentConfig};
 use berth_network::linux::{BridgeConfig, BridgeNetwork, InterfaceConfig, InterfaceNetwork, KeptPorts, MachineNetwork, dynamic_ports};
 use berth_network::port::Network;
@@ -66,6 +67,19 @@ impl Node {
             Chosen::Docker => in_docker(name, dir, host, (registry, inactivity), ports).await?,
         };
         config.dns.bridge = bridge;
+        if config.fargate == Some(true) {
+            let why_not = match (chosen, network.has_interfaces()) {
+                (Chosen::Docker, _) => Some("tasks of Fargate need Berth's own runtime (--runtime native), which needs root"),
+                (Chosen::Native, false) => Some("tasks of Fargate need network interfaces of their own, which this machine cannot make"),
+                (Chosen::Native, true) => None,
+            };
+            match why_not {
+                Some(problem) if config.cluster == FARGATE_CLUSTER => return Err(Failure::part("--fargate", problem)),
+                Some(problem) => tracing::info!(problem, "this machine takes no tasks of Fargate"),
+                None => {}
+            }
+            config.fargate = Some(why_not.is_none());
+        }
         let agent = Agent::start(config, runtime, Arc::clone(&network)).await.map_err(|error| Failure::part("agent", error))?;
         Ok(Self { agent, network, name: name.to_owned(), dir: dir.to_owned() })
     }

@@ -28,6 +28,8 @@ mod payload;
 #[cfg(target_os = "linux")]
 mod places;
 #[cfg(target_os = "linux")]
+mod remap;
+#[cfg(target_os = "linux")]
 mod request;
 #[cfg(target_os = "linux")]
 mod rootfs;
@@ -59,9 +61,10 @@ fn main() -> std::process::ExitCode {
         "start" => start::run(),
         "exec" => exec::run(),
         "hold" => hold::run(),
+        "remap" => remap::run(),
         "seccomp" => seccomp::run(),
         _ => {
-            eprintln!("usage: berth-shim start|exec|hold|seccomp   (the request comes on stdin; started by berth's agent)");
+            eprintln!("usage: berth-shim start|exec|hold|remap|seccomp   (the request comes on stdin; started by berth's agent)");
             std::process::ExitCode::from(2)
         }
     }

@@ -133,6 +133,9 @@ pub struct AgentConfig {
     pub dns: DnsSettings,
     /// Where EFS file systems are.
     pub efs: EfsSettings,
+    /// Whether this machine takes tasks of Fargate; where nobody said, whoever starts the agent does. Only a runtime that keeps tasks apart
+    /// as docs/fargate-isolation.md says, and a network with interfaces, may be offered so.
+    pub fargate: Option<bool>,
     /// Where introspection is served.
     pub introspection: Option<SocketAddr>,
 }
@@ -183,6 +186,7 @@ impl Default for AgentConfig {
             registration_patience: Duration::from_secs(3600),
             dns: DnsSettings::default(),
             efs: EfsSettings::default(),
+            fargate: None,
             introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))),
         }
     }

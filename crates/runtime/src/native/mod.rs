@@ -2,12 +2,14 @@
 //!
 //! Holds nothing in memory that a restart would lose: a container's folder says all about it.
 
+mod apart;
 pub mod bundle;
 pub mod capabilities;
 pub mod cgroups;
 mod container;
 mod devices;
 mod holders;
+pub mod ids;
 mod locate;
 pub mod monitor;
 mod mounts;
@@ -27,7 +29,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 pub use self::locate::locate;
+pub use self::shim::try_remapping;
 use crate::images::{BerthRegistry, Images};
+use crate::native::apart::Apart;
 use crate::native::bundle::Machine;
 use crate::native::cgroups::Layout;
 use crate::native::container::Container;
@@ -76,6 +80,7 @@ pub struct NativeRuntime {
     machine: Machine,
     containers: Arc<Mutex<HashMap<ContainerId, Arc<Container>>>>,
     holders: Holders,
+    apart: Apart,
     ready: Arc<Mutex<Option<Shim>>>,
     /// Held for as long as this runtime lives.
     _only: std::fs::File,
@@ -113,7 +118,8 @@ impl NativeRuntime {
             .map_err(step("open images"))?;
         let filters = Filters::open(config.data_dir.join("seccomp"), config.shim.clone()).map_err(step("open the seccomp filters"))?;
         // The one that nearly all containers need; compiled now rather than when the first task waits for it.
-        let usual = capabilities::resolve(&[], &[], false, &default_capabilities(&machine), &machine.capabilities).unwrap_or_default();
+        let usual = capabilities::resolve(&[], &[], false, &apart::default_capabilities(&machine, false), &machine.capabilities)
+            .unwrap_or_default();
         filters.compiled(&usual).map_err(step("prepare the seccomp filter"))?;
         let shim = Program::load(&config.shim).map_err(step(&format!("load {}", config.shim.display())))?;
         if !config.monitor.is_file() {
@@ -122,6 +128,7 @@ impl NativeRuntime {
         let containers = container::load_all(&config.data_dir.join("containers")).map_err(step("read containers"))?;
         let wanted = |task: &str| containers.values().any(|one| wants_holder(one, task));
         let holders = Holders::open(config.data_dir.join("shared"), wanted).map_err(step("look after what tasks share"))?;
+        let apart = Apart::of(containers.values().filter_map(|one| Some((one.record.spec.cgroup_parent.clone(), one.record.ids?))));
         Ok(NativeRuntime {
             config,
             images: Arc::new(images),
@@ -130,9 +137,18 @@ impl NativeRuntime {
             machine,
             containers: Arc::new(Mutex::new(containers)),
             holders,
+            apart,
             ready: Arc::default(),
             _only: only,
         })
+    }
+
+    /// Whether containers that are kept apart get users of their own here; tried once.
+    ///
+    /// # Errors
+    /// Why not, in words for people. Such containers then run as users of the machine, with fewer capabilities.
+    pub async fn remapping(&self) -> Result<(), String> {
+        self.apart.remapping(&self.config.shim, &self.config.data_dir).await
     }
 
     fn folder(&self, id: &ContainerId) -> PathBuf {
@@ -174,7 +190,7 @@ impl NativeRuntime {
 
     async fn launch(&self, container: &Container, again: bool) -> Result<Started, RunError> {
         if holders::is_wanted_by(&container.record.spec) {
-            self.holders.ensure(&container.record.spec.cgroup_parent, &self.shim).await?;
+            self.holders.ensure(&container.record.spec.cgroup_parent, container.record.ids, &self.shim).await?;
         }
         let shares = self.task_cpu_shares(&container.record.spec.cgroup_parent);
         let mark = |shim: &Shim| {
@@ -281,12 +297,6 @@ fn make_private(folder: &std::path::Path) -> io::Result<()> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
 }
 
-/// Docker's; without `MKNOD` where device files cannot be kept in check, on a kernel without the devices controller.
-fn default_capabilities(machine: &Machine) -> Vec<&'static str> {
-    let checked = machine.cgroups.restricts_devices();
-    capabilities::DEFAULT.into_iter().filter(|name| checked || *name != "MKNOD").collect()
-}
-
 fn lock(data_dir: &std::path::Path) -> io::Result<std::fs::File> {
     use std::os::fd::AsRawFd;
     let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(data_dir.join("lock"))?;
@@ -342,10 +352,12 @@ impl Runtime for NativeRuntime {
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {
+        apart::check(&spec).map_err(RunError::InvalidSpec)?;
+        let mapped = spec.kept_apart && self.remapping().await.is_ok();
         // Held until the container is known, which from then on keeps the image.
         let image = self.images.hold(&spec.image_digest).ok_or_else(|| RunError::NoImage(spec.image_digest.clone()))?;
         let (layers, lower) = self.images.layers(&image).map_err(|e| RunError::System(format!("name the image's layers: {e}")))?;
-        let default = default_capabilities(&self.machine);
+        let default = apart::default_capabilities(&self.machine, spec.kept_apart && !mapped);
         let available = &self.machine.capabilities;
         let kept = capabilities::resolve(&spec.capabilities_add, &spec.capabilities_drop, spec.privileged, &default, available)
             .map_err(RunError::InvalidSpec)?;
@@ -354,6 +366,8 @@ impl Runtime for NativeRuntime {
             true => None,
             false => Some(self.filters.compiled(&kept).map_err(|e| RunError::System(e.to_string()))?),
         };
+        let task = spec.cgroup_parent.clone();
+        let ids = if mapped { Some(self.apart.take(&task)?) } else { None };
         let made = container::Plan {
             cgroup: self.cgroup(&spec.cgroup_parent, &spec.id),
             folder: self.folder(&spec.id),
@@ -362,13 +376,14 @@ impl Runtime for NativeRuntime {
             filter,
             security,
             holder: self.holders.file(&spec.cgroup_parent),
+            ids,
             layers,
             lower,
             machine: &self.machine,
             defaults: &image.defaults,
             spec,
         };
-        let container = made.write()?;
+        let container = made.write().inspect_err(|_| self.apart.give_back(&task, ids))?;
         self.containers.lock().insert(container.record.spec.id.clone(), Arc::new(container));
         self.prepare_next();
         Ok(())
@@ -464,7 +479,9 @@ impl Runtime for NativeRuntime {
         let _turn = container.turn.lock().await;
         container.remove(&self.machine.cgroups).await.map_err(|e| RunError::System(format!("remove container {id}: {e}")))?;
         let parent = container.record.spec.cgroup_parent.clone();
-        self.containers.lock().remove(id);
+        if self.containers.lock().remove(id).is_some() {
+            self.apart.give_back(&parent, container.record.ids);
+        }
         if holders::is_wanted_by(&container.record.spec) {
             let is_wanted = || self.containers.lock().values().any(|other| wants_holder(other, &parent));
             let released = self.holders.release(&parent, is_wanted).await;
