@@ -10,6 +10,7 @@ from berth import Berth, unique, until
 from ecs_calls import container, register, run, service
 from fake_agent import FakeAgent
 from http_call import call
+from member_requests import fargate, fargate_service
 from model_requests import MODEL, OPERATIONS, broken, smallest
 from test_capacity_providers import instances, item, managed
 from test_daemons import define, sidecar
@@ -132,6 +133,9 @@ class World:
         self.ecs.put_attributes(cluster=target.cluster, attributes=attributes)
         return {"cluster": target.cluster, "attributes": [{"name": "one-more", "targetId": target.arn}]}
 
+    def fargate_service(self):
+        return {**fargate_service(self), "platformVersion": "1.0.0"}
+
     def definition_without_fargate(self):
         main = container("Main", portMappings=[{"containerPort": 80, "name": "web"}])
         arn = register(self.ecs, containers=[main])
@@ -153,6 +157,10 @@ def world():
 
 # (action, error) -> how to provoke it (the request, or what gives it of a World) and words that the message must have.
 CASES = {}
+
+
+def old_platform(w):
+    return {**fargate(w), "platformVersion": "1.0.0"}
 
 
 def case(action, error, request, *words):
@@ -248,6 +256,10 @@ ABSENT = {"serviceDeploymentArn": f"{PREFIX}service-deployment/c/web/{'a' * 21}"
 case("ContinueServiceDeployment", "ServiceDeploymentNotFound", {**ABSENT, "hookId": "h"}, "Service deployment not found.")
 case("StopServiceDeployment", "ServiceDeploymentNotFound", ABSENT, "Service deployment not found.")
 case("StopServiceDeployment", "Conflict", lambda w: {"serviceDeploymentArn": w.deployment}, "SUCCESSFUL", "serviceDeploymentArn")
+case("CreateService", "PlatformUnknown", lambda w: {"cluster": "c", "serviceName": "new", "desiredCount": 0, **old_platform(w)}, "platformVersion")
+case("UpdateService", "PlatformUnknown", World.fargate_service, "platformVersion")
+case("CreateTaskSet", "PlatformUnknown", lambda w: {"cluster": "c", "service": "ext", **old_platform(w)}, "platformVersion")
+case("RunTask", "PlatformUnknown", lambda w: {"cluster": "c", **old_platform(w)}, "platformVersion")
 case("RunTask", "Conflict", World.token_used, "different parameters")
 
 for action, more in (("DeleteDaemon", {}), ("DescribeDaemon", {}), ("UpdateDaemon", {"daemonTaskDefinitionArn": "d"})):
