@@ -17,6 +17,7 @@ use berth_runtime::native::{NativeConfig, NativeRuntime, locate};
 use berth_runtime::port::{RegistryCredentials, Runtime};
 
 use crate::failure::Failure;
+use crate::fargate;
 use crate::runtime_choice::{self, Chosen, RuntimeChoice};
 
 /// Where namespaces are mounted; gone with the machine's next start, like the namespaces themselves.
@@ -63,7 +64,7 @@ impl Node {
         };
         let inactivity = config.pull_inactivity;
         let (runtime, network, bridge) = match chosen {
-            Chosen::Native => native(name, dir, (registry, inactivity), ports).await?,
+            Chosen::Native => native(name, dir, (registry, inactivity), ports, config.fargate == Some(true)).await?,
             Chosen::Docker => in_docker(name, dir, host, (registry, inactivity), ports).await?,
         };
         config.dns.bridge = bridge;
@@ -117,7 +118,13 @@ type Parts = (Arc<dyn Runtime>, Arc<dyn Network>, Option<Ipv4Addr>);
 type Pulls = (BerthRegistry, Duration);
 
 /// Berth's own runtime, with a bridge of its own.
-async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
+async fn native(
+    name: &str,
+    dir: &Path,
+    (registry, pull_inactivity): Pulls,
+    ports: RangeInclusive<u16>,
+    fargate: bool,
+) -> Result<Parts, Failure> {
     let program = |name: &str| {
         locate(name).ok_or_else(|| {
             Failure::part(
@@ -141,7 +148,7 @@ async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, port
         state_dir: dir.join("interfaces"),
         netns_dir: PathBuf::from(RUN).join(name).join("interfaces"),
     };
-    tokio::task::spawn_blocking(move || {
+    let opened = tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
         let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
         let gateway = network.gateway();
@@ -150,10 +157,15 @@ async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, port
             .inspect_err(|error| tracing::warn!(%error, "tasks of network mode awsvpc cannot run here"))
             .ok();
         let network = MachineNetwork::new(network, interfaces);
-        Ok((Arc::new(runtime) as Arc<dyn Runtime>, Arc::new(network) as Arc<dyn Network>, Some(gateway)))
-    })
-    .await
-    .map_err(|error| Failure::part("agent", error))?
+        Ok::<_, Failure>((runtime, Arc::new(network) as Arc<dyn Network>, Some(gateway)))
+    });
+    let (runtime, network, gateway) = opened.await.map_err(|error| Failure::part("agent", error))??;
+    if fargate && network.has_interfaces() {
+        for line in fargate::shortcomings(runtime.remapping().await, dir) {
+            tracing::warn!("{line}");
+        }
+    }
+    Ok((Arc::new(runtime), network, gateway))
 }
 
 /// Docker, with its own bridge; Berth chooses the ports.

@@ -52,6 +52,18 @@ impl Apart {
     }
 }
 
+/// The first of a container's mounts whose files cannot be shown with other owners: no client of a network file system can do that. By the
+/// kernel's list of mounts (`/proc/self/mountinfo`), since the file system itself may not answer.
+pub fn unmappable<'a>(spec: &'a ContainerSpec, mountinfo: &str) -> Option<&'a Path> {
+    let mut fields = mountinfo.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        Some((before.split(' ').nth(4)?, after.split(' ').next()?))
+    });
+    let is_remote = |kind: &str| kind.starts_with("nfs") || kind.starts_with("fuse") || matches!(kind, "cifs" | "smb3" | "9p" | "ceph");
+    let foreign: Vec<&Path> = fields.by_ref().filter(|(_, kind)| is_remote(kind)).map(|(point, _)| Path::new(point)).collect();
+    spec.mounts.iter().map(|mount| mount.source.as_path()).find(|source| foreign.iter().any(|point| source.starts_with(point)))
+}
+
 /// Docker's capabilities; without `MKNOD` where device files cannot be kept in check, on a kernel without the devices controller. `bare`: for a container
 /// that is kept apart without ids of its own.
 pub fn default_capabilities(machine: &Machine, bare: bool) -> Vec<&'static str> {
@@ -101,6 +113,21 @@ mod tests {
     use super::*;
     use crate::conformance::plain_spec;
     use crate::port::DeviceMapping;
+
+    #[test]
+    fn files_of_other_machines_keep_their_owners() {
+        let mount = |source: &str| crate::port::BindMount {
+            source: source.into(),
+            destination: "/d".into(),
+            read_only: false,
+            owner: None,
+            remote: true,
+        };
+        let with = |source: &str| ContainerSpec { mounts: vec![mount("/srv"), mount(source)], ..plain_spec("one", "") };
+        let mountinfo = "22 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n36 22 0:40 / /v/t/data rw - nfs4 10.0.0.1:/ rw\n";
+        assert_eq!(unmappable(&with("/v/t/data"), mountinfo), Some(Path::new("/v/t/data")));
+        assert_eq!(unmappable(&with("/v/t/database"), mountinfo), None);
+    }
 
     fn apart(change: impl FnOnce(&mut ContainerSpec)) -> Result<(), String> {
         let mut spec = plain_spec("one", "");

@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod capabilities;
 pub mod cgroups;
 mod container;
+mod data_dir;
 mod devices;
 mod holders;
 pub mod ids;
@@ -103,12 +104,12 @@ impl NativeRuntime {
         // and device files; requests hold what a task definition keeps in its environment (CVE-2021-41091).
         for name in ["containers", "images", "seccomp", "shared"] {
             let folder = config.data_dir.join(name);
-            make_private(&folder).map_err(step(&format!("make {}", folder.display())))?;
+            data_dir::make_private(&folder).map_err(step(&format!("make {}", folder.display())))?;
         }
         // Full paths go into mounts and to the shim, which has another working directory.
         let data_dir = config.data_dir.canonicalize().map_err(step("resolve the data directory"))?;
         let config = NativeConfig { data_dir, ..config };
-        let only = lock(&config.data_dir).map_err(step(&format!("lock {}", config.data_dir.display())))?;
+        let only = data_dir::lock(&config.data_dir).map_err(step(&format!("lock {}", config.data_dir.display())))?;
         let machine = Machine {
             cgroups: Layout::detect().map_err(step("look at this machine's cgroups"))?,
             capabilities: capabilities::available(),
@@ -149,6 +150,15 @@ impl NativeRuntime {
     /// Why not, in words for people. Such containers then run as users of the machine, with fewer capabilities.
     pub async fn remapping(&self) -> Result<(), String> {
         self.apart.remapping(&self.config.shim, &self.config.data_dir).await
+    }
+
+    async fn may_map(&self, spec: &ContainerSpec) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if let Some(place) = apart::unmappable(spec, &mounts) {
+            tracing::warn!(container = %spec.id, place = %place.display(), "its users are the machine's: a network file system knows no others");
+            return false;
+        }
+        self.remapping().await.is_ok()
     }
 
     fn folder(&self, id: &ContainerId) -> PathBuf {
@@ -290,23 +300,6 @@ fn wants_holder(container: &Container, task: &str) -> bool {
     container.record.spec.cgroup_parent == task && holders::is_wanted_by(&container.record.spec)
 }
 
-/// Only root's.
-fn make_private(folder: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::create_dir_all(folder)?;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
-}
-
-fn lock(data_dir: &std::path::Path) -> io::Result<std::fs::File> {
-    use std::os::fd::AsRawFd;
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(data_dir.join("lock"))?;
-    // SAFETY: plain flock on a descriptor we own.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == -1 {
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it"));
-    }
-    Ok(file)
-}
-
 #[async_trait]
 impl Runtime for NativeRuntime {
     fn capabilities(&self) -> Vec<&'static str> {
@@ -353,7 +346,7 @@ impl Runtime for NativeRuntime {
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {
         apart::check(&spec).map_err(RunError::InvalidSpec)?;
-        let mapped = spec.kept_apart && self.remapping().await.is_ok();
+        let mapped = spec.kept_apart && self.may_map(&spec).await;
         // Held until the container is known, which from then on keeps the image.
         let image = self.images.hold(&spec.image_digest).ok_or_else(|| RunError::NoImage(spec.image_digest.clone()))?;
         let (layers, lower) = self.images.layers(&image).map_err(|e| RunError::System(format!("name the image's layers: {e}")))?;
