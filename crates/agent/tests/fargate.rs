@@ -273,7 +273,8 @@ async fn story(shim: PathBuf, monitor: PathBuf) {
     works_as_anybody_would_expect(&world).await;
     is_held_to_its_size(&world, &cgroup_root).await;
     does_not_get_out(&world).await;
-    for task in [one, other] {
+    let (beside, together) = (another_of_ec2(&mut world).await, containers_that_share_processes(&mut world).await);
+    for task in [one, other, beside, together] {
         world.tasks.take(acs::Task { desired_status: acs::DesiredStatus::Stopped, ..task }).await.expect("taken");
         world.until("STOPPED").await;
     }
@@ -413,6 +414,38 @@ async fn does_not_get_out(world: &World) {
     // Nobody of the machine, and nobody of another task, is among its processes.
     let seen = world.says("one-0", "ls /proc | grep -c '^[0-9]'").await.parse::<usize>().expect("a number");
     assert!(seen < 20, "{seen} processes");
+}
+
+/// What is tried can be done: by a task that is not Fargate's, on the same machine at the same time.
+async fn another_of_ec2(world: &mut World) -> acs::Task {
+    let task = acs::Task { launch_type: "EC2".into(), ..world.task("beside", 7, "sg-open") };
+    world.tasks.take(task.clone()).await.expect("taken");
+    world.until("RUNNING").await;
+    assert_eq!(users(world.pid("beside-0").await), [0; 4]);
+    let said = world.says("beside-0", "/bin/breakout 2>&1").await;
+    assert!(said.contains("af_packet BROKE OUT") && said.contains("raw-ip BROKE OUT"), "{said}");
+    task
+}
+
+/// With one pid namespace the root of one container is that of the others, as on Fargate, and of nobody else.
+async fn containers_that_share_processes(world: &mut World) -> acs::Task {
+    let task = acs::Task { pid_mode: "task".into(), ..world.task("together", 8, "sg-closed") };
+    world.tasks.take(task.clone()).await.expect("taken");
+    world.until("RUNNING").await;
+    let namespace = "readlink /proc/self/ns/user";
+    assert_eq!(world.says("together-0", namespace).await, world.says("together-1", namespace).await);
+    assert_eq!(users(world.pid("together-0").await), users(world.pid("together-1").await));
+    world.says("together-0", "/bin/busybox su web -c 'sleep 997 & echo $! > /tmp/sleeper'").await;
+    let sleeper = world.says("together-0", "cat /tmp/sleeper").await;
+    assert_eq!(world.says("together-1", &format!("stat -c %u /proc/{sleeper}; kill -9 {sleeper} && echo gone")).await, "33\ngone");
+    let out: Vec<String> =
+        world.says("together-1", "/bin/breakout 2>&1").await.lines().filter(|line| line.contains("BROKE OUT")).map(str::to_owned).collect();
+    assert!(out.is_empty(), "{out:#?}");
+    // Its first process is the machine's, and nobody of the task may touch it.
+    for command in ["kill -9 1; kill -0 1", "cat /proc/1/environ", "ls /proc/1/root/"] {
+        assert_eq!(world.prints("together-0", command).await.filter(|said| !said.is_empty()), None, "{command}");
+    }
+    task
 }
 
 /// Refused by the agent, whatever a control plane sends.
