@@ -26,7 +26,7 @@ use crate::aws_json::{self, Called};
 use crate::context::{Api, Shared};
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
-use crate::{alarms, backup, ec2, meter, plan, servicediscovery, sockets, trace, why};
+use crate::{alarms, backup, ec2, fargate, meter, plan, servicediscovery, sockets, trace, why};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -176,6 +176,9 @@ async fn route(api: &Shared, request: Request<Incoming>, peer: SocketAddr) -> Re
     }
     if path == "/alarms" && request.method() == Method::POST {
         return question(api, request, alarms::answer).await;
+    }
+    if path == "/fargate" && request.method() == Method::POST {
+        return question(api, request, fargate::answer).await;
     }
     if let Some(cloud_map::TARGET_PREFIX) = cbor::route(path).map(|(service, _)| service) {
         return no_cbor(api);
