@@ -64,7 +64,6 @@ struct World {
     stop: CancellationToken,
     image: String,
     _registry: TestRegistry,
-    folder: PathBuf,
 }
 
 impl World {
@@ -92,7 +91,7 @@ impl World {
         let image = format!("{}/busybox:1", registry.host());
         let stop = CancellationToken::new();
         let (tasks, inbox) = tasks(folder, &runtime, &network, &stop);
-        Some(Self { runtime, network, tasks, inbox, stop, image, _registry: registry, folder: folder.to_owned() })
+        Some(Self { runtime, network, tasks, inbox, stop, image, _registry: registry })
     }
 
     /// The next report's status, which is accepted.
@@ -171,12 +170,8 @@ impl World {
         }
     }
 
-    async fn says(&self, container: &str, command: &str) -> String {
-        self.prints(container, command).await.unwrap_or_else(|| panic!("{container}: {command} fails"))
-    }
-
-    /// What a command in a container prints; none if it fails.
-    async fn prints(&self, container: &str, command: &str) -> Option<String> {
+    /// A command's exit code and output in a container.
+    async fn run(&self, container: &str, command: &str) -> (Option<i32>, String) {
         let spec = ExecSpec {
             command: ["sh", "-c", command].map(str::to_owned).to_vec(),
             environment: Default::default(),
@@ -185,7 +180,20 @@ impl World {
             output_limit: 64 << 10,
         };
         let outcome = self.runtime.exec(&ContainerId(container.to_owned()), spec).await.expect("the command runs");
-        (outcome.code == Some(0)).then(|| String::from_utf8_lossy(&outcome.output).trim().to_owned())
+        (outcome.code, String::from_utf8_lossy(&outcome.output).trim().to_owned())
+    }
+
+    /// What a command in a container prints; none if it fails.
+    async fn prints(&self, container: &str, command: &str) -> Option<String> {
+        let (code, said) = self.run(container, command).await;
+        (code == Some(0)).then_some(said)
+    }
+
+    /// What a command in a container prints, which must not fail.
+    async fn says(&self, container: &str, command: &str) -> String {
+        let (code, said) = self.run(container, command).await;
+        assert_eq!(code, Some(0), "{container}: {command}: {said}");
+        said
     }
 }
 
@@ -265,7 +273,8 @@ async fn story(shim: PathBuf, monitor: PathBuf) {
     works_as_anybody_would_expect(&world).await;
     is_held_to_its_size(&world, &cgroup_root).await;
     does_not_get_out(&world).await;
-    for task in [one, other] {
+    let (beside, together) = (another_of_ec2(&mut world).await, containers_that_share_processes(&mut world).await);
+    for task in [one, other, beside, together] {
         world.tasks.take(acs::Task { desired_status: acs::DesiredStatus::Stopped, ..task }).await.expect("taken");
         world.until("STOPPED").await;
     }
@@ -315,9 +324,8 @@ async fn works_as_anybody_would_expect(world: &World) {
     assert_eq!(world.says("one-1", "cat /data/file; stat -c %u /data/file").await, "shared\n33");
     assert_eq!(world.prints("other-0", "cat /data/file").await, None);
     // Ports below 1024 and ping, without rights over the network.
-    world
-        .says("one-0", "mkdir -p /www; echo hello > /www/index.html; /bin/busybox httpd -p 80 -h /www; ping -c 1 -w 5 127.0.0.1 >/dev/null")
-        .await;
+    world.says("one-0", "mkdir -p /www; echo hello > /www/index.html; /bin/busybox httpd -p 80 -h /www").await;
+    world.says("one-0", "/bin/breakout works").await;
     let fetch = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | /bin/busybox nc -w 1 127.0.0.1 80 | grep -x hello";
     assert_eq!(world.says("one-1", fetch).await, "hello");
     let status = world.says("one-0", "cat /proc/self/status").await;
@@ -358,13 +366,16 @@ async fn is_held_to_its_size(world: &World, root: &str) {
     for container in ["one-0", "one-1"] {
         world.says(container, "kill -9 $(cat /tmp/busy)").await;
     }
-    // 300 MiB in each of two containers are more than 512: files in memory count, and the second does not get them.
-    let hold = "awk 'BEGIN { s = sprintf(\"%1048576s\", \"x\"); for (i = 0; i < 300; i++) a[i] = s i; system(\"sleep 999\") }'";
-    let first = world.prints("one-0", &format!("{hold} & echo $! > /tmp/awk; for i in $(seq 200); do [ $(awk '/VmRSS/ {{print int($2/1024)}}' /proc/$!/status) -gt 250 ] && exit 0; sleep 0.1; done; exit 1")).await;
-    assert!(first.is_some(), "300 of 512 MiB can be had");
-    let second = world.prints("one-1", &format!("{hold}")).await;
-    assert_eq!(second, None, "600 of 512 MiB cannot be had");
-    // The kernel may have ended the greedy one of either container, and nothing of the other task.
+    // 300 MiB in each of two containers are more than 512: the kernel ends one of the two, and nothing of the other task.
+    let used = "cat /sys/fs/cgroup/memory/memory.usage_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.current";
+    let holds = format!("[ $({used}) -gt {} ]", 250 << 20);
+    let hold = "dd bs=300M count=1 if=/dev/zero 2>/dev/null";
+    world
+        .says("one-0", &format!("({hold} | sleep 999) & for i in $(seq 300); do {holds} && exit 0; sleep 0.1; done; {used}; exit 1"))
+        .await;
+    let second = world.prints("one-1", &format!("{hold} of=/dev/null")).await;
+    let first = world.prints("one-0", &holds).await;
+    assert!(first.is_none() || second.is_none(), "600 of 512 MiB cannot be had");
     assert_eq!(world.says("other-0", "echo well").await, "well");
     let limits = world.says("one-0", "ulimit -n; ulimit -Hn").await;
     let mut own = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -383,6 +394,7 @@ async fn does_not_get_out(world: &World) {
     let added = std::process::Command::new("ip").args(["address", "add", "10.99.0.1/32", "dev", "lo"]).status();
     assert!(added.is_ok_and(|status| status.success()), "an address of the machine");
     let listener = std::net::TcpListener::bind("10.99.0.1:51678").expect("a port of the machine");
+    std::thread::spawn(move || listener.incoming().for_each(drop));
     let name = format!("berth-test-{}", std::process::id());
     let address = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(&name).expect("a name");
     let _abstract = std::os::unix::net::UnixListener::bind_addr(&address).expect("an abstract socket");
@@ -393,16 +405,47 @@ async fn does_not_get_out(world: &World) {
         let said = world.says(container, &script).await;
         let out: Vec<&str> = said.lines().filter(|line| !line.contains(" refused: ") && *line != "all tried").collect();
         assert!(out.is_empty(), "{what}: {out:#?}");
-        assert!(said.ends_with("all tried") && said.lines().count() > 120, "{said}");
+        assert!(said.ends_with("all tried") && said.lines().count() > 100, "{said}");
         eprintln!("{said}");
     }
-    drop(listener);
     // What one container leaves in a volume leads others nowhere but in themselves.
     world.says("one-0", "ln -sfn / /data/up; ln -sfn ../../../../../../etc/whose /data/whose; echo mine > /etc/whose").await;
     assert_eq!(world.says("one-1", "cat /data/up/etc/whose /data/whose").await, "the image's\nthe image's");
     // Nobody of the machine, and nobody of another task, is among its processes.
     let seen = world.says("one-0", "ls /proc | grep -c '^[0-9]'").await.parse::<usize>().expect("a number");
     assert!(seen < 20, "{seen} processes");
+}
+
+/// What is tried can be done: by a task that is not Fargate's, on the same machine at the same time.
+async fn another_of_ec2(world: &mut World) -> acs::Task {
+    let task = acs::Task { launch_type: "EC2".into(), ..world.task("beside", 7, "sg-open") };
+    world.tasks.take(task.clone()).await.expect("taken");
+    world.until("RUNNING").await;
+    assert_eq!(users(world.pid("beside-0").await), [0; 4]);
+    let said = world.says("beside-0", "/bin/breakout 2>&1").await;
+    assert!(said.contains("af_packet BROKE OUT") && said.contains("raw-ip BROKE OUT"), "{said}");
+    task
+}
+
+/// With one pid namespace the root of one container is that of the others, as on Fargate, and of nobody else.
+async fn containers_that_share_processes(world: &mut World) -> acs::Task {
+    let task = acs::Task { pid_mode: "task".into(), ..world.task("together", 8, "sg-closed") };
+    world.tasks.take(task.clone()).await.expect("taken");
+    world.until("RUNNING").await;
+    let namespace = "readlink /proc/self/ns/user";
+    assert_eq!(world.says("together-0", namespace).await, world.says("together-1", namespace).await);
+    assert_eq!(users(world.pid("together-0").await), users(world.pid("together-1").await));
+    world.says("together-0", "/bin/busybox su web -c 'sleep 997 & echo $! > /tmp/sleeper'").await;
+    let sleeper = world.says("together-0", "cat /tmp/sleeper").await;
+    assert_eq!(world.says("together-1", &format!("stat -c %u /proc/{sleeper}; kill -9 {sleeper} && echo gone")).await, "33\ngone");
+    let out: Vec<String> =
+        world.says("together-1", "/bin/breakout 2>&1").await.lines().filter(|line| line.contains("BROKE OUT")).map(str::to_owned).collect();
+    assert!(out.is_empty(), "{out:#?}");
+    // Its first process is the machine's, and nobody of the task may touch it.
+    for command in ["kill -9 1; kill -0 1", "cat /proc/1/environ", "ls /proc/1/root/"] {
+        assert_eq!(world.prints("together-0", command).await.filter(|said| !said.is_empty()), None, "{command}");
+    }
+    task
 }
 
 /// Refused by the agent, whatever a control plane sends.
