@@ -69,7 +69,7 @@ def test_a_task_runs_as_in_any_tutorial(up, shop, subnets, network, ec2):
     command = ["ecs", "run-task", "--cluster", shop, "--launch-type", "FARGATE", "--task-definition", definition.rsplit("/", 1)[1]]
     command += ["--network-configuration", f"awsvpcConfiguration={{subnets=[{','.join(subnets)}],assignPublicIp=ENABLED}}"]
     before = instance(up)
-    answer = json.loads(up.aws(*command))
+    answer = up.aws(*command)
     assert answer["failures"] == []
     [started] = answer["tasks"]
     task = until_status(up.ecs, shop, started["taskArn"], "RUNNING")
@@ -106,7 +106,7 @@ def test_a_task_runs_as_in_any_tutorial(up, shop, subnets, network, ec2):
 def test_a_service_spreads_over_zones_and_providers_and_an_interruption_is_replaced(up, shop, subnets, network):
     definition = fargate(up, shell(IDLE))
     name = unique("web")
-    strategy = [{"capacityProvider": "FARGATE", "weight": 1, "base": 1}, {"capacityProvider": "FARGATE_SPOT", "weight": 1}]
+    strategy = [{"capacityProvider": "FARGATE", "weight": 0, "base": 1}, {"capacityProvider": "FARGATE_SPOT", "weight": 1}]
     made = up.ecs.create_service(
         cluster=shop, serviceName=name, taskDefinition=definition, desiredCount=2, capacityProviderStrategy=strategy, networkConfiguration=network
     )["service"]
@@ -205,7 +205,8 @@ def test_a_machine_of_nobodys_serves_every_cluster_and_is_never_shown(new_berth,
             with refused("InvalidParameterException"):
                 berth.ecs.run_task(cluster="berth:fargate", taskDefinition=definition, launchType="FARGATE", networkConfiguration=network)
             # Both servers and agents may come and go; a restart of the server loses nothing.
-            berth.restart()
+            berth.kill()
+            berth.start()
             until("the agent to be back", lambda: [one for one in machines(berth) if one["agentConnected"]])
             for name, arn in arns.items():
                 assert describe(berth.ecs, name, arn)["lastStatus"] == "RUNNING"
