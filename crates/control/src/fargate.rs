@@ -184,12 +184,11 @@ impl Owner {
     /// Folds in a machine as far as it offers Fargate capacity, or no longer does.
     pub(crate) fn fold_machine(&mut self, machine: &ContainerInstance) {
         let Some(fargate) = &mut self.fargate else { return };
-        if !machine.offers_fargate() {
-            fargate.remove_instance(machine.id);
-        } else if fargate.knows(machine.id) {
-            fargate.apply_instance(machine);
-        } else {
-            take(&self.store.state(), fargate, machine);
+        match (machine.offers_fargate(), fargate.knows(machine.id)) {
+            (false, false) => return,
+            (false, true) => fargate.remove_instance(machine.id),
+            (true, true) => fargate.apply_instance(machine),
+            (true, false) => take(&self.store.state(), fargate, machine),
         }
         self.dirty.append(&mut self.waiting_for_room);
         if machine.away.is_some() || machine.status != ContainerInstanceStatus::Active {
