@@ -134,8 +134,22 @@ def registry(w, path):
     return {"taskDefinition": register(w.ecs, containers=[web], **mode), "serviceRegistries": [{"registryArn": w.registry, **port}], **interfaces}
 
 
+def fargate(w):
+    """What a platform version fits: tasks of Fargate."""
+    definition = register(w.ecs, networkMode="awsvpc", requiresCompatibilities=["FARGATE"], cpu="256", memory="512")
+    return {"taskDefinition": definition, "launchType": "FARGATE", **OWN_INTERFACES}
+
+
+def fargate_service(w):
+    name = unique("s")
+    w.ecs.create_service(cluster="c", serviceName=name, desiredCount=0, **fargate(w))
+    return {"cluster": "c", "service": name}
+
+
 def network(w, path):
     """What a network configuration fits: a definition whose tasks have interfaces of their own."""
+    if path[0] == "platformVersion":
+        return fargate(w)
     return {"taskDefinition": register(w.ecs, networkMode="awsvpc"), **OWN_INTERFACES} if path[0] == "networkConfiguration" else {}
 
 
@@ -249,7 +263,9 @@ GOOD = {
     "UpdateDaemon": lambda w, _: {**fresh_daemon(w), **DAEMON},
     "UpdateExpressGatewayService": changed_express,
     "UpdateGateway": lambda w, _: {**fresh_gateway(w), "configuration": {"hostSharedAlb": {}}},
-    "UpdateService": lambda w, path: {**fresh_service(w), "forceNewDeployment": True, **staged(path), **registry(w, path), **network(w, path)},
+    "UpdateService": lambda w, path: {**fargate_service(w), "forceNewDeployment": True} if path[0] == "platformVersion" else {
+        **fresh_service(w), "forceNewDeployment": True, **staged(path), **registry(w, path), **network(w, path),
+    },
     "UpdateServicePrimaryTaskSet": lambda w, _: primary(w),
     "UpdateTaskProtection": lambda w, _: {**CLUSTER, "tasks": ["0" * 32], "protectionEnabled": True},
     "UpdateTaskSet": lambda w, _: {**with_set(w), "scale": {"value": 1, "unit": "PERCENT"}},
@@ -301,6 +317,7 @@ VALUES = {
     "memoryReservation": 8,
     "nvidiaMps.memory": 1,
     "placementStrategy.field": "instanceId",
+    "platformVersion": "LATEST",
     "principalArn": "arn:aws:iam::000000000000:user/ann",
     "restartAttemptPeriod": 60,
     "securityGroups": ["sg-1"],

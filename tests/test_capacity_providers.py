@@ -402,7 +402,7 @@ def test_a_bad_strategy_is_refused_everywhere(ecs, cluster, agents):
         ([item(first), item(second)], "weight"),
         ([item("nobody", 1)], "not associated"),
         ([item(first, 1), item("FARGATE", 1)], "mix"),
-        ([item("FARGATE_SPOT", 1)], "FARGATE_SPOT"),
+        ([item("FARGATE_SPOT", 1)], "does not support launch_type FARGATE"),
         ([item(first, 1, 1), item(second, 1, 1)], "base"),
         ([item(first, 1), item(first, 1)], "more than once"),
     ]

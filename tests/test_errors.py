@@ -10,6 +10,7 @@ from berth import Berth, unique, until
 from ecs_calls import container, register, run, service
 from fake_agent import FakeAgent
 from http_call import call
+from member_requests import fargate, fargate_service
 from model_requests import MODEL, OPERATIONS, broken, smallest
 from test_capacity_providers import instances, item, managed
 from test_daemons import define, sidecar
@@ -25,7 +26,7 @@ class World:
     """A server of this file's own, with one of everything, and one of everything that has ended."""
 
     def __init__(self, berth):
-        self.berth, self.ecs, self.exec = berth, berth.ecs, None
+        self.berth, self.ecs, self.exec, self.others = berth, berth.ecs, None, []
         ecs = self.ecs
         ecs.create_cluster(clusterName="c")
         self.agent = FakeAgent(berth, "c").join()
@@ -132,6 +133,17 @@ class World:
         self.ecs.put_attributes(cluster=target.cluster, attributes=attributes)
         return {"cluster": target.cluster, "attributes": [{"name": "one-more", "targetId": target.arn}]}
 
+    def cluster_with_a_task(self):
+        """Only a Fargate task has no container instance in its cluster, which would be named first."""
+        takes = [{"name": f"ecs.capability.{name}"} for name in ("task-eni", "task-cpu-mem-limit")]
+        self.others.append(FakeAgent(self.berth, self.cluster(), attributes=[{"name": "berth.fargate", "value": "true"}, *takes]).join())
+        name, members = self.cluster(), fargate(self)
+        run(self.ecs, name, members.pop("taskDefinition"), **members)
+        return {"cluster": name}
+
+    def fargate_service(self):
+        return {**fargate_service(self), "platformVersion": "1.0.0"}
+
     def definition_without_fargate(self):
         main = container("Main", portMappings=[{"containerPort": 80, "name": "web"}])
         arn = register(self.ecs, containers=[main])
@@ -147,12 +159,17 @@ def world():
         yield made
     finally:
         if made:
-            made.agent.leave()
+            for agent in (made.agent, *made.others):
+                agent.leave()
         berth.end()
 
 
 # (action, error) -> how to provoke it (the request, or what gives it of a World) and words that the message must have.
 CASES = {}
+
+
+def old_platform(w):
+    return {**fargate(w), "platformVersion": "1.0.0"}
 
 
 def case(action, error, request, *words):
@@ -248,6 +265,11 @@ ABSENT = {"serviceDeploymentArn": f"{PREFIX}service-deployment/c/web/{'a' * 21}"
 case("ContinueServiceDeployment", "ServiceDeploymentNotFound", {**ABSENT, "hookId": "h"}, "Service deployment not found.")
 case("StopServiceDeployment", "ServiceDeploymentNotFound", ABSENT, "Service deployment not found.")
 case("StopServiceDeployment", "Conflict", lambda w: {"serviceDeploymentArn": w.deployment}, "SUCCESSFUL", "serviceDeploymentArn")
+case("DeleteCluster", "ClusterContainsTasks", World.cluster_with_a_task, "Tasks are active")
+case("CreateService", "PlatformUnknown", lambda w: {"cluster": "c", "serviceName": "new", "desiredCount": 0, **old_platform(w)}, "platformVersion")
+case("UpdateService", "PlatformUnknown", World.fargate_service, "platformVersion")
+case("CreateTaskSet", "PlatformUnknown", lambda w: {"cluster": "c", "service": "ext", **old_platform(w)}, "platformVersion")
+case("RunTask", "PlatformUnknown", lambda w: {"cluster": "c", **old_platform(w)}, "platformVersion")
 case("RunTask", "Conflict", World.token_used, "different parameters")
 
 for action, more in (("DeleteDaemon", {}), ("DescribeDaemon", {}), ("UpdateDaemon", {"daemonTaskDefinitionArn": "d"})):

@@ -34,6 +34,8 @@ const CAPABILITIES: [&str; 21] = [
 
 /// Tasks can have network interfaces of their own: where the network of this machine makes them.
 pub const TASK_ENI: &str = "ecs.capability.task-eni";
+/// The cluster by which a machine registers that takes tasks of Fargate alone. No cluster of a user's can be called so.
+pub const FARGATE_CLUSTER: &str = "berth:fargate";
 const HEALTH_CHECK: &str = "ecs.capability.container-health-check";
 const EXTERNAL: &str = "ecs.capability.external";
 const INCREASED_TASK_CPU: &str = "ecs.capability.increased-task-cpu-limit";

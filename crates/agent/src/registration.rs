@@ -21,6 +21,9 @@ const AWAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 /// The attribute whose value is the machine's address as others reach it.
 const HOST_IPV4: &str = "berth.host-ipv4";
 
+/// The attribute of a machine that takes tasks of Fargate, with the value `true`.
+const FARGATE: &str = "berth.fargate";
+
 /// Why this machine is no container instance.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
@@ -140,6 +143,8 @@ fn attributes(config: &AgentConfig, runtime: &[&str], first_time: bool) -> Vec<A
     let mut list: Vec<_> = config.announced.names(runtime).iter().map(|name| attribute(name, None)).collect();
     let valued = capabilities::valued(&zone, config.os_family_detailed.as_deref());
     list.extend(valued.into_iter().map(|(name, value)| attribute(name, Some(value))));
+    // Every time: it may have been switched on or off since.
+    list.extend((config.fargate == Some(true)).then(|| attribute(FARGATE, Some("true".to_owned()))));
     // Where a service's tasks are found in Cloud Map. What the owner says of it stands.
     if !config.attributes.contains_key(HOST_IPV4) {
         list.extend(machine::ipv4().map(|address| attribute(HOST_IPV4, Some(address.to_string()))));
@@ -195,6 +200,14 @@ mod tests {
         let said = AgentConfig { attributes: said, ..config.clone() };
         assert_eq!(own(&request(&said, &[], None)), [Some("203.0.113.7".to_owned())]);
         assert_eq!(own(&request(&said, &[], Some("arn:x"))), [], "what its owner said once is not taken back");
+
+        let offers = |request: &RegisterContainerInstanceRequest| {
+            let attribute = request.attributes.iter().flatten().find(|attribute| attribute.name.as_deref() == Some(FARGATE));
+            attribute.and_then(|attribute| attribute.value.clone())
+        };
+        let fargate = AgentConfig { fargate: Some(true), ..config.clone() };
+        assert_eq!(offers(&request(&fargate, &[], Some("arn:x"))).as_deref(), Some("true"));
+        assert_eq!(offers(&first), None);
 
         let again = request(&config, &[], Some("arn:x"));
         assert_eq!(again.container_instance_arn.as_deref(), Some("arn:x"));

@@ -7,6 +7,7 @@ use berth_control::{Control, Environment};
 use berth_identity::{StaticKeys, Verifier, VerifierOptions};
 use berth_model::arn::{self, Scope};
 use berth_model::cluster::{Cluster, ClusterStatus};
+use berth_model::fargate;
 use berth_model::ids::ClusterName;
 use berth_model::time::UnixMillis;
 use berth_registry::Registry;
@@ -131,6 +132,15 @@ impl Api {
     /// The name of the cluster that a request means.
     pub(crate) fn cluster_name(&self, text: Option<&str>) -> Result<ClusterName, Failure> {
         Ok(arn::parse_cluster(self.scope(), text)?)
+    }
+
+    /// The cluster that an agent says it belongs to: an ACTIVE one, or the reserved name of machines that offer Fargate capacity alone.
+    pub(crate) fn agents_cluster(&self, text: Option<&str>) -> Result<ClusterName, Failure> {
+        let name = arn::parse_agents_cluster(self.scope(), text)?;
+        if !fargate::is_reserved(&name) {
+            active(&self.store.state(), &name)?;
+        }
+        Ok(name)
     }
 
     /// Refuses unless the named cluster is there and ACTIVE.

@@ -28,7 +28,7 @@ use crate::ec2::Ec2Query;
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
 use crate::protocol::Protocol;
-use crate::{alarms, backup, meter, plan, servicediscovery, sockets, trace, why};
+use crate::{alarms, backup, fargate, meter, plan, servicediscovery, sockets, trace, why};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -178,6 +178,9 @@ async fn route(api: &Shared, request: Request<Incoming>, peer: SocketAddr) -> Re
     }
     if path == "/alarms" && request.method() == Method::POST {
         return question(api, request, alarms::answer).await;
+    }
+    if path == "/fargate" && request.method() == Method::POST {
+        return question(api, request, fargate::answer).await;
     }
     if let Some(cloud_map::TARGET_PREFIX) = cbor::route(path).map(|(service, _)| service) {
         return no_cbor(api);

@@ -13,6 +13,7 @@ mod ec2;
 mod ecs;
 mod edge;
 mod failure;
+mod fargate;
 mod json_text;
 mod limits;
 mod meter;

@@ -86,7 +86,7 @@ fn beginning_with(state: &State, within: Option<&ClusterName>, of: &str) -> BTre
     }
     let fits = |id: u128, cluster: &ClusterName| format!("{id:032x}").starts_with(&of) && within.is_none_or(|wanted| wanted == cluster);
     let tasks = state.tasks().filter(|task| fits(task.id.0, &task.cluster)).map(|task| Subject::Task(task.id));
-    let instances = state.instances().filter(|one| fits(one.id.0, &one.cluster)).map(|one| Subject::Instance(one.id));
+    let instances = state.instances().filter(|one| !one.is_hidden() && fits(one.id.0, &one.cluster)).map(|one| Subject::Instance(one.id));
     tasks.chain(instances).take(NAMED + 1).collect()
 }
 

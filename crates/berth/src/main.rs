@@ -5,6 +5,7 @@ mod agent_settings;
 mod data_dir;
 mod doctor;
 mod failure;
+mod fargate;
 mod log;
 mod machine;
 mod node;

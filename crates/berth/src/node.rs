@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_agent::capabilities::FARGATE_CLUSTER;
 use berth_agent::{Agent, AgentConfig};
 use berth_network::linux::{BridgeConfig, BridgeNetwork, InterfaceConfig, InterfaceNetwork, KeptPorts, MachineNetwork, dynamic_ports};
 use berth_network::port::Network;
@@ -16,6 +17,7 @@ use berth_runtime::native::{NativeConfig, NativeRuntime, locate};
 use berth_runtime::port::{RegistryCredentials, Runtime};
 
 use crate::failure::Failure;
+use crate::fargate;
 use crate::runtime_choice::{self, Chosen, RuntimeChoice};
 
 /// Where namespaces are mounted; gone with the machine's next start, like the namespaces themselves.
@@ -62,10 +64,23 @@ impl Node {
         };
         let inactivity = config.pull_inactivity;
         let (runtime, network, bridge) = match chosen {
-            Chosen::Native => native(name, dir, (registry, inactivity), ports).await?,
+            Chosen::Native => native(name, dir, (registry, inactivity), ports, config.fargate == Some(true)).await?,
             Chosen::Docker => in_docker(name, dir, host, (registry, inactivity), ports).await?,
         };
         config.dns.bridge = bridge;
+        if config.fargate == Some(true) {
+            let why_not = match (chosen, network.has_interfaces()) {
+                (Chosen::Docker, _) => Some("tasks of Fargate need Berth's own runtime (--runtime native), which needs root"),
+                (Chosen::Native, false) => Some("tasks of Fargate need network interfaces of their own, which this machine cannot make"),
+                (Chosen::Native, true) => None,
+            };
+            match why_not {
+                Some(problem) if config.cluster == FARGATE_CLUSTER => return Err(Failure::part("--fargate", problem)),
+                Some(problem) => tracing::info!(problem, "this machine takes no tasks of Fargate"),
+                None => {}
+            }
+            config.fargate = Some(why_not.is_none());
+        }
         let agent = Agent::start(config, runtime, Arc::clone(&network)).await.map_err(|error| Failure::part("agent", error))?;
         Ok(Self { agent, network, name: name.to_owned(), dir: dir.to_owned() })
     }
@@ -103,7 +118,13 @@ type Parts = (Arc<dyn Runtime>, Arc<dyn Network>, Option<Ipv4Addr>);
 type Pulls = (BerthRegistry, Duration);
 
 /// Berth's own runtime, with a bridge of its own.
-async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, ports: RangeInclusive<u16>) -> Result<Parts, Failure> {
+async fn native(
+    name: &str,
+    dir: &Path,
+    (registry, pull_inactivity): Pulls,
+    ports: RangeInclusive<u16>,
+    fargate: bool,
+) -> Result<Parts, Failure> {
     let program = |name: &str| {
         locate(name).ok_or_else(|| {
             Failure::part(
@@ -128,7 +149,7 @@ async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, port
         netns_dir: PathBuf::from(RUN).join(name).join("interfaces"),
         metadata: None,
     };
-    tokio::task::spawn_blocking(move || {
+    let opened = tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
         let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
         let gateway = network.gateway();
@@ -138,10 +159,15 @@ async fn native(name: &str, dir: &Path, (registry, pull_inactivity): Pulls, port
             .inspect_err(|error| tracing::warn!(%error, "tasks of network mode awsvpc cannot run here"))
             .ok();
         let network = MachineNetwork::new(network, interfaces);
-        Ok((Arc::new(runtime) as Arc<dyn Runtime>, Arc::new(network) as Arc<dyn Network>, Some(gateway)))
-    })
-    .await
-    .map_err(|error| Failure::part("agent", error))?
+        Ok::<_, Failure>((runtime, Arc::new(network) as Arc<dyn Network>, Some(gateway)))
+    });
+    let (runtime, network, gateway) = opened.await.map_err(|error| Failure::part("agent", error))??;
+    if fargate && network.has_interfaces() {
+        for line in fargate::shortcomings(runtime.remapping().await, dir) {
+            tracing::warn!("{line}");
+        }
+    }
+    Ok((Arc::new(runtime), network, gateway))
 }
 
 /// Docker, with its own bridge; Berth chooses the ports.

@@ -72,6 +72,10 @@ pub(crate) struct UpSettings {
     /// What runs the containers. auto: native as root; without root the Docker Engine, at DOCKER_HOST or /var/run/docker.sock
     #[arg(long, value_name = "RUNTIME", value_enum, default_value_t, env = "BERTH_RUNTIME")]
     pub(crate) runtime: RuntimeChoice,
+    /// Run no Fargate tasks on this machine; so does BERTH_FARGATE=false. They need the native runtime, and take part of what container
+    /// instances have
+    #[arg(long)]
+    pub(crate) no_fargate: bool,
 }
 
 /// Settings of `berth agent`; the rest comes from amazon-ecs-agent's environment variables.
@@ -87,6 +91,10 @@ pub(crate) struct AgentSettings {
     /// What runs the containers. auto: native as root; without root the Docker Engine, at DOCKER_HOST or /var/run/docker.sock
     #[arg(long, value_name = "RUNTIME", value_enum, default_value_t, env = "BERTH_RUNTIME")]
     pub(crate) runtime: RuntimeChoice,
+    /// Be a machine for Fargate tasks of all clusters, and for nothing else; so does BERTH_FARGATE=true. It shows as no container instance,
+    /// and ECS_CLUSTER has no meaning
+    #[arg(long)]
+    pub(crate) fargate: bool,
     #[command(flatten)]
     pub(crate) log: LogSettings,
 }

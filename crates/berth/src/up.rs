@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use berth_agent::AgentConfig;
+use berth_agent::capabilities::FARGATE_CLUSTER;
 
 use crate::data_dir::DataDir;
 use crate::failure::Failure;
@@ -27,6 +28,7 @@ pub(crate) async fn up(settings: UpSettings, mut config: AgentConfig) -> Result<
     config.region.clone_from(&settings.server.region);
     config.access_key = server.root.clone();
     config.data_dir.clone_from(&dir);
+    config.fargate = Some(!settings.no_fargate && config.fargate.unwrap_or(true));
     // An own port can be taken by another Berth of this machine; the first one has it, as the official agent would.
     let name = server.data_dir.short_name();
     let started = Node::start(&name, &dir, config, &settings.server.account, settings.runtime).await;
@@ -89,8 +91,13 @@ pub(crate) async fn server(settings: ServerSettings) -> Result<(), Failure> {
 }
 
 /// The agent alone, as it is told.
-pub(crate) async fn agent(settings: AgentSettings, config: AgentConfig) -> Result<(), Failure> {
+pub(crate) async fn agent(settings: AgentSettings, mut config: AgentConfig) -> Result<(), Failure> {
     let mut signals = listen()?;
+    config.fargate = Some(settings.fargate || config.fargate == Some(true));
+    if config.fargate == Some(true) {
+        config.cluster = FARGATE_CLUSTER.to_owned();
+        config.create_cluster = false;
+    }
     let dir = DataDir::open(Some(config.data_dir.clone()))?;
     let node = Node::start(&dir.short_name(), dir.path(), config, &settings.account, settings.runtime).await?;
     tokio::select! {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::console::{Colours, Console};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::{Alarm, Backup, Deploy, Down, Env, Image, Logs, Plan, Ps, Register, Rollback, Version, Why};
+use crate::{Alarm, Backup, Deploy, Down, Env, Fargate, Image, Logs, Plan, Ps, Register, Rollback, Version, Why};
 
 /// The operator's commands.
 #[derive(Debug, clap::Subcommand)]
@@ -63,6 +63,11 @@ pub enum Command {
     /// On AWS CloudWatch says it. Here whatever watches the services does, with this command or with POST /alarms: a script, Alertmanager, a
     /// probe. Deployments of services whose deploymentConfiguration.alarms names the alarm end when it goes into ALARM.
     Alarm(Alarm),
+    /// Look after the machines that offer Fargate capacity
+    ///
+    /// On AWS nobody sees them. Here somebody runs them: this lists what is free on each, takes one out of use, and takes a FARGATE_SPOT task's
+    /// capacity away, with the warning that AWS gives.
+    Fargate(Fargate),
     /// Stop the Berth of this machine and all its tasks
     ///
     /// Tasks get their stop signal, and SIGKILL after their stopTimeout, as with StopTask. To stop the server and leave tasks running, send it
@@ -121,6 +126,7 @@ async fn dispatch(command: Command, environment: &Environment, console: &mut Con
         Command::Deploy(deploy) => deploy.run(environment, console).await,
         Command::Rollback(rollback) => rollback.run(environment, console).await,
         Command::Alarm(alarm) => alarm.run(environment, console).await,
+        Command::Fargate(fargate) => fargate.run(environment, console).await,
         Command::Down(down) => down.run(environment, console).await,
         Command::Version(version) => version.run(console),
     }
@@ -202,6 +208,10 @@ mod tests {
             "berth alarm set web-p99 ALARM --reason slow --window 30 --output json",
             "berth alarm list",
             "berth alarm delete web-p99",
+            "berth fargate list --output json",
+            "berth fargate interrupt 0a",
+            "berth fargate drain 0a",
+            "berth fargate activate 0a --output json",
             "berth down --timeout 5",
             "berth version --output json",
         ] {

@@ -1,5 +1,5 @@
 //! The operator's commands. They speak the public AWS API, signed like any other client's calls, and read files of their own machine. What
-//! AWS has no call for (`/backup`, `/why`, `/plan`, `/alarms`) is signed the same way and documented; they must never use anything else.
+//! AWS has no call for (`/backup`, `/why`, `/plan`, `/alarms`, `/fargate`) is signed the same way and documented; they must never use anything else.
 
 mod alarm;
 mod backup;
@@ -13,6 +13,7 @@ mod down;
 mod env;
 pub mod environment;
 mod failure;
+mod fargate;
 pub mod image;
 mod image_load;
 mod logs;
@@ -35,6 +36,7 @@ pub use command::{Command, Output, run};
 pub use deploy::{Deploy, DeployAction, DeployStatus};
 pub use down::Down;
 pub use env::Env;
+pub use fargate::{Fargate, FargateAction, FargateInterrupt, FargateList, FargateMachine};
 pub use image_load::{Image, ImageAction, ImageLoad};
 pub use logs::Logs;
 pub use plan::{Plan, PlanAction, PlanRunTask, PlanUpdateService};

@@ -17,7 +17,7 @@ use berth_model::lifecycle;
 use berth_model::namespace::{KEEP_OPERATIONS_MILLIS, MAX_OPERATIONS};
 use berth_model::record::Key;
 use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceSettings, ServiceStatus};
-use berth_model::task::Task;
+use berth_model::task::{LaunchType, Task};
 use berth_model::time::UnixMillis;
 use berth_scheduler::discovery::{
     DiscoveryServiceView, NamespaceView, Plan, Refused, Registry, TaskView, View, dns_table as table_of, is_ending, plan,
@@ -178,7 +178,10 @@ fn seen<'a>(state: &'a State, scope: &Scope, service: &'a Service, task: &'a Ent
         },
         has_own_interface,
         health: has_check.then(|| lifecycle::health(task, is_checked)),
-        ec2_instance_id: instance.and_then(|instance| instance.ec2_instance_id.as_deref()),
+        // The machine of a Fargate task is no instance of the account's.
+        ec2_instance_id: instance
+            .filter(|_| task.launch_type != LaunchType::Fargate)
+            .and_then(|instance| instance.ec2_instance_id.as_deref()),
         is_reachable: machine.is_some(),
     })
 }

@@ -21,6 +21,7 @@ use berth_store::{State, Transaction};
 
 use crate::constraints::Constraints;
 use crate::environment::Environment;
+use crate::fargate::ZoneChoice;
 
 pub(crate) use release::run;
 pub(crate) use table::{Table, Tables, Whole};
@@ -40,7 +41,7 @@ pub(crate) struct Interfaces {
 }
 
 impl Interfaces {
-    /// An interface for a task that was placed on this container instance; `None` if no subnet in its availability zone has an address
+    /// An interface for a task that was placed on this machine; `None` if no subnet in the zones of its choice has an address
     /// left, or none of its security groups is there any more: ECS's `RESOURCE:ENI`.
     pub(crate) fn give(
         &mut self,
@@ -48,21 +49,23 @@ impl Interfaces {
         wanted: &AwsvpcConfiguration,
         task: TaskId,
         instance: Option<&ContainerInstance>,
+        zones: &mut ZoneChoice,
         environment: &Environment,
     ) -> Option<TaskInterface> {
         let resources = state.vpc_resources();
         if resources.interface_count() + self.made.len() >= MAX_INTERFACES {
             return None;
         }
-        let zone = instance.and_then(ContainerInstance::availability_zone);
-        let near = |subnet: &Subnet| zone.is_none_or(|zone| *subnet.zone == *zone);
+        let near = |subnet: &Subnet| zones.admits(subnet, instance);
         // The emptiest first, so that several subnets of a zone are filled evenly.
         let mut subnets: Vec<_> = wanted.subnets.iter().filter_map(|id| resources.subnet(*id)).filter(|subnet| near(subnet)).collect();
         let held = |id: SubnetId| {
             let new = self.given.get(&id).map_or(0, BTreeSet::len);
             resources.taken(id).count().saturating_add(u64::try_from(new).unwrap_or(u64::MAX))
         };
-        subnets.sort_by_cached_key(|subnet| std::cmp::Reverse(addresses::capacity(subnet.cidr).saturating_sub(held(subnet.id))));
+        subnets.sort_by_cached_key(|subnet| {
+            (zones.rank(subnet), std::cmp::Reverse(addresses::capacity(subnet.cidr).saturating_sub(held(subnet.id))))
+        });
         for known in subnets {
             let groups = self.groups(state, wanted, &known.value)?;
             let subnet = self.subnets.entry(known.id).or_insert_with(|| (*known.value).clone());
@@ -71,7 +74,10 @@ impl Interfaces {
             // the way round: whatever was free is given.
             let Some(address) = subnet.next_address(resources.taken(known.id)).filter(|address| given.insert(*address)) else { continue };
             subnet.last_address = Some(address);
-            let one = made(state, known, address, groups, task, instance, environment);
+            zones.given(known);
+            // Machines that offer Fargate capacity are no instances of the account's.
+            let shown = instance.filter(|_| matches!(zones, ZoneChoice::OfMachine));
+            let one = made(state, known, address, groups, task, shown, environment);
             let vpc = resources.vpc(known.vpc).filter(|vpc| vpc.enable_dns_support && vpc.enable_dns_hostnames);
             let interface = TaskInterface {
                 attachment: one.0,

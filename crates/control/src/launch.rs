@@ -15,6 +15,7 @@ use berth_scheduler::placement::{Constraint, PlaceRequest, Strategy};
 use berth_shapes::ecs;
 
 use crate::environment::Environment;
+use crate::fargate;
 
 /// Where a task was placed.
 #[derive(Debug, Clone)]
@@ -73,14 +74,15 @@ impl TaskTemplate {
     /// The placement request for some tasks of this kind.
     #[must_use]
     pub fn place_request<'a>(&'a self, tasks: &'a [TaskId], seed: u64) -> PlaceRequest<'a> {
+        let is_fargate = self.launch_type == LaunchType::Fargate;
         PlaceRequest {
             tasks,
             demand: &self.demand,
             attributes: &self.definition.needs.attributes,
-            group: &self.group,
+            group: if is_fargate { fargate::GROUP } else { &self.group },
             constraints: &self.constraints,
             capacity_provider: None,
-            strategies: &self.strategies,
+            strategies: if is_fargate { &fargate::STRATEGIES } else { &self.strategies },
             seed,
         }
     }

@@ -9,6 +9,7 @@ mod discovery;
 mod dispatch;
 mod editions;
 mod environment;
+mod fargate;
 mod hooks;
 mod ingress;
 mod interfaces;
@@ -47,6 +48,7 @@ use berth_store::{CommitError, State, Store};
 use parking_lot::Mutex;
 use tracing::Instrument;
 
+pub use berth_scheduler::placement::Rule;
 pub use constraints::{ConstraintError, Constraints};
 pub use discovery::dns_table;
 pub use environment::{Clock, Entropy, Environment};
@@ -69,7 +71,7 @@ pub use why::{LastWords, MOST_NAMED, Reason, Subject, Why};
 use crate::dispatch::Dispatch;
 use crate::loops::Loops;
 use crate::names::Names;
-use crate::owner::{OwnerHandle, Rules};
+use crate::owner::{OwnerHandle, Rules, Turn};
 
 /// Settings of the loops.
 #[derive(Debug, Clone)]
@@ -116,6 +118,7 @@ struct Shared {
     hooks: Hooks,
     sessions: SessionOptions,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
+    turn: Turn,
     dispatch: Dispatch,
     names: Names,
     interfaces: interfaces::Table,
@@ -167,6 +170,7 @@ impl Control {
                 hooks: config.hooks,
                 sessions: config.sessions,
                 owners: Mutex::default(),
+                turn: Turn::default(),
                 dispatch,
                 names,
                 interfaces,
@@ -203,8 +207,8 @@ impl Control {
                 self.shared.environment.clone(),
                 self.shared.rules,
                 self.shared.constraints.clone(),
-                &self.shared.loops,
-                &self.shared.meter,
+                Arc::clone(&self.shared.turn),
+                (&self.shared.loops, &self.shared.meter),
             )
         };
         owners.entry(cluster.clone()).or_insert_with(start).clone()

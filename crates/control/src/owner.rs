@@ -12,12 +12,12 @@ use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::ids::{ClusterName, ContainerInstanceId, ServiceName};
 use berth_model::record::{Key, Record};
 use berth_model::service::Service;
-use berth_model::task::TaskStatus;
+use berth_model::task::LaunchType;
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{Index, Strategy};
 use berth_scheduler::service::rebalance::is_wanted;
 use berth_scheduler::service::{AbsenceRules, Machine, ServiceView, TaskView, Zones};
-use berth_store::{Change, Commit, CommitError, Compacted, Membership, Store, Transaction, Watcher};
+use berth_store::{Change, Commit, CommitError, Compacted, Membership, Revision, Store, Transaction, Watcher};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use crate::ControlConfig;
 use crate::alarms;
 use crate::constraints::Constraints;
 use crate::environment::Environment;
+use crate::fargate;
 use crate::interfaces::Interfaces;
 use crate::lag::Lag;
 use crate::launch::TaskTemplate;
@@ -80,6 +81,9 @@ impl Rules {
     }
 }
 
+/// Held while tasks are placed on machines that several clusters share, until they are committed.
+pub(crate) type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// What ends the owner's wait.
 enum Wake {
     Requests(Option<Vec<Request>>),
@@ -124,13 +128,13 @@ impl OwnerHandle {
         environment: Environment,
         rules: Rules,
         constraints: Constraints,
-        loops: &Loops,
-        meter: &Meter,
+        turn: Turn,
+        (loops, meter): (&Loops, &Meter),
     ) -> Self {
         let meter = meter.clone();
         let (requests, inbox) = mpsc::channel(QUEUE);
         let run = loops.spawn(async move {
-            let mut owner = Owner::new(cluster, store, environment, rules, constraints, meter);
+            let mut owner = Owner::new(cluster, store, environment, rules, constraints, turn, meter);
             owner.run(inbox).await;
         });
         Self { requests, run }
@@ -165,6 +169,10 @@ pub(crate) struct Owner {
     pub(crate) rules: Rules,
     pub(crate) constraints: Constraints,
     pub(crate) index: Index,
+    /// All machines that offer Fargate capacity, once the cluster has asked for it.
+    pub(crate) fargate: Option<Index>,
+    /// Whoever places on machines that other clusters place on waits for it: within a server they need not collide.
+    pub(crate) turn: Turn,
     pub(crate) meter: Meter,
     lag: Lag,
     watcher: Watcher,
@@ -185,6 +193,7 @@ impl Owner {
         environment: Environment,
         rules: Rules,
         constraints: Constraints,
+        turn: Turn,
         meter: Meter,
     ) -> Self {
         let revision = store.state().revision;
@@ -196,6 +205,8 @@ impl Owner {
             rules,
             constraints,
             index: Index::default(),
+            fargate: None,
+            turn,
             lag: Lag::new(meter.lag_of("owner")),
             meter,
             watcher,
@@ -281,6 +292,11 @@ impl Owner {
         }
     }
 
+    /// The last commit that the indexes have folded in.
+    pub(crate) const fn seen(&self) -> Revision {
+        self.watcher.position()
+    }
+
     /// Makes everything anew from the state.
     fn reload(&mut self) {
         let state = self.store.state();
@@ -290,9 +306,12 @@ impl Owner {
         }
         if let Some(index) = state.index(&self.cluster) {
             let tasks = index.desired_running.iter().chain(&index.desired_stopped).filter_map(|id| state.task(*id));
+            let tasks = tasks.filter(|task| task.launch_type != LaunchType::Fargate);
             let expected = index.desired_running.len() + index.desired_stopped.len();
             self.index.apply_tasks(expected, tasks.map(|task| &*task.value));
         }
+        state.instances_of(&self.cluster).for_each(|instance| fargate::take_guests(&state, &mut self.index, instance.id));
+        self.fargate = self.fargate.take().map(|_| fargate::index_of(&state));
         self.dirty = state.services_of(&self.cluster).map(|service| service.name.clone()).collect();
         self.daemons = state.services_of(&self.cluster).filter(|service| service.is_daemon()).map(|service| service.name.clone()).collect();
         self.watcher.resume_from(state.revision);
@@ -307,7 +326,9 @@ impl Owner {
     fn fold(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Put(Record::ContainerInstance(instance)) if instance.cluster == self.cluster => {
+                Change::Put(Record::ContainerInstance(instance)) if instance.cluster != self.cluster => self.fold_machine(instance),
+                Change::Put(Record::ContainerInstance(instance)) => {
+                    self.fold_machine(instance);
                     let was_alone = self.index.is_alone(instance.id);
                     self.index.apply_instance(instance);
                     if !was_alone && self.index.is_alone(instance.id) {
@@ -323,16 +344,7 @@ impl Owner {
                         self.dirty.extend(tasks.filter_map(|task| Some(task.service.as_ref()?.service.clone())));
                     }
                 }
-                Change::Put(Record::Task(task)) if task.cluster == self.cluster => {
-                    self.index.apply_task(task);
-                    if task.last_status == TaskStatus::Stopped {
-                        self.dirty.append(&mut self.waiting_for_room);
-                        self.last_out(task.container_instance);
-                    }
-                    if let Some(membership) = &task.service {
-                        self.dirty.insert(membership.service.clone());
-                    }
-                }
+                Change::Put(Record::Task(task)) => self.fold_task(task),
                 Change::Put(Record::Service(service)) if service.cluster == self.cluster => {
                     if service.is_daemon() {
                         self.daemons.insert(service.name.clone());
@@ -351,10 +363,13 @@ impl Owner {
                 }
                 Change::Delete(Key::ContainerInstance(id)) => {
                     self.index.remove_instance(*id);
+                    if let Some(fargate) = &mut self.fargate {
+                        fargate.remove_instance(*id);
+                    }
                     self.dirty.extend(self.daemons.iter().cloned());
                 }
                 Change::Delete(Key::Service(cluster, name)) if *cluster == self.cluster => drop(self.daemons.remove(name)),
-                Change::Delete(Key::Task(id)) => self.index.release(*id),
+                Change::Delete(Key::Task(id)) => self.release(*id),
                 // An address is free again.
                 Change::Delete(Key::VpcResource(_)) => self.dirty.append(&mut self.waiting_for_room),
                 _ => {}
@@ -370,7 +385,7 @@ impl Owner {
     }
 
     /// A task ended on an instance: if that is DRAINING, it may be the last that the tasks of DAEMON services waited for.
-    fn last_out(&mut self, instance: ContainerInstanceId) {
+    pub(crate) fn last_out(&mut self, instance: ContainerInstanceId) {
         if self.daemons.is_empty() {
             return;
         }
@@ -395,16 +410,24 @@ impl Owner {
     async fn launch_distinct(&mut self, batch: Vec<Request>) {
         let mut waiting = batch;
         let has_peers = *self.store.membership().borrow() != Membership::alone();
+        let is_fargate = |request: &Request| request.template.launch_type == LaunchType::Fargate;
+        let turn = Arc::clone(&self.turn);
         for attempt in 0..TRIES {
+            // Who has met somebody once may have met another cluster, on a machine that both place on.
+            let _turn = if attempt > 0 || waiting.iter().any(is_fargate) { Some(turn.lock().await) } else { None };
             self.catch_up();
             services::daemon::first_in(self).await;
             let since = self.environment.now();
             let (mut transaction, mut interfaces) = (Transaction::new(), Interfaces::default());
             let mut placed = Vec::new();
+            if waiting.iter().any(is_fargate) {
+                self.fargate();
+            }
             {
                 let state = self.store.state();
                 for request in std::mem::take(&mut waiting) {
-                    let (index, interfaces, environment) = (&mut self.index, &mut interfaces, &self.environment);
+                    let fargate = self.fargate.as_mut().filter(|_| is_fargate(&request));
+                    let (index, interfaces, environment) = (fargate.unwrap_or(&mut self.index), &mut interfaces, &self.environment);
                     let means = Means { index, state: &state, interfaces, environment, has_peers };
                     match prepare(means, &request.template, &request.place, &mut transaction) {
                         Ok(launched) => placed.push((request, launched)),
@@ -413,7 +436,7 @@ impl Owner {
                         }
                     }
                 }
-                expect_instances(&state, &mut transaction, placed.iter().flat_map(|(_, launched)| &launched.tasks));
+                expect_instances(&state, self.seen(), &mut transaction, placed.iter().flat_map(|(_, launched)| &launched.tasks));
                 interfaces.write(&state, &mut transaction);
             }
             let fresh = placed.iter().flat_map(|(_, launched)| launched.made_since(since));
@@ -431,7 +454,9 @@ impl Owner {
                 // A token's repetition is answered with tasks that there are: what they take stays taken.
                 let state = self.store.state();
                 let fresh = placed.iter().flat_map(|(_, launched)| &launched.tasks).filter(|task| state.task(task.id).is_none());
-                fresh.for_each(|task| self.index.release(task.id));
+                let fresh: Vec<_> = fresh.map(|task| task.id).collect();
+                drop(state);
+                fresh.into_iter().for_each(|task| self.release(task));
             }
             if matches!(error, CommitError::Conflict(_)) && attempt + 1 < TRIES {
                 waiting = placed.into_iter().map(|(request, _)| request).collect();

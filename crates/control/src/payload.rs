@@ -14,8 +14,9 @@ use berth_acs::messages::{
     self as acs, Association, AttachTaskNetworkInterfacesMessage, DesiredStatus, ElasticNetworkInterface, Ipv4Address, ProxyConfiguration,
 };
 use berth_model::arn::Scope;
+use berth_model::fargate;
 use berth_model::needs;
-use berth_model::task::{Container, Task};
+use berth_model::task::{Container, LaunchType, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::task_interface::{AttachmentStatus, TaskInterface};
 use berth_model::vpc::addresses;
@@ -36,6 +37,7 @@ pub fn render(scope: &Scope, task: &Task, definition: &TaskDefinition) -> acs::T
     let task_memory = overrides.and_then(|o| o.memory.as_deref()).or(document.memory.as_deref()).and_then(needs::parse_memory);
     let defined = document.container_definitions.as_deref().unwrap_or_default();
     let network_mode = document.network_mode.as_ref().map_or("bridge", |mode| mode.as_str());
+    let is_fargate = task.launch_type == LaunchType::Fargate;
     let containers = task.containers.iter().filter_map(|record| {
         let definition = defined.iter().find(|d| d.name.as_deref() == Some(&*record.name))?;
         let own = overrides
@@ -53,6 +55,9 @@ pub fn render(scope: &Scope, task: &Task, definition: &TaskDefinition) -> acs::T
         group: task.group.to_string(),
         service_name: task.service.as_ref().map(|membership| membership.service.to_string()).unwrap_or_default(),
         launch_type: task.launch_type.to_string(),
+        platform_version: if is_fargate { fargate::PLATFORM_VERSION.to_owned() } else { String::new() },
+        cluster: if is_fargate { task.cluster.to_string() } else { String::new() },
+        ephemeral_storage_gib: fargate::storage_gib(task, Some(document)),
         network_mode: network_mode.to_owned(),
         cpu: task_cpu.map(|units| f64::from(units) / 1024.0),
         memory: task_memory.map(i64::from),

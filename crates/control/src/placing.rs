@@ -4,16 +4,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use berth_model::container_instance::ContainerInstance;
 use berth_model::ids::{CapacityProviderName, ContainerInstanceId, TaskId};
 use berth_model::record::{Key, Record};
 use berth_model::shared_text;
-use berth_model::task::Task;
+use berth_model::task::{LaunchType, Task};
+use berth_model::task_interface::TaskInterface;
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity;
 use berth_scheduler::placement::{Index, Refusal, Rule};
-use berth_store::{CommitError, State, Transaction};
+use berth_store::{CommitError, Revision, State, Transaction};
 
 use crate::environment::Environment;
+use crate::fargate::{self, ZoneChoice};
 use crate::interfaces::Interfaces;
 use crate::launch::{Place, TaskTemplate, task_ids};
 
@@ -35,6 +38,9 @@ pub enum Refused {
     Missing(ContainerInstanceId),
     /// The capacity provider has no container instance.
     EmptyProvider(CapacityProviderName),
+    /// No machine that offers Fargate capacity, or none of its subnets, had room; the rule that came closest, or `None` if there is no such
+    /// machine.
+    NoFargate(Option<Rule>),
 }
 
 impl Refused {
@@ -42,7 +48,7 @@ impl Refused {
     pub(crate) const fn rule(&self) -> Option<&Refusal> {
         match self {
             Self::ByRule(refusal) => Some(refusal),
-            Self::Missing(_) | Self::EmptyProvider(_) => None,
+            Self::Missing(_) | Self::EmptyProvider(_) | Self::NoFargate(_) => None,
         }
     }
 }
@@ -123,12 +129,14 @@ pub(crate) fn prepare(
     }
     expect_active(state, transaction, template)?;
     expect_associated(state, template)?;
+    let is_fargate = template.launch_type == LaunchType::Fargate;
+    let mut zones = ZoneChoice::of(template.launch_type);
     let mut launched = Launched::default();
     let mut put = |index: &mut Index, id: TaskId, instance: ContainerInstanceId, capacity_provider: Option<CapacityProviderName>| {
         let holder = state.instance(instance).map(|instance| &*instance.value);
         let interface = match &template.network {
             None => None,
-            Some(network) => match interfaces.give(state, network, id, holder, environment) {
+            Some(network) => match interfaces.give(state, network, id, holder, &mut zones, environment) {
                 None => {
                     index.release(id);
                     return Some(Refused::ByRule(Refusal { instance, rule: Rule::Interface }));
@@ -136,7 +144,7 @@ pub(crate) fn prepare(
                 given => given,
             },
         };
-        let zone = holder.and_then(|i| i.availability_zone().map(shared_text::recent));
+        let zone = zone_of(state, is_fargate, holder, interface.as_ref());
         let place = Place { instance, zone, capacity_provider, gpus: index.gpus_of(id).to_vec(), interface };
         let task = Arc::new(template.task(id, place, environment));
         transaction.put(Record::Task(Arc::clone(&task)));
@@ -145,7 +153,7 @@ pub(crate) fn prepare(
     };
     match place {
         Where::Anywhere(count) => {
-            if index.is_empty() && template.capacity_provider_strategy.is_empty() {
+            if index.is_empty() && !is_fargate && template.capacity_provider_strategy.is_empty() {
                 return Err(LaunchError::NoInstances);
             }
             let ids = task_ids(*count, environment);
@@ -153,8 +161,16 @@ pub(crate) fn prepare(
             let placement = capacity::place(index, &request, &template.capacity_provider_strategy, &[]);
             let without: Vec<_> =
                 placement.placed.into_iter().filter_map(|(id, instance, provider)| put(index, id, instance, provider)).collect();
-            let by_rule = placement.refusals.into_iter().map(Refused::ByRule);
-            launched.refused = without.into_iter().chain(by_rule).chain(placement.empty.into_iter().map(Refused::EmptyProvider)).collect();
+            if is_fargate {
+                // Machines that nobody sees are not named one by one.
+                let refusals: Vec<_> = without.iter().filter_map(Refused::rule).cloned().chain(placement.refusals).collect();
+                let all_placed = launched.tasks.len() == ids.len();
+                launched.refused = if all_placed { Vec::new() } else { vec![Refused::NoFargate(fargate::obstacle(&refusals))] };
+            } else {
+                let by_rule = placement.refusals.into_iter().map(Refused::ByRule);
+                let empty = placement.empty.into_iter().map(Refused::EmptyProvider);
+                launched.refused = without.into_iter().chain(by_rule).chain(empty).collect();
+            }
         }
         Where::On(instances) => {
             let mut refused = Vec::new();
@@ -175,6 +191,21 @@ pub(crate) fn prepare(
         transaction.touch(Key::TaskDefinition(template.definition.id.clone()));
     }
     Ok(launched)
+}
+
+/// The availability zone of a task: its container instance's; a Fargate task's is that of its subnet.
+pub(crate) fn zone_of(
+    state: &State,
+    is_fargate: bool,
+    instance: Option<&ContainerInstance>,
+    interface: Option<&TaskInterface>,
+) -> Option<Arc<str>> {
+    if is_fargate {
+        return interface
+            .and_then(|interface| state.vpc_resources().subnet(interface.subnet))
+            .map(|subnet| shared_text::recent(&subnet.zone));
+    }
+    instance.and_then(|instance| instance.availability_zone().map(shared_text::recent))
 }
 
 /// Cluster and definition must still be ACTIVE when the tasks are committed.
@@ -201,13 +232,19 @@ fn expect_associated(state: &State, template: &TaskTemplate) -> Result<(), Launc
     }
 }
 
-/// Conditions on every instance that tasks go to: unchanged since the state that placement saw; and counts their versions up.
-pub(crate) fn expect_instances<'a>(state: &State, transaction: &mut Transaction, tasks: impl Iterator<Item = &'a Arc<Task>>) {
+/// Conditions on every instance that tasks go to: unchanged since what placement saw; and counts their versions up. What changed after `seen`,
+/// the last commit that the index has folded in, was not seen, whatever the state shows: another cluster may have placed on the machine.
+pub(crate) fn expect_instances<'a>(
+    state: &State,
+    seen: Revision,
+    transaction: &mut Transaction,
+    tasks: impl Iterator<Item = &'a Arc<Task>>,
+) {
     let fresh = tasks.filter(|task| state.task(task.id).is_none());
     let instances: BTreeSet<_> = fresh.map(|task| task.container_instance).collect();
     for id in instances {
         if let Some(instance) = state.instance(id) {
-            transaction.expect(Key::ContainerInstance(id), instance.modified);
+            transaction.expect(Key::ContainerInstance(id), instance.modified.min(seen));
             transaction.touch(Key::ContainerInstance(id));
         }
     }

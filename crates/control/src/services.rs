@@ -15,7 +15,7 @@ use berth_model::lifecycle;
 use berth_model::record::Key;
 use berth_model::service::{DeploymentController, Service, ServiceStatus};
 use berth_model::service_deployment::ServiceDeployment;
-use berth_model::task::{HealthStatus, Task};
+use berth_model::task::{HealthStatus, LaunchType, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::TaskSet;
 use berth_model::time::UnixMillis;
@@ -28,11 +28,12 @@ pub(crate) use template::{by_provider, template};
 pub use template::{parse_strategy, strategies};
 
 use crate::alarms;
+use crate::fargate::ZoneChoice;
 use crate::interfaces::Interfaces;
 use crate::launch::{Place, TaskTemplate, task_ids};
 use crate::meter::Wanted;
 use crate::owner::Owner;
-use crate::placing::{expect_active, expect_instances};
+use crate::placing::{expect_active, expect_instances, zone_of};
 use crate::service_history;
 use crate::shifts;
 use crate::trace;
@@ -74,6 +75,20 @@ async fn plan_one(owner: &mut Owner, name: ServiceName, now: UnixMillis) {
 }
 
 async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) -> Result<(), CommitError> {
+    let launch_type = owner.store.state().service(&owner.cluster, name).map(|service| service.launch_type);
+    let turn = Arc::clone(&owner.turn);
+    let mut held = None;
+    if launch_type == Some(LaunchType::Fargate) {
+        held = Some(turn.lock().await);
+        // Whoever had the turn before has placed something.
+        owner.catch_up();
+    }
+    let outcome = step_now(owner, name, now).await;
+    drop(held);
+    outcome
+}
+
+async fn step_now(owner: &mut Owner, name: &ServiceName, now: UnixMillis) -> Result<(), CommitError> {
     let (mut transaction, mut interfaces) = (Transaction::new(), Interfaces::default());
     let mut started = Vec::new();
     let mut spans = Vec::new();
@@ -118,7 +133,7 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
                 started.extend(step.started);
             }
             // Once for all of them: two parts may have placed tasks on one instance.
-            expect_instances(&state, writer.transaction, started.iter());
+            expect_instances(&state, owner.seen(), writer.transaction, started.iter());
             interfaces.write(&state, writer.transaction);
             writer.task_set = None;
             if service.controller == DeploymentController::External {
@@ -155,7 +170,9 @@ async fn step_service(owner: &mut Owner, name: &ServiceName, now: UnixMillis) ->
     if outcome.is_err() {
         // What the state shows all the same was committed, although no answer came.
         let state = owner.store.state();
-        started.iter().filter(|task| state.task(task.id).is_none()).for_each(|task| owner.index.release(task.id));
+        let gone: Vec<_> = started.iter().map(|task| task.id).filter(|id| state.task(*id).is_none()).collect();
+        drop(state);
+        gone.into_iter().for_each(|id| owner.release(id));
     } else {
         owner.meter.placed(Wanted::Service, started.len());
     }
@@ -194,6 +211,8 @@ pub(crate) fn parts(service: &Service, tasks: Vec<TaskView>) -> Vec<Part<'_>> {
 /// A part's plan, and where its new tasks found a place.
 struct Step {
     steps: ServicePlan,
+    /// Where its tasks are placed now.
+    launch_type: LaunchType,
     /// How many tasks it wanted to start.
     tried: usize,
     started: Vec<Arc<Task>>,
@@ -217,11 +236,14 @@ fn step_part(
 ) -> Step {
     let (strategies, alarms) = (strategies(&part.service), alarms::watched(state, &part.service));
     let stages = shifts::ongoing(state, &part.service);
-    let (environment, rules) = (owner.environment.clone(), owner.rules);
+    let (environment, rules, launch_type) = (owner.environment.clone(), owner.rules, part.service.launch_type);
     let bits = || environment.entropy.bits();
     let open = zones::open(state, &mut owner.index, &part.service, &strategies, &owner.constraints);
+    if launch_type == LaunchType::Fargate {
+        owner.fargate();
+    }
     let plan_now = |index: &Index, blocked: bool, full: &[String]| {
-        let machine = |id| machine(index, id);
+        let machine = |id| machine(index, launch_type, id);
         let (service, tasks) = (&*part.service, part.tasks.as_slice());
         let zones = Zones { open: &open, full };
         let view = ServiceView { alarms: &alarms, zones, ..rules.view(service, tasks, blocked, &strategies, &machine) };
@@ -244,8 +266,10 @@ fn step_part(
         let ids = task_ids(count, &owner.environment);
         let request = template.place_request(&ids, owner.environment.bits64());
         let strategy = &template.capacity_provider_strategy;
-        let mut found = capacity::place(&mut owner.index, &request, strategy, &by_provider(state, &part.service, deployment, strategy));
-        started.extend(placed(owner, state, &template, &mut found, interfaces));
+        let current = by_provider(state, &part.service, deployment, strategy);
+        let mut found = capacity::place(index_of(owner, template.launch_type), &request, strategy, &current);
+        let zones = ZoneChoice::of_service(state, &part.service, template.launch_type);
+        started.extend(placed(owner, state, &template, &mut found, zones, interfaces));
         owner.meter.refused(ids.len().saturating_sub(found.placed.len()), found.refusals.iter());
         placement.absorb(found);
         tried += ids.len();
@@ -274,7 +298,7 @@ fn step_part(
         let retry = now.plus_millis(ROOM_RETRY_MILLIS);
         steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
     }
-    Step { steps, tried, started, spread, placement, staged, desired_count: None }
+    Step { steps, launch_type, tried, started, spread, placement, staged, desired_count: None }
 }
 
 /// Starts tasks in availability zones, as far as there is room. Which ones, by zone.
@@ -292,8 +316,11 @@ fn start_in_zones(
     for (zone, count) in wanted {
         let ids = task_ids(*count, &owner.environment);
         let seed = owner.environment.bits64();
-        let mut found = zones::place(state, &mut owner.index, (&part.service, &template), zone, (&ids, seed));
-        started.extend(placed(owner, state, &template, &mut found, interfaces));
+        let index = index_of(owner, template.launch_type);
+        let mut found = zones::place(state, index, (&part.service, &template), zone, (&ids, seed));
+        let is_fargate = template.launch_type == LaunchType::Fargate;
+        let choice = if is_fargate { ZoneChoice::Only(zone.clone()) } else { ZoneChoice::OfMachine };
+        started.extend(placed(owner, state, &template, &mut found, choice, interfaces));
         let ids: Vec<_> = found.placed.iter().map(|(id, ..)| *id).collect();
         if !ids.is_empty() {
             spread.push((zone.clone(), ids));
@@ -308,6 +335,7 @@ fn placed(
     state: &State,
     template: &TaskTemplate,
     found: &mut CapacityPlacement,
+    mut zones: ZoneChoice,
     interfaces: &mut Interfaces,
 ) -> Vec<Arc<Task>> {
     let mut tasks = Vec::new();
@@ -316,20 +344,25 @@ fn placed(
         let holder = state.instance(instance).map(|instance| &*instance.value);
         let mut interface = None;
         if let Some(network) = &template.network {
-            interface = interfaces.give(state, network, id, holder, &owner.environment);
+            interface = interfaces.give(state, network, id, holder, &mut zones, &owner.environment);
             if interface.is_none() {
-                owner.index.release(id);
+                owner.release(id);
                 found.refusals.push(Refusal { instance, rule: Rule::Interface });
                 continue;
             }
         }
-        let zone = holder.and_then(|i| i.availability_zone().map(Arc::from));
+        let zone = zone_of(state, template.launch_type == LaunchType::Fargate, holder, interface.as_ref());
         let gpus = owner.index.gpus_of(id).to_vec();
         let place = Place { instance, zone, capacity_provider: provider.clone(), gpus, interface };
         tasks.push(Arc::new(template.task(id, place, &owner.environment)));
         found.placed.push((id, instance, provider));
     }
     tasks
+}
+
+/// The index that tasks of a launch type are placed by.
+fn index_of(owner: &mut Owner, launch_type: LaunchType) -> &mut Index {
+    if launch_type == LaunchType::Fargate { owner.fargate() } else { &mut owner.index }
 }
 
 /// Most tasks that a part starts, and most that it stops, in one commit. Those with interfaces bring these, and their subnets.
@@ -345,7 +378,11 @@ pub(crate) fn most_at_once(max_changes: usize) -> usize {
 }
 
 /// What a scale-in must know of an instance.
-pub(crate) fn machine(index: &Index, id: ContainerInstanceId) -> Machine<'_> {
+pub(crate) fn machine(index: &Index, launch_type: LaunchType, id: ContainerInstanceId) -> Machine<'_> {
+    if launch_type == LaunchType::Fargate {
+        // Which machine a Fargate task is on means nothing to its service; its zone the task knows itself.
+        return Machine::default();
+    }
     let (free_cpu, free_memory) = index.room(id).unwrap_or_default();
     Machine { attributes: index.attributes(id), free_cpu, free_memory }
 }

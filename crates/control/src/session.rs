@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use berth_acs::messages::{DesiredStatus, TaskIdentifier};
 use berth_acs::{AcsQuery, Effect, Refusal, RefusalKind, ServerConnection, ServerFrame, ServerSession, Subject};
-use berth_model::arn::{parse_cluster, parse_container_instance, parse_task};
+use berth_model::arn::{parse_agents_cluster, parse_agents_task, parse_container_instance};
 use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus, Parting};
 use berth_model::ids::{ClusterName, ContainerInstanceId, TaskId};
 use berth_model::lifecycle;
@@ -95,7 +95,7 @@ impl Control {
     pub async fn open_session(&self, query: AcsQuery) -> Result<Session, Refusal> {
         let shared = &self.shared;
         let scope = &shared.environment.scope;
-        let cluster = parse_cluster(scope, Some(&query.cluster))
+        let cluster = parse_agents_cluster(scope, Some(&query.cluster))
             .map_err(|error| Refusal::new(RefusalKind::InvalidClusterException, error.to_string()))?;
         let instance = parse_container_instance(scope, &cluster, &query.container_instance_arn)
             .map_err(|error| Refusal::new(RefusalKind::InvalidInstanceException, error.to_string()))?;
@@ -280,7 +280,7 @@ impl Session {
             }
         };
         if pending.everything {
-            for entry in state.tasks_of_instance(&self.cluster, self.instance) {
+            for entry in state.tasks_of_machine(&self.cluster, self.instance) {
                 consider(entry, &mut self.sent);
             }
         } else {
@@ -322,7 +322,7 @@ impl Session {
         let control = self.control.clone();
         let scope = &control.shared.environment.scope;
         let state = control.shared.store.state();
-        let tasks = state.tasks_of_instance(&self.cluster, self.instance).filter(|task| !task.is_stopped()).map(|task| TaskIdentifier {
+        let tasks = state.tasks_of_machine(&self.cluster, self.instance).filter(|task| !task.is_stopped()).map(|task| TaskIdentifier {
             task_arn: scope.task(&task.cluster, task.id),
             task_cluster_arn: scope.cluster(&task.cluster),
             desired_status: payload::desired(&task.value),
@@ -371,8 +371,9 @@ impl Session {
         candidates.iter().filter(|candidate| must_end(&state, candidate)).cloned().collect()
     }
 
+    /// Of whatever cluster: a machine that offers Fargate capacity runs tasks of all.
     fn task_id(&self, arn: &str) -> Option<TaskId> {
-        parse_task(&self.control.shared.environment.scope, &self.cluster, arn).ok()
+        parse_agents_task(&self.control.shared.environment.scope, &self.cluster, arn).ok().map(|(_, id)| id)
     }
 
     async fn on_tick(&mut self) -> Result<Vec<ServerFrame>, AgentAway> {
@@ -422,13 +423,14 @@ impl Session {
     /// already, such as that of a stop, stays.
     async fn end_unstarted(&self, id: TaskId, code: StopCode, reason: &str) {
         let shared = &self.control.shared;
-        let outcome = observe::change_task(&shared.store, &self.cluster, id, |task, _| {
+        let cluster = shared.store.state().task(id).map_or_else(|| self.cluster.clone(), |task| task.cluster.clone());
+        let outcome = observe::change_task(&shared.store, &cluster, id, |task, _| {
             let is_made = task.containers.iter().any(|container| container.runtime_id.is_some());
             let never_started = task.last_status < TaskStatus::Running && task.pull_started_at.is_none() && !is_made;
             task.container_instance == self.instance && never_started && lifecycle::abandon(task, code, reason, shared.environment.now())
         });
         if let Err(error) = outcome.await {
-            let task = shared.environment.scope.task(&self.cluster, id);
+            let task = shared.environment.scope.task(&cluster, id);
             tracing::warn!(%error, task, "cannot end a task that never started");
         }
     }

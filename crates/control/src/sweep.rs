@@ -74,7 +74,7 @@ fn forgettable_since(state: &State, now: UnixMillis, looked_at: Option<Revision>
         }
     }
     for instance in state.instances().filter(|instance| instance.status == ContainerInstanceStatus::Inactive) {
-        let used = state.tasks_of_instance(&instance.cluster, instance.id).next().is_some();
+        let used = state.tasks_of_machine(&instance.cluster, instance.id).next().is_some();
         if !used && now.since(instance.registered_at) > KEEP_MILLIS {
             keys.push(Key::ContainerInstance(instance.id));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_acs::messages::{HealthStatus as WireHealth, PublishHealthRequest};
 use berth_acs::server_socket::SignedTelemetry;
 use berth_acs::{TelemetryFrame, TelemetryQuery, TelemetryServerConnection};
-use berth_model::arn::{parse_cluster, parse_task};
+use berth_model::arn::{parse_agents_cluster, parse_agents_task};
 use berth_model::ids::ClusterName;
 use berth_model::task::HealthStatus;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,7 +26,7 @@ impl Control {
     /// Lets an agent's telemetry in; `None` if the cluster's name is none.
     #[must_use]
     pub fn open_telemetry(&self, query: &TelemetryQuery) -> Option<TelemetrySession> {
-        let cluster = parse_cluster(&self.shared.environment.scope, Some(&query.cluster)).ok()?;
+        let cluster = parse_agents_cluster(&self.shared.environment.scope, Some(&query.cluster)).ok()?;
         Some(TelemetrySession { control: self.clone(), cluster })
     }
 }
@@ -64,7 +64,7 @@ impl TelemetrySession {
     async fn fold_health(&self, health: &PublishHealthRequest) {
         let scope = &self.control.shared.environment.scope;
         for task in &health.tasks {
-            let Ok(id) = parse_task(scope, &self.cluster, &task.task_arn) else { continue };
+            let Ok((cluster, id)) = parse_agents_task(scope, &self.cluster, &task.task_arn) else { continue };
             let containers: Vec<_> = task
                 .containers
                 .iter()
@@ -77,8 +77,8 @@ impl TelemetrySession {
                     (container.container_name.clone(), status)
                 })
                 .collect();
-            if let Err(error) = observe::container_health(&self.control.shared.store, &self.cluster, id, &containers).await {
-                tracing::warn!(task = scope.task(&self.cluster, id), %error, "cannot note a container's health");
+            if let Err(error) = observe::container_health(&self.control.shared.store, &cluster, id, &containers).await {
+                tracing::warn!(task = scope.task(&cluster, id), %error, "cannot note a container's health");
             }
         }
     }

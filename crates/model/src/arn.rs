@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::fargate;
 use crate::ids::{
     AttachmentId, CapacityProviderName, ClusterName, ContainerId, ContainerInstanceId, DaemonName, DefinitionId, DeploymentId, Family,
     GatewayName, ServiceName, TaskId, uuid,
@@ -136,6 +137,34 @@ pub fn parse_cluster(scope: &Scope, text: Option<&str>) -> Result<ClusterName, R
         text
     };
     ClusterName::parse(name).ok_or_else(|| ReferenceError::Malformed(clip(name)))
+}
+
+/// Reads the cluster that an agent says it belongs to: one, or the reserved name of machines that are nobody's.
+///
+/// # Errors
+/// [`ReferenceError`].
+pub fn parse_agents_cluster(scope: &Scope, text: Option<&str>) -> Result<ClusterName, ReferenceError> {
+    let reserved = fargate::machines();
+    match text {
+        Some(text) if text == reserved.as_str() || text == scope.cluster(&reserved) => Ok(reserved),
+        text => parse_cluster(scope, text),
+    }
+}
+
+/// Reads a task's id or ARN as an agent names it: an agent that runs Fargate tasks names those of other clusters too. The cluster is the
+/// agent's where the text names none.
+///
+/// # Errors
+/// [`ReferenceError`].
+pub fn parse_agents_task(scope: &Scope, agents: &ClusterName, text: &str) -> Result<(ClusterName, TaskId), ReferenceError> {
+    let malformed = || ReferenceError::Malformed(clip(text));
+    let (named, id) = parse_in_cluster(scope, "task", text)?;
+    let cluster = match named {
+        None => agents.clone(),
+        Some(named) if named == agents.as_str() => agents.clone(),
+        Some(named) => ClusterName::parse(named).ok_or_else(malformed)?,
+    };
+    Ok((cluster, id.parse().map_err(|_| malformed())?))
 }
 
 /// A reference to a resource inside a cluster: the last part, and the cluster if the reference names it.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fargate;
 use crate::ids::{ClusterName, ContainerInstanceId};
 use crate::tags::Tags;
 use crate::time::UnixMillis;
@@ -74,6 +75,10 @@ pub const DEFAULT_INTERFACES: u32 = 1_000;
 pub fn parse_interfaces(value: Option<&str>) -> Option<u32> {
     value?.parse().ok()
 }
+
+/// The attribute with which an agent says `true` where its machine also runs Fargate tasks, of every cluster. It is for the agent alone to
+/// say, and no answer shows it: on AWS nobody sees such machines.
+pub const FARGATE: &str = "berth.fargate";
 
 /// How an agent's connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +155,18 @@ impl ContainerInstance {
     #[must_use]
     pub fn capacity_provider(&self) -> Option<&str> {
         self.attributes.get(CAPACITY_PROVIDER)?.as_deref()
+    }
+
+    /// It runs Fargate tasks of every cluster, whatever else it does: the attribute [`FARGATE`].
+    #[must_use]
+    pub fn offers_fargate(&self) -> bool {
+        self.attributes.get(FARGATE).is_some_and(|value| value.as_deref() == Some("true"))
+    }
+
+    /// It belongs to no cluster, and no user sees it.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        fargate::is_reserved(&self.cluster)
     }
 
     /// Its address as other machines reach it: the attribute [`HOST_IPV4`].

@@ -281,6 +281,9 @@ pub struct ServiceSettings {
     /// `networkConfiguration`: where its tasks get interfaces of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_configuration: Option<AwsvpcConfiguration>,
+    /// `platformVersion`, of launch type FARGATE: as it was asked for, `LATEST` if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform_version: Option<String>,
 }
 
 impl Service {

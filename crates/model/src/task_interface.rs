@@ -16,8 +16,7 @@ use crate::vpc::{Ipv4Cidr, NetworkInterfaceId, SecurityGroupId, SubnetId};
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_AwsVpcConfiguration.html>
 pub const MAX_SUBNETS: usize = 16;
 
-/// `networkConfiguration.awsvpcConfiguration`: where tasks get their interfaces. All of it is of one VPC. A public address is never
-/// asked for: ECS has none for launch type EC2.
+/// `networkConfiguration.awsvpcConfiguration`: where tasks get their interfaces. All of it is of one VPC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AwsvpcConfiguration {
     /// Its subnets, 1 to [`MAX_SUBNETS`].
@@ -25,6 +24,9 @@ pub struct AwsvpcConfiguration {
     /// Its security groups, at most five; none stands for the VPC's default group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub security_groups: Vec<SecurityGroupId>,
+    /// `assignPublicIp`, which launch type FARGATE alone can ask for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assign_public_ip: bool,
 }
 
 impl AwsvpcConfiguration {
@@ -35,7 +37,7 @@ impl AwsvpcConfiguration {
             awsvpc_configuration: Some(ecs::AwsVpcConfiguration {
                 subnets: Some(self.subnets.iter().map(ToString::to_string).collect()),
                 security_groups: Some(self.security_groups.iter().map(ToString::to_string).collect()),
-                assign_public_ip: Some("DISABLED".into()),
+                assign_public_ip: Some(if self.assign_public_ip { "ENABLED" } else { "DISABLED" }.into()),
             }),
         }
     }

@@ -189,6 +189,17 @@ pub struct ContainerSpec {
     /// Most processes of all containers with the same [`ContainerSpec::cgroup_parent`] together; `None`: unlimited. A runtime that has no
     /// such group gives each of them as many.
     pub task_pids_limit: Option<u32>,
+    /// Hard CPU limit of all containers with the same [`ContainerSpec::cgroup_parent`] together, in units of 1/1000 core. A runtime that has no
+    /// such group refuses it.
+    #[serde(default)]
+    pub task_cpu_limit_millis: Option<u64>,
+    /// Hard memory limit of all those containers together, in bytes, none of which is swapped out. A runtime that has no such group refuses it.
+    #[serde(default)]
+    pub task_memory_limit: Option<u64>,
+    /// Kept apart from the machine and from all other tasks, as far as this machine can: its users are users of the machine that are the task's
+    /// alone, and nothing of the machine can be asked for. A runtime that cannot keep anybody apart refuses it.
+    #[serde(default)]
+    pub kept_apart: bool,
     /// Capabilities to add to Docker's default set (`ALL` is allowed).
     pub capabilities_add: Vec<String>,
     /// Capabilities to drop (`ALL` is allowed).

@@ -3,7 +3,7 @@
 //!
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CapacityProviderStrategyItem.html>
 
-use berth_model::capacity_provider::StrategyItem;
+use berth_model::capacity_provider::{StrategyItem, is_built_in};
 use berth_model::ids::{CapacityProviderName, ContainerInstanceId, TaskId};
 
 use crate::placement::{Index, PlaceRequest, Refusal};
@@ -68,7 +68,9 @@ pub fn place(index: &mut Index, request: &PlaceRequest<'_>, strategy: &[Strategy
         if tasks.is_empty() {
             continue;
         }
-        let placement = index.place(&PlaceRequest { tasks: &tasks, capacity_provider: Some(item.provider.as_str()), ..request.clone() });
+        // All machines that offer Fargate capacity take the tasks of both of its providers; the index has no others then.
+        let capacity_provider = Some(item.provider.as_str()).filter(|_| !is_built_in(&item.provider));
+        let placement = index.place(&PlaceRequest { tasks: &tasks, capacity_provider, ..request.clone() });
         if placement.placed.is_empty() && placement.refusals.is_empty() {
             outcome.empty.push(item.provider.clone());
         }
@@ -86,7 +88,7 @@ mod tests {
     use berth_model::time::UnixMillis;
 
     use super::*;
-    use crate::placement::Rule;
+    use crate::placement::{Rule, Strategy};
 
     fn instance(id: u128, cpu: u32, provider: Option<&str>) -> ContainerInstance {
         ContainerInstance {
@@ -141,6 +143,33 @@ mod tests {
     fn shares(items: &[(u32, u32)], current: &[u32], count: usize) -> Vec<usize> {
         let given = split(&strategy(items), current, count);
         (0..items.len()).map(|at| given.iter().filter(|of| **of == at).count()).collect()
+    }
+
+    #[test]
+    fn every_machine_takes_tasks_of_both_fargate_providers() {
+        let mut index = Index::default();
+        [instance(1, 3, None), instance(2, 2, Some("p0"))].iter().for_each(|instance| index.apply_instance(instance));
+        let tasks: Vec<_> = (1..=6).map(TaskId).collect();
+        let strategies = Strategy::roomiest();
+        let request = PlaceRequest {
+            tasks: &tasks,
+            demand: &Demand { cpu: 1, memory: 10, ..Demand::default() },
+            attributes: &Default::default(),
+            group: "g",
+            constraints: &[],
+            capacity_provider: None,
+            strategies: &strategies,
+            seed: 7,
+        };
+        let mut strategy = strategy(&[(1, 0), (2, 0)]);
+        for (item, name) in strategy.iter_mut().zip(["FARGATE", "FARGATE_SPOT"]) {
+            item.provider = CapacityProviderName::parse(name).expect("a name");
+        }
+        let outcome = place(&mut index, &request, &strategy, &[]);
+        let of = |name: &str| outcome.placed.iter().filter(|(.., own)| own.as_ref().is_some_and(|own| own.as_str() == name)).count();
+        assert_eq!((of("FARGATE"), of("FARGATE_SPOT")), (2, 3), "the last of the second found no room");
+        assert_eq!(outcome.refusals.len(), 2);
+        assert_eq!(outcome.placed[..2].iter().map(|(_, on, _)| on.0).collect::<Vec<_>>(), [1, 2], "where most memory is free");
     }
 
     #[test]

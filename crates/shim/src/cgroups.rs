@@ -21,6 +21,9 @@ const USED: [&str; 7] = ["cpu", "cpuacct", "memory", "devices", "blkio", "pids",
 /// Controllers of version 2 that are handed down.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "io", "pids"];
 
+/// What the limit of a whole task's CPU is a share of, in microseconds; the kernel's own default.
+const TASK_PERIOD: u64 = 100_000;
+
 /// A cgroup that can be entered.
 pub enum Cgroup {
     /// The folders of version 1 and their open `tasks` files.
@@ -59,16 +62,26 @@ fn make_once(path: &str, hierarchies: &[PathBuf], resources: &Resources, above: 
         make_folder(&folder)?;
         let has = |controller: &str| name.split(',').any(|part| part == controller);
         if has("cpu") {
+            let task = folder.parent().unwrap_or(&folder);
+            // First: what is below cannot have more.
+            set(task, "cpu.cfs_period_us", resources.cpu.of_task.map(|_| TASK_PERIOD))?;
+            set(task, "cpu.cfs_quota_us", resources.cpu.of_task)?;
             set(&folder, "cpu.shares", resources.cpu.shares)?;
             set(&folder, "cpu.cfs_period_us", resources.cpu.period)?;
             set(&folder, "cpu.cfs_quota_us", resources.cpu.quota)?;
-            set(folder.parent().unwrap_or(&folder), "cpu.shares", above)?;
+            set(task, "cpu.shares", above)?;
         }
         if has("memory") {
             set(&folder, "memory.limit_in_bytes", resources.memory.limit)?;
             set(&folder, "memory.soft_limit_in_bytes", resources.memory.reservation)?;
             set_if_known(&folder, "memory.memsw.limit_in_bytes", memory_and_swap(&resources.memory))?;
             set_if_known(&folder, "memory.swappiness", resources.memory.swappiness)?;
+            if resources.memory.of_task.is_some() {
+                let task = folder.parent().unwrap_or(&folder);
+                count_together(task)?;
+                set(task, "memory.limit_in_bytes", resources.memory.of_task)?;
+                set_if_known(task, "memory.memsw.limit_in_bytes", resources.memory.of_task)?;
+            }
         }
         if has("pids") {
             set(folder.parent().unwrap_or(&folder), "pids.max", resources.pids.of_task)?;
@@ -168,6 +181,16 @@ fn set(folder: &Path, file: &str, value: Option<impl ToString>) -> io::Result<()
     })
 }
 
+/// Has a cgroup of version 1 count what is below it. Kernels since 5.11 know nothing else; before, it can be said only while nothing is.
+fn count_together(folder: &Path) -> io::Result<()> {
+    let file = folder.join("memory.use_hierarchy");
+    match std::fs::read_to_string(&file) {
+        Ok(text) if text.trim() == "0" => std::fs::write(&file, "1")
+            .map_err(|e| io::Error::new(e.kind(), format!("limit the memory of all containers of {} together: {e}", folder.display()))),
+        _ => Ok(()),
+    }
+}
+
 /// As [`set`], where the kernel may have been built or started without it.
 fn set_if_known(folder: &Path, file: &str, value: Option<impl ToString>) -> io::Result<()> {
     if folder.join(file).exists() { set(folder, file, value) } else { Ok(()) }
@@ -180,7 +203,11 @@ fn make_v2(path: &str, resources: &Resources, above: Option<u64>) -> io::Result<
         folder.push(part);
         make_folder(&folder)?;
     }
-    set(folder.parent().unwrap_or(&folder), "cpu.weight", above.map(weight))?;
+    let task = folder.parent().unwrap_or(&folder).to_owned();
+    set(&task, "cpu.weight", above.map(weight))?;
+    set(&task, "cpu.max", resources.cpu.of_task.map(|quota| format!("{quota} {TASK_PERIOD}")))?;
+    set(&task, "memory.max", resources.memory.of_task)?;
+    set_if_known(&task, "memory.swap.max", resources.memory.of_task.map(|_| 0))?;
     set(&folder, "cpu.weight", resources.cpu.shares.map(weight))?;
     if let (Some(quota), Some(period)) = (resources.cpu.quota, resources.cpu.period) {
         set(&folder, "cpu.max", Some(format!("{quota} {period}")))?;
@@ -188,7 +215,7 @@ fn make_v2(path: &str, resources: &Resources, above: Option<u64>) -> io::Result<
     set(&folder, "memory.max", resources.memory.limit)?;
     set(&folder, "memory.low", resources.memory.reservation)?;
     set_if_known(&folder, "memory.swap.max", swap_alone(&resources.memory))?;
-    set(folder.parent().unwrap_or(&folder), "pids.max", resources.pids.of_task)?;
+    set(&task, "pids.max", resources.pids.of_task)?;
     let opened = fds::open_place(&folder, libc::O_DIRECTORY)?;
     if are_restricted(resources) {
         devices::restrict_v2(&opened, &resources.devices)

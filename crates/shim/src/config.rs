@@ -154,6 +154,8 @@ pub struct Cpu {
     pub quota: Option<u64>,
     /// Microseconds.
     pub period: Option<u64>,
+    /// Microseconds per period of the cgroup above, the task's: all its containers together.
+    pub of_task: Option<u64>,
 }
 
 /// Memory limits in bytes.
@@ -167,6 +169,8 @@ pub struct Memory {
     pub swap: Option<i64>,
     /// 0 to 100.
     pub swappiness: Option<u64>,
+    /// Hard, of the cgroup above, the task's: all its containers together, and nothing of it swapped out.
+    pub of_task: Option<u64>,
 }
 
 /// Process limits.

@@ -3,8 +3,10 @@
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::idmap::Mapped;
 use crate::payload::{Manner, Payload, Prepared};
 use crate::request::{self, ExecRequest, Failure, Reply};
 use crate::{cgroups, fds, inheritance, steps};
@@ -36,7 +38,11 @@ fn launch(request: ExecRequest) -> Result<i32, Failure> {
     let (container, own) = find(request.pid, &request.cgroup)?;
     let cgroup = if request.hierarchies.is_empty() { &own } else { &request.cgroup };
     let cgroup = cgroups::open(cgroup, &request.hierarchies).map_err(system("open the container's cgroup"))?;
-    let payload = Payload::new(request.process, request.user, request.working_directory, &request.confinement)?;
+    let mapped = match request.ids {
+        None => None,
+        Some(ids) => Some(Rc::new(Mapped { ids, namespace: users_of(request.pid, &container)? })),
+    };
+    let payload = Payload::new(request.process, request.user, request.working_directory, &request.confinement, mapped)?;
     let (listener, reporter) = steps::channel().map_err(system("make the status pipe"))?;
     let (hears, tells) = fds::pipe().map_err(system("make the pipe for its number"))?;
     fds::hide_from_others();
@@ -80,6 +86,16 @@ fn find(pid: i32, cgroup: &str) -> Result<(OwnedFd, String), Failure> {
     Ok((container, own))
 }
 
+/// The container's user namespace.
+fn users_of(pid: i32, container: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let file = std::fs::File::open(format!("/proc/{pid}/ns/user")).map_err(|e| Failure::system("open its user namespace", e))?;
+    // Whoever still lives after that is whose namespace this is.
+    if !fds::is_alive(container) {
+        return Err(Failure::system("open its user namespace", "it has ended"));
+    }
+    Ok(file.into())
+}
+
 /// Runs in a process between the shim and the program; returns only on failure.
 ///
 /// It joins all of the container but its pid namespace, where nobody sees it, and gives up all that the program shall not have.
@@ -92,7 +108,7 @@ fn enter(container: &OwnedFd, cgroup: &cgroups::Cgroup, mut payload: Payload, te
         cgroup.enter().map_err(system("enter the container's cgroup"))?;
         payload.open_profile()?;
         let kinds = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
-        let kinds = if cgroup.clone_target().is_some() { kinds | libc::CLONE_NEWCGROUP } else { kinds };
+        let kinds = kinds | libc::CLONE_NEWCGROUP;
         // The pid namespace holds for children only.
         fds::setns(container, kinds).map_err(system("join the container's namespaces"))?;
         // The container's own: through the machine's it could change the rights of a file outside.

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::idmap::Ids;
 use crate::request::{self, Failure, Reply};
-use crate::{capabilities, fds, inheritance, init, rootfs, shared, steps};
+use crate::{capabilities, fds, idmap, inheritance, init, rootfs, shared, steps};
 
 /// The file in the task's folder that says which process it is: its number and when it began.
 const FILE: &str = "holder";
@@ -22,12 +23,11 @@ const FILE: &str = "holder";
 /// Docker's size of shared memory; containers that ask for more make it grow.
 const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=64m";
 
-/// Runs; the request is the task's folder.
+/// Runs; the request is the task's folder, and after a NUL, where the task has ids of its own, the first and how many.
 pub fn run() -> ExitCode {
     // SAFETY: setsid has no memory arguments.
     unsafe { libc::setsid() };
-    let folder = request::read().map(|bytes| PathBuf::from(std::ffi::OsStr::from_bytes(&bytes)));
-    match folder.map_err(|e| Failure::system("read the request", e)).and_then(|folder| launch(&folder)) {
+    match request::read().map_err(|e| Failure::system("read the request", e)).and_then(|request| asked(&request)) {
         Ok(pid) => {
             let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
             request::reply(&Reply::Started { pid, at });
@@ -40,8 +40,19 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn launch(folder: &Path) -> Result<i32, Failure> {
+fn asked(request: &[u8]) -> Result<i32, Failure> {
+    let mut parts = request.splitn(2, |byte| *byte == 0);
+    let folder = PathBuf::from(std::ffi::OsStr::from_bytes(parts.next().unwrap_or_default()));
+    let ids = match parts.next() {
+        None => None,
+        Some(text) => Some(idmap::parse(text).ok_or_else(|| Failure::system("read the request", "its ids cannot be read"))?),
+    };
+    launch(&folder, ids)
+}
+
+fn launch(folder: &Path, ids: Option<Ids>) -> Result<i32, Failure> {
     let system = |step: &'static str| move |e: io::Error| Failure::system(step, e);
+    let users = ids.map(Ids::namespace).transpose().map_err(system("make a user namespace"))?;
     let (hears, reporter) = steps::channel().map_err(system("make the status pipe"))?;
     let (waits, releases) = fds::pipe().map_err(system("make the pipe for its release"))?;
     fds::hide_from_others();
@@ -50,7 +61,7 @@ fn launch(folder: &Path) -> Result<i32, Failure> {
     let pid = unsafe { fds::clone(kinds, None) }.map_err(system("clone into new namespaces"))?;
     if pid == 0 {
         drop((hears, releases));
-        if let Err(failure) = furnish(folder) {
+        if let Err(failure) = furnish(folder, users) {
             reporter.report(&failure);
             std::process::exit(1);
         }
@@ -84,7 +95,7 @@ fn record(folder: &Path, pid: i32) -> io::Result<()> {
 }
 
 /// Makes the mounts that are copied into containers, and lets go of everything else.
-fn furnish(folder: &Path) -> Result<(), Failure> {
+fn furnish(folder: &Path, users: Option<OwnedFd>) -> Result<(), Failure> {
     let system = |step: &'static str| move |e: io::Error| Failure::system(step, e);
     inheritance::die_with_parent(true);
     inheritance::shed().map_err(system("make a session keyring"))?;
@@ -97,6 +108,10 @@ fn furnish(folder: &Path) -> Result<(), Failure> {
         fds::place(null.as_raw_fd(), place).map_err(system("let go of the agent"))?;
     }
     drop(null);
+    if let Some(users) = users {
+        // Kept for the containers. It stays a user of the machine's, whom none of theirs may touch.
+        fds::setns(&users, libc::CLONE_NEWUSER).map_err(system("join the task's user namespace"))?;
+    }
     capabilities::drop_bounding(0).and_then(|()| capabilities::keep(0)).map_err(system("drop capabilities"))?;
     // SAFETY: the name is a literal.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"berth-holder".as_ptr(), 0, 0, 0) };

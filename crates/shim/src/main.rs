@@ -28,6 +28,8 @@ mod payload;
 #[cfg(target_os = "linux")]
 mod places;
 #[cfg(target_os = "linux")]
+mod remap;
+#[cfg(target_os = "linux")]
 mod request;
 #[cfg(target_os = "linux")]
 mod rootfs;
@@ -59,8 +61,9 @@ fn main() -> std::process::ExitCode {
         "start" => start::run(),
         "exec" => exec::run(),
         "hold" => hold::run(),
+        "remap" => remap::run(),
         _ => {
-            eprintln!("usage: berth-shim start|exec|hold   (the request comes on stdin; started by berth's agent)");
+            eprintln!("usage: berth-shim start|exec|hold|remap   (the request comes on stdin; started by berth's agent)");
             std::process::ExitCode::from(2)
         }
     }

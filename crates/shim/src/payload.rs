@@ -5,8 +5,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use crate::config::{Process, Rlimit};
+use crate::idmap::Mapped;
 use crate::request::{Blame, Confinement, Failure};
 use crate::{capabilities, fds, inheritance, init, places, seccomp, terminal, users};
 
@@ -19,6 +21,7 @@ pub struct Payload {
     filter: Option<Vec<u8>>,
     no_new_privileges: bool,
     apparmor: Option<Profile>,
+    mapped: Option<Rc<Mapped>>,
 }
 
 /// An AppArmor profile and where this process says that it wants it.
@@ -29,8 +32,14 @@ struct Profile {
 }
 
 impl Payload {
-    /// Reads the compiled seccomp filter.
-    pub fn new(process: Process, user: String, working_directory: String, confinement: &Confinement) -> Result<Payload, Failure> {
+    /// Reads the compiled seccomp filter. `mapped`: what its users are on the machine.
+    pub fn new(
+        process: Process,
+        user: String,
+        working_directory: String,
+        confinement: &Confinement,
+        mapped: Option<Rc<Mapped>>,
+    ) -> Result<Payload, Failure> {
         let filter = match &confinement.seccomp {
             Some(path) => Some(std::fs::read(path).map_err(|e| Failure::system(&format!("read seccomp filter {path:?}"), e))?),
             None => None,
@@ -38,7 +47,7 @@ impl Payload {
         let capabilities = confinement.capabilities;
         let no_new_privileges = confinement.no_new_privileges;
         let apparmor = confinement.apparmor.clone().map(|name| Profile { name, place: None });
-        Ok(Payload { process, user, working_directory, capabilities, filter, no_new_privileges, apparmor })
+        Ok(Payload { process, user, working_directory, capabilities, filter, no_new_privileges, apparmor, mapped })
     }
 
     /// Opens what only the machine's /proc has, by the process that will become the program, or by its parent.
@@ -67,6 +76,10 @@ impl Payload {
         let root = fds::open_place(Path::new("/"), libc::O_DIRECTORY).map_err(system("open the container's root"))?;
         let identity = users::resolve(&root, &self.user)?;
         users::complete(&mut self.process.env, &identity);
+        let on_machine = self.mapped.as_ref().map(|mapped| mapped.ids.on_machine(&identity)).transpose()?;
+        if let Some(mapped) = &self.mapped {
+            mapped.ids.make_files_as_root().map_err(system("make files as the container's root"))?;
+        }
         self.enter(&root)?;
         drop(root);
         for limit in &self.process.rlimits {
@@ -74,7 +87,11 @@ impl Payload {
         }
         // Keep the image's programs from inheriting anything, whatever was opened on the way here.
         fds::close_on_exec_from(3).map_err(system("close descriptors on exec"))?;
-        give_outputs(identity.uid).map_err(system("give the outputs to the user"))?;
+        give_outputs(on_machine.map_or(identity.uid, |user| user.uid)).map_err(system("give the outputs to the user"))?;
+        if let Some(mapped) = self.mapped.take() {
+            // From here on it has no rights on the machine: all that it has holds for what belongs to these ids, and that is given up below.
+            fds::setns(&mapped.namespace, libc::CLONE_NEWUSER).map_err(system("join the user namespace"))?;
+        }
         capabilities::drop_bounding(self.capabilities).map_err(system("drop bounding capabilities"))?;
         become_user(&identity).map_err(system("become the user"))?;
         if let Some(Profile { name, place: Some(place) }) = &mut self.apparmor {

@@ -7,6 +7,7 @@ use std::os::fd::FromRawFd;
 use std::path::PathBuf;
 
 use crate::config::{Config, Process};
+use crate::idmap::Ids;
 
 /// The largest request that is read: a task definition is at most 64 KiB, and a bundle repeats it at most a few times.
 const MAX_REQUEST: u64 = 4 << 20;
@@ -49,6 +50,9 @@ pub struct StartRequest {
     pub init: bool,
     /// What it has in common with the task's other containers.
     pub shared: Option<Shared>,
+    /// What its users are on the machine; the same ones if none.
+    #[serde(default)]
+    pub ids: Option<Ids>,
 }
 
 /// What a container has in common with the others of its task: the namespaces of the task's holder (`hold.rs`).
@@ -77,6 +81,9 @@ pub struct ExecRequest {
     pub process: Process,
     /// How the process is confined.
     pub confinement: Confinement,
+    /// What the container's users are on the machine.
+    #[serde(default)]
+    pub ids: Option<Ids>,
     /// `user[:group]`; empty for root.
     pub user: String,
     /// Where the program starts.

@@ -11,11 +11,12 @@ use std::path::Path;
 
 use crate::cgroups::{self, Cgroup};
 use crate::config::{Config, Device, Mount};
+use crate::idmap::{self, Mapped};
 use crate::places::{FOLDER, ensure_file, ensure_folder, make_folder_at};
 use crate::request::Failure;
 use crate::shared::Joined;
 use crate::users::Identity;
-use crate::{fds, idmap, shared};
+use crate::{fds, shared};
 
 /// mount(2) takes one page of options.
 const MAX_OPTIONS: usize = 4095;
@@ -31,8 +32,16 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Mounts the overlay at `target`; gives the mounted root directory.
-pub fn overlay(bundle: &Path, target: &Path, layers: &Path, lower: &[String], no_devices: bool) -> Result<OwnedFd, Failure> {
+/// Mounts the overlay at `target`; gives the mounted root directory. Where the container's users are `mapped`, the layers are seen with its ids, and
+/// what it writes is theirs.
+pub fn overlay(
+    bundle: &Path,
+    target: &Path,
+    layers: &Path,
+    lower: &[String],
+    no_devices: bool,
+    mapped: Option<&Mapped>,
+) -> Result<OwnedFd, Failure> {
     // Slave, not private: when the host unmounts a disk it must not stay busy because of containers.
     fds::mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_SLAVE, c"")
         .map_err(|e| Failure::system("make mounts slaves of the machine's", e))?;
@@ -40,9 +49,16 @@ pub fn overlay(bundle: &Path, target: &Path, layers: &Path, lower: &[String], no
     let open_folder = |path: &Path| fds::open_place(path, libc::O_DIRECTORY);
     let layers = open_folder(layers).map_err(|e| Failure::system("open the layers' folder", e))?;
     let folder = open_folder(bundle).map_err(|e| Failure::system("open the container's folder", e))?;
-    let merged = open_folder(target).map_err(|e| Failure::system("open the root's mount point", e))?;
+    let mut merged = open_folder(target).map_err(|e| Failure::system("open the root's mount point", e))?;
     let own = folder.as_raw_fd();
-    let below: Vec<String> = lower.iter().map(|link| format!("/proc/self/fd/{}/{link}", layers.as_raw_fd())).collect();
+    let below: Vec<String> = match mapped {
+        None => lower.iter().map(|link| format!("/proc/self/fd/{}/{link}", layers.as_raw_fd())).collect(),
+        Some(mapped) => {
+            give_upper(&folder, mapped).map_err(|e| Failure::system("give the container its root directory", e))?;
+            merged = shelf(target, &layers, lower, mapped).map_err(|e| Failure::system("show the layers with the container's ids", e))?;
+            (0..lower.len()).map(|number| format!("/proc/self/fd/{}/{number}", merged.as_raw_fd())).collect()
+        }
+    };
     let options = format!("lowerdir={},upperdir=/proc/self/fd/{own}/upper,workdir=/proc/self/fd/{own}/work", below.join(":"));
     if options.len() > MAX_OPTIONS {
         return Err(Failure::spec(format!("the image has too many layers ({})", lower.len())));
@@ -59,15 +75,44 @@ pub fn overlay(bundle: &Path, target: &Path, layers: &Path, lower: &[String], no
     open_folder(target).map_err(|e| Failure::system("open the root file system", e))
 }
 
-/// Mounts everything that the configuration lists, and fills /dev.
-pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup, joined: Option<&Joined>, user: Option<&Identity>) -> Result<(), Failure> {
+/// The overlay's root is its upper folder.
+fn give_upper(bundle: &OwnedFd, mapped: &Mapped) -> io::Result<()> {
+    let (root, upper) = (mapped.ids.first, fds::open_straight(bundle, "upper", FOLDER)?);
+    // SAFETY: the path is a literal.
+    fds::check(unsafe { libc::fchownat(upper.as_raw_fd(), c"".as_ptr(), root, root, libc::AT_EMPTY_PATH) }).map(drop)
+}
+
+/// Puts the layers, each with the container's ids, into a folder in memory at `target`, under their numbers. The overlay lies over that. Attached, for
+/// only since Linux 6.15 an overlay takes mounts that are attached nowhere.
+fn shelf(target: &Path, layers: &OwnedFd, lower: &[String], mapped: &Mapped) -> io::Result<OwnedFd> {
+    let place = fds::open_place(target, libc::O_DIRECTORY)?;
+    fds::mount_onto(c"tmpfs", &place, c"tmpfs", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, c"mode=700,size=64k")?;
+    let shelf = fds::open_place(target, libc::O_DIRECTORY)?;
+    for (number, link) in lower.iter().enumerate() {
+        let tree = fds::open_tree(&fds::open_at(layers, link, FOLDER)?, false)?;
+        fds::map_mount(&tree, &mapped.namespace)?;
+        make_folder_at(&shelf, &number.to_string())?;
+        fds::move_mount(&tree, &fds::open_straight(&shelf, &number.to_string(), FOLDER)?)?;
+    }
+    Ok(shelf)
+}
+
+/// Mounts everything that the configuration lists, and fills /dev. `user`: who the container's user is on the machine.
+pub fn furnish(
+    root: &OwnedFd,
+    config: &Config,
+    cgroup: &Cgroup,
+    joined: Option<&Joined>,
+    user: Option<&Identity>,
+    mapped: Option<&Mapped>,
+) -> Result<(), Failure> {
     for mount in &config.mounts {
         let step = |e: io::Error| Failure::system(&format!("mount {} at {}", mount.source, mount.destination), e);
         match mount.kind.as_str() {
-            "bind" => bind(root, mount, user).map_err(|e| in_whose_name(mount, e).unwrap_or_else(step))?,
+            "bind" => bind(root, mount, user, mapped).map_err(|e| in_whose_name(mount, mapped, e).unwrap_or_else(step))?,
             "shared" => show_shared(root, mount, joined).map_err(step)?,
             "cgroup" => show_cgroup(root, mount, cgroup).map_err(step)?,
-            _ => new_file_system(root, mount).map_err(step)?,
+            _ => new_file_system(root, mount, mapped).map_err(step)?,
         }
     }
     if has_foreign_dev(config) {
@@ -78,12 +123,17 @@ pub fn furnish(root: &OwnedFd, config: &Config, cgroup: &Cgroup, joined: Option<
 }
 
 /// What became of a mount whose files have another user, if that is what cannot be. It belongs to the specification: an access point.
-fn in_whose_name(mount: &Mount, error: io::Error) -> Result<Failure, io::Error> {
+fn in_whose_name(mount: &Mount, mapped: Option<&Mapped>, error: io::Error) -> Result<Failure, io::Error> {
     let refused = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSPC | libc::ENOSYS | libc::EPERM));
     match &mount.owner {
         Some(owner) if refused => Ok(Failure::spec(format!(
             "accessPointId: the files at {} cannot be those of user {}:{}: this kernel, or the file system of {}, has no idmapped mounts ({error})",
             mount.destination, owner.uid, owner.gid, mount.source
+        ))),
+        None if refused && mapped.is_some() => Ok(Failure::spec(format!(
+            "mountPoints: the files at {} cannot be those of the task's own users: this kernel, or the file system of {}, has no idmapped mounts \
+             ({error})",
+            mount.destination, mount.source
         ))),
         _ => Err(error),
     }
@@ -110,15 +160,17 @@ fn system_folder(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     }
 }
 
-fn bind(root: &OwnedFd, mount: &Mount, user: Option<&Identity>) -> io::Result<()> {
+fn bind(root: &OwnedFd, mount: &Mount, user: Option<&Identity>, mapped: Option<&Mapped>) -> io::Result<()> {
     let source = fds::open_place(Path::new(&mount.source), 0)?;
     let is_folder = fds::is_folder(&source)?;
     let target = if is_folder { ensure_folder(root, &mount.destination)? } else { ensure_file(root, &mount.destination)? };
     refuse_in_proc(&target)?;
-    // What lies below is of other file systems, whose files are not the access point's.
-    let tree = fds::open_tree(&source, mount.owner.is_none())?;
-    if let (Some(owner), Some(user)) = (&mount.owner, user) {
-        idmap::apply(&tree, owner, user)?;
+    // What lies below is of other file systems, whose files are not the access point's, nor the task's.
+    let tree = fds::open_tree(&source, mount.owner.is_none() && mapped.is_none())?;
+    match (&mount.owner, user, mapped) {
+        (Some(owner), Some(user), _) => idmap::apply(&tree, owner, user)?,
+        (_, _, Some(mapped)) => fds::map_mount(&tree, &mapped.namespace)?,
+        _ => {}
     }
     let read_only = if mount.options.iter().any(|option| option == "ro") { fds::RDONLY } else { 0 };
     fds::set_mount(&tree, read_only, true)?;
@@ -134,7 +186,7 @@ fn refuse_in_proc(target: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn new_file_system(root: &OwnedFd, mount: &Mount) -> io::Result<()> {
+fn new_file_system(root: &OwnedFd, mount: &Mount, mapped: Option<&Mapped>) -> io::Result<()> {
     let mut covered = None;
     let target = match mount.kind.as_str() {
         "proc" | "sysfs" => system_folder(root, &mount.destination)?,
@@ -150,12 +202,12 @@ fn new_file_system(root: &OwnedFd, mount: &Mount) -> io::Result<()> {
     let mut flags = 0;
     // As with runc: rights of the folder that it covers, unless the options say otherwise. Options come later and win.
     let covered = covered.map(|rights| format!("mode={rights:o}"));
-    let mut data: Vec<&str> = covered.iter().map(String::as_str).collect();
+    let mut data: Vec<String> = covered.into_iter().collect();
     for option in &mount.options {
         match flag(option) {
             Some((set, true)) => flags |= set,
             Some((clear, false)) => flags &= !clear,
-            None => data.push(option.as_str()),
+            None => data.push(mapped.map_or_else(|| option.clone(), |mapped| mapped.ids.shifted(option))),
         }
     }
     let kind = CString::new(mount.kind.as_str())?;
@@ -203,6 +255,7 @@ fn show_cgroup(root: &OwnedFd, mount: &Mount, cgroup: &Cgroup) -> io::Result<()>
                 options: mount.options.clone(),
                 owner: None,
             },
+            None,
         );
     };
     let target = ensure_folder(root, &mount.destination)?;

@@ -22,6 +22,8 @@ pub struct Joined {
     pub pid: Option<OwnedFd>,
     /// The ipc namespace.
     pub ipc: Option<OwnedFd>,
+    /// The user namespace of the task's ids.
+    pub user: OwnedFd,
     trees: Vec<(&'static str, OwnedFd)>,
 }
 
@@ -40,14 +42,14 @@ pub fn join(shared: &Shared, back: &Path) -> Result<Joined, Failure> {
     let open = |kind: &str| open(kind).map_err(system("open the task's namespaces"));
     let pid = if shared.pid { Some(open("pid")?) } else { None };
     let ipc = if shared.ipc { Some(open("ipc")?) } else { None };
-    let theirs = open("mnt")?;
+    let (user, theirs) = (open("user")?, open("mnt")?);
     let ours: OwnedFd = File::open("/proc/self/ns/mnt").map_err(system("open the machine's mounts"))?.into();
     // A mount can only be copied by somebody who is where it is.
     fds::setns(&theirs, libc::CLONE_NEWNS).map_err(system("join the holder's mounts"))?;
     let trees = copies(shared);
     fds::setns(&ours, libc::CLONE_NEWNS).map_err(system("return to the machine's mounts"))?;
     std::env::set_current_dir(back).map_err(system("return to the container's folder"))?;
-    Ok(Joined { pid, ipc, trees: trees.map_err(system("copy the task's mounts"))? })
+    Ok(Joined { pid, ipc, user, trees: trees.map_err(system("copy the task's mounts"))? })
 }
 
 fn copies(shared: &Shared) -> io::Result<Vec<(&'static str, OwnedFd)>> {

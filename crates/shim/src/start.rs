@@ -7,10 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cgroups::{self, Cgroup};
 use crate::config::{Config, Process};
+use crate::idmap::Mapped;
 use crate::payload::{Manner, Payload};
 use crate::request::{self, Failure, Reply, StartRequest};
 use crate::shared::Joined;
@@ -86,10 +88,21 @@ fn launch(bundle: &Path, task_cpu_shares: Option<u64>) -> Result<Running, Failur
     // The monitor's files are relative to the bundle, which keeps the socket's path below the kernel's 108 bytes.
     std::env::set_current_dir(bundle).map_err(system("enter the container's folder"))?;
     let StartRequest { id, config, hierarchies, layers, lower, no_devices, confinement, .. } = request;
-    let StartRequest { user, working_directory, monitor, log_limit, oom_file, terminal, stdin_open, init, shared, .. } = request;
+    let StartRequest { user, working_directory, monitor, log_limit, oom_file, terminal, stdin_open, init, shared, ids, .. } = request;
     let manner = Manner { terminal, init };
     let Config { root, hostname, mounts, process, linux } = config;
-    let mut payload = Payload::new(process, user, working_directory, &confinement)?;
+    let joined = match &shared {
+        Some(shared) => Some(shared::join(shared, bundle)?),
+        None => None,
+    };
+    let mapped = match (ids, &joined) {
+        (None, _) => None,
+        // The same namespace, not only the same ids: the rights of one container's root hold for the others of its task too.
+        (Some(ids), Some(joined)) => Some(Mapped { ids, namespace: joined.user.try_clone().map_err(system("copy a descriptor"))? }),
+        (Some(ids), None) => Some(Mapped { ids, namespace: ids.namespace().map_err(system("make a user namespace"))? }),
+    };
+    let mapped = mapped.map(Rc::new);
+    let mut payload = Payload::new(process, user, working_directory, &confinement, mapped.clone())?;
     // A container that runs without its monitor is lost at once: better to say so before it runs.
     std::fs::File::open(&monitor).map_err(|e| Failure::system(&format!("open the monitor's program {}", monitor.display()), e))?;
     let config = Config { root, hostname, mounts, linux, process: Process::default() };
@@ -99,10 +112,6 @@ fn launch(bundle: &Path, task_cpu_shares: Option<u64>) -> Result<Running, Failur
     let cgroup = cgroups::make(&config.linux.cgroups_path, &hierarchies, limits, task_cpu_shares).map_err(system("make the cgroup"))?;
     let network = match config.linux.namespaces.iter().find(|namespace| namespace.kind == "network").and_then(|n| n.path.as_ref()) {
         Some(path) => Some(std::fs::File::open(path).map_err(|e| Failure::system(&format!("open network namespace {path}"), e))?.into()),
-        None => None,
-    };
-    let joined = match &shared {
-        Some(shared) => Some(shared::join(shared, bundle)?),
         None => None,
     };
     let listener = UnixListener::bind("monitor.sock").map_err(system("bind the monitor's socket"))?;
@@ -138,6 +147,7 @@ fn launch(bundle: &Path, task_cpu_shares: Option<u64>) -> Result<Running, Failur
             no_devices,
             working_directory: payload.working_directory().to_owned(),
             user: payload.user().to_owned(),
+            mapped: mapped.clone(),
         };
         let shares_pid = joined.as_ref().is_some_and(|joined| joined.pid.is_some());
         let failure = match payload.open_profile().and_then(|()| inside.furnish(stdio)).and_then(|()| payload.prepare()) {
@@ -205,6 +215,7 @@ struct Inside<'a> {
     no_devices: bool,
     working_directory: String,
     user: String,
+    mapped: Option<Rc<Mapped>>,
 }
 
 impl Inside<'_> {
@@ -221,7 +232,7 @@ impl Inside<'_> {
         if let Some(ipc) = self.joined.and_then(|joined| joined.ipc.as_ref()) {
             fds::setns(ipc, libc::CLONE_NEWIPC).map_err(system("join the task's ipc namespace"))?;
         }
-        if self.cgroup.clone_target().is_some() {
+        if self.config.linux.namespaces.iter().any(|namespace| namespace.kind == "cgroup") {
             // Only now is the cgroup that it shall see as its root its own.
             // SAFETY: no memory arguments.
             fds::check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).map_err(system("make a cgroup namespace"))?;
@@ -230,13 +241,20 @@ impl Inside<'_> {
         // SAFETY: `name` is valid for its length.
         fds::check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map_err(system("set the host name"))?;
         let target = Path::new(&self.config.root.path);
-        let root = rootfs::overlay(self.bundle, target, self.layers, self.lower, self.no_devices)?;
+        let mapped = self.mapped.as_deref();
+        let root = rootfs::overlay(self.bundle, target, self.layers, self.lower, self.no_devices, mapped)?;
         // Found out before anything covers the image's files, and only where it matters to a mount.
         let user = match self.config.mounts.iter().any(|mount| mount.owner.is_some()) {
-            true => Some(users::resolve(&root, &self.user)?),
+            true => {
+                let user = users::resolve(&root, &self.user)?;
+                Some(mapped.map(|mapped| mapped.ids.on_machine(&user)).transpose()?.unwrap_or(user))
+            }
             false => None,
         };
-        rootfs::furnish(&root, self.config, self.cgroup, self.joined, user.as_ref())?;
+        if let Some(mapped) = mapped {
+            mapped.ids.make_files_as_root().map_err(system("make files as the container's root"))?;
+        }
+        rootfs::furnish(&root, self.config, self.cgroup, self.joined, user.as_ref(), mapped)?;
         // Now, while the root is writable; what goes wrong is said when the payload enters it.
         let _ = places::ensure_folder(&root, &self.working_directory);
         rootfs::pivot(&root).map_err(system("enter the root file system"))?;

@@ -2,6 +2,7 @@
 
 mod capacity;
 mod discovery;
+mod fargate;
 mod history;
 mod id_hasher;
 mod ingress;
@@ -74,7 +75,7 @@ pub struct ClusterIndex {
     pub desired_running: BTreeSet<TaskId>,
     /// Tasks that should be, or are, stopped.
     pub desired_stopped: BTreeSet<TaskId>,
-    /// Tasks by container instance.
+    /// Tasks by container instance; those of Fargate belong to none.
     pub by_instance: HashMap<ContainerInstanceId, BTreeSet<TaskId>, ById>,
     /// Tasks by service.
     pub by_service: HashMap<ServiceName, BTreeSet<TaskId>>,
@@ -122,6 +123,7 @@ pub struct State {
     discovery: discovery::Discovery,
     vpc_resources: VpcResources,
     by_cluster: HashMap<ClusterName, ClusterIndex>,
+    fargate_tasks: fargate::FargateTasks,
 }
 
 impl State {
@@ -188,7 +190,8 @@ impl State {
         ids.into_iter().flatten().filter_map(|id| self.tasks.get(id))
     }
 
-    /// The tasks of a container instance, in order of their ids.
+    /// The tasks of a container instance, in order of their ids. Fargate tasks on its machine are none of its:
+    /// [`State::tasks_of_machine`] has these too.
     pub fn tasks_of_instance(&self, cluster: &ClusterName, instance: ContainerInstanceId) -> impl Iterator<Item = &Entry<Task>> {
         let ids = self.by_cluster.get(cluster).and_then(|index| index.by_instance.get(&instance));
         ids.into_iter().flatten().filter_map(|id| self.tasks.get(id))
@@ -429,7 +432,9 @@ impl State {
             DesiredStatus::Running => index.desired_running.insert(task.id),
             DesiredStatus::Stopped => index.desired_stopped.insert(task.id),
         };
-        index.by_instance.entry(task.container_instance).or_default().insert(task.id);
+        if !self.fargate_tasks.take(task) {
+            index.by_instance.entry(task.container_instance).or_default().insert(task.id);
+        }
         index.by_family.entry(task.definition.family.clone()).or_default().insert(task.id);
         if let Some(membership) = &task.service {
             index.by_service.entry(membership.service.clone()).or_default().insert(task.id);
@@ -456,6 +461,7 @@ impl State {
         let Some(index) = self.by_cluster.get_mut(&task.cluster) else { return };
         index.desired_running.remove(&id);
         index.desired_stopped.remove(&id);
+        self.fargate_tasks.remove(&task);
         remove(&mut index.by_instance, &task.container_instance, id);
         remove(&mut index.by_family, &task.definition.family, id);
         if let Some(membership) = &task.service {

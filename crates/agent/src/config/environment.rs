@@ -91,6 +91,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
     };
     config.sources_key = variables.sources_key()?;
     config.dns = DnsSettings::parse(variables.text(DNS).as_deref(), variables.text(DNS_UPSTREAM).as_deref())?;
+    config.fargate = variables.truth("BERTH_FARGATE")?;
     config.efs = EfsSettings::parse(variables.text(FILE_SYSTEMS).as_deref(), variables.text(ACCESS_POINTS).as_deref())?;
     config.access_key.id = variables.text("AWS_ACCESS_KEY_ID").unwrap_or_default();
     config.access_key.secret = Secret::new(variables.text("AWS_SECRET_ACCESS_KEY").unwrap_or_default());

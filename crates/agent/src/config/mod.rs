@@ -137,6 +137,9 @@ pub struct AgentConfig {
     pub efs: EfsSettings,
     /// The task metadata endpoint.
     pub metadata: MetadataSettings,
+    /// Whether this machine takes tasks of Fargate; where nobody said, whoever starts the agent does. Only a runtime that keeps tasks apart
+    /// as docs/fargate-isolation.md says, and a network with interfaces, may be offered so.
+    pub fargate: Option<bool>,
     /// Where introspection is served.
     pub introspection: Option<SocketAddr>,
 }
@@ -188,6 +191,7 @@ impl Default for AgentConfig {
             dns: DnsSettings::default(),
             efs: EfsSettings::default(),
             metadata: MetadataSettings::default(),
+            fargate: None,
             introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))),
         }
     }

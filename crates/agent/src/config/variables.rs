@@ -27,7 +27,7 @@ const NO_AUDIT: &str = "this agent serves no credentials that could be audited";
 const WINDOWS: &str = "it is for Windows";
 
 /// All variables, in order of their names.
-pub const VARIABLES: [(&str, Treatment); 128] = [
+pub const VARIABLES: [(&str, Treatment); 129] = [
     ("AWS_ACCESS_KEY_ID", Honoured),
     ("AWS_DEFAULT_REGION", Honoured),
     ("AWS_ENDPOINT_URL", Honoured),
@@ -41,6 +41,7 @@ pub const VARIABLES: [(&str, Treatment); 128] = [
     ("BERTH_DNS_UPSTREAM", Honoured),
     ("BERTH_EFS", Honoured),
     ("BERTH_EFS_ACCESS_POINTS", Honoured),
+    ("BERTH_FARGATE", Honoured),
     ("BERTH_IMAGE_CLEANUP_INTERVAL", Honoured),
     ("BERTH_IMAGE_DISK_BUDGET", Honoured),
     ("BERTH_INTROSPECTION", Honoured),

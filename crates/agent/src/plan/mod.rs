@@ -3,6 +3,7 @@
 
 mod docker;
 mod efs;
+mod fargate;
 pub mod interface;
 pub mod links;
 mod logging;

@@ -6,7 +6,7 @@ use berth_acs::messages as acs;
 use berth_acs::messages::{ContainerConfig, HostConfig};
 use berth_runtime::port::{ContainerId, ContainerNetwork, ContainerSpec};
 
-use super::{Blueprint, FARGATE, GPU, PlanContext, Wiring, docker, interface, logging, ports, volumes};
+use super::{Blueprint, GPU, PlanContext, Wiring, docker, fargate, interface, logging, ports, volumes};
 use crate::sources::has_log_options;
 
 const MIB: u64 = 1024 * 1024;
@@ -60,12 +60,15 @@ pub(super) fn blueprint(
             "conflicting options: host type networking can't be used with links. This would result in undefined behavior".to_owned()
         );
     }
+    if fargate::is_wanted(task) {
+        fargate::check(task, &host)?;
+    }
     let driver = logging::LogDriver::of(&host, context.log_limit);
     let has_secret_options = has_log_options(container);
     let gpus = gpus(task, container);
     let (mounts, volumes) = volumes::mounts(task, container, task_id, context)?;
     let command = overridden.unwrap_or_else(|| container.command.clone());
-    let spec = ContainerSpec {
+    let mut spec = ContainerSpec {
         id: id.clone(),
         image_digest: String::new(),
         entry_point: non_empty(&container.entry_point),
@@ -86,6 +89,9 @@ pub(super) fn blueprint(
         memory_limit: mib(container.memory).or_else(|| task.memory.and_then(mib)),
         memory_reservation: u64::try_from(host.memory_reservation).ok().filter(|bytes| *bytes > 0),
         task_pids_limit: context.task_pids_limit,
+        task_cpu_limit_millis: None,
+        task_memory_limit: None,
+        kept_apart: false,
         capabilities_add: host.cap_add.clone(),
         capabilities_drop: host.cap_drop.clone(),
         privileged: host.privileged,
@@ -113,6 +119,9 @@ pub(super) fn blueprint(
             _ => context.log_limit,
         },
     };
+    if fargate::is_wanted(task) {
+        fargate::confine(&mut spec, task);
+    }
     let (ports, port_ranges) = if wiring == Wiring::Bridge { (ports, port_ranges) } else { Default::default() };
     Ok(Blueprint { spec, ports, port_ranges, volumes, log_driver: driver.filter(|_| has_secret_options) })
 }
@@ -142,7 +151,7 @@ pub(crate) fn give_region(environment: &mut BTreeMap<String, String>, region: &s
 /// metadata endpoint come at the launch.
 fn environment(task: &acs::Task, container: &acs::Container, region: &str, gpus: &[String]) -> BTreeMap<String, String> {
     let mut environment = container.environment.clone();
-    let execution = if task.launch_type == FARGATE { "AWS_ECS_FARGATE" } else { "AWS_ECS_EC2" };
+    let execution = if fargate::is_wanted(task) { "AWS_ECS_FARGATE" } else { "AWS_ECS_EC2" };
     environment.entry("AWS_EXECUTION_ENV".to_owned()).or_insert_with(|| execution.to_owned());
     // What its files say of the region is known only once they are here.
     if container.environment_files.is_empty() {

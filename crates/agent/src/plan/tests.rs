@@ -272,7 +272,7 @@ fn storage_with_a_size_comes_before_the_volumes_in_it() {
         .blueprint
     };
     let volumes = sized(21).unwrap().volumes;
-    assert_eq!(volumes[0], VolumePlan::Sized { folder: "/data/volumes/0123abc".into(), bytes: 21 << 30 });
+    assert_eq!(volumes[0], VolumePlan::Sized { folder: "/data/volumes/0123abc".into(), bytes: 21 << 30, required: true });
     assert!(matches!(volumes[1], VolumePlan::Task { .. }) && volumes.len() == 2);
     assert_eq!(sized(0).unwrap_err(), "ephemeralStorage: sizeInGiB 0 is no size");
 }

@@ -7,7 +7,7 @@ use berth_acs::messages as acs;
 use berth_runtime::port::{BindMount, FileOwner};
 
 use super::efs::{self, EfsMount};
-use super::{MOST_CONTAINERS, PlanContext};
+use super::{MOST_CONTAINERS, PlanContext, fargate};
 
 /// The folder below that of all volumes for those that outlive their tasks. No task can be called so: ids have no underscore.
 pub const SHARED: &str = "_shared";
@@ -32,6 +32,8 @@ pub enum VolumePlan {
         folder: PathBuf,
         /// Most bytes, the containers' own files among them.
         bytes: u64,
+        /// The task cannot be run where nothing holds it to the limit.
+        required: bool,
     },
     /// A directory of an EFS file system.
     Efs(Box<EfsMount>),
@@ -72,10 +74,15 @@ pub(super) fn mounts(
     context: &PlanContext,
 ) -> Result<(Vec<BindMount>, Vec<VolumePlan>), String> {
     let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
-    if let Some(storage) = &task.ephemeral_storage {
+    let folder = context.volumes_dir.join(task_id);
+    if fargate::is_wanted(task) {
+        // Every such task has a limit; a machine that cannot hold it to one has said so when it started.
+        let bytes = fargate::storage_gib(task).saturating_mul(GIB);
+        volumes.push(VolumePlan::Sized { folder, bytes, required: false });
+    } else if let Some(storage) = &task.ephemeral_storage {
         let bytes = u64::try_from(storage.size_in_gib).ok().filter(|size| *size > 0).and_then(|size| size.checked_mul(GIB));
         let bytes = bytes.ok_or_else(|| format!("ephemeralStorage: sizeInGiB {} is no size", storage.size_in_gib))?;
-        volumes.push(VolumePlan::Sized { folder: context.volumes_dir.join(task_id), bytes });
+        volumes.push(VolumePlan::Sized { folder, bytes, required: true });
     }
     collect(task, container, false, task_id, context, 0, (&mut mounts, &mut volumes))?;
     Ok((mounts, volumes))

@@ -40,9 +40,9 @@ pub fn ensure_all(volumes: &[VolumePlan], turns: &Turns, match_full: bool) -> Re
         match volume {
             VolumePlan::Refused(reason) => return Err(format!("ResourceInitializationError: {reason}")),
             VolumePlan::Efs(mount) => efs::ensure(mount, &turns.efs)?,
-            VolumePlan::Sized { folder, bytes } => {
+            VolumePlan::Sized { folder, bytes, required } => {
                 let _turn = turns.here.lock();
-                limit = Some(sized::ensure(folder, *bytes)?);
+                limit = sized::ensure(folder, *bytes, *required)?;
             }
             volume => {
                 let _turn = turns.here.lock();

@@ -2,7 +2,7 @@
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-placement-constraints.html#attributes>
 
 use berth_model::arn::parse_container_instance;
-use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus, INTERFACES, parse_interfaces};
+use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus, FARGATE, INTERFACES, parse_interfaces};
 use berth_model::ids::{ClusterName, ContainerInstanceId};
 use berth_shapes::ecs::{self, ErrorCode};
 use berth_store::{Entry, State};
@@ -35,7 +35,7 @@ pub(crate) fn target<'a>(
 
 /// ECS and its agent set these; users may not.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    name.starts_with("ecs.") || name.starts_with("com.amazonaws.ecs.")
+    name.starts_with("ecs.") || name.starts_with("com.amazonaws.ecs.") || name == FARGATE
 }
 
 /// Checks an attribute's name and value by ECS's rules.

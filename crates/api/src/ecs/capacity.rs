@@ -66,7 +66,7 @@ pub(crate) fn kind(state: &State, name: &CapacityProviderName) -> Option<Capacit
 }
 
 /// The launch type and the strategy of new tasks or of a service: a request names one or the other; without either the cluster's
-/// default strategy counts, and without that launch type EC2. With a strategy tasks go to container instances: launch type EC2.
+/// default strategy counts, and without that launch type EC2. With a strategy the launch type is that of its providers.
 pub(crate) fn chosen(
     api: &Api,
     state: &State,
@@ -89,10 +89,13 @@ pub(crate) fn chosen(
     if strategy.len() > 1 && strategy.iter().all(|item| item.weight == 0) {
         return Err(Failure::invalid("At least one capacity provider in a capacity provider strategy must have a weight greater than 0."));
     }
-    if let Some(item) = strategy.iter().find(|item| capacity_provider::is_built_in(&item.provider)) {
-        return Err(Failure::invalid(format!("Berth does not serve capacity provider {} yet: capacityProviderStrategy", item.provider)));
-    }
-    Ok((LaunchType::Ec2, strategy))
+    Ok((launch_type_of(&strategy), strategy))
+}
+
+/// The launch type of tasks of a strategy, whose providers are all of one kind.
+pub(crate) fn launch_type_of(strategy: &[StrategyItem]) -> LaunchType {
+    let is_fargate = strategy.iter().any(|item| capacity_provider::is_built_in(&item.provider));
+    if is_fargate { LaunchType::Fargate } else { LaunchType::Ec2 }
 }
 
 /// A strategy as answers show it.

@@ -10,8 +10,8 @@ use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, is_monitored, placement, refuse_unserved};
 use super::{
-    capacity, daemon_scheduling, definitions, express_services, network_configuration, render, service_history, service_registries,
-    zone_rebalancing,
+    capacity, daemon_scheduling, definitions, express_services, fargate, network_configuration, render, service_history,
+    service_registries, zone_rebalancing,
 };
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
@@ -96,6 +96,11 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
         let (launch_type, strategy) =
             capacity::chosen(api, state, &holder.value, request.launch_type.as_ref(), request.capacity_provider_strategy.as_deref())?;
         daemon_scheduling::check_capacity(scheduling_strategy, &strategy)?;
+        let constraints = Some(&settings.placement_constraints);
+        fargate::check_placement(launch_type, constraints, Some(&settings.placement_strategy))?;
+        if let Some(definition) = &definition {
+            fargate::check_launch(definition, launch_type, None)?;
+        }
         expect_cluster(transaction, holder);
         if !strategy.is_empty() {
             // A change of the cluster's providers at this moment sees the service, or this sees the change.
@@ -110,7 +115,10 @@ pub(crate) async fn run(api: &Api, request: CreateServiceRequest) -> Result<Crea
             launch_type,
             percentages,
             deployments: Vec::new(),
-            settings: settings.clone(),
+            settings: ServiceSettings {
+                platform_version: fargate::platform_version(launch_type, request.platform_version.as_deref())?,
+                ..settings.clone()
+            },
             tags: tags.clone(),
             created_at: now,
             created_by: api.scope().root_principal(),
@@ -177,6 +185,5 @@ fn check_served(request: &CreateServiceRequest) -> Result<(), Failure> {
         ("vpcLatticeConfigurations", filled(request.vpc_lattice_configurations.as_ref())),
         ("gatewayConnectors", filled(request.gateway_connectors.as_ref())),
         ("monitoring", is_monitored(request.monitoring.as_ref())),
-        ("platformVersion", request.platform_version.is_some()),
     ])
 }

@@ -10,7 +10,7 @@ use berth_shapes::ecs::{CreateTaskSetRequest, CreateTaskSetResponse};
 use super::placement::check_together;
 use super::run_task::{fingerprint, parse_launch_type};
 use super::service_settings::filled;
-use super::{definitions, network_configuration, task_sets};
+use super::{definitions, fargate, network_configuration, task_sets};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -26,6 +26,7 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
     let tags = parse_tags(request.tags.as_deref())?;
     let scale = task_sets::scale(request.scale.as_ref())?;
     let launch_type = parse_launch_type(request.launch_type.as_ref())?;
+    fargate::platform_version(launch_type, request.platform_version.as_deref())?;
     if request.external_id.as_ref().is_some_and(|id| id.chars().count() > MAX_EXTERNAL_ID) {
         return Err(Failure::invalid(format!("externalId can have at most {MAX_EXTERNAL_ID} characters.")));
     }
@@ -49,6 +50,8 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
         }
         let definition = definitions::usable(api, state, request.task_definition.as_deref())?;
         check_together(&entry.settings.placement_constraints, &definition)?;
+        fargate::check_placement(launch_type, Some(&entry.settings.placement_constraints), Some(&entry.settings.placement_strategy))?;
+        fargate::check_launch(&definition, launch_type, None)?;
         let count = entry.task_sets.len();
         if count >= MAX_TASK_SETS {
             let text =
@@ -86,7 +89,6 @@ fn refuse_unserved(request: &CreateTaskSetRequest) -> Result<(), Failure> {
         ("loadBalancers", filled(request.load_balancers.as_ref())),
         ("serviceRegistries", filled(request.service_registries.as_ref())),
         ("capacityProviderStrategy", filled(request.capacity_provider_strategy.as_ref())),
-        ("platformVersion", request.platform_version.is_some()),
     ];
     match given.iter().find(|(_, is_given)| *is_given) {
         Some((member, _)) => Err(Failure::unsupported(format!("Berth does not serve {member} of a task set yet."))),

@@ -3,6 +3,7 @@
 
 use berth_model::arn::parse_container_instance;
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
+use berth_model::fargate;
 use berth_model::lifecycle;
 use berth_model::record::{Key, Record};
 use berth_model::task::StopCode;
@@ -17,15 +18,17 @@ use crate::failure::Failure;
 const REASON: &str = "Container instance deregistration forced by user";
 
 pub(crate) async fn run(api: &Api, request: DeregisterContainerInstanceRequest) -> Result<DeregisterContainerInstanceResponse, Failure> {
-    let cluster = api.cluster_name(request.cluster.as_deref())?;
+    let cluster = api.agents_cluster(request.cluster.as_deref())?;
     let text = request.container_instance.unwrap_or_default();
     let id = parse_container_instance(api.scope(), &cluster, &text)?;
     let force = request.force == Some(true);
     api.change(|state, transaction| {
-        active(state, &cluster)?;
+        if !fargate::is_reserved(&cluster) {
+            active(state, &cluster)?;
+        }
         let entry = state.instance(id).filter(|i| i.cluster == cluster && i.status != ContainerInstanceStatus::Inactive);
         let entry = entry.ok_or_else(|| Failure::invalid("The referenced container instance was not found: containerInstance"))?;
-        let tasks: Vec<_> = state.tasks_of_instance(&cluster, id).filter(|task| !task.is_stopped()).collect();
+        let tasks: Vec<_> = state.tasks_of_machine(&cluster, id).filter(|task| !task.is_stopped()).collect();
         if !tasks.is_empty() && !force {
             return Err(Failure::invalid("Found running tasks on the instance."));
         }

@@ -1,6 +1,6 @@
 //! `ListAttributes`: one item for each attribute of each container instance, ECS's own ones too.
 
-use berth_model::container_instance::ContainerInstanceStatus;
+use berth_model::container_instance::{ContainerInstanceStatus, FARGATE};
 use berth_shapes::ecs::{ListAttributesRequest, ListAttributesResponse};
 
 use super::attributes::shown;
@@ -22,7 +22,9 @@ pub(crate) async fn run(api: &Api, request: ListAttributesRequest) -> Result<Lis
         let id = instance.id;
         instance.attributes.iter().map(move |(name, value)| (id, name.as_str(), value.as_deref()))
     });
-    let meant = all.filter(|(_, own, set)| name.is_none_or(|name| name == *own) && value.is_none_or(|value| *set == Some(value)));
+    let meant = all
+        .filter(|(_, own, _)| *own != FARGATE)
+        .filter(|(_, own, set)| name.is_none_or(|name| name == *own) && value.is_none_or(|value| *set == Some(value)));
     // Ids have a fixed length, so this orders as the list does.
     let (taken, next_token) = page.take("ListAttributes", meant, |(id, name, _)| format!("{id} {name}"), false);
     let attributes = taken.into_iter().map(|(id, name, value)| shown(api, &cluster, id, name, value)).collect();

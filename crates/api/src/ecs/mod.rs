@@ -57,6 +57,7 @@ pub(crate) mod execute_command;
 pub(crate) mod express_configuration;
 pub(crate) mod express_container;
 pub(crate) mod express_services;
+pub(crate) mod fargate;
 pub(crate) mod gateways;
 pub(crate) mod get_task_protection;
 pub(crate) mod list_account_settings;

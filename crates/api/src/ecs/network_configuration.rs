@@ -51,16 +51,17 @@ pub(crate) fn checked(state: &State, launch_type: LaunchType, given: &ecs::AwsVp
     if groups.len() > MAX_GROUPS_OF_INTERFACE {
         return Err(Failure::invalid(format!("securityGroups can have at most {MAX_GROUPS_OF_INTERFACE} items.")));
     }
-    match given.assign_public_ip.as_ref().map(ecs::AssignPublicIp::as_str) {
-        None | Some("DISABLED") => {}
-        Some("ENABLED") if launch_type != LaunchType::Fargate => {
+    let assign_public_ip = match given.assign_public_ip.as_ref().map(ecs::AssignPublicIp::as_str) {
+        None | Some("DISABLED") => false,
+        Some("ENABLED") if launch_type == LaunchType::Fargate => true,
+        Some("ENABLED") => {
             return Err(Failure::invalid("Assign public IP is not supported for this launch type."));
         }
         Some(other) => return Err(Failure::invalid(format!("assignPublicIp must be ENABLED or DISABLED, not {other}."))),
-    }
+    };
     let resources = state.vpc_resources();
     let mut vpcs = BTreeSet::<VpcId>::new();
-    let mut read = AwsvpcConfiguration { subnets: Vec::new(), security_groups: Vec::new() };
+    let mut read = AwsvpcConfiguration { subnets: Vec::new(), security_groups: Vec::new(), assign_public_ip };
     for text in subnets {
         let subnet = text.parse::<SubnetId>().ok().and_then(|id| resources.subnet(id));
         let subnet = subnet.ok_or_else(|| Failure::invalid(format!("The subnet ID '{}' does not exist", clip(text))))?;

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use berth_model::arn::parse_container_instance;
-use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, MAX_GPUS, Resources};
+use berth_model::container_instance::{AgentVersion, ContainerInstance, ContainerInstanceStatus, FARGATE, MAX_GPUS, Resources};
+use berth_model::fargate;
 use berth_model::ids::ContainerInstanceId;
 use berth_model::record::Key;
 use berth_model::tags::parse_tags;
 use berth_shapes::ecs::{self, RegisterContainerInstanceRequest, RegisterContainerInstanceResponse};
 use berth_store::Entry;
 
-use super::attributes::check_meaning;
+use super::attributes::{check_meaning, is_reserved};
 use super::render;
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
@@ -20,7 +21,8 @@ use crate::failure::Failure;
 const MAX_ATTRIBUTES: usize = 500;
 
 pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) -> Result<RegisterContainerInstanceResponse, Failure> {
-    let cluster = api.active_cluster(request.cluster.as_deref())?;
+    let cluster = api.agents_cluster(request.cluster.as_deref())?;
+    let is_hidden = fargate::is_reserved(&cluster);
     let registered = parse_resources(request.total_resources.as_deref().unwrap_or_default())?;
     let identity = request.instance_identity_document.as_deref().map(Identity::parse).unwrap_or_default();
     // What the agent says itself is stronger.
@@ -31,18 +33,26 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
         Some(arn) => Some(parse_container_instance(api.scope(), &cluster, arn)?),
         None => None,
     };
+    let offers_fargate = attributes.get(FARGATE).is_some_and(|value| value.as_deref() == Some("true"));
+    if is_hidden && !offers_fargate {
+        return Err(Failure::invalid(format!("A machine that belongs to no cluster offers Fargate capacity: attribute {FARGATE}")));
+    }
     let (ec2_instance_id, private_address) = (identity.instance_id, identity.private_address);
     let fresh = ContainerInstanceId(api.environment.entropy.bits());
     api.change(|state, transaction| {
-        let holder = active(state, &cluster)?;
+        // The reserved name is no cluster: nobody can delete it meanwhile.
+        let holder = if is_hidden { None } else { Some(active(state, &cluster)?) };
         let instance = match known {
             None => {
-                expect_cluster(transaction, holder);
+                if let Some(holder) = holder {
+                    expect_cluster(transaction, holder);
+                }
                 transaction.expect_absent(Key::ContainerInstance(fresh));
                 ContainerInstance {
                     id: fresh,
                     cluster: cluster.clone(),
-                    ec2_instance_id: ec2_instance_id.clone().or_else(|| Some(format!("i-{:017x}", fresh.0 >> 60))),
+                    // What belongs to no cluster is no instance of the account's either.
+                    ec2_instance_id: ec2_instance_id.clone().or_else(|| Some(format!("i-{:017x}", fresh.0 >> 60))).filter(|_| !is_hidden),
                     private_address,
                     status: ContainerInstanceStatus::Active,
                     status_reason: None,
@@ -66,7 +76,7 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
                 transaction.expect(Key::ContainerInstance(id), entry.modified);
                 let mut instance = (*entry.value).clone();
                 // Attributes that users set stay; the agent's own are replaced by what it says now.
-                instance.attributes.retain(|name, _| !name.starts_with("ecs.") && !name.starts_with("com.amazonaws.ecs."));
+                instance.attributes.retain(|name, _| !is_reserved(name));
                 instance.attributes.extend(attributes.clone());
                 instance.registered = registered.clone();
                 instance.private_address = private_address.or(instance.private_address);
@@ -75,7 +85,12 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
         };
         let shown = Entry { value: std::sync::Arc::new(instance), created: state.revision, modified: state.revision, version: 1 };
         transaction.put(berth_model::record::Record::ContainerInstance(std::sync::Arc::clone(&shown.value)));
-        let shown = render::container_instance(state, api.scope(), &shown, true);
+        let mut shown = render::container_instance(state, api.scope(), &shown, true);
+        if offers_fargate {
+            // Agents look for all that they said in the answer; no user gets this one.
+            let own = ecs::Attribute { name: Some(FARGATE.to_owned()), value: Some("true".to_owned()), ..Default::default() };
+            shown.attributes.get_or_insert_default().push(own);
+        }
         Ok(RegisterContainerInstanceResponse { container_instance: Some(shown) })
     })
     .await

@@ -11,7 +11,7 @@ use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinition
 use berth_shapes::ecs::{self, RegisterTaskDefinitionRequest, RegisterTaskDefinitionResponse};
 use berth_store::{State, Transaction};
 
-use super::{placement, port_mappings, task_volumes};
+use super::{fargate, placement, port_mappings, task_volumes};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -146,19 +146,12 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
             "Berth does not serve trusted execution, which is of Managed Instances: trustedExecutionConfiguration",
         ));
     }
-    let is_fargate = request.requires_compatibilities.iter().flatten().any(|c| c.as_str() == "FARGATE");
-    if is_fargate && mode != "awsvpc" {
-        return Err(Failure::client("Fargate only supports network mode ‘awsvpc’."));
-    }
-    if is_fargate && (cpu.is_none() || memory.is_none()) {
-        return Err(Failure::client("Fargate requires that 'cpu' and 'memory' be defined at the task level."));
-    }
     // That ECS asks for the role is documented ("Pass sensitive data to a container"); the words are not, and these are what users quote.
     let has_secrets = containers.iter().any(|container| container.secrets.as_ref().is_some_and(|secrets| !secrets.is_empty()));
     if has_secrets && request.execution_role_arn.as_deref().unwrap_or_default().is_empty() {
         return Err(Failure::client("When you are specifying container secrets, you must also specify a value for 'executionRoleArn'."));
     }
-    Ok(ecs::TaskDefinition {
+    let document = ecs::TaskDefinition {
         family: Some(family.to_string()),
         container_definitions: Some(containers),
         task_role_arn: request.task_role_arn,
@@ -177,7 +170,9 @@ fn document(family: &Family, request: RegisterTaskDefinitionRequest) -> Result<e
         ephemeral_storage: request.ephemeral_storage,
         enable_fault_injection: request.enable_fault_injection,
         ..Default::default()
-    })
+    };
+    fargate::check_definition(&document)?;
+    Ok(document)
 }
 
 /// Task-level sizes are kept as integer texts, whatever notation they came in.

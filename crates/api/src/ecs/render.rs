@@ -2,13 +2,14 @@
 
 use berth_model::arn::Scope;
 use berth_model::cluster::Cluster;
-use berth_model::container_instance::{ContainerInstance, Resources};
+use berth_model::container_instance::{ContainerInstance, FARGATE, Resources};
+use berth_model::fargate;
 use berth_model::ids::{ClusterName, DeploymentId, uuid};
 use berth_model::lifecycle;
 use berth_model::needs;
 use berth_model::service::{Deployment, DeploymentController, Service};
 use berth_model::tags::render_tags;
-use berth_model::task::{Container, NetworkBinding, Task, TaskStatus};
+use berth_model::task::{Container, LaunchType, NetworkBinding, Task, TaskStatus};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::task_interface::{AwsvpcConfiguration, TaskInterface};
 use berth_model::time::UnixMillis;
@@ -71,7 +72,6 @@ pub(crate) fn cluster(state: &State, scope: &Scope, cluster: &Cluster, include: 
 /// `statistics`: tasks and services by launch type, in ECS's order.
 fn statistics(state: &State, cluster: &ClusterName) -> Vec<ecs::KeyValuePair> {
     use berth_model::service::ServiceStatus;
-    use berth_model::task::LaunchType;
     let tasks = |launch: LaunchType, running: bool| {
         let index = state.index(cluster);
         let ids = index.into_iter().flat_map(|i| i.desired_running.iter().chain(&i.desired_stopped));
@@ -107,6 +107,8 @@ pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags:
     let document = definition.map(|d| &d.document);
     let size = |own: Option<&String>, defined: Option<&String>, parse: Parse| own.or(defined).map(|text| size(text, parse));
     let overrides = task.overrides.as_deref();
+    let is_fargate = task.launch_type == LaunchType::Fargate;
+    let storage = number(fargate::storage_gib(task, document));
     ecs::Task {
         attachments: Some(task.interface.iter().map(|interface| interface.to_wire()).collect()),
         attributes: Some(attribute_list(definition.map(|d| &*d.value))),
@@ -115,7 +117,7 @@ pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags:
         cluster_arn: Some(scope.cluster(&task.cluster)),
         connectivity: connectivity.map(Into::into),
         connectivity_at: task.connected_at.map(UnixMillis::to_wire),
-        container_instance_arn: Some(scope.container_instance(&task.cluster, task.container_instance)),
+        container_instance_arn: (!is_fargate).then(|| scope.container_instance(&task.cluster, task.container_instance)),
         containers: Some(task.containers.iter().map(|c| container(scope, task, c, definition.map(|d| &*d.value))).collect()),
         cpu: Some(
             size(overrides.and_then(|o| o.cpu.as_ref()), document.and_then(|d| d.cpu.as_ref()), needs::parse_cpu)
@@ -127,6 +129,10 @@ pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags:
         ),
         created_at: Some(task.created_at.to_wire()),
         desired_status: Some(task.desired_status.to_string()),
+        ephemeral_storage: is_fargate.then_some(ecs::EphemeralStorage { size_in_gib: Some(storage) }),
+        fargate_ephemeral_storage: is_fargate.then(|| ecs::TaskEphemeralStorage { size_in_gib: Some(storage), ..Default::default() }),
+        platform_version: platform_version(task.launch_type),
+        platform_family: platform_family(task.launch_type),
         enable_execute_command: Some(task.enable_execute_command),
         execution_stopped_at: task.execution_stopped_at.map(UnixMillis::to_wire),
         group: Some(task.group.to_string()),
@@ -148,6 +154,16 @@ pub(crate) fn task(state: &State, scope: &Scope, entry: &Entry<Task>, with_tags:
         version: Some(i64::try_from(entry.version).unwrap_or(i64::MAX)),
         ..Default::default()
     }
+}
+
+/// `platformVersion` of what runs: that for which `LATEST` stands.
+pub(super) fn platform_version(launch_type: LaunchType) -> Option<String> {
+    (launch_type == LaunchType::Fargate).then(|| fargate::PLATFORM_VERSION.to_owned())
+}
+
+/// `platformFamily`.
+pub(super) fn platform_family(launch_type: LaunchType) -> Option<String> {
+    (launch_type == LaunchType::Fargate).then(|| fargate::PLATFORM_FAMILY.to_owned())
 }
 
 /// How `cpu` and `memory` are read.
@@ -301,6 +317,8 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
             DeploymentController::External => service.primary_task_set().map(|set| set.launch_type.as_str().into()),
         },
         capacity_provider_strategy: service.primary().and_then(strategy),
+        platform_version: settings.platform_version.clone(),
+        platform_family: settings.platform_version.as_ref().and_then(|_| platform_family(service.launch_type)),
         task_definition: service.definition().map(|definition| scope.task_definition(definition)),
         task_sets: Some(service.task_sets.iter().map(|set| task_sets::render(state, scope, service, set, with_tags)).collect()),
         current_service_deployment: service
@@ -348,6 +366,7 @@ fn deployment(
     let revision = deployment.revision.and_then(|id| state.service_revision(&service.cluster, &service.name, id));
     // What is being created has no record of its revision yet.
     let settings = revision.map_or(&service.settings, |revision| &revision.settings);
+    let launched = revision.map_or(service.launch_type, |revision| revision.launch_type);
     let is_primary = deployment.status == berth_model::service::DeploymentStatus::Primary;
     let kept = deployment.progress.keeps.map_or(running + pending, |keeps| usize::try_from(keeps).unwrap_or(usize::MAX));
     ecs::Deployment {
@@ -361,6 +380,8 @@ fn deployment(
         created_at: Some(deployment.created_at.to_wire()),
         updated_at: Some(deployment.updated_at.to_wire()),
         launch_type: launch_type(service, deployment),
+        platform_version: platform_version(launched),
+        platform_family: platform_family(launched),
         network_configuration: settings.network_configuration.as_ref().map(AwsvpcConfiguration::to_wire),
         capacity_provider_strategy: strategy(deployment),
         rollout_state: Some(deployment.rollout_state.as_str().into()),
@@ -380,7 +401,7 @@ pub(crate) fn container_instance(
     let mut remaining = instance.registered.clone();
     let has_gpus = !remaining.gpus.is_empty();
     let (mut running, mut pending) = (0, 0);
-    for task in state.tasks_of_instance(&instance.cluster, instance.id).filter(|task| !task.is_stopped()) {
+    for task in state.tasks_of_machine(&instance.cluster, instance.id).filter(|task| !task.is_stopped()) {
         remaining.cpu = remaining.cpu.saturating_sub(task.demand.cpu);
         remaining.memory = remaining.memory.saturating_sub(task.demand.memory);
         remaining.ports_tcp.extend(&task.demand.ports_tcp);
@@ -393,6 +414,8 @@ pub(crate) fn container_instance(
             ports.extend(binding.host_ports());
         }
         match task.last_status {
+            // They take from what it has, and are not its tasks.
+            _ if task.launch_type == LaunchType::Fargate => {}
             TaskStatus::Running => running += 1,
             status if status < TaskStatus::Running => pending += 1,
             _ => {}
@@ -418,6 +441,7 @@ pub(crate) fn container_instance(
             instance
                 .attributes
                 .iter()
+                .filter(|(name, _)| *name != FARGATE)
                 .map(|(name, value)| ecs::Attribute { name: Some(name.clone()), value: value.clone(), ..Default::default() })
                 .collect(),
         ),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use berth_control::{Launched, Refused, TaskTemplate, Where, zone_constraint};
+use berth_control::{Launched, Refused, Rule, TaskTemplate, Where, zone_constraint};
+use berth_model::fargate::NO_CAPACITY;
 use berth_model::ids::ClusterName;
 use berth_model::needs;
 use berth_model::tags::{Tags, merge_tags, parse_tags};
@@ -12,7 +13,7 @@ use berth_shapes::ecs::{self, RunTaskRequest, RunTaskResponse};
 
 use super::register_task_definition::shares_nothing;
 use super::task_volumes::check_ephemeral;
-use super::{capacity, definitions, network_configuration, placement, render};
+use super::{capacity, definitions, fargate, network_configuration, placement, render};
 use crate::context::{Api, active};
 use crate::failure::Failure;
 
@@ -52,6 +53,8 @@ pub(crate) fn wanted(api: &Api, request: RunTaskRequest, most: i32) -> Result<(T
         let holder = active(&state, &cluster)?;
         capacity::chosen(api, &state, &holder.value, request.launch_type.as_ref(), request.capacity_provider_strategy.as_deref())?
     };
+    fargate::platform_version(launch_type, request.platform_version.as_deref())?;
+    fargate::check_placement(launch_type, request.placement_constraints.as_ref(), request.placement_strategy.as_ref())?;
     let mut template = template(
         api,
         &cluster,
@@ -79,10 +82,7 @@ pub(crate) fn wanted(api: &Api, request: RunTaskRequest, most: i32) -> Result<(T
 
 /// Members that Berth cannot honour are refused, never ignored.
 fn refuse_unserved(request: &RunTaskRequest) -> Result<(), Failure> {
-    let unserved = [
-        ("volumeConfigurations", request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty())),
-        ("platformVersion", request.platform_version.is_some()),
-    ];
+    let unserved = [("volumeConfigurations", request.volume_configurations.as_ref().is_some_and(|list| !list.is_empty()))];
     match unserved.iter().find(|(_, given)| *given) {
         Some((member, _)) => Err(Failure::unsupported(format!("Berth does not serve {member} of RunTask yet."))),
         None => Ok(()),
@@ -104,11 +104,15 @@ pub(crate) struct Wish {
 
 /// The tasks that are wished for, with the constraints of their definition.
 pub(crate) fn template(api: &Api, cluster: &ClusterName, definition: Arc<TaskDefinition>, wish: Wish) -> Result<TaskTemplate, Failure> {
-    let mut constraints = placement::of_definition(api.control.constraints(), &definition)?;
+    fargate::check_launch(&definition, wish.launch_type, wish.overrides.as_ref())?;
+    let is_fargate = wish.launch_type == LaunchType::Fargate;
+    let known = api.control.constraints();
+    let mut constraints = placement::of_definition(known, &definition)?;
     let network = {
         let state = api.store.state();
         let network = network_configuration::read(&state, &definition, wish.launch_type, wish.network.as_ref())?;
-        constraints.extend(network.as_ref().and_then(|network| zone_constraint(&state, network, api.control.constraints())));
+        let near = network.as_ref().filter(|_| !is_fargate);
+        constraints.extend(near.and_then(|network| zone_constraint(&state, network, known)));
         network
     };
     let overrides = check_overrides(&definition, wish.overrides)?;
@@ -191,6 +195,7 @@ fn check_overrides(definition: &TaskDefinition, overrides: Option<ecs::TaskOverr
 pub(crate) fn parse_launch_type(launch_type: Option<&ecs::LaunchType>) -> Result<LaunchType, Failure> {
     match launch_type.map(|launch_type| launch_type.as_str()) {
         None | Some("EC2") => Ok(LaunchType::Ec2),
+        Some("FARGATE") => Ok(LaunchType::Fargate),
         Some("EXTERNAL") => Ok(LaunchType::External),
         Some(other) => Err(Failure::invalid(format!("Berth does not serve launch type {other} yet: launchType"))),
     }
@@ -230,6 +235,15 @@ pub(crate) fn answer(api: &Api, cluster: &ClusterName, launched: &Launched) -> (
             detail: None,
         },
         Refused::EmptyProvider(name) => render::failure(berth_model::capacity_provider::arn(api.scope(), name), "EMPTY CAPACITY PROVIDER"),
+        Refused::NoFargate(rule) => ecs::Failure {
+            arn: None,
+            reason: Some(if *rule == Some(Rule::Interface) { Rule::Interface.reason() } else { NO_CAPACITY }.to_owned()),
+            detail: Some(match rule {
+                None => "No machine offers Fargate capacity.".to_owned(),
+                Some(Rule::Interface) => "No subnet has an address left.".to_owned(),
+                Some(rule) => format!("A machine {}.", rule.in_words()),
+            }),
+        },
         Refused::Missing(id) => render::missing(api.scope().container_instance(cluster, *id)),
     });
     (tasks.collect(), failures.collect())

@@ -18,7 +18,7 @@ use berth_scheduler::service::{BreakerRules, history, shift};
 use berth_shapes::ecs;
 use berth_store::{State, Transaction};
 
-use super::capacity;
+use super::{capacity, render};
 use crate::context::Api;
 
 /// Ids of a deployment that may begin: drawn once, so that a commit that is tried again has the same.
@@ -261,6 +261,8 @@ pub(crate) fn render_revision(scope: &Scope, one: &ServiceRevision) -> ecs::Serv
         task_definition: Some(scope.task_definition(&one.definition)),
         launch_type: one.capacity_provider_strategy.is_empty().then(|| one.launch_type.as_str().into()),
         capacity_provider_strategy: (!one.capacity_provider_strategy.is_empty()).then(|| capacity::render(&one.capacity_provider_strategy)),
+        platform_version: render::platform_version(one.launch_type),
+        platform_family: render::platform_family(one.launch_type),
         load_balancers: Some(Vec::new()),
         network_configuration: one.settings.network_configuration.as_ref().map(AwsvpcConfiguration::to_wire),
         service_registries: Some(one.settings.service_registries.clone()),

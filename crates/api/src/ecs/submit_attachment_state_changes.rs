@@ -9,18 +9,20 @@ use crate::context::Api;
 use crate::failure::Failure;
 
 pub(crate) async fn run(api: &Api, request: SubmitAttachmentStateChangesRequest) -> Result<SubmitAttachmentStateChangesResponse, Failure> {
-    let cluster = api.active_cluster(request.cluster.as_deref())?;
+    api.agents_cluster(request.cluster.as_deref())?;
     let told = request.attachments.unwrap_or_default();
     let found: Vec<_> = {
         let state = api.store.state();
         let task_of = |arn: String| {
             let mut interfaces = state.vpc_resources().interfaces();
-            interfaces.find(|one| one.description == arn).and_then(|one| one.attachment.as_ref()?.task)
+            let id = interfaces.find(|one| one.description == arn).and_then(|one| one.attachment.as_ref()?.task)?;
+            // A Fargate task's cluster is another one than its agent's.
+            Some((state.task(id)?.cluster.clone(), id))
         };
         let ids = told.iter().filter_map(|change| attached(api, change));
         ids.filter_map(|id| Some((task_of(api.scope().attachment(id))?, id))).collect()
     };
-    for (task, id) in found {
+    for ((cluster, task), id) in found {
         api.control.observe_task(&cluster, task, &TaskObservation { attached: vec![id], ..Default::default() }).await?;
     }
     Ok(SubmitAttachmentStateChangesResponse { acknowledgment: Some("ACK".to_owned()) })

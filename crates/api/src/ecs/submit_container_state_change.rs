@@ -6,6 +6,6 @@ use crate::context::Api;
 use crate::failure::Failure;
 
 pub(crate) async fn run(api: &Api, request: SubmitContainerStateChangeRequest) -> Result<SubmitContainerStateChangeResponse, Failure> {
-    api.active_cluster(request.cluster.as_deref())?;
+    api.agents_cluster(request.cluster.as_deref())?;
     Ok(SubmitContainerStateChangeResponse { acknowledgment: Some("ACK".to_owned()) })
 }

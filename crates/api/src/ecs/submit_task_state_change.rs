@@ -1,11 +1,13 @@
 //! `SubmitTaskStateChange`: an agent's report. Duplicates and late ones are normal and acknowledged.
 
-use berth_model::arn::parse_task;
-use berth_model::ids::AttachmentId;
+use berth_model::arn::{ReferenceError, parse_agents_task};
+use berth_model::ids::{AttachmentId, ClusterName, TaskId};
 use berth_model::lifecycle::{ContainerObservation, TaskObservation};
-use berth_model::task::{ContainerStatus, NetworkBinding, TaskStatus};
+use berth_model::task::{ContainerStatus, LaunchType, NetworkBinding, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_shapes::ecs::{self, SubmitTaskStateChangeRequest, SubmitTaskStateChangeResponse};
+
+use berth_store::State;
 
 use crate::context::Api;
 use crate::failure::Failure;
@@ -16,8 +18,11 @@ const MAX_REASON: usize = 1_024;
 const MAX_CONTAINERS: usize = 64;
 
 pub(crate) async fn run(api: &Api, request: SubmitTaskStateChangeRequest) -> Result<SubmitTaskStateChangeResponse, Failure> {
-    let cluster = api.active_cluster(request.cluster.as_deref())?;
-    let id = parse_task(api.scope(), &cluster, request.task.as_deref().unwrap_or_default())?;
+    let agents = api.agents_cluster(request.cluster.as_deref())?;
+    let (cluster, id) = parse_agents_task(api.scope(), &agents, request.task.as_deref().unwrap_or_default())?;
+    if cluster != agents && !is_of_agent(&api.store.state(), &agents, id) {
+        return Err(ReferenceError::OtherCluster.into());
+    }
     let containers = request.containers.unwrap_or_default();
     if containers.len() > MAX_CONTAINERS {
         return Err(Failure::invalid(format!("containers can have at most {MAX_CONTAINERS} items.")));
@@ -41,6 +46,15 @@ pub(crate) async fn run(api: &Api, request: SubmitTaskStateChangeRequest) -> Res
         return Err(Failure::invalid("The referenced task was not found: task"));
     }
     Ok(SubmitTaskStateChangeResponse { acknowledgment: Some("ACK".to_owned()) })
+}
+
+/// A task of another cluster is the agent's business if it is Fargate's and on a machine of the agent's. One that is not known here yet may
+/// be.
+fn is_of_agent(state: &State, agents: &ClusterName, id: TaskId) -> bool {
+    state.task(id).is_none_or(|task| {
+        let machine = state.instance(task.container_instance);
+        task.launch_type == LaunchType::Fargate && machine.is_none_or(|machine| machine.cluster == *agents)
+    })
 }
 
 /// The attachment that a report says is there.

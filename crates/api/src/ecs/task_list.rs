@@ -2,10 +2,11 @@
 //! It must write byte for byte what `render::task` and serde would; a test compares them.
 
 use berth_model::arn::Scope;
+use berth_model::fargate;
 use berth_model::ids::{ClusterName, ContainerId, ContainerInstanceId, DefinitionId, HexDigits, TaskId};
 use berth_model::lifecycle;
 use berth_model::needs;
-use berth_model::task::{Container, Task};
+use berth_model::task::{Container, LaunchType, Task};
 use berth_model::task_definition::TaskDefinition;
 use berth_model::time::UnixMillis;
 use berth_shapes::ecs;
@@ -112,10 +113,14 @@ impl<'a> TaskList<'a> {
         self.json.raw(&self.cluster);
         self.text(",\"connectivity\":", render::connectivity(task, instance));
         self.time(",\"connectivityAt\":", task.connected_at);
-        self.json.raw(",\"containerInstanceArn\":");
-        self.json.raw(&self.instance);
-        self.json.id(task.container_instance.0);
-        self.json.raw("\",\"containers\":[");
+        let is_fargate = task.launch_type == LaunchType::Fargate;
+        if !is_fargate {
+            self.json.raw(",\"containerInstanceArn\":");
+            self.json.raw(&self.instance);
+            self.json.id(task.container_instance.0);
+            self.json.raw("\"");
+        }
+        self.json.raw(",\"containers\":[");
         for (at, container) in task.containers.iter().enumerate() {
             if at > 0 {
                 self.json.raw(",");
@@ -142,6 +147,10 @@ impl<'a> TaskList<'a> {
             needs::parse_memory,
         );
         self.overrides(task)?;
+        if is_fargate {
+            self.text(",\"platformVersion\":", Some(fargate::PLATFORM_VERSION));
+            self.text(",\"platformFamily\":", Some(fargate::PLATFORM_FAMILY));
+        }
         self.time(",\"pullStartedAt\":", task.pull_started_at);
         self.time(",\"pullStoppedAt\":", task.pull_stopped_at);
         self.time(",\"startedAt\":", task.started_at);
@@ -173,6 +182,15 @@ impl<'a> TaskList<'a> {
         self.json.raw(&defined.arn);
         self.json.raw(",\"version\":");
         self.json.integer(i64::try_from(entry.version).unwrap_or(i64::MAX));
+        if is_fargate {
+            let size = fargate::storage_gib(task, defined.definition.map(|definition| &definition.document));
+            for member in [",\"ephemeralStorage\"", ",\"fargateEphemeralStorage\""] {
+                self.json.raw(member);
+                self.json.raw(":{\"sizeInGiB\":");
+                self.json.natural(size.into());
+                self.json.raw("}");
+            }
+        }
         self.json.raw("}");
         Ok(())
     }

@@ -54,6 +54,8 @@ pub(crate) fn render(state: &State, scope: &Scope, service: &Service, set: &Task
         created_at: Some(set.created_at.to_wire()),
         updated_at: Some(set.updated_at.to_wire()),
         launch_type: Some(set.launch_type.as_str().into()),
+        platform_version: render::platform_version(set.launch_type),
+        platform_family: render::platform_family(set.launch_type),
         network_configuration: set.network_configuration.as_ref().map(AwsvpcConfiguration::to_wire),
         load_balancers: Some(Vec::new()),
         service_registries: Some(Vec::new()),

@@ -3,6 +3,8 @@
 
 use berth_model::record::Key;
 use berth_model::service::{DeploymentController, Service};
+use berth_model::task::LaunchType;
+use berth_model::task_definition::TaskDefinition;
 use berth_shapes::ecs::{UpdateServiceRequest, UpdateServiceResponse};
 use berth_store::{State, Transaction};
 
@@ -10,7 +12,7 @@ use super::deployment_configuration::check_targets;
 use super::placement::check_together;
 use super::service_settings::{deployment_configuration, desired_count, filled, find_active, is_monitored, placement, refuse_unserved};
 use super::{
-    capacity, daemon_scheduling, definitions, network_configuration, render, service_history, service_registries, zone_rebalancing,
+    capacity, daemon_scheduling, definitions, fargate, network_configuration, render, service_history, service_registries, zone_rebalancing,
 };
 use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
@@ -34,7 +36,6 @@ pub(crate) fn decision(
         ("vpcLatticeConfigurations", filled(request.vpc_lattice_configurations.as_ref())),
         ("gatewayConnectors", filled(request.gateway_connectors.as_ref())),
         ("monitoring", is_monitored(request.monitoring.as_ref())),
-        ("platformVersion", request.platform_version.is_some()),
     ])?;
     check_targets(api.control.hooks(), request.deployment_configuration.as_ref())?;
     let desired = request.desired_count.map(desired_count).transpose()?;
@@ -75,6 +76,28 @@ pub(crate) fn decision(
             service.settings.availability_zone_rebalancing = Some(zones.as_str().to_owned());
             zone_rebalancing::settle(&mut service)?;
         }
+        let before = entry.primary().map_or(&[][..], |primary| &primary.capacity_provider_strategy);
+        let strategy = match request.capacity_provider_strategy.as_deref() {
+            None => before.to_vec(),
+            Some([]) => Vec::new(),
+            given => {
+                let holder = active(state, &cluster)?;
+                expect_cluster(transaction, holder);
+                // A change of the cluster's providers at this moment sees the service, or this sees the change.
+                transaction.touch(Key::Cluster(cluster.clone()));
+                let (launch_type, strategy) = capacity::chosen(api, state, &holder.value, None, given)?;
+                service.launch_type = launch_type;
+                strategy
+            }
+        };
+        daemon_scheduling::check_capacity(service.scheduling_strategy, &strategy)?;
+        if strategy != before && request.force_new_deployment != Some(true) {
+            return Err(Failure::invalid(
+                "When switching from launch type to capacity provider strategy on an existing service, or making a change to a capacity \
+                 provider strategy on a service that is already using one, you must force a new deployment: forceNewDeployment",
+            ));
+        }
+        settle_fargate(&mut service, entry, definition.as_ref().and_then(|id| state.definition(id)).map(|known| &*known.value), &request)?;
         if let Some(given) = request.network_configuration.as_ref().and_then(|given| given.awsvpc_configuration.as_ref()) {
             service.settings.network_configuration = Some(network_configuration::checked(state, service.launch_type, given)?);
         }
@@ -85,30 +108,12 @@ pub(crate) fn decision(
         let is_looked_at = request.service_registries.is_some() || definition.as_ref() != entry.definition();
         let used = definition.as_ref().filter(|_| is_looked_at).and_then(|id| state.definition(id)).map(|definition| &*definition.value);
         service_registries::settle(api, state, &mut service, request.service_registries.as_ref(), used)?;
-        let before = entry.primary().map_or(&[][..], |primary| &primary.capacity_provider_strategy);
-        let strategy = match request.capacity_provider_strategy.as_deref() {
-            None => before.to_vec(),
-            Some([]) => Vec::new(),
-            given => {
-                let holder = active(state, &cluster)?;
-                expect_cluster(transaction, holder);
-                // A change of the cluster's providers at this moment sees the service, or this sees the change.
-                transaction.touch(Key::Cluster(cluster.clone()));
-                capacity::chosen(api, state, &holder.value, None, given)?.1
-            }
-        };
-        daemon_scheduling::check_capacity(service.scheduling_strategy, &strategy)?;
-        if strategy != before && request.force_new_deployment != Some(true) {
-            return Err(Failure::invalid(
-                "When switching from launch type to capacity provider strategy on an existing service, or making a change to a capacity \
-                 provider strategy on a service that is already using one, you must force a new deployment: forceNewDeployment",
-            ));
-        }
         service.set_desired_count(desired.unwrap_or(service.desired_count));
         let (old, new) = (&entry.settings, &service.settings);
         let is_deployment = request.force_new_deployment == Some(true)
             || definition.as_ref() != entry.definition()
             || old.network_configuration != new.network_configuration
+            || old.platform_version != new.platform_version
             || old.service_registries != new.service_registries
             || old.propagate_tags != new.propagate_tags
             || old.enable_ecs_managed_tags != new.enable_ecs_managed_tags
@@ -134,6 +139,30 @@ pub(crate) fn decision(
         transaction.put(service);
         Ok(UpdateServiceResponse { service: Some(shown) })
     })
+}
+
+/// What the launch type that the service is to have asks of the rest of it; and its platform.
+fn settle_fargate(
+    service: &mut Service,
+    before: &Service,
+    definition: Option<&TaskDefinition>,
+    request: &UpdateServiceRequest,
+) -> Result<(), Failure> {
+    let settings = &service.settings;
+    fargate::check_placement(service.launch_type, Some(&settings.placement_constraints), Some(&settings.placement_strategy))?;
+    if let Some(definition) = definition.filter(|_| is_ecs(service)) {
+        fargate::check_launch(definition, service.launch_type, None)?;
+    }
+    let kept = before.settings.platform_version.as_deref().filter(|_| service.launch_type == before.launch_type);
+    let wanted = request.platform_version.as_deref().or(kept);
+    service.settings.platform_version = fargate::platform_version(service.launch_type, wanted)?;
+    if service.launch_type != LaunchType::Fargate
+        && let Some(network) = &mut service.settings.network_configuration
+    {
+        // Tasks on container instances have no public addresses of their own.
+        network.assign_public_ip = false;
+    }
+    Ok(())
 }
 
 /// Its definition and network are its own, not its task sets'.

@@ -83,6 +83,7 @@ fn look(data_dir: &Path, listen: SocketAddr) -> Vec<Finding> {
     if is_root {
         findings.push(kernel::overlay(&place));
         findings.push(network());
+        findings.push(users_of_tasks(&place));
     }
     findings.extend(disk::look(&place));
     findings.push(volumes::ephemeral(&place));
@@ -96,6 +97,26 @@ fn look(data_dir: &Path, listen: SocketAddr) -> Vec<Finding> {
     findings.push(machine::resources(berth_agent::machine::cpu_units(), berth_agent::machine::memory_mib()));
     findings.push(machine::docker(std::env::var("DOCKER_HOST").ok().as_deref()));
     findings
+}
+
+/// Whether a task of Fargate can have users of its own.
+fn users_of_tasks(place: &Path) -> Finding {
+    const CHECK: &str = "fargate";
+    let Some(shim) = locate("berth-shim") else {
+        return Finding::warning(
+            CHECK,
+            "it cannot be tried whether a task can have users of its own: berth-shim is missing",
+            "run `make install`",
+        );
+    };
+    match berth_runtime::native::try_remapping(&shim, place) {
+        Ok(()) => Finding::good(CHECK, "a task's root is nobody on this machine"),
+        Err(why) => Finding::warning(
+            CHECK,
+            format!("a Fargate task's root would be root on this machine, kept in by namespaces, capabilities and seccomp alone: {why}"),
+            "it takes Linux 5.19, user namespaces (sysctl user.max_user_namespaces), and a file system with idmapped mounts: ext4, xfs, btrfs, or tmpfs since 6.3",
+        ),
+    }
 }
 
 fn network() -> Finding {

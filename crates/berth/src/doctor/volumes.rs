@@ -27,7 +27,11 @@ fn judge_ephemeral(folder: &Path, found: Result<(), Unavailable>) -> Finding {
         Unavailable::Unknown(_) => "keep the data directory (--data-dir) on ext4 or xfs, mounted with the option prjquota",
         Unavailable::Failed(_) => "run `berth doctor` as root",
     };
-    Finding::warning(CHECK, format!("tasks with an ephemeralStorage are not placed here: {place}: {problem}"), mend)
+    Finding::warning(
+        CHECK,
+        format!("tasks with an ephemeralStorage are not placed here, and those of Fargate are held to none: {place}: {problem}"),
+        mend,
+    )
 }
 
 /// Whether the EFS file systems that the environment names can be had.

@@ -44,7 +44,7 @@ fn environment() -> Environment {
 async fn world(environment: &Environment) -> (Store, AwsvpcConfiguration) {
     let store = Store::open_inline(Memory).expect("a store in memory");
     let mut transaction = Transaction::new();
-    let mut wanted = AwsvpcConfiguration { subnets: Vec::new(), security_groups: Vec::new() };
+    let mut wanted = AwsvpcConfiguration { subnets: Vec::new(), security_groups: Vec::new(), assign_public_ip: false };
     for resource in default_vpc(&environment.scope) {
         match resource {
             Resource::Subnet(subnet) if wanted.subnets.is_empty() => {
@@ -78,7 +78,7 @@ fn started(
     let (mut interfaces, mut transaction) = (Interfaces::default(), Transaction::new());
     let mut addresses = Vec::new();
     for number in from..from + count {
-        let Some(interface) = interfaces.give(&state, wanted, TaskId(number), None, environment) else { break };
+        let Some(interface) = interfaces.give(&state, wanted, TaskId(number), None, &mut ZoneChoice::OfMachine, environment) else { break };
         addresses.push(interface.private_address);
         transaction.put(task(number, interface));
     }
@@ -215,7 +215,7 @@ proptest! {
                     let mut interfaces = Interfaces::default();
                     for _ in 0..count {
                         number += 1;
-                        let given = interfaces.give(&state, &wanted, TaskId(number), None, &environment);
+                        let given = interfaces.give(&state, &wanted, TaskId(number), None, &mut ZoneChoice::OfMachine, &environment);
                         prop_assert_eq!(given.as_ref().map(|one| (one.subnet, one.private_address)), naive.give());
                         if let Some(interface) = given {
                             alive.push((TaskId(number), interface.private_address));
@@ -245,4 +245,28 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[tokio::test]
+async fn fargate_tasks_go_to_the_zone_with_fewest_that_has_an_address() {
+    let environment = environment();
+    let (store, mut wanted) = world(&environment).await;
+    let state = store.state();
+    let by_zone: BTreeMap<_, _> = state.vpc_resources().subnets().map(|subnet| (subnet.zone.to_string(), subnet.id)).collect();
+    let zones: Vec<_> = by_zone.keys().cloned().collect();
+    wanted.subnets = by_zone.values().copied().collect();
+    let zone_of = |interface: &TaskInterface| state.vpc_resources().subnet(interface.subnet).expect("its subnet").zone.to_string();
+    let counts = [(Arc::from(zones[0].as_str()), 2), (Arc::from(zones[1].as_str()), 1)];
+    let (mut interfaces, mut choice) = (Interfaces::default(), ZoneChoice::Fewest(counts.into_iter().collect()));
+    let mut given = BTreeMap::<String, u32>::new();
+    for number in 1..=6 {
+        let interface = interfaces.give(&state, &wanted, TaskId(number), None, &mut choice, &environment).expect("an address");
+        *given.entry(zone_of(&interface)).or_default() += 1;
+    }
+    assert_eq!(zones.iter().map(|zone| given[zone]).collect::<Vec<_>>(), [1, 2, 3], "three in each by then");
+    let mut only = ZoneChoice::Only(zones[1].clone());
+    let interface = interfaces.give(&state, &wanted, TaskId(7), None, &mut only, &environment).expect("an address");
+    assert_eq!(zone_of(&interface), zones[1]);
+    let mut nowhere = ZoneChoice::Only("us-east-1z".to_owned());
+    assert_eq!(interfaces.give(&state, &wanted, TaskId(8), None, &mut nowhere, &environment), None);
 }

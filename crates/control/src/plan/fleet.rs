@@ -7,9 +7,12 @@ use berth_model::arn::Scope;
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ClusterName, ContainerInstanceId};
 use berth_model::needs::Demand;
+use berth_model::task::LaunchType;
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::Index;
 use berth_store::State;
+
+use crate::fargate;
 
 use super::{FleetChange, InstanceForecast, MOST_INSTANCES, Use};
 
@@ -26,6 +29,7 @@ pub(super) struct Fleet {
 pub(crate) fn index_of(state: &State, cluster: &ClusterName) -> Index {
     let mut index = Index::default();
     state.instances_of(cluster).for_each(|instance| index.apply_instance(instance));
+    state.instances_of(cluster).for_each(|instance| fargate::take_guests(state, &mut index, instance.id));
     let tasks = state.instances_of(cluster).flat_map(|instance| state.tasks_of_instance(cluster, instance.id));
     let expected = state.index(cluster).map_or(0, |index| index.desired_running.len() + index.desired_stopped.len());
     index.apply_tasks(expected, tasks.map(|task| &*task.value));
@@ -34,13 +38,23 @@ pub(crate) fn index_of(state: &State, cluster: &ClusterName) -> Index {
 
 impl Fleet {
     /// The cluster as it is, changed.
-    pub(super) fn new(state: &State, scope: &Scope, cluster: &ClusterName, change: &FleetChange, now: UnixMillis) -> Self {
-        let mut index = index_of(state, cluster);
+    pub(super) fn new(
+        state: &State,
+        scope: &Scope,
+        (cluster, launch_type): (&ClusterName, LaunchType),
+        change: &FleetChange,
+        now: UnixMillis,
+    ) -> Self {
+        let is_fargate = launch_type == LaunchType::Fargate;
+        let mut index = fargate::index_for(state, cluster, launch_type);
         let mut machines = BTreeMap::new();
         let mut records = Vec::new();
-        for instance in state.instances_of(cluster).filter(|instance| instance.status != ContainerInstanceStatus::Inactive) {
-            let mut one = of(instance, instance.id.to_string(), Some(scope.container_instance(cluster, instance.id)));
-            for task in state.tasks_of_instance(cluster, instance.id).filter(|task| !task.is_stopped()) {
+        let all: Vec<_> = if is_fargate { state.fargate_machines().collect() } else { state.instances_of(cluster).collect() };
+        for instance in all.into_iter().filter(|instance| instance.status != ContainerInstanceStatus::Inactive) {
+            // Machines that offer Fargate capacity have no ARN for anybody.
+            let arn = (!is_fargate).then(|| scope.container_instance(cluster, instance.id));
+            let mut one = of(instance, instance.id.to_string(), arn);
+            for task in state.tasks_of_machine(&instance.cluster, instance.id).filter(|task| !task.is_stopped()) {
                 take(&mut one.before, &task.demand);
             }
             one.after = one.before;

@@ -9,7 +9,7 @@ use crate::environment::Environment;
 use crate::interfaces::Interfaces;
 use crate::launch::TaskTemplate;
 use crate::placing::{LaunchError, Means, Refused, Where, prepare};
-use crate::why::{count as counted, refused};
+use crate::why::{count as counted, no_capacity, refused};
 
 /// Tasks that are prepared while the state is held, on which commits wait: as many as one RunTask takes.
 const AT_ONCE: u32 = 10;
@@ -26,9 +26,9 @@ pub(crate) fn launch(
     change: &FleetChange,
 ) -> Result<Forecast, LaunchError> {
     let scope: &Scope = &environment.scope;
-    let mut fleet = Fleet::new(&store.state(), scope, &template.cluster, change, environment.now());
+    let mut fleet = Fleet::new(&store.state(), scope, (&template.cluster, template.launch_type), change, environment.now());
     let (mut placed, mut interfaces) = (0, Interfaces::default());
-    let (mut by_rule, mut empty) = (Vec::new(), Vec::new());
+    let (mut by_rule, mut empty, mut without) = (Vec::new(), Vec::new(), None);
     let mut left = count;
     while left > 0 {
         let number = left.min(AT_ONCE);
@@ -43,6 +43,7 @@ pub(crate) fn launch(
         }
         placed += u32::try_from(launched.tasks.len()).unwrap_or(u32::MAX);
         if launched.tasks.len() < number as usize {
+            without = launched.refused.iter().find_map(|one| if let Refused::NoFargate(rule) = one { Some(rule.clone()) } else { None });
             by_rule = launched.refused.iter().filter_map(Refused::rule).cloned().collect();
             empty = launched
                 .refused
@@ -55,7 +56,8 @@ pub(crate) fn launch(
             }
         }
     }
-    let reasons = refused(&by_rule, &empty, &|id| fleet.name(id), &|id| fleet.arn(id));
+    let mut reasons = refused(&by_rule, &empty, &|id| fleet.name(id), &|id| fleet.arn(id));
+    reasons.extend(without.map(|rule| no_capacity(rule.as_ref())));
     let steps = if placed > 0 { vec![Step { after_seconds: 0, start: placed, stop: 0, tasks: placed }] } else { Vec::new() };
     let (instances, other_instances) = fleet.report();
     Ok(Forecast {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::service::Service;
-use berth_model::task::{DesiredStatus, HealthStatus, TaskStatus};
+use berth_model::task::{DesiredStatus, HealthStatus, LaunchType, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
 use berth_scheduler::placement::Index;
@@ -14,10 +14,11 @@ use berth_scheduler::service::{DaemonInstance, DaemonPlan, ServicePlan, TaskView
 
 use super::fleet::Fleet;
 use super::{FleetChange, Forecast, Step};
+use crate::fargate;
 use crate::launch::TaskTemplate;
 use crate::owner::Rules;
 use crate::services::{by_provider, daemon, is_checked_essential, machine, strategies, template, views};
-use crate::why::{Reason, Sight, count, refused};
+use crate::why::{Reason, Sight, count, no_capacity, refused};
 
 /// Most plans that are made for one answer. A deployment that takes more is told of as far as that.
 const MOST_PLANS: usize = 300;
@@ -87,7 +88,7 @@ impl Rehearsal {
             Some(Template { deployment: id, made, by_provider })
         };
         let templates: Vec<_> = service.deployments.iter().filter_map(|own| template(own.id)).collect();
-        let fleet = Fleet::new(sight.state, sight.scope, &service.cluster, change, sight.now);
+        let fleet = Fleet::new(sight.state, sight.scope, (&service.cluster, service.launch_type), change, sight.now);
         let primary = service.primary().filter(|_| service.is_daemon()).map(|primary| primary.id);
         let instances = templates.iter().find(|own| Some(own.deployment) == primary).map(|own| {
             let records = fleet.records.iter().map(|record| &**record);
@@ -117,7 +118,7 @@ impl Rehearsal {
         let strategies = strategies(&self.service);
         let (service, tasks, now, rules) = (&self.service, self.tasks.as_slice(), self.now, self.rules);
         let plan_now = |index: &Index, blocked| {
-            let machine = |id| machine(index, id);
+            let machine = |id| machine(index, service.launch_type, id);
             plan(&rules.view(service, tasks, blocked, &strategies, &machine), now)
         };
         let mut steps = plan_now(&self.fleet.index, false);
@@ -241,8 +242,14 @@ impl Rehearsal {
         let mut fits = false;
         if let Some((plan, placement)) = &last {
             fits = is_over && plan.steady;
-            reasons.extend(refused(&placement.refusals, &placement.empty, &|id| self.fleet.name(id), &|id| self.fleet.arn(id)));
-            if plan.start > 0 && placement == &CapacityPlacement::default() {
+            let is_fargate = self.service.launch_type == LaunchType::Fargate;
+            let is_nowhere = plan.start > 0 && placement == &CapacityPlacement::default();
+            if !is_fargate {
+                reasons.extend(refused(&placement.refusals, &placement.empty, &|id| self.fleet.name(id), &|id| self.fleet.arn(id)));
+            } else if is_nowhere || !placement.refusals.is_empty() || !placement.empty.is_empty() {
+                reasons.push(no_capacity(fargate::obstacle(&placement.refusals).as_ref()));
+            }
+            if is_nowhere && !is_fargate {
                 reasons.push(Reason::new("PLACEMENT", "no container instance is in the cluster"));
             }
             if !fits {

@@ -20,6 +20,7 @@ use berth_store::{State, Transaction};
 use super::{Part, ROOM_RETRY_MILLIS, Step, most_of, placed, views};
 use crate::alarms;
 use crate::constraints::Constraints;
+use crate::fargate::ZoneChoice;
 use crate::interfaces::Interfaces;
 use crate::launch::{TaskTemplate, task_ids};
 use crate::owner::{Owner, Rules};
@@ -163,7 +164,7 @@ pub(super) fn step_part(
     if let Some(template) = template.filter(|template| !on.is_empty() && expect_active(state, transaction, template).is_ok()) {
         let ids = task_ids(u32::try_from(on.len()).unwrap_or(u32::MAX), &owner.environment);
         placement = place(&mut owner.index, &template, &on, &ids);
-        started = placed(owner, state, &template, &mut placement, interfaces);
+        started = placed(owner, state, &template, &mut placement, ZoneChoice::OfMachine, interfaces);
         owner.meter.refused(placement.refusals.len(), placement.refusals.iter());
         if !placement.refusals.is_empty() {
             owner.waiting_for_room.insert(service.name.clone());
@@ -180,6 +181,7 @@ pub(super) fn step_part(
     Step {
         staged: None,
         steps,
+        launch_type: service.launch_type,
         tried: on.len(),
         started,
         spread: Vec::new(),
@@ -193,6 +195,7 @@ fn idle(service: &Service) -> Step {
     Step {
         staged: None,
         steps,
+        launch_type: service.launch_type,
         tried: 0,
         started: Vec::new(),
         spread: Vec::new(),

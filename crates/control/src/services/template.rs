@@ -7,7 +7,7 @@ use berth_model::capacity_provider::StrategyItem;
 use berth_model::ids::DeploymentId;
 use berth_model::service::{DeploymentStatus, Service};
 use berth_model::service_deployment::ServiceRevision;
-use berth_model::task::{DesiredStatus, ServiceMembership};
+use berth_model::task::{DesiredStatus, LaunchType, ServiceMembership};
 use berth_scheduler::placement::{SpreadField, Strategy};
 use berth_store::State;
 
@@ -58,13 +58,17 @@ pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentI
         tags.insert("aws:ecs:clusterName".to_owned(), service.cluster.to_string());
         tags.insert("aws:ecs:serviceName".to_owned(), service.name.to_string());
     }
+    let launch_type = revision.map_or(service.launch_type, |revision| revision.launch_type);
     let mut constraints = known.of_definition(&definition.document).ok()?;
-    // Where tasks go is the service's, not a revision's.
-    for constraint in &service.settings.placement_constraints {
-        constraints.push(known.read(constraint).ok()?);
-    }
-    if let Some(network) = &settings.network_configuration {
-        constraints.extend(zone_constraint(state, network, known));
+    // Fargate's machines are all alike, and in no zone.
+    if launch_type != LaunchType::Fargate {
+        // Where tasks go is the service's, not a revision's.
+        for constraint in &service.settings.placement_constraints {
+            constraints.push(known.read(constraint).ok()?);
+        }
+        if let Some(network) = &settings.network_configuration {
+            constraints.extend(zone_constraint(state, network, known));
+        }
     }
     Some(TaskTemplate {
         cluster: service.cluster.clone(),
@@ -73,7 +77,7 @@ pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentI
         group: format!("service:{}", service.name).into(),
         started_by: None,
         service: Some(ServiceMembership { service: service.name.clone(), deployment: deployment.id }),
-        launch_type: revision.map_or(service.launch_type, |revision| revision.launch_type),
+        launch_type,
         capacity_provider_strategy: deployment.capacity_provider_strategy.clone(),
         overrides: None,
         tags,

@@ -7,12 +7,14 @@ use berth_model::ids::{DeploymentId, TaskId, uuid};
 use berth_model::lifecycle;
 use berth_model::record::{Key, Record};
 use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
+use berth_model::task::LaunchType;
 use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::service::rebalance::NO_ROOM_IN;
 use berth_store::{State, Transaction};
 
 use super::Step;
+use crate::fargate;
 
 /// ECS suppresses a repeated event for six hours.
 const REPEAT_AFTER_MILLIS: i64 = 6 * 60 * 60 * 1000;
@@ -76,7 +78,9 @@ impl Writer<'_> {
 }
 
 /// Adds what a part's plan starts, stops and announces.
-pub(super) fn write_plan(state: &State, writer: &mut Writer<'_>, Step { steps, tried, started, spread, placement, .. }: &Step) {
+pub(super) fn write_plan(state: &State, writer: &mut Writer<'_>, step: &Step) {
+    let Step { steps, tried, started, spread, placement, .. } = step;
+    let is_fargate = step.launch_type == LaunchType::Fargate;
     for task in started {
         writer.transaction.put(Record::Task(Arc::clone(task)));
     }
@@ -106,7 +110,9 @@ pub(super) fn write_plan(state: &State, writer: &mut Writer<'_>, Step { steps, t
         let tasks = task_list(ids.iter().copied());
         writer.announce(&format!("has stopped {} running tasks in {zone} due to AZ rebalancing: {tasks}.", ids.len()));
     }
-    if let Some(closest) = placement.refusals.iter().max_by_key(|refusal| refusal.closeness()) {
+    if is_fargate && (!placement.refusals.is_empty() || !placement.empty.is_empty() || (*tried > 0 && started.is_empty())) {
+        writer.announce_failure(&fargate::event(&placement.refusals));
+    } else if let Some(closest) = placement.refusals.iter().max_by_key(|refusal| refusal.closeness()) {
         let text = format!(
             "was unable to place a task because no container instance met all of its requirements. The closest matching \
              (container-instance {}) {}. For more information, see the Troubleshooting section of the Amazon ECS Developer Guide.",

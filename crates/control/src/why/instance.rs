@@ -7,7 +7,7 @@ use super::{Reason, Sight, Why, count, duration};
 
 pub(super) fn why(sight: &Sight<'_>, instance: &ContainerInstance) -> Why {
     let tasks: Vec<&Task> =
-        sight.state.tasks_of_instance(&instance.cluster, instance.id).map(|task| &*task.value).filter(|task| !task.is_stopped()).collect();
+        sight.state.tasks_of_machine(&instance.cluster, instance.id).map(|task| &*task.value).filter(|task| !task.is_stopped()).collect();
     let mut reasons = Vec::new();
     if let Some(absence) = sight.absence(instance) {
         reasons.push(Reason::new("AGENT_AWAY", format!("it takes no tasks: {absence}")));

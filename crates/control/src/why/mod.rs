@@ -5,7 +5,7 @@ mod instance;
 mod service;
 mod task;
 
-pub(crate) use service::refused;
+pub(crate) use service::{no_capacity, refused};
 
 use berth_model::arn::Scope;
 use berth_model::container_instance::{ContainerInstance, Parting};

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use berth_model::container_instance::{DEFAULT_INTERFACES, INTERFACES};
+use berth_model::fargate::NO_CAPACITY;
 use berth_model::ids::{CapacityProviderName, ContainerInstanceId, DeploymentId};
 use berth_model::service::{Deployment, RolloutState, Service, ServiceStatus};
-use berth_model::task::{DesiredStatus, StopCode, Task, TaskStatus};
+use berth_model::task::{DesiredStatus, LaunchType, StopCode, Task, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity;
 use berth_scheduler::placement::{Refusal, Rule};
@@ -14,6 +15,7 @@ use berth_store::Entry;
 
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
 use crate::alarms;
+use crate::fargate::{self, index_for};
 use crate::plan::index_of;
 use crate::services::{Part, by_provider, daemon, machine, parts, strategies, template, views, zones};
 use crate::shifts;
@@ -134,12 +136,13 @@ fn waits(sight: &Sight<'_>, service: &Entry<Service>) -> Vec<Reason> {
 
 /// What its loop would do now; where availability zones are to be balanced, only in those that have room.
 fn planned(sight: &Sight<'_>, part: &Part<'_>) -> ServicePlan {
-    let (strategies, mut index) = (strategies(&part.service), index_of(sight.state, &part.service.cluster));
+    let launch_type = part.service.launch_type;
+    let (strategies, mut index) = (strategies(&part.service), index_for(sight.state, &part.service.cluster, launch_type));
     let open = zones::open(sight.state, &mut index, &part.service, &strategies, sight.constraints);
     let alarms = alarms::watched(sight.state, &part.service);
     let mut full = Vec::new();
     loop {
-        let machine = |id| machine(&index, id);
+        let machine = |id| machine(&index, launch_type, id);
         let view = sight.rules.view(&part.service, &part.tasks, false, &strategies, &machine);
         let view = ServiceView { zones: Zones { open: &open, full: &full }, alarms: &alarms, ..view };
         let mut steps = match shifts::ongoing(sight.state, &part.service) {
@@ -163,7 +166,7 @@ fn has_room(sight: &Sight<'_>, part: &Part<'_>, zone: &str) -> bool {
     let primary = part.service.primary();
     let made = primary.and_then(|primary| template(sight.state, &part.service, primary.id, sight.constraints));
     made.is_some_and(|made| {
-        let mut index = index_of(sight.state, &part.service.cluster);
+        let mut index = index_for(sight.state, &part.service.cluster, made.launch_type);
         let found = zones::place(sight.state, &mut index, (&part.service, &made), zone, (&[berth_model::ids::TaskId(0)], 0));
         !found.placed.is_empty()
     })
@@ -191,9 +194,10 @@ fn daemon(sight: &Sight<'_>, service: &Service, tasks: &[TaskView], reasons: &mu
 /// Where a task more would find no place, and by which rule; nothing if it would find one.
 fn placement(sight: &Sight<'_>, service: &Service, deployment: DeploymentId, start: u32) -> Vec<Reason> {
     let Some(template) = template(sight.state, service, deployment, sight.constraints) else { return Vec::new() };
-    let mut index = index_of(sight.state, &service.cluster);
+    let is_fargate = template.launch_type == LaunchType::Fargate;
+    let mut index = index_for(sight.state, &service.cluster, template.launch_type);
     let strategy = &template.capacity_provider_strategy;
-    if index.is_empty() && strategy.is_empty() {
+    if index.is_empty() && strategy.is_empty() && !is_fargate {
         return vec![Reason::new("PLACEMENT", "no container instance is in the cluster")];
     }
     // Alike without a strategy; with one each may belong to another provider.
@@ -201,11 +205,26 @@ fn placement(sight: &Sight<'_>, service: &Service, deployment: DeploymentId, sta
     let ids: Vec<_> = (0..tasks).map(|id| berth_model::ids::TaskId(u128::from(id))).collect();
     let current = by_provider(sight.state, service, deployment, strategy);
     let placed = capacity::place(&mut index, &template.place_request(&ids, 0), strategy, &current);
+    if is_fargate && placed.placed.len() < ids.len() {
+        return vec![no_capacity(fargate::obstacle(&placed.refusals).as_ref())];
+    }
     if placed.refusals.is_empty() && placed.empty.is_empty() {
         return vec![Reason::new("STARTS", format!("{} about to be started", count(start as usize, "task")))];
     }
     let arn = |id: ContainerInstanceId| sight.scope.container_instance(&service.cluster, id);
     refused(&placed.refusals, &placed.empty, &|id| id.to_string(), &arn)
+}
+
+/// Why Fargate tasks find no place. Users are told the first half; whoever runs the machines wants the second.
+pub(crate) fn no_capacity(obstacle: Option<&Rule>) -> Reason {
+    let why = match obstacle {
+        None => "no machine offers Fargate capacity (`berth fargate list` shows them)".to_owned(),
+        Some(Rule::Cpu { wanted, free }) => format!("a task needs {wanted} CPU units, and a machine has {free} free"),
+        Some(Rule::Memory { wanted, free }) => format!("a task needs {wanted} MiB, and a machine has {free} free"),
+        Some(Rule::Interface) => "no subnet has an address left".to_owned(),
+        Some(rule) => format!("a machine {}", rule.in_words()),
+    };
+    Reason { rule: obstacle.map(Rule::reason), ..Reason::new("PLACEMENT", format!("{NO_CAPACITY}: {why}")) }
 }
 
 /// Why tasks find no place: the providers without instances, then each rule with the instances that refuse by it. `name` and `arn` say how

@@ -1,6 +1,6 @@
 //! Why a task is as it is.
 
-use berth_model::task::{ContainerStatus, DesiredStatus, HealthStatus, StopCode, Task};
+use berth_model::task::{ContainerStatus, DesiredStatus, HealthStatus, LaunchType, StopCode, Task};
 
 use super::{Reason, Sight, Why, duration, ending, last_words};
 
@@ -36,15 +36,16 @@ pub(super) fn reasons(sight: &Sight<'_>, task: &Task) -> Vec<Reason> {
     }
     let mut reasons = Vec::new();
     let instance = sight.state.instance(task.container_instance);
-    let machine = sight.scope.container_instance(&task.cluster, task.container_instance);
+    // Of a Fargate task nobody is told the machine's ARN; it has one in another cluster, or in none.
+    let machine = (task.launch_type != LaunchType::Fargate).then(|| sight.scope.container_instance(&task.cluster, task.container_instance));
     if let Some(absence) = instance.and_then(|instance| sight.absence(instance)) {
         let hears = if task.desired_status == DesiredStatus::Stopped { "that it is to stop" } else { "of it" };
-        let text = format!("container instance {} hears nothing {hears}: {absence}", task.container_instance);
-        reasons.push(Reason::new("AGENT_AWAY", text).about([machine.clone()].into_iter()));
+        let text = format!("{} {} hears nothing {hears}: {absence}", noun(task), task.container_instance);
+        reasons.push(Reason::new("AGENT_AWAY", text).about(machine.clone().into_iter()));
     }
     match (task.desired_status, task.started_at) {
         (DesiredStatus::Stopped, _) => reasons.extend(stopping(sight, task)),
-        (_, None) => reasons.push(starting(sight, task).about([machine].into_iter())),
+        (_, None) => reasons.push(starting(sight, task).about(machine.into_iter())),
         (_, Some(_)) => reasons.extend(running(task)),
     }
     if task.is_protected(sight.now) {
@@ -94,6 +95,11 @@ fn stopping(sight: &Sight<'_>, task: &Task) -> Vec<Reason> {
     reasons
 }
 
+/// What its machine is called.
+fn noun(task: &Task) -> &'static str {
+    if task.launch_type == LaunchType::Fargate { "the machine" } else { "container instance" }
+}
+
 fn starting(sight: &Sight<'_>, task: &Task) -> Reason {
     let instance = task.container_instance;
     if let (Some(at), None) = (task.pull_started_at, task.pull_stopped_at) {
@@ -104,7 +110,7 @@ fn starting(sight: &Sight<'_>, task: &Task) -> Reason {
     if task.pull_stopped_at.is_some() && !waiting.is_empty() {
         return Reason::new("STARTING", format!("{instance} has the images and starts the containers {}", waiting.join(", ")));
     }
-    Reason::new("DISPATCHED", format!("it was given to container instance {instance}, which has not begun with it"))
+    Reason::new("DISPATCHED", format!("it was given to {} {instance}, which has not begun with it", noun(task)))
 }
 
 fn running(task: &Task) -> Vec<Reason> {

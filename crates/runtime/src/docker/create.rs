@@ -187,6 +187,11 @@ fn check(spec: &ContainerSpec) -> Result<(), String> {
             return Err(format!("{member}: task needs the native runtime: with Docker a namespace ends with the container that made it"));
         }
     }
+    if spec.kept_apart || spec.task_cpu_limit_millis.is_some() || spec.task_memory_limit.is_some() {
+        return Err(
+            "launchType: tasks of Fargate need the native runtime: Docker neither keeps tasks apart nor limits them as a whole".to_owned()
+        );
+    }
     if let Some(path) = spec.working_directory.as_ref().filter(|path| !path.is_empty() && !path.starts_with('/')) {
         return Err(format!("workingDirectory: {path:?} is not an absolute path"));
     }

@@ -115,11 +115,19 @@ pub struct Machine {
     pub modules: Modules,
 }
 
-/// The OCI configuration, complete but for user, groups and HOME, and with the working directory left to the shim.
+/// The OCI configuration, complete but for user, groups and HOME, and with the working directory left to the shim. `mapped`: its users are
+/// others on the machine.
 ///
 /// # Errors
 /// [`RunError::InvalidSpec`] that names the member.
-pub fn config(spec: &ContainerSpec, plan: &ProcessPlan, folder: &Path, cgroup: &str, machine: &Machine) -> Result<Value, RunError> {
+pub fn config(
+    spec: &ContainerSpec,
+    plan: &ProcessPlan,
+    folder: &Path,
+    cgroup: &str,
+    machine: &Machine,
+    mapped: bool,
+) -> Result<Value, RunError> {
     let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "uts"})];
     for (kind, sharing) in [("pid", spec.pid), ("ipc", spec.ipc)] {
         // The task's are joined by way of its holder.
@@ -130,7 +138,7 @@ pub fn config(spec: &ContainerSpec, plan: &ProcessPlan, folder: &Path, cgroup: &
     if let ContainerNetwork::Namespace(path) = &spec.network {
         namespaces.push(json!({"type": "network", "path": path}));
     }
-    if machine.cgroups == Layout::V2 {
+    if machine.cgroups == Layout::V2 || spec.kept_apart {
         namespaces.push(json!({"type": "cgroup"}));
     }
     let mut resources = resources(spec, machine)?;
@@ -150,6 +158,15 @@ pub fn config(spec: &ContainerSpec, plan: &ProcessPlan, folder: &Path, cgroup: &
     }
     if !spec.sysctls.is_empty() {
         linux["sysctl"] = json!(sysctls(spec)?);
+    }
+    if mapped {
+        // Its root has no rights over the network namespace, which is the machine's: what any user may do there instead is what Docker lets any user do.
+        // The task definition's own settings win.
+        for (name, value) in [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")] {
+            if !spec.sysctls.contains_key(name) {
+                linux["sysctl"][name] = value.into();
+            }
+        }
     }
     Ok(json!({
         "ociVersion": "1.0.2",
@@ -180,9 +197,16 @@ fn resources(spec: &ContainerSpec, machine: &Machine) -> Result<Value, RunError>
         "devices": [{"allow": spec.privileged, "access": "rwm"}],
         "cpu": {"shares": spec.cpu_shares.max(MIN_CPU_SHARES)},
     });
+    let quota = |millis: u64| (millis.saturating_mul(CPU_PERIOD) / 1_000).max(MIN_CPU_QUOTA);
     if let Some(millis) = spec.cpu_limit_millis {
         resources["cpu"]["period"] = CPU_PERIOD.into();
-        resources["cpu"]["quota"] = (millis.saturating_mul(CPU_PERIOD) / 1_000).max(MIN_CPU_QUOTA).into();
+        resources["cpu"]["quota"] = quota(millis).into();
+    }
+    if let Some(millis) = spec.task_cpu_limit_millis {
+        resources["cpu"]["of_task"] = quota(millis).into();
+    }
+    if let Some(limit) = spec.task_memory_limit {
+        resources["memory"]["of_task"] = limit.into();
     }
     if let Some(limit) = spec.memory_limit {
         resources["memory"]["limit"] = limit.into();

@@ -25,6 +25,9 @@ fn spec() -> ContainerSpec {
         memory_limit: None,
         memory_reservation: None,
         task_pids_limit: None,
+        task_cpu_limit_millis: None,
+        task_memory_limit: None,
+        kept_apart: false,
         capabilities_add: vec![],
         capabilities_drop: vec![],
         privileged: false,
@@ -68,7 +71,7 @@ fn config_of(spec: &ContainerSpec) -> Result<Value, RunError> {
         capabilities: BTreeSet::new(),
         modules: Modules::default(),
     };
-    config(spec, &plan_process(spec, &image(), "machine")?, Path::new("/data/c"), "/berth/task/c", &machine)
+    config(spec, &plan_process(spec, &image(), "machine")?, Path::new("/data/c"), "/berth/task/c", &machine, false)
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::images::store::ImageDefaults;
 use crate::native::bundle::{self, Machine, ProcessPlan};
 use crate::native::capabilities;
 use crate::native::cgroups::Layout;
+use crate::native::ids::Ids;
 use crate::native::monitor::{self, Sighting};
 use crate::native::security::SecurityOptions;
 use crate::native::starter::Starter;
@@ -53,6 +54,9 @@ pub struct Record {
     /// Its AppArmor profile.
     #[serde(default)]
     pub apparmor: Option<String>,
+    /// What its users are on the machine; the same ones if none.
+    #[serde(default)]
+    pub ids: Option<Ids>,
 }
 
 /// A container that has a folder.
@@ -90,6 +94,8 @@ pub struct Plan<'a> {
     pub lower: Vec<String>,
     /// This machine.
     pub machine: &'a Machine,
+    /// What its users are on the machine.
+    pub ids: Option<Ids>,
     /// The image's wishes.
     pub defaults: &'a ImageDefaults,
 }
@@ -108,7 +114,7 @@ impl Plan<'_> {
             return Err(RunError::InvalidSpec("networkMode: this runtime has no networks of its own".into()));
         }
         let process = bundle::plan_process(&self.spec, self.defaults, &bundle::machine_name())?;
-        let config = bundle::config(&self.spec, &process, &self.folder, &self.cgroup, self.machine)?;
+        let config = bundle::config(&self.spec, &process, &self.folder, &self.cgroup, self.machine, self.ids.is_some())?;
         let SecurityOptions { no_new_privileges, apparmor, .. } = self.security;
         let confinement = confinement(&self.capabilities, self.filter.as_deref(), no_new_privileges, apparmor.as_deref());
         let shared = holders::is_wanted_by(&self.spec).then(|| {
@@ -130,6 +136,7 @@ impl Plan<'_> {
             "stdin_open": self.spec.stdin_open,
             "init": self.spec.init,
             "shared": shared,
+            "ids": self.ids,
             "no_devices": !self.machine.cgroups.restricts_devices(),
             "user": process.user,
             "working_directory": process.working_directory,
@@ -144,6 +151,7 @@ impl Plan<'_> {
             filter: self.filter,
             no_new_privileges,
             apparmor,
+            ids: self.ids,
             spec: self.spec,
             process,
         };
@@ -360,13 +368,14 @@ impl Container {
         let changed = |entry: &&String| !spec.environment.contains_key(entry.split('=').next().unwrap_or_default());
         let mut environment: Vec<String> = own.environment.iter().filter(changed).cloned().collect();
         environment.extend(spec.environment.iter().map(|(name, value)| format!("{name}={value}")));
-        let Record { capabilities, filter, no_new_privileges, apparmor, .. } = &self.record;
+        let Record { capabilities, filter, no_new_privileges, apparmor, ids, .. } = &self.record;
         let request = json!({
             "pid": pid,
             "cgroup": self.record.cgroup,
             "hierarchies": machine.cgroups.hierarchies(),
             "process": {"args": spec.command, "env": environment, "rlimits": bundle::rlimits(&self.record.spec, machine)?},
             "confinement": confinement(capabilities, filter.as_deref(), *no_new_privileges, apparmor.as_deref()),
+            "ids": ids,
             "user": user,
             "working_directory": own.working_directory,
         });

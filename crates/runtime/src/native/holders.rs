@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::native::ids::Ids;
 use crate::native::shim::{self, Program};
 use crate::native::starter::Starter;
 use crate::port::{ContainerSpec, RunError, Sharing};
@@ -42,19 +43,19 @@ impl Holders {
         self.folder.join(task).join("holder")
     }
 
-    /// Makes a task's holder unless it lives. One that died took a shared pid namespace's processes with it; what is started from then on
+    /// Makes a task's holder unless it lives; `ids`: what the task's users are on the machine. One that died took a shared pid namespace's processes with it; what is started from then on
     /// shares new namespaces.
     ///
     /// # Errors
     /// [`RunError::System`].
-    pub async fn ensure(&self, task: &str, program: &Program) -> Result<(), RunError> {
+    pub async fn ensure(&self, task: &str, ids: Option<Ids>, program: &Program) -> Result<(), RunError> {
         let _turn = self.turn.lock().await;
         let folder = self.folder.join(task);
         if read(&folder).is_some_and(Starter::is_alive) {
             return Ok(());
         }
         std::fs::create_dir_all(&folder).map_err(|e| RunError::System(format!("make {}: {e}", folder.display())))?;
-        shim::hold(program, &folder).await
+        shim::hold(program, &folder, ids).await
     }
 
     /// Ends a task's holder unless a container still wants it.

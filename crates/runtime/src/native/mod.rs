@@ -2,13 +2,16 @@
 //!
 //! Holds nothing in memory that a restart would lose: a container's folder says all about it.
 
+mod apart;
 pub mod bundle;
 pub mod capabilities;
 pub mod cgroups;
 mod container;
+mod data_dir;
 mod devices;
 mod ground;
 mod holders;
+pub mod ids;
 mod locate;
 pub mod monitor;
 mod mounts;
@@ -29,7 +32,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 pub use self::locate::locate;
+pub use self::shim::try_remapping;
 use crate::images::{BerthRegistry, Images};
+use crate::native::apart::Apart;
 use crate::native::bundle::Machine;
 use crate::native::cgroups::Layout;
 use crate::native::container::Container;
@@ -80,6 +85,7 @@ pub struct NativeRuntime {
     machine: Machine,
     containers: Arc<Mutex<HashMap<ContainerId, Arc<Container>>>>,
     holders: Holders,
+    apart: Apart,
     ready: Arc<Mutex<Option<Shim>>>,
     /// The usual filter in the making.
     _compiling: Compiling,
@@ -104,12 +110,12 @@ impl NativeRuntime {
         // and device files; requests hold what a task definition keeps in its environment (CVE-2021-41091).
         for name in ["containers", "images", "root", "seccomp", "shared"] {
             let folder = config.data_dir.join(name);
-            make_private(&folder).map_err(step(&format!("make {}", folder.display())))?;
+            data_dir::make_private(&folder).map_err(step(&format!("make {}", folder.display())))?;
         }
         // Full paths go into mounts and to the shim, which has another working directory.
         let data_dir = config.data_dir.canonicalize().map_err(step("resolve the data directory"))?;
         let config = NativeConfig { data_dir, ..config };
-        let only = lock(&config.data_dir).map_err(step(&format!("lock {}", config.data_dir.display())))?;
+        let only = data_dir::lock(&config.data_dir).map_err(step(&format!("lock {}", config.data_dir.display())))?;
         let machine = Machine {
             root: config.data_dir.join("root"),
             cgroups: Layout::detect().map_err(step("look at this machine's cgroups"))?,
@@ -124,7 +130,7 @@ impl NativeRuntime {
             .map_err(step("open the seccomp filters"))?;
         let filters = Arc::new(filters);
         // The one that nearly all containers need; made now rather than when the first task waits for it.
-        let usual = capabilities::resolve(&[], &[], false, &default_capabilities(&machine), &machine.capabilities).unwrap_or_default();
+        let usual = capabilities::resolve(&[], &[], false, &apart::default_capabilities(&machine, false), &machine.capabilities).unwrap_or_default();
         let compiling = filters.compile_aside(usual);
         let shim = Program::load(&config.shim).map_err(step(&format!("load {}", config.shim.display())))?;
         if !config.monitor.is_file() {
@@ -133,6 +139,7 @@ impl NativeRuntime {
         let containers = container::load_all(&config.data_dir.join("containers")).map_err(step("read containers"))?;
         let wanted = |task: &str| containers.values().any(|one| wants_holder(one, task));
         let holders = Holders::open(config.data_dir.join("shared"), wanted).map_err(step("look after what tasks share"))?;
+        let apart = Apart::of(containers.values().filter_map(|one| Some((one.record.spec.cgroup_parent.clone(), one.record.ids?))));
         Ok(NativeRuntime {
             config,
             images: Arc::new(images),
@@ -142,10 +149,28 @@ impl NativeRuntime {
             machine,
             containers: Arc::new(Mutex::new(containers)),
             holders,
+            apart,
             ready: Arc::default(),
             _compiling: compiling,
             _only: only,
         })
+    }
+
+    /// Whether containers that are kept apart get users of their own here; tried once.
+    ///
+    /// # Errors
+    /// Why not, in words for people. Such containers then run as users of the machine, with fewer capabilities.
+    pub async fn remapping(&self) -> Result<(), String> {
+        self.apart.remapping(&self.config.shim, &self.config.data_dir).await
+    }
+
+    async fn may_map(&self, spec: &ContainerSpec) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if let Some(place) = apart::unmappable(spec, &mounts) {
+            tracing::warn!(container = %spec.id, place = %place.display(), "its users are the machine's: a network file system knows no others");
+            return false;
+        }
+        self.remapping().await.is_ok()
     }
 
     fn folder(&self, id: &ContainerId) -> PathBuf {
@@ -187,7 +212,7 @@ impl NativeRuntime {
 
     async fn launch(&self, container: &Container, again: bool) -> Result<Started, RunError> {
         if holders::is_wanted_by(&container.record.spec) {
-            self.holders.ensure(&container.record.spec.cgroup_parent, &self.shim).await?;
+            self.holders.ensure(&container.record.spec.cgroup_parent, container.record.ids, &self.shim).await?;
         }
         let shares = self.task_cpu_shares(&container.record.spec.cgroup_parent);
         let mark = |shim: &Shim| {
@@ -287,29 +312,6 @@ fn wants_holder(container: &Container, task: &str) -> bool {
     container.record.spec.cgroup_parent == task && holders::is_wanted_by(&container.record.spec)
 }
 
-/// Only root's.
-fn make_private(folder: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::create_dir_all(folder)?;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
-}
-
-/// Docker's; without `MKNOD` where device files cannot be kept in check, on a kernel without the devices controller.
-fn default_capabilities(machine: &Machine) -> Vec<&'static str> {
-    let checked = machine.cgroups.restricts_devices();
-    capabilities::DEFAULT.into_iter().filter(|name| checked || *name != "MKNOD").collect()
-}
-
-fn lock(data_dir: &std::path::Path) -> io::Result<std::fs::File> {
-    use std::os::fd::AsRawFd;
-    let file = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(data_dir.join("lock"))?;
-    // SAFETY: plain flock on a descriptor we own.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == -1 {
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it"));
-    }
-    Ok(file)
-}
-
 #[async_trait]
 impl Runtime for NativeRuntime {
     fn capabilities(&self) -> Vec<&'static str> {
@@ -355,11 +357,13 @@ impl Runtime for NativeRuntime {
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<(), RunError> {
+        apart::check(&spec).map_err(RunError::InvalidSpec)?;
+        let mapped = spec.kept_apart && self.may_map(&spec).await;
         // Held until the container is known, which from then on keeps the image.
         let image = self.images.hold(&spec.image_digest).ok_or_else(|| RunError::NoImage(spec.image_digest.clone()))?;
         let (layers, mut lower) = self.images.layers(&image).map_err(|e| RunError::System(format!("name the image's layers: {e}")))?;
         lower.push(self.base.to_owned());
-        let default = default_capabilities(&self.machine);
+        let default = apart::default_capabilities(&self.machine, spec.kept_apart && !mapped);
         let available = &self.machine.capabilities;
         let kept = capabilities::resolve(&spec.capabilities_add, &spec.capabilities_drop, spec.privileged, &default, available)
             .map_err(RunError::InvalidSpec)?;
@@ -368,6 +372,8 @@ impl Runtime for NativeRuntime {
             true => None,
             false => Some(self.filters.compiled(&kept).map_err(|e| RunError::System(e.to_string()))?),
         };
+        let task = spec.cgroup_parent.clone();
+        let ids = if mapped { Some(self.apart.take(&task)?) } else { None };
         let made = container::Plan {
             cgroup: self.cgroup(&spec.cgroup_parent, &spec.id),
             folder: self.folder(&spec.id),
@@ -376,13 +382,14 @@ impl Runtime for NativeRuntime {
             filter,
             security,
             holder: self.holders.file(&spec.cgroup_parent),
+            ids,
             layers,
             lower,
             machine: &self.machine,
             defaults: &image.defaults,
             spec,
         };
-        let container = made.write()?;
+        let container = made.write().inspect_err(|_| self.apart.give_back(&task, ids))?;
         self.containers.lock().insert(container.record.spec.id.clone(), Arc::new(container));
         self.prepare_next();
         Ok(())
@@ -486,7 +493,9 @@ impl Runtime for NativeRuntime {
         let _turn = container.turn.lock().await;
         container.remove(&self.machine.cgroups).await.map_err(|e| RunError::System(format!("remove container {id}: {e}")))?;
         let parent = container.record.spec.cgroup_parent.clone();
-        self.containers.lock().remove(id);
+        if self.containers.lock().remove(id).is_some() {
+            self.apart.give_back(&parent, container.record.ids);
+        }
         if holders::is_wanted_by(&container.record.spec) {
             let is_wanted = || self.containers.lock().values().any(|other| wants_holder(other, &parent));
             let released = self.holders.release(&parent, is_wanted).await;

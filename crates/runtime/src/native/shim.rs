@@ -12,12 +12,16 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
+use crate::native::ids::{self, Ids};
 use crate::native::monitor::time;
 use crate::native::starter::Starter;
 use crate::port::{ExecOutcome, RunError, Started};
 
 /// A start takes milliseconds; a minute means that something in the kernel or on the disk hangs.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Nobody's: files with these ids are there for the trial's moment only.
+const TRIAL_IDS: u32 = 0x7000_0000;
 
 /// The shim's program as a sealed copy in memory.
 ///
@@ -157,12 +161,13 @@ impl Shim {
 ///
 /// # Errors
 /// [`RunError::System`].
-pub async fn hold(program: &Program, folder: &Path) -> Result<(), RunError> {
+pub async fn hold(program: &Program, folder: &Path, ids: Option<Ids>) -> Result<(), RunError> {
     use std::os::unix::ffi::OsStrExt;
     let system = |e: io::Error| RunError::System(format!("make the namespaces that the task shares: {e}"));
     let (mut socket, end, _) = program.spawn("hold", Stdio::null(), Stdio::null()).map_err(system)?;
     let said = async {
-        socket.write_all(folder.as_os_str().as_bytes()).await?;
+        let ids = ids.map(|ids| format!("\0{} {}", ids.first, ids.count)).unwrap_or_default();
+        socket.write_all(&[folder.as_os_str().as_bytes(), ids.as_bytes()].concat()).await?;
         socket.shutdown().await?;
         let mut line = String::new();
         BufReader::new(socket).read_line(&mut line).await?;
@@ -176,6 +181,50 @@ pub async fn hold(program: &Program, folder: &Path) -> Result<(), RunError> {
     match parse(&line.map_err(system)?)? {
         Reply::Failed { blame, text } => Err(failure(&blame, text)),
         _ => Ok(()),
+    }
+}
+
+/// Has the shim try whether users can be given other ids here; `folder` is a place on the file system of images and containers. Waits.
+///
+/// # Errors
+/// Why not, in words for people.
+pub fn try_remapping(shim: &Path, folder: &Path) -> Result<(), String> {
+    let failed = |error: io::Error| format!("it cannot be tried: {error}");
+    let scratch = folder.join(format!(".remap-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).map_err(failed)?;
+    let outcome = try_in(shim, &scratch);
+    // The mounts in it went with their namespace.
+    let _ = std::fs::remove_dir_all(&scratch);
+    outcome
+}
+
+fn try_in(shim: &Path, scratch: &Path) -> Result<(), String> {
+    use std::io::{Read, Write};
+    use std::os::unix::ffi::OsStrExt;
+    let failed = |error: io::Error| format!("it cannot be tried: {error}");
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
+    ours.set_read_timeout(Some(START_TIMEOUT)).map_err(failed)?;
+    let mut child = std::process::Command::new(shim)
+        .arg("remap")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    let request = [scratch.as_os_str().as_bytes(), format!("\0{TRIAL_IDS} {}", ids::COUNT).as_bytes()].concat();
+    let mut line = String::new();
+    let said =
+        ours.write_all(&request).and_then(|()| ours.shutdown(std::net::Shutdown::Write)).and_then(|()| ours.read_to_string(&mut line));
+    if said.is_err() {
+        let _ = child.kill();
+    }
+    let ended = child.wait();
+    said.and(ended).map_err(failed)?;
+    match parse(line.trim_end()) {
+        Ok(Reply::Failed { text, .. }) => Err(text),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

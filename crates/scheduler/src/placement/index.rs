@@ -263,15 +263,26 @@ impl Index {
         }
     }
 
+    /// The instance is registered.
+    #[must_use]
+    pub fn knows(&self, instance: ContainerInstanceId) -> bool {
+        self.by_id.get(&instance).is_some_and(|at| self.slots[*at as usize].registered)
+    }
+
     /// Folds in a new or changed task: it holds its resources until it is STOPPED. Folding one in twice changes nothing.
     pub fn apply_task(&mut self, task: &Task) {
+        self.apply_task_of(task, &task.group);
+    }
+
+    /// The same of a task that counts to another group here than to its own: groups of two clusters may be called alike.
+    pub fn apply_task_of(&mut self, task: &Task, group: &str) {
         if task.last_status == TaskStatus::Stopped {
             self.release(task.id);
             return;
         }
         if !self.reservations.contains_key(&TaskKey::from(task.id)) {
             let at = self.slot(task.container_instance);
-            let kind = self.kinds.take(&task.group, &task.demand);
+            let kind = self.kinds.take(group, &task.demand);
             self.reserve(task.id, at, kind, gpus_of(task));
         }
     }

@@ -17,6 +17,7 @@ mod slot;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use berth_model::container_instance::FARGATE;
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
 
@@ -68,6 +69,13 @@ pub enum SpreadField {
 }
 
 impl Strategy {
+    /// Fargate's: on the machine where most memory is free. Over what all machines of an index have in common nothing is spread, and of those
+    /// that strategies leave alike the one with most room takes the task.
+    #[must_use]
+    pub fn roomiest() -> Vec<Self> {
+        vec![Self::Spread(SpreadField::Attribute(FARGATE.to_owned()))]
+    }
+
     /// What a service without a strategy gets: over zones, then over instances.
     #[must_use]
     pub fn service_default() -> Vec<Self> {

@@ -44,8 +44,8 @@ impl Loading {
         match write {
             Write::Put(Stored { record: Record::Task(value), created, modified, version }) => match self.state.tasks.entry(value.id) {
                 Place::Vacant(place) => {
-                    let of_cluster = found(gathered, &value.cluster);
-                    of_cluster.add(&value);
+                    let is_fargate = self.state.fargate_tasks.take(&value);
+                    found(gathered, &value.cluster).add(&value, is_fargate);
                     let index = found(&mut self.state.by_cluster, &value.cluster);
                     index.count(&value);
                     place.insert(Entry { value, created, modified, version });
@@ -77,12 +77,14 @@ impl Loading {
 }
 
 impl Gathered {
-    fn add(&mut self, task: &Task) {
+    fn add(&mut self, task: &Task, is_fargate: bool) {
         match task.desired_status {
             DesiredStatus::Running => self.desired_running.push(task.id),
             DesiredStatus::Stopped => self.desired_stopped.push(task.id),
         }
-        self.by_instance.entry(task.container_instance).or_default().push(task.id);
+        if !is_fargate {
+            self.by_instance.entry(task.container_instance).or_default().push(task.id);
+        }
         found(&mut self.by_family, &task.definition.family).push(task.id);
         if let Some(membership) = &task.service {
             found(&mut self.by_service, &membership.service).push(task.id);
@@ -142,7 +144,8 @@ mod tests {
                 let last_status = ["STOPPED", "PENDING", "RUNNING"][usize::from(status)];
                 let mut task = serde_json::json!({
                     "id": id, "cluster": format!("c{cluster}"), "definition": {"family": format!("f{family}"), "revision": 1},
-                    "container_instance": ContainerInstanceId(u128::from(instance)), "group": "g", "launch_type": "EC2",
+                    "container_instance": ContainerInstanceId(u128::from(instance)), "group": "g",
+                    "launch_type": if family == 2 { "FARGATE" } else { "EC2" },
                     "demand": {"cpu": 1, "memory": 6}, "containers": [], "created_at": 1,
                     "desired_status": if status == 0 { "STOPPED" } else { "RUNNING" },
                     "last_status": last_status,
@@ -177,7 +180,8 @@ mod tests {
             shown.extend(index.by_client_token.iter().map(|found| format!("{cluster} {found:?}")));
             shown
         });
-        let mut shown: Vec<_> = tasks.chain(indexes).collect();
+        let fargate = [format!("{:?}", state.fargate_tasks.0.iter().collect::<std::collections::BTreeMap<_, _>>())];
+        let mut shown: Vec<_> = tasks.chain(indexes).chain(fargate).collect();
         shown.sort();
         shown
     }

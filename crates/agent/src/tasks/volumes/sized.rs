@@ -11,12 +11,15 @@ use berth_runtime::quota::{self, FIRST_PROJECT, Usage};
 /// How many numbers in a row are looked at: as many tasks would have to have the same one.
 const TRIES: u32 = 1000;
 
-/// Makes a task's folder one of limited size. `Err` is a reason with its class. Calls must follow each other.
-pub fn ensure(folder: &Path, bytes: u64) -> Result<StorageLimit, String> {
+/// Makes a task's folder one of limited size. Nothing holds it to the limit here, if `required` allows that: then none is given. `Err` is a reason with its class. Calls must follow each other.
+pub fn ensure(folder: &Path, bytes: u64, required: bool) -> Result<Option<StorageLimit>, String> {
     let failed =
         |problem: &dyn std::fmt::Display| format!("ResourceInitializationError: ephemeralStorage: {}: {problem}", folder.display());
     fs::create_dir_all(folder).map_err(|error| failed(&error))?;
-    quota::available(folder).map_err(|error| failed(&error))?;
+    match quota::available(folder) {
+        Err(_) if !required => return Ok(None),
+        available => available.map_err(|error| failed(&error))?,
+    }
     let limited = || -> io::Result<StorageLimit> {
         let project = match quota::project_of(folder)? {
             0 => unused(&folder.file_name().unwrap_or_default().to_string_lossy(), |project| quota::usage(folder, project))?,
@@ -27,7 +30,7 @@ pub fn ensure(folder: &Path, bytes: u64) -> Result<StorageLimit, String> {
         quota::assign(folder, project)?;
         Ok(StorageLimit { project, bytes })
     };
-    limited().map_err(|error| failed(&error))
+    limited().map(Some).map_err(|error| failed(&error))
 }
 
 /// A project that nobody has. It begins where the task's name says, so that two agents with one disk do not go for the same.
@@ -83,7 +86,8 @@ mod tests {
             return;
         }
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        let reason = ensure(&folder.path().join("t1"), 21 << 30).unwrap_err();
+        assert_eq!(ensure(&folder.path().join("t0"), 21 << 30, false), Ok(None), "where it may go without");
+        let reason = ensure(&folder.path().join("t1"), 21 << 30, true).unwrap_err();
         assert!(
             reason.starts_with("ResourceInitializationError: ephemeralStorage: ") && reason.contains("has no project quotas"),
             "{reason}"
