@@ -168,7 +168,7 @@ mod tests {
         let scan = scan(&bytes);
         let second = one.len() + 5000;
         assert_eq!(scan.lines, [0..one.len(), second..second + two.len()]);
-        assert_eq!(scan.damaged, vec![one.len()..second; 1]);
+        assert_eq!((scan.damaged.len(), scan.damaged[0].clone()), (1, one.len()..second));
         assert_eq!(scan.end, second + two.len());
         assert_eq!(super::scan(b"").end, 0);
         assert_eq!(super::scan(&[0; 100]).end, 0);
