@@ -6,6 +6,7 @@
 import os
 import time
 
+import ledger
 import leftovers
 import pytest
 from apart import Apart
@@ -76,7 +77,7 @@ def live(apart, definitions, lives):
 
 def count(apart):
     """All there is, once the tasks that are over have been removed."""
-    until("no task to be kept", lambda: not os.listdir(apart.data_dir / "containers") and not os.listdir(apart.data_dir / "tasks"), pause=0.5)
+    until("no task to be kept", lambda: not os.listdir(apart.data_dir / "containers") and not ledger.kept(apart.data_dir), pause=0.5)
     # The kernel takes namespaces down in the background; what the agent holds open for a moment, such as an answer's connection, goes too.
     pid, before = apart.agent.process.pid, None
     for _ in range(60):

@@ -378,7 +378,7 @@ mod tests {
         fs::write(old.join("t3.json"), "{").unwrap();
         for _ in 0..2 {
             let (entries, unreadable) = Ledger::open(dir.path()).unwrap().tasks().unwrap();
-            assert_eq!(entries, [entry.clone()]);
+            assert_eq!(entries, std::slice::from_ref(&entry));
             assert!(unreadable.is_empty());
         }
         let left: Vec<_> = fs::read_dir(&old).unwrap().map(|file| file.unwrap().file_name()).collect();

@@ -141,7 +141,7 @@ mod tests {
     fn a_line_says_what_it_was_given() {
         let given = entry_of("control characters: \u{1e} \n");
         let line = kept("t", &given).unwrap();
-        assert_eq!(scan(&line).lines, [0..line.len()]);
+        assert_eq!((scan(&line).lines.len(), scan(&line).end), (1, line.len()));
         assert_eq!(entry(&line).unwrap(), given);
         let head = head(&line).unwrap();
         assert_eq!((head.id.as_deref(), head.entry.is_some(), head.version), (Some("t"), true, None));
@@ -157,9 +157,7 @@ mod tests {
         for at in 0..line.len() {
             let mut changed = line.clone();
             changed[at] ^= 1;
-            let found = scan(&changed).lines;
-            // A digit of the checksum may become the same digit in another case; nothing else is read as before.
-            assert!(found.is_empty() || changed.to_ascii_lowercase() == line.to_ascii_lowercase(), "byte {at}");
+            assert!(scan(&changed).lines.is_empty(), "byte {at}");
         }
     }
 
@@ -170,7 +168,7 @@ mod tests {
         let scan = scan(&bytes);
         let second = one.len() + 5000;
         assert_eq!(scan.lines, [0..one.len(), second..second + two.len()]);
-        assert_eq!(scan.damaged, [one.len()..second]);
+        assert_eq!((scan.damaged.len(), scan.damaged[0].clone()), (1, one.len()..second));
         assert_eq!(scan.end, second + two.len());
         assert_eq!(super::scan(b"").end, 0);
         assert_eq!(super::scan(&[0; 100]).end, 0);
