@@ -130,7 +130,8 @@ impl NativeRuntime {
             .map_err(step("open the seccomp filters"))?;
         let filters = Arc::new(filters);
         // The one that nearly all containers need; made now rather than when the first task waits for it.
-        let usual = capabilities::resolve(&[], &[], false, &apart::default_capabilities(&machine, false), &machine.capabilities).unwrap_or_default();
+        let usual = capabilities::resolve(&[], &[], false, &apart::default_capabilities(&machine, false), &machine.capabilities)
+            .unwrap_or_default();
         let compiling = filters.compile_aside(usual);
         let shim = Program::load(&config.shim).map_err(step(&format!("load {}", config.shim.display())))?;
         if !config.monitor.is_file() {
