@@ -84,10 +84,8 @@ impl NameTable {
             }
         }
         for (zone, before) in &self.0 {
-            let names = match newer.0.get(zone) {
-                None => None,
-                Some(names) => Some(before.keys().filter(|name| !names.contains_key(*name)).cloned().collect::<Vec<_>>()),
-            };
+            let left = |names: &Names| before.keys().filter(|name| !names.contains_key(*name)).cloned().collect::<Vec<_>>();
+            let names = newer.0.get(zone).map(left);
             if names.as_ref().is_none_or(|names| !names.is_empty()) {
                 changes.gone.push(GoneNames { zone: zone.clone(), names });
             }
