@@ -4,7 +4,7 @@
 use berth_shapes::ecs::{Failure, GetTaskProtectionResponse, ProtectedTask};
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::tags::PATIENCE;
 use crate::ecs_client::{CallError, EcsClient};
@@ -20,6 +20,15 @@ pub struct Wish {
     /// For how long; the control plane's default if none.
     #[serde(alias = "expiresInMinutes", default)]
     expires_in_minutes: Option<i64>,
+}
+
+impl Wish {
+    /// Reads a body; `None` if it is not an object with these members and no others. (A list would do for serde.)
+    #[must_use]
+    pub fn read(body: &[u8]) -> Option<Self> {
+        let members: Map<String, Value> = serde_json::from_slice(body).ok()?;
+        serde_json::from_value(members.into()).ok()
+    }
 }
 
 /// An answer's status and body.
@@ -135,7 +144,7 @@ mod tests {
 
     #[test]
     fn wishes() {
-        let read = |text: &str| serde_json::from_str::<Wish>(text).ok();
+        let read = |text: &str| Wish::read(text.as_bytes());
         assert_eq!(
             read(r#"{"ProtectionEnabled":true,"ExpiresInMinutes":60}"#),
             Some(Wish { protection_enabled: Some(true), expires_in_minutes: Some(60) })

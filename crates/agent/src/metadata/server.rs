@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Metadata, Way};
 use super::limits::{Doors, Rates};
+use super::protection::Wish;
 use super::request::{Asked, parse};
 
 /// Connections of one address, which is a task's (of the host network's programs all have the same one); more are closed at once.
@@ -124,7 +125,7 @@ impl Server {
             (Some(Asked::Protection { id }), &Method::GET) => json(metadata.protection(id, way).await),
             (Some(Asked::Protection { id }), &Method::PUT) => {
                 let body = tokio::time::timeout(PATIENCE, Limited::new(request.into_body(), LONGEST_BODY).collect()).await;
-                let wish = body.ok().and_then(Result::ok).and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+                let wish = body.ok().and_then(Result::ok).and_then(|body| Wish::read(&body.to_bytes()));
                 json(metadata.protect(id, wish, way).await)
             }
             (Some(Asked::Protection { .. }), _) => not_allowed("GET, PUT"),
