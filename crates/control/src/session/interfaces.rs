@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use berth_acs::ServerFrame;
 use berth_acs::messages::NetworkTableMessage;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Session;
 use crate::interfaces::Tables;
@@ -19,17 +19,23 @@ impl Session {
         self.machine.is_berths() && state.instance(self.instance).is_some_and(|instance| instance.attributes.contains_key(TASK_ENI))
     }
 
-    /// The table of security groups and interfaces. A newer one is worth more than one that was lost, so none is sent again.
+    /// The table of security groups and interfaces, with the address at which others reach this machine: without it the machine makes no
+    /// ways to tasks of others. A newer one is worth more than one that was lost, so none is sent again.
     pub(super) fn network_table(&mut self, table: &Value) -> ServerFrame {
         let scope = &self.control.shared.environment.scope;
         let (cluster_arn, container_instance_arn) = (scope.cluster(&self.cluster), scope.container_instance(&self.cluster, self.instance));
         self.last_table += 1;
+        let mut table = table.clone();
+        let address = self.control.shared.store.state().instance(self.instance).and_then(|instance| instance.host_ipv4());
+        if let Some(address) = address {
+            table["machine"] = json!({ "address": address });
+        }
         ServerFrame::NetworkTable(NetworkTableMessage {
             message_id: format!("network-table-{}", self.last_table),
             cluster_arn,
             container_instance_arn,
             generated_at: Some(self.now()),
-            table: table.clone(),
+            table,
         })
     }
 }
