@@ -216,7 +216,6 @@ def test_a_group_that_was_deleted_is_a_failure_of_the_service_that_names_it(up, 
     ec2.delete_security_group(GroupId=group)
     up.ecs.update_service(cluster=DEFAULT, service=name, desiredCount=1)
     until("an event", lambda: any("RESOURCE:ENI" in text for text in texts(service(up.ecs, DEFAULT, name))))
-    until("`berth why` to say it", lambda: "a security group is gone" in up.run("why", name).stdout)
     assert interfaces(ec2, subnet) == {} and tasks_of(up.ecs, DEFAULT, serviceName=name) == []
     ended_service(up, ec2, name)
 
