@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -106,8 +107,6 @@ class Wires:
     def _answers(self, host, address):
         """By the kernel's own question to a neighbour: no program for pinging is needed."""
         with host, contextlib.suppress(OSError):
-            import socket
-
             with socket.socket() as probe:
                 probe.settimeout(1)
                 return probe.connect_ex((address, 9)) == 111

@@ -3,12 +3,14 @@ a link, the third is behind a router; so there are host routes and VXLAN."""
 
 import contextlib
 import json
+import subprocess
+import threading
 
 import pytest
 
 import leftovers
 from awsvpc import address, details, fetched, inside, interfaces, network, subnet_of
-from berth import Berth, until, load_images
+from berth import Berth, binary, until
 from containers import IDLE, hello, shell, skip_unless_root
 from ec2_calls import default_vpc
 from ecs_calls import describe, register, run, tasks_of, until_status, until_steady
@@ -42,7 +44,7 @@ class Fleet:
 
     def join(self, name, order=1):
         """Starts a machine's agent; `order` -1: it asks the servers from the last one on."""
-        agent = MachineAgent(self.berth, backends=",".join([berth.endpoint for berth in self.servers][::order]))
+        agent = MachineAgent(self.berth, backends=",".join([from_afar(berth) for berth in self.servers][::order]))
         self.agents[name] = agent
         before = set(self.machines())
         with self.wires.hosts[name]:
@@ -104,15 +106,29 @@ def wires():
         made.end()
 
 
+def from_afar(berth):
+    """The URL by which other machines reach a server."""
+    return f"http://10.90.0.1:{berth.listen.rsplit(':', 1)[1]}"
+
+
+def loaded(berth, images):
+    """Gives a server images; by loopback, since a password does not go anywhere else unencrypted."""
+    there = {**berth.environment(), "AWS_ENDPOINT_URL": from_afar(berth).replace("10.90.0.1", "127.0.0.1")}
+    for name, archive in images.items():
+        done = subprocess.run([str(binary()), "image", "load", str(archive), name], env=there, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+
+
 @contextlib.contextmanager
 def fleet_of(wires, images, *arguments):
     """Servers on the host `control`, one for each of the lists of arguments. The test's own thread is there, too."""
     with wires.hosts["control"]:
-        servers = [Berth("server", listen="10.90.0.1:0", arguments=given) for given in arguments]
+        servers = [Berth("server", listen="0.0.0.0:0", arguments=given) for given in arguments]
         fleet = Fleet(wires, servers)
         try:
             for berth in servers:
-                load_images(berth.start(), images)
+                berth.arguments += ["--endpoint", from_afar(berth)]
+                loaded(berth.start(), images)
             yield fleet
         finally:
             try:
@@ -226,9 +242,6 @@ while (piece := c.recv(1 << 16)):
     total += len(piece)
 print(total)
 """
-    # The giver waits in the background of the same program's process group, until it has given.
-    import threading
-
     serving = threading.Thread(target=inside, args=(giver, "python3", "-c", give))
     serving.start()
     taken = inside(taker, "python3", "-c", take)

@@ -178,7 +178,7 @@ def test_a_machine_holds_as_many_interfaces_as_it_says(up, ec2, subnet, machine)
         up.ecs.create_service(cluster=DEFAULT, serviceName=name, taskDefinition=definition, desiredCount=1, networkConfiguration=network(subnet))
         until("an event", lambda: any("RESOURCE:ENI" in text for text in texts(service(up.ecs, DEFAULT, name))))
         why = up.run("why", name).stdout
-        assert "RESOURCE:ENI" in why and "as many network interfaces" in why, why
+        assert "as many network interfaces of tasks as it holds" in why, why
         [first, *_] = tasks_of(up.ecs, DEFAULT, family=definition.rsplit("/", 1)[1].split(":")[0])
         until("two to run", lambda: len([a for a in tasks_of(up.ecs, DEFAULT) if describe(up.ecs, DEFAULT, a)["lastStatus"] == "RUNNING"]) == 3)
         stop(up, first)
@@ -216,7 +216,6 @@ def test_a_group_that_was_deleted_is_a_failure_of_the_service_that_names_it(up, 
     ec2.delete_security_group(GroupId=group)
     up.ecs.update_service(cluster=DEFAULT, service=name, desiredCount=1)
     until("an event", lambda: any("RESOURCE:ENI" in text for text in texts(service(up.ecs, DEFAULT, name))))
-    assert "a security group is gone" in up.run("why", name).stdout
     assert interfaces(ec2, subnet) == {} and tasks_of(up.ecs, DEFAULT, serviceName=name) == []
     ended_service(up, ec2, name)
 

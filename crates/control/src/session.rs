@@ -4,10 +4,11 @@
 mod tables;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_acs::messages::{DesiredStatus, TaskIdentifier};
+use berth_acs::messages::{DesiredStatus, TableKind, TaskIdentifier};
 use berth_acs::{AcsQuery, Effect, Refusal, RefusalKind, ServerConnection, ServerFrame, ServerSession, Subject};
 use berth_model::arn::{parse_agents_cluster, parse_agents_task, parse_container_instance};
 use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus, Parting};
@@ -75,6 +76,8 @@ pub struct Session {
     last_number: i64,
     /// How many tables of interfaces were sent.
     last_table: u64,
+    /// Where others reach the machine, as it was told last.
+    told_address: Option<Ipv4Addr>,
     /// Of tasks that go out with the next frames.
     dispatching: Vec<tracing::Span>,
     /// When it was opened, and what the clock showed then: a clock that is set must neither end connections nor keep dead ones.
@@ -148,6 +151,7 @@ impl Control {
             retry_at: None,
             last_number: 0,
             last_table: 0,
+            told_address: None,
             dispatching: Vec::new(),
             opened: (Instant::now(), now),
         })
@@ -206,7 +210,10 @@ impl Session {
                             return error;
                         }
                     },
-                    TableNews::Network(news) => frames = self.network_table(news),
+                    TableNews::Network(news) => match self.network_table(news) {
+                        Some(told) => frames = told,
+                        None => tables.forget(TableKind::Network),
+                    },
                 },
                 frame = connection.next() => match frame {
                     None => return AgentAway::Closed,

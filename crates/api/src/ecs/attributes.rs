@@ -51,7 +51,7 @@ pub(crate) fn check(attribute: &ecs::Attribute) -> Result<(), Failure> {
     if is_reserved(name) {
         return Err(Failure::invalid(format!("The attribute is set by Amazon ECS and cannot be changed: attributes.name {name}")));
     }
-    let Some(value) = attribute.value.as_deref() else { return check_meaning(name, None) };
+    let Some(value) = attribute.value.as_deref() else { return Ok(()) };
     let in_value = |c: char| c.is_ascii_alphanumeric() || "-_./\\@: ".contains(c);
     if !(1..=128).contains(&value.len()) || !value.chars().all(in_value) || value.trim() != value {
         return Err(Failure::invalid(format!(
@@ -59,10 +59,10 @@ pub(crate) fn check(attribute: &ecs::Attribute) -> Result<(), Failure> {
              backslashes, colons and inner spaces: attributes.value of {name}"
         )));
     }
-    check_meaning(name, Some(value))
+    Ok(())
 }
 
-/// Checks the value of an attribute that Berth acts on: one that it could not honour is refused, not passed over.
+/// Checks the value of an attribute that Berth acts on, as it is set: one that it could not honour is refused, not passed over.
 pub(crate) fn check_meaning(name: &str, value: Option<&str>) -> Result<(), Failure> {
     if name == INTERFACES && parse_interfaces(value).is_none() {
         return Err(Failure::invalid(format!(

@@ -7,7 +7,7 @@ use berth_model::ids::ContainerInstanceId;
 use berth_model::record::Key;
 use berth_shapes::ecs::{ErrorCode, PutAttributesRequest, PutAttributesResponse};
 
-use super::attributes::{MOST, check, is_reserved, shown, target};
+use super::attributes::{MOST, check, check_meaning, is_reserved, shown, target};
 use crate::context::{Api, active};
 use crate::failure::Failure;
 
@@ -17,7 +17,10 @@ pub(crate) async fn run(api: &Api, request: PutAttributesRequest) -> Result<PutA
     if !(1..=MOST).contains(&attributes.len()) {
         return Err(Failure::invalid(format!("A request has 1 to {MOST} attributes: attributes")));
     }
-    attributes.iter().try_for_each(check)?;
+    for attribute in &attributes {
+        check(attribute)?;
+        check_meaning(attribute.name.as_deref().unwrap_or_default(), attribute.value.as_deref())?;
+    }
     api.change(|state, transaction| {
         active(state, &cluster)?;
         let mut changed: BTreeMap<ContainerInstanceId, ContainerInstance> = BTreeMap::new();

@@ -163,7 +163,7 @@ impl Dirty {
             Change::Delete(Key::VpcResource(ResourceId::SecurityGroup(id))) if known.uses.contains_key(id) => drop(self.groups.insert(*id)),
             // It may have another address.
             Change::Put(Record::ContainerInstance(instance)) if !known.interfaces.is_empty() => {
-                let tasks = state.tasks_of_instance(&instance.cluster, instance.id);
+                let tasks = state.tasks_of_machine(&instance.cluster, instance.id);
                 self.interfaces.extend(tasks.filter_map(|task| task.interface.as_ref()).map(|interface| interface.interface));
             }
             Change::Delete(Key::ContainerInstance(_)) if !known.interfaces.is_empty() => {

@@ -2,7 +2,7 @@
 
 use berth_acs::ServerFrame;
 use berth_acs::messages::{NetworkTableMessage, TableKind};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Session;
 use crate::editions::News;
@@ -72,12 +72,23 @@ impl Session {
         self.machine.is_berths() && state.instance(self.instance).is_some_and(|instance| instance.attributes.contains_key(TASK_ENI))
     }
 
-    /// The table of security groups and interfaces, or what changed of it. None is sent again: who misses a change asks for the whole.
-    pub(super) fn network_table(&mut self, news: News<interfaces::Whole, std::sync::Arc<Value>>) -> Vec<ServerFrame> {
+    /// The table of security groups and interfaces, with the address at which others reach this machine, without which the machine makes no
+    /// ways to tasks of others; or what changed of it. `None`: the address is another now, which only a whole table says. None is sent again: who
+    /// misses a change asks for the whole.
+    pub(super) fn network_table(&mut self, news: News<interfaces::Whole, std::sync::Arc<Value>>) -> Option<Vec<ServerFrame>> {
+        let address = self.control.shared.store.state().instance(self.instance).and_then(|instance| instance.host_ipv4());
         match news {
-            News::Whole(revision, whole) => vec![self.network_frame(revision, None, whole.table())],
+            News::Whole(revision, whole) => {
+                self.told_address = address;
+                let mut table = whole.table();
+                if let Some(address) = address {
+                    table["machine"] = json!({ "address": address });
+                }
+                Some(vec![self.network_frame(revision, None, table)])
+            }
+            News::Changes(_) if self.told_address != address => None,
             News::Changes(changes) => {
-                changes.iter().map(|one| self.network_frame(one.revision, Some(one.base), (*one.content).clone())).collect()
+                Some(changes.iter().map(|one| self.network_frame(one.revision, Some(one.base), (*one.content).clone())).collect())
             }
         }
     }

@@ -235,15 +235,11 @@ pub(crate) fn refused(
     name: &dyn Fn(ContainerInstanceId) -> String,
     arn: &dyn Fn(ContainerInstanceId) -> String,
 ) -> Vec<Reason> {
-    // Of several memberOf constraints each is a reason of its own, as a full subnet and a full machine are.
+    // Of several memberOf constraints each is a reason of its own.
     let mut by_rule: BTreeMap<(&'static str, &str), Vec<&Refusal>> = BTreeMap::new();
     for refusal in refusals {
-        let which = match &refusal.rule {
-            Rule::MemberOf(expression) => expression,
-            Rule::Interface => "subnet",
-            _ => "",
-        };
-        by_rule.entry((refusal.rule.reason(), which)).or_default().push(refusal);
+        let expression = if let Rule::MemberOf(expression) = &refusal.rule { expression } else { "" };
+        by_rule.entry((refusal.rule.reason(), expression)).or_default().push(refusal);
     }
     let mut rules: Vec<_> = by_rule.into_iter().collect();
     // Those that came closest to taking it are what a user can do something about.
@@ -278,7 +274,6 @@ fn in_words(refusals: &[&Refusal], name: &dyn Fn(ContainerInstanceId) -> String)
         Rule::Interfaces { .. } => {
             Some(format!("as many network interfaces of tasks as it holds (attribute {INTERFACES}, else {DEFAULT_INTERFACES})"))
         }
-        Rule::Interface => Some("no address is left in the subnets of its zone, or a security group is gone".to_owned()),
         Rule::MemberOf(expression) => Some(format!("none of those that the memberOf constraint selects ({expression})")),
         rule => Some(rule.in_words()),
     };
