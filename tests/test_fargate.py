@@ -183,7 +183,7 @@ def test_a_machine_of_nobodys_serves_every_cluster_and_is_never_shown(new_berth,
     from berth import with_images
 
     with with_images(new_berth("server"), both_images) as berth:
-        agent = MachineAgent(berth, cluster="berth:fargate", ECS_INSTANCE_ATTRIBUTES=json.dumps({"berth.fargate": "true"})).start()
+        agent = MachineAgent(berth, BERTH_FARGATE="true").start()
         try:
             until("the machine to be there", lambda: [one for one in machines(berth) if one["agentConnected"]])
             [machine] = machines(berth)

@@ -12,9 +12,7 @@ use berth_model::service::Service;
 use berth_model::task::{DesiredStatus, LaunchType, Task, TaskStatus};
 use berth_model::task_interface::AwsvpcConfiguration;
 use berth_model::vpc::{Subnet, addresses};
-use berth_scheduler::placement::{Constraint, Index, Refusal, Rule, Strategy};
-use berth_scheduler::query::Expression;
-use berth_shapes::ecs;
+use berth_scheduler::placement::{Index, Refusal, Rule, Strategy};
 use berth_store::State;
 
 use crate::owner::Owner;
@@ -23,9 +21,6 @@ use crate::plan;
 /// The group under which Fargate tasks count on their machine, whatever their own: that of another cluster may be called like one here.
 /// No service and no family has it.
 pub(crate) const GROUP: &str = "berth:fargate";
-
-/// The attribute with which agents name their processors.
-const ARCHITECTURE: &str = "ecs.cpu-architecture";
 
 /// How Fargate tasks are placed; users have no say in it.
 pub(crate) static STRATEGIES: LazyLock<Vec<Strategy>> = LazyLock::new(Strategy::roomiest);
@@ -112,14 +107,6 @@ impl ZoneChoice {
             *counts.entry(Arc::clone(&subnet.zone)).or_default() += 1;
         }
     }
-}
-
-/// On which machines a Fargate task can run that says for which processors it was made; the others run anywhere.
-#[must_use]
-pub fn platform_constraint(document: &ecs::TaskDefinition) -> Vec<Constraint> {
-    let architecture = document.runtime_platform.as_ref().and_then(|platform| platform.cpu_architecture.as_ref());
-    let value = architecture.map(|architecture| if architecture.as_str() == "ARM64" { "arm64" } else { "x86_64" });
-    value.map(|value| Constraint::MemberOf(Expression::attribute_is(ARCHITECTURE, value).into())).into_iter().collect()
 }
 
 /// The zones of the subnets that have an address left.

@@ -85,7 +85,12 @@ pub(crate) async fn run(api: &Api, request: RegisterContainerInstanceRequest) ->
         };
         let shown = Entry { value: std::sync::Arc::new(instance), created: state.revision, modified: state.revision, version: 1 };
         transaction.put(berth_model::record::Record::ContainerInstance(std::sync::Arc::clone(&shown.value)));
-        let shown = render::container_instance(state, api.scope(), &shown, true);
+        let mut shown = render::container_instance(state, api.scope(), &shown, true);
+        if offers_fargate {
+            // Agents look for all that they said in the answer; no user gets this one.
+            let own = ecs::Attribute { name: Some(FARGATE.to_owned()), value: Some("true".to_owned()), ..Default::default() };
+            shown.attributes.get_or_insert_default().push(own);
+        }
         Ok(RegisterContainerInstanceResponse { container_instance: Some(shown) })
     })
     .await

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use berth_control::{Launched, Refused, Rule, TaskTemplate, Where, platform_constraint, zone_constraint};
+use berth_control::{Launched, Refused, Rule, TaskTemplate, Where, zone_constraint};
 use berth_model::fargate::NO_CAPACITY;
 use berth_model::ids::ClusterName;
 use berth_model::needs;
@@ -107,8 +107,7 @@ pub(crate) fn template(api: &Api, cluster: &ClusterName, definition: Arc<TaskDef
     fargate::check_launch(&definition, wish.launch_type, wish.overrides.as_ref())?;
     let is_fargate = wish.launch_type == LaunchType::Fargate;
     let known = api.control.constraints();
-    let mut constraints =
-        if is_fargate { platform_constraint(&definition.document) } else { placement::of_definition(known, &definition)? };
+    let mut constraints = placement::of_definition(known, &definition)?;
     let network = {
         let state = api.store.state();
         let network = network_configuration::read(&state, &definition, wish.launch_type, wish.network.as_ref())?;

@@ -12,7 +12,6 @@ use berth_scheduler::placement::{SpreadField, Strategy};
 use berth_store::State;
 
 use crate::constraints::Constraints;
-use crate::fargate;
 use crate::interfaces::zone_constraint;
 use crate::launch::TaskTemplate;
 
@@ -60,10 +59,9 @@ pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentI
         tags.insert("aws:ecs:serviceName".to_owned(), service.name.to_string());
     }
     let launch_type = revision.map_or(service.launch_type, |revision| revision.launch_type);
-    // Fargate's machines are all alike, but for their processors.
-    let mut constraints = fargate::platform_constraint(&definition.document);
+    let mut constraints = known.of_definition(&definition.document).ok()?;
+    // Fargate's machines are all alike, and in no zone.
     if launch_type != LaunchType::Fargate {
-        constraints = known.of_definition(&definition.document).ok()?;
         // Where tasks go is the service's, not a revision's.
         for constraint in &service.settings.placement_constraints {
             constraints.push(known.read(constraint).ok()?);
