@@ -129,6 +129,37 @@ def test_volumes_and_files_are_the_containers_own(up, shop, network):
     assert words == ["0", "0:0", "0:0", "0:0", "33:34", "33:34", "text", "0"], shown
 
 
+def test_users_terminals_and_inits_of_a_container(up, shop, network):
+    script = "id -u; id -g; stat -L -c %u:%g /dev/stdout; stat -c %U /; exec /bin/breakout works"
+    plain = container(script, "plain", user="65534:33", essential=False)
+    seat = container(script, "seat", user="nobody:33", pseudoTerminal=True, linuxParameters={"initProcessEnabled": True}, dependsOn=[{"containerName": "plain", "condition": "COMPLETE"}])
+    arn = start(up, shop, network, plain, seat)
+    task = ended(up, arn, shop)
+    shown = output(up, arn)
+    assert [one["exitCode"] for one in task["containers"]] == [0, 0], (task, shown)
+    words = [line.strip().rsplit(" ", 1)[-1] for line in shown.splitlines() if line.strip()]
+    for words in (words[:4], words[4:8]):
+        assert words[:2] == ["65534", "33"] and words[2].startswith("65534:") and words[3] == "root", shown
+    # An id that the task has not is named.
+    arn = start(up, shop, network, container("true", user="65536"))
+    reason = ended(up, arn, shop)["containers"][0].get("reason", "")
+    can, _ = has_users_of_its_own(up)
+    assert ("0-65535" in reason) == can, reason
+
+
+def test_ids_outlive_the_agent(up, shop, network):
+    arn = start(up, shop, network, container(IDLE))
+    before = user(first_process(until_status(up.ecs, shop, arn, "RUNNING")))
+    up.restart()
+    assert user(first_process(until_status(up.ecs, shop, arn, "RUNNING"))) == before
+    more = start(up, shop, network, container(IDLE))
+    other = user(first_process(until_status(up.ecs, shop, more, "RUNNING")))
+    can, _ = has_users_of_its_own(up)
+    assert (other != before) == can, "what runs already keeps its users to itself"
+    stop(up, more, shop)
+    stop(up, arn, shop)
+
+
 def test_the_size_is_a_limit_of_all_containers_together(up, shop, network):
     arn = start(up, shop, network, container(IDLE), container(IDLE, "more"))
     task = until_status(up.ecs, shop, arn, "RUNNING")
