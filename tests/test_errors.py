@@ -136,7 +136,10 @@ class World:
     def cluster_with_a_task(self):
         """Only a Fargate task has no container instance in its cluster, which would be named first."""
         takes = [{"name": f"ecs.capability.{name}"} for name in ("task-eni", "task-cpu-mem-limit")]
-        self.others.append(FakeAgent(self.berth, self.cluster(), attributes=[{"name": "berth.fargate", "value": "true"}, *takes]).join())
+        machine = FakeAgent(self.berth, self.cluster(), attributes=[{"name": "berth.fargate", "value": "true"}, *takes]).register()
+        # Berth's own agents alone take interfaces of Berth's.
+        self.others.append(machine.connect(agentVersion="berth"))
+        until("the machine to be there", machine.is_connected)
         name, members = self.cluster(), fargate(self)
         run(self.ecs, name, members.pop("taskDefinition"), **members)
         return {"cluster": name}

@@ -109,7 +109,9 @@ async fn store(clusters: usize, machines: Vec<ContainerInstance>) -> Store {
         transaction.put(cluster);
     }
     transaction.put(definition());
-    machines.into_iter().for_each(|machine| drop(transaction.put(machine)));
+    for machine in machines {
+        transaction.put(machine);
+    }
     store.commit(transaction).await.expect("it is taken");
     store
 }
@@ -197,7 +199,7 @@ async fn clusters_of_two_servers_never_sell_the_same_and_sell_all() {
     let commits = watcher.poll().expect("the log holds them all");
     never_oversold(&commits, &room);
     let state = store.state();
-    let on = |id: u128| state.tasks().filter(|task| task.container_instance.0 == id).count() as u32;
+    let on = |id: u128| state.tasks().filter(|task| task.container_instance.0 == id).count();
     assert_eq!(placed, state.tasks().count());
     assert_eq!((1..=3).map(on).collect::<Vec<_>>(), [30, 20, 25], "180 tasks were wanted: everything that Fargate may sell is sold");
     assert!(on(4) <= 7 && state.tasks().filter(|task| task.container_instance.0 == 4).all(|task| task.launch_type == LaunchType::Ec2));
@@ -207,7 +209,7 @@ async fn clusters_of_two_servers_never_sell_the_same_and_sell_all() {
             .filter(|task| task.container_instance.0 >= 2 && task.launch_type == LaunchType::Ec2)
             .all(|t| t.container_instance.0 == 4)
     );
-    assert!(without > 0 && placed as u32 <= all);
+    assert!(without > 0 && placed <= all as usize);
     drop(state);
     servers.iter().for_each(Control::stop);
 }

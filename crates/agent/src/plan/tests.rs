@@ -8,6 +8,7 @@ use berth_runtime::port::Sharing;
 use super::*;
 use crate::fakes::task;
 
+mod fargate;
 mod fields;
 
 fn context() -> PlanContext {
