@@ -343,7 +343,6 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         enable_execute_command: Some(settings.enable_execute_command),
         availability_zone_rebalancing: settings.availability_zone_rebalancing.as_deref().map(Into::into),
         resource_management_type: Some("CUSTOMER".into()),
-        ..Default::default()
     }
 }
 
