@@ -150,7 +150,8 @@ def test_users_terminals_and_inits_of_a_container(up, shop, network):
 def test_ids_outlive_the_agent(up, shop, network):
     arn = start(up, shop, network, container(IDLE))
     before = user(first_process(until_status(up.ecs, shop, arn, "RUNNING")))
-    up.restart()
+    up.terminate()
+    up.start()
     assert user(first_process(until_status(up.ecs, shop, arn, "RUNNING"))) == before
     more = start(up, shop, network, container(IDLE))
     other = user(first_process(until_status(up.ecs, shop, more, "RUNNING")))

@@ -451,11 +451,14 @@ async fn containers_that_share_processes(world: &mut World) -> acs::Task {
     task
 }
 
+/// Makes a task ask for what it may not.
+type Change = Box<dyn Fn(&mut acs::Task)>;
+
 /// Refused by the agent, whatever a control plane sends.
 async fn asks_for_nothing_of_the_machine(world: &mut World) {
     let plain = |world: &World, id: &str| world.task(id, 9, "sg-closed");
     let with_host = |host: serde_json::Value| Some(acs::DockerConfig { host_config: Some(host.to_string()), ..Default::default() });
-    let cases: Vec<(&str, Box<dyn Fn(&mut acs::Task)>)> = vec![
+    let cases: Vec<(&str, Change)> = vec![
         ("sourcePath", Box::new(|task| task.volumes[0].host = Some(acs::HostVolume { source_path: "/etc".into() }))),
         ("privileged", Box::new(move |task| task.containers[0].docker_config = with_host(serde_json::json!({"Privileged": true})))),
         ("SYS_ADMIN", Box::new(move |task| task.containers[0].docker_config = with_host(serde_json::json!({"CapAdd": ["SYS_ADMIN"]})))),
