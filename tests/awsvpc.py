@@ -51,10 +51,14 @@ def running(up, *containers, on, cluster="default", **members):
 
 def inside(task, *command, **settings):
     """Runs a program of this machine in a task's network namespace; gives the finished process."""
-    [pid, *_] = pids_of(task["containers"][0])
-    return subprocess.run(
-        ["nsenter", "-t", str(pid), "-n", *command], capture_output=True, text=True, timeout=settings.pop("timeout", 60), check=False, **settings
-    )
+    timeout = settings.pop("timeout", 60)
+    for _ in range(20):
+        # A container's shell starts programs that end at any moment: another process of it leads there as well.
+        for pid in pids_of(task["containers"][0]):
+            done = subprocess.run(["nsenter", "-t", str(pid), "-n", *command], capture_output=True, text=True, timeout=timeout, check=False, **settings)
+            if "nsenter: " not in done.stderr:
+                return done
+    raise AssertionError(f"no process of {task['taskArn']} leads into its namespace")
 
 
 def fetched(task, host, port=80, patience=2):
