@@ -371,8 +371,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let old = dir.path().join("tasks");
         fs::create_dir(&old).unwrap();
-        let entry =
-            TaskEntry { task: acs::Task { arn: "arn:x/t1".into(), ..Default::default() }, state: TaskState::new(1), retired_at: None };
+        let entry = TaskEntry {
+            task: acs::Task { arn: "arn:x/t1".into(), ..Default::default() },
+            state: TaskState::new(1),
+            retired_at: None,
+            endpoint_ids: Default::default(),
+        };
         fs::write(old.join("t1.json"), serde_json::to_vec(&entry).unwrap()).unwrap();
         fs::write(old.join("t2.new"), "half").unwrap();
         fs::write(old.join("t3.json"), "{").unwrap();

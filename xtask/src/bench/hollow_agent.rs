@@ -20,6 +20,7 @@ pub(super) async fn connect(endpoint: &str, key: &AccessKey, arn: &str, brisk: b
         seq_num: 1,
         berth_heartbeat: brisk,
         berth_dns: false,
+        berth_differences: false,
     };
     let sign = |host: &str, uri: &str| {
         let now_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));

@@ -11,7 +11,12 @@ use super::*;
 use crate::engine::TaskState;
 
 fn entry(id: &str, at: i64) -> TaskEntry {
-    TaskEntry { task: acs::Task { arn: id.to_owned(), ..Default::default() }, state: TaskState::new(1), retired_at: Some(at) }
+    TaskEntry {
+        task: acs::Task { arn: id.to_owned(), ..Default::default() },
+        state: TaskState::new(1),
+        retired_at: Some(at),
+        endpoint_ids: Default::default(),
+    }
 }
 
 fn journal(folder: &Path) -> Journal {

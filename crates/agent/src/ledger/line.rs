@@ -134,7 +134,12 @@ mod tests {
     use berth_acs::messages as acs;
 
     fn entry_of(arn: &str) -> TaskEntry {
-        TaskEntry { task: acs::Task { arn: arn.into(), ..Default::default() }, state: TaskState::new(1), retired_at: None }
+        TaskEntry {
+            task: acs::Task { arn: arn.into(), ..Default::default() },
+            state: TaskState::new(1),
+            retired_at: None,
+            endpoint_ids: Default::default(),
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn instance(number: u8, address: u8) -> ContainerInstance {
         connection: 0,
         away: None,
         registered: Default::default(),
-        attributes: [(HOST_IPV4.into(), Some(format!("192.0.2.{address}").into()))].into_iter().collect(),
+        attributes: [(HOST_IPV4.into(), Some(format!("192.0.2.{address}")))].into_iter().collect(),
         registered_at: UnixMillis(0),
         agent: Default::default(),
         tags: Default::default(),
