@@ -1,5 +1,4 @@
-//! A Fargate task's isolation, for real: the agent's tasks over the native runtime and this machine's network, in a network namespace of the test's
-//! own. What is tried from inside is in tests/breakout; docs/fargate-isolation.md lists it.
+//! A Fargate task's isolation, for real, in a network namespace of the test's own; what is tried from inside is in tests/breakout.
 #![cfg(target_os = "linux")]
 
 use std::net::Ipv4Addr;
@@ -240,7 +239,7 @@ fn a_fargate_task_is_kept_in_its_size_and_its_place() {
     let (true, true, Some(shim), Some(monitor), Some(_)) = (is_root, can_build, program("berth-shim"), program("berth-monitor"), busybox())
     else {
         eprintln!(
-            "SKIPPED (needs root, cc with a static C library, busybox-static, and berth-shim built beside): the isolation of Fargate tasks"
+            "SKIPPED (needs root, cc and a static C library, busybox-static, berth-shim built beside): the isolation of Fargate tasks"
         );
         return;
     };

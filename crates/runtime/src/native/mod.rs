@@ -12,6 +12,7 @@ mod devices;
 mod ground;
 mod holders;
 pub mod ids;
+mod launching;
 mod locate;
 pub mod monitor;
 mod mounts;
@@ -42,7 +43,7 @@ use crate::native::holders::Holders;
 use crate::native::monitor::Sighting;
 use crate::native::seccomp::{Compiling, Filters};
 use crate::native::security::Modules;
-use crate::native::shim::{Program, Shim, StartError};
+use crate::native::shim::{Program, Shim};
 use crate::port::{
     ContainerId, ContainerNetwork, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image,
     ImageObservation, PullError, PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats, Traffic,
@@ -189,52 +190,6 @@ impl NativeRuntime {
     /// Digests of the images that containers have.
     fn used_images(&self) -> HashSet<String> {
         self.containers.lock().values().map(|container| container.record.spec.image_digest.clone()).collect()
-    }
-
-    /// The shim that is ready, or a new one.
-    fn take_shim(&self) -> Result<Shim, RunError> {
-        if let Some(ready) = self.ready.lock().take() {
-            return Ok(ready);
-        }
-        Shim::prepare(&self.shim).map_err(|e| RunError::System(e.to_string()))
-    }
-
-    /// Has one ready for the next start: loading the program is a good part of what a start takes.
-    fn prepare_next(&self) {
-        let (ready, program) = (Arc::clone(&self.ready), Arc::clone(&self.shim));
-        tokio::spawn(async move {
-            if ready.lock().is_none()
-                && let Ok(shim) = Shim::prepare(&program)
-            {
-                *ready.lock() = Some(shim);
-            }
-        });
-    }
-
-    async fn launch(&self, container: &Container, again: bool) -> Result<Started, RunError> {
-        if holders::is_wanted_by(&container.record.spec) {
-            self.holders.ensure(&container.record.spec.cgroup_parent, container.record.ids, &self.shim).await?;
-        }
-        let shares = self.task_cpu_shares(&container.record.spec.cgroup_parent);
-        let mark = |shim: &Shim| {
-            container.mark_started(shim.starter(), again).map_err(|e| RunError::System(format!("mark the container started: {e}")))
-        };
-        let shim = self.take_shim()?;
-        mark(&shim)?;
-        match shim.start(&container.folder, shares).await {
-            Ok(started) => Ok(started),
-            Err(StartError::Failed(error)) => Err(error),
-            // The one kept ready had been killed; nothing has happened yet, so another may try.
-            Err(StartError::Vanished) => {
-                let shim = Shim::prepare(&self.shim).map_err(|e| RunError::System(e.to_string()))?;
-                mark(&shim)?;
-                match shim.start(&container.folder, shares).await {
-                    Ok(started) => Ok(started),
-                    Err(StartError::Failed(error)) => Err(error),
-                    Err(StartError::Vanished) => Err(RunError::System("the shim ended before it began".into())),
-                }
-            }
-        }
     }
 
     /// Gives back what an ended container needs no more: its cgroups, and the task's if it was the last. Its mounts went with its
