@@ -54,11 +54,23 @@ def beside(up, data_dir=None, agent_dir=None, cluster="default"):
     data_dir = data_dir or up.data_dir
     agent_dir = agent_dir or data_dir / "agent"
     bystander = Bystander(up, cluster)
-    before = kernel(data_dir, agent_dir)
+    before = settled(data_dir, agent_dir)
     yield bystander
     bystander.is_undisturbed()
     until("nothing more than before", lambda: kernel(data_dir, agent_dir) == before or print(before, kernel(data_dir, agent_dir)), 60, 0.5)
     stop(up, bystander.arn, cluster)
+
+
+def settled(data_dir, agent_dir):
+    """What there is once nothing more of an earlier test goes away: the kernel takes down in its own time what nobody has any more."""
+    looks = [kernel(data_dir, agent_dir)]
+
+    def is_still():
+        looks.append(kernel(data_dir, agent_dir))
+        return len(looks) > 3 and looks[-1] == looks[-2] == looks[-3]
+
+    until("what was there before to stay as it is", is_still, 60, 0.5)
+    return looks[-1]
 
 
 def kernel(data_dir, agent_dir):

@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 
+import ledger
 import leftovers
 import pytest
 from apart import Apart
@@ -58,7 +59,7 @@ def counted(apart, mark):
 
 def settled(apart, mark):
     """The same, once nothing of what is over is left to be removed and the kernel has taken down what it takes down in its own time."""
-    until("no task to be kept", lambda: not os.listdir(apart.data_dir / "containers") and not os.listdir(apart.data_dir / "tasks"), PATIENCE, 0.5)
+    until("no task to be kept", lambda: not os.listdir(apart.data_dir / "containers") and not ledger.kept(apart.data_dir), PATIENCE, 0.5)
     before = None
     for _ in range(120):
         now = counted(apart, mark)

@@ -391,7 +391,7 @@ def test_a_stop_reason_beyond_1024_characters_is_refused(ecs, cluster, agents):
 def test_what_berth_cannot_honour_is_refused_not_ignored(ecs, cluster, agents):
     agents(cluster)
     definition = register(ecs)
-    with refused("UnsupportedFeatureException", "platformVersion"):
+    with refused("InvalidParameterException", "platform version must be null"):
         ecs.run_task(cluster=cluster, taskDefinition=definition, platformVersion="1.4.0")
-    with refused("InvalidParameterException", "launchType"):
+    with refused("InvalidParameterException", "launch_type FARGATE"):
         ecs.run_task(cluster=cluster, taskDefinition=definition, launchType="FARGATE")
