@@ -83,7 +83,8 @@ class Wires:
         self.router = Host("router")
         self.hosts = {}
         self.router.sysctl("net/ipv4/ip_forward", "1")
-        self.router.ip("link add shared type bridge")
+        # With an address of its own: else the bridge takes the lowest of its links', and who knew the router by another finds it only seconds later.
+        self.router.ip("link add shared address 02:00:00:00:00:fe type bridge")
         self.router.ip("addr add 10.90.0.254/24 dev shared")
         self.router.ip("link set shared up")
 

@@ -262,7 +262,9 @@ def test_a_machine_that_is_cut_off(fleet, wires):
     names = {arn: name for name, arn in fleet.machines().items()}
     web = {names[task["containerInstanceArn"]]: task for task in (describe(ecs, DEFAULT, arn) for arn in tasks_of(ecs, DEFAULT, serviceName="web"))}
     assert web.keys() == MACHINES.keys(), "one a machine"
-    until("one to reach two", lambda: greeted(asking["one"], web["two"]))
+    for name, client in asking.items():
+        for other, server in web.items():
+            until(f"{name} to reach {other}", lambda client=client, server=server: greeted(client, server))
 
     wires.cut("two")
     assert fetched(asking["one"], address(web["two"])) is None

@@ -120,7 +120,7 @@ def test_five_hundred_come_and_go_without_a_trace(apart):
         assert busy[kind] == len(arns) + 1, (kind, busy)
     # The last of them is as much in the network as the first.
     for arn in (arns[0], arns[len(arns) // 2], arns[-1]):
-        assert "Hello from Berth" in fetched(tasks[arn], address(server)), "a task reaches another"
+        until("a task to reach another", lambda task=tasks[arn]: "Hello from Berth" in (fetched(task, address(server)) or ""))
 
     for arn in arns:
         ecs.stop_task(cluster=DEFAULT, task=arn)

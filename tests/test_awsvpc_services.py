@@ -249,7 +249,7 @@ def test_the_default_group_joins_its_members_alone(up, ec2, subnet):
     own = ec2.create_security_group(GroupName=unique("g"), Description="none", VpcId=default_vpc(ec2)["VpcId"])["GroupId"]
     web = running(up, hello(), on=network(subnet))
     member, stranger = running(up, shell(IDLE), on=network(subnet)), running(up, shell(IDLE), on=network(subnet, groups=[own]))
-    assert "Hello from Berth" in fetched(member, address(web))
+    until("the member to be let in", lambda: "Hello from Berth" in (fetched(member, address(web)) or ""))
     assert fetched(stranger, address(web)) is None
     for task in (web, member, stranger):
         stop(up, task["taskArn"])
