@@ -196,7 +196,7 @@ GOOD = {
     "CreateExpressGatewayService": new_express,
     "CreateGateway": lambda w, _: {"name": unique("g"), "infrastructureRoleArn": ROLE, "configuration": {"hostSharedAlb": {}}},
     "CreateService": lambda w, path: {**PLACED, "serviceName": unique("s"), "desiredCount": 0, **staged(path), **registry(w, path), **network(w, path)},
-    "CreateTaskSet": lambda w, path: {**external(w), "taskDefinition": "web", **network(w, path)},
+    "CreateTaskSet": lambda w, path: {**external(w), "taskDefinition": "web", **registry(w, path), **network(w, path)},
     "DeleteAccountSetting": lambda w, _: {"name": "containerInsights"},
     "DeleteAttributes": lambda w, _: (w.ecs.put_attributes(**attribute(w)), attribute(w))[1],
     "DeleteCapacityProvider": gone_provider,

@@ -157,6 +157,33 @@ def test_a_registry_is_changed_and_removed_by_a_deployment(ecs, cluster, agents,
     ecs.delete_service(cluster=cluster, service=name, force=True)
 
 
+def test_each_task_set_has_its_own_registry(ecs, cluster, agents, new_registry):
+    agents(cluster, attributes=(MACHINE,))
+    blue, green = new_registry("SRV"), new_registry("SRV")
+    definition, name = register(ecs, containers=[web()]), unique("s")
+    ecs.create_service(cluster=cluster, serviceName=name, desiredCount=2, deploymentController={"type": "EXTERNAL"})
+
+    def add(registries, **members):
+        return ecs.create_task_set(cluster=cluster, service=name, taskDefinition=definition, serviceRegistries=registries, **members)["taskSet"]
+
+    with refused("InvalidParameterException", "could not be found in AWS Cloud Map: serviceRegistries.registryArn"):
+        add([{"registryArn": f"{ARN}service/srv-aaaaaaaaaaaaaaaa", **PORT}])
+    with refused("InvalidParameterException", "does not exist in the task definition"):
+        add(blue.of(containerName="none", containerPort=80))
+    first, second = add(blue.of(**PORT)), add(green.of(**PORT), scale={"value": 50, "unit": "PERCENT"})
+    assert first["serviceRegistries"] == blue.of(**PORT)
+    until("three tasks", lambda: len(tasks_of(ecs, cluster, serviceName=name)) == 3)
+    blue.until(*tasks_of(ecs, cluster, startedBy=first["id"]))
+    green.until(*tasks_of(ecs, cluster, startedBy=second["id"]))
+    namespace = ecs.list_services_by_namespace(namespace=blue.namespace_name)["serviceArns"]
+    assert namespace == [service(ecs, cluster, name)["serviceArn"]]
+    ecs.delete_task_set(cluster=cluster, service=name, taskSet=first["id"], force=True)
+    blue.until()
+    assert len(green.instances) == 1
+    ecs.delete_service(cluster=cluster, service=name, force=True)
+    green.until()
+
+
 def test_what_cannot_be_registered_is_an_event_once(ecs, cluster, agents, new_registry):
     agents(cluster)
     registry = new_registry("SRV")

@@ -7,6 +7,7 @@ import pytest
 from berth import until
 from containers import hello
 from ecs_calls import container, describe, refused, register, service, tasks_of, texts, until_status
+from test_capacity_providers import associate, group, item, member
 
 
 def create(ecs, cluster, count=4, name="web", **members):
@@ -391,3 +392,41 @@ def test_blue_and_green_with_real_containers(up):
     assert service(ecs, "default", "real")["taskDefinition"] == green["taskDefinition"]
     ecs.delete_service(cluster="default", service="real", force=True)
     until("the service to be gone", lambda: service(ecs, "default", "real")["status"] == "INACTIVE")
+
+
+def test_a_task_set_follows_a_capacity_provider_strategy(ecs, cluster, agents):
+    main, spare = group(ecs), group(ecs)
+    associate(ecs, cluster, main, spare)
+    of_main, of_spare = member(agents, cluster, main), member(agents, cluster, spare)
+    create(ecs, cluster, count=8)
+    strategy = [item(main, weight=1, base=2), item(spare, weight=1)]
+    made = add(ecs, cluster, capacityProviderStrategy=strategy)
+    assert made["capacityProviderStrategy"] == strategy and "launchType" not in made
+    found = until_stable(ecs, cluster, made, 8)
+    assert found["capacityProviderStrategy"] == strategy and "launchType" not in found
+    tasks = [describe(ecs, cluster, arn) for arn in of(ecs, cluster, made)]
+    where = [(task["capacityProviderName"], task["containerInstanceArn"]) for task in tasks]
+    assert where.count((main, of_main.arn)) == 5 and where.count((spare, of_spare.arn)) == 3
+    ecs.update_service_primary_task_set(cluster=cluster, service="web", primaryTaskSet=made["id"])
+    assert "launchType" not in service(ecs, cluster, "web")
+
+    # What it uses stays with the cluster.
+    with refused("ResourceInUseException", "in use"):
+        associate(ecs, cluster, main)
+    with refused("InvalidParameterException", "Specifying both a launch type and capacity provider strategy is not supported."):
+        add(ecs, cluster, launchType="EC2", capacityProviderStrategy=strategy)
+    with refused("InvalidParameterException", "not associated with the cluster"):
+        add(ecs, cluster, capacityProviderStrategy=[item(group(ecs), weight=1)])
+    assert [one["id"] for one in shown(ecs, cluster)] == [made["id"]]
+
+
+def test_a_task_set_without_launch_type_takes_the_clusters_default_strategy(ecs, cluster, agents):
+    name = group(ecs)
+    associate(ecs, cluster, name, default=[item(name, weight=1)])
+    member(agents, cluster, name)
+    create(ecs, cluster, count=1)
+    made = add(ecs, cluster)
+    assert made["capacityProviderStrategy"] == [item(name, weight=1)]
+    until_stable(ecs, cluster, made, 1)
+    [arn] = of(ecs, cluster, made)
+    assert describe(ecs, cluster, arn)["capacityProviderName"] == name

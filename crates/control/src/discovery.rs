@@ -16,7 +16,7 @@ use berth_model::ids::uuid;
 use berth_model::lifecycle;
 use berth_model::namespace::{KEEP_OPERATIONS_MILLIS, MAX_OPERATIONS};
 use berth_model::record::Key;
-use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceSettings, ServiceStatus};
+use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
 use berth_model::task::{LaunchType, Task};
 use berth_model::time::UnixMillis;
 use berth_scheduler::discovery::{
@@ -151,7 +151,7 @@ fn view<'a>(state: &'a State, scope: &'a Scope) -> Option<View<'a>> {
 fn has_registry(state: &State, service: &Service) -> bool {
     let revisions = service.deployments.iter().filter_map(|deployment| deployment.revision);
     let mut revisions = revisions.filter_map(|revision| state.service_revision(&service.cluster, &service.name, revision));
-    !service.settings.service_registries.is_empty() || revisions.any(|revision| !revision.settings.service_registries.is_empty())
+    service.names_registries() || revisions.any(|revision| !revision.settings.service_registries.is_empty())
 }
 
 /// A task as the planner sees it; `None` if it has no registry.
@@ -160,7 +160,11 @@ fn seen<'a>(state: &'a State, scope: &Scope, service: &'a Service, task: &'a Ent
     // Each revision keeps the registry that it was brought out with.
     let revision = service.deployments.iter().find(|one| one.owns(deployment)).and_then(|one| one.revision);
     let revision = revision.and_then(|revision| state.service_revision(&service.cluster, &service.name, revision));
-    let registry = registry(scope, revision.map_or(&service.settings, |revision| &revision.settings))?;
+    let registries = match service.task_sets.iter().find(|set| set.id == deployment) {
+        Some(set) => &set.service_registries,
+        None => &revision.map_or(&service.settings, |revision| &revision.settings).service_registries,
+    };
+    let registry = registry(scope, registries)?;
     let definition = state.definition(&task.definition).map(|definition| &*definition.value);
     let mode = definition.and_then(|definition| definition.document.network_mode.as_ref());
     let has_own_interface = mode.is_some_and(|mode| mode.as_str() == "awsvpc");
@@ -186,9 +190,9 @@ fn seen<'a>(state: &'a State, scope: &Scope, service: &'a Service, task: &'a Ent
     })
 }
 
-/// The registry that a service is set to, if it has one.
-fn registry(scope: &Scope, settings: &ServiceSettings) -> Option<Registry> {
-    let given: &ecs::ServiceRegistry = settings.service_registries.first()?;
+/// The registry that a service or a task set is set to, if it has one.
+fn registry(scope: &Scope, registries: &[ecs::ServiceRegistry]) -> Option<Registry> {
+    let given = registries.first()?;
     let id = scope.strip_cloud_map(given.registry_arn.as_deref()?)?.strip_prefix("service/")?;
     let port = |number: Option<i32>| number.and_then(|number| u16::try_from(number).ok());
     Some(Registry {

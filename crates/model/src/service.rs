@@ -330,6 +330,12 @@ impl Service {
         self.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary)
     }
 
+    /// Are its tasks, or those of one of its task sets, to be registered in Cloud Map?
+    #[must_use]
+    pub fn names_registries(&self) -> bool {
+        !self.settings.service_registries.is_empty() || self.task_sets.iter().any(|set| !set.service_registries.is_empty())
+    }
+
     /// What it runs, as far as one definition can say.
     #[must_use]
     pub fn definition(&self) -> Option<&DefinitionId> {

@@ -5,6 +5,7 @@
 use berth_shapes::ecs;
 use serde::{Deserialize, Serialize};
 
+use crate::capacity_provider::StrategyItem;
 use crate::ids::{DefinitionId, DeploymentId};
 use crate::tags::Tags;
 use crate::task::{ClientToken, LaunchType};
@@ -85,6 +86,12 @@ pub struct TaskSet {
     /// `networkConfiguration`: where its tasks get interfaces of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_configuration: Option<AwsvpcConfiguration>,
+    /// `capacityProviderStrategy`: how its tasks are split over providers, whose kind `launch_type` then is; empty: they are not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capacity_provider_strategy: Vec<StrategyItem>,
+    /// `serviceRegistries`: where its tasks are registered; at most one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_registries: Vec<ecs::ServiceRegistry>,
     /// Its share.
     pub scale: Scale,
     /// `externalId`.

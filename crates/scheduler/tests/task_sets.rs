@@ -19,6 +19,8 @@ fn task_set(id: u64, percent: f64) -> TaskSet {
         definition: DefinitionId { family: Family::parse("web").unwrap(), revision: 1 },
         launch_type: LaunchType::External,
         network_configuration: None,
+        capacity_provider_strategy: Vec::new(),
+        service_registries: Vec::new(),
         scale: Scale::from_percent(percent).unwrap(),
         external_id: None,
         client_token: None,

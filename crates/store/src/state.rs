@@ -277,7 +277,7 @@ impl State {
                 self.tasks.insert(value.id, Entry { value, created, modified, version });
             }
             Record::Service(value) => {
-                self.discovery.note_registry((&value.cluster, &value.name), Registering::Service, Some(&value.settings));
+                self.discovery.note_registry((&value.cluster, &value.name), Registering::Service, value.names_registries());
                 self.services.insert((value.cluster.clone(), value.name.clone()), Entry { value, created, modified, version });
             }
             Record::ServiceEvent(value) => {
@@ -286,7 +286,7 @@ impl State {
             }
             Record::ServiceRevision(value) => {
                 let key = (value.cluster.clone(), value.service.clone(), value.id);
-                self.discovery.note_registry((&key.0, &key.1), Registering::Revision(key.2), Some(&value.settings));
+                self.discovery.note_registry((&key.0, &key.1), Registering::Revision(key.2), !value.settings.service_registries.is_empty());
                 self.service_revisions.insert(key, Entry { value, created, modified, version });
             }
             Record::ServiceDeployment(value) => {
@@ -392,14 +392,14 @@ impl State {
             }
             Key::Task(id) => self.remove_task(*id),
             Key::Service(cluster, name) => {
-                self.discovery.note_registry((cluster, name), Registering::Service, None);
+                self.discovery.note_registry((cluster, name), Registering::Service, false);
                 self.services.remove(&(cluster.clone(), name.clone()));
             }
             Key::ServiceEvent(cluster, name, number) => {
                 self.events.remove(&(cluster.clone(), name.clone(), *number));
             }
             Key::ServiceRevision(cluster, name, id) => {
-                self.discovery.note_registry((cluster, name), Registering::Revision(*id), None);
+                self.discovery.note_registry((cluster, name), Registering::Revision(*id), false);
                 self.service_revisions.remove(&(cluster.clone(), name.clone(), *id));
             }
             Key::ServiceDeployment(cluster, name, id) => {

@@ -101,7 +101,10 @@ pub(crate) fn clusters_of<'a>(state: &'a State, name: &CapacityProviderName) -> 
 /// Names of the providers that services and tasks of a cluster use.
 pub(crate) fn used_in<'a>(state: &'a State, cluster: &ClusterName) -> BTreeSet<&'a str> {
     let services = state.services_of(cluster).filter(|service| service.status == ServiceStatus::Active);
-    let items = services.flat_map(|service| &service.value.deployments).flat_map(|deployment| &deployment.capacity_provider_strategy);
+    let items = services.flat_map(|service| {
+        let of_deployments = service.value.deployments.iter().flat_map(|deployment| &deployment.capacity_provider_strategy);
+        of_deployments.chain(service.value.task_sets.iter().flat_map(|set| &set.capacity_provider_strategy))
+    });
     let tasks = state.index(cluster).into_iter().flat_map(|index| index.desired_running.iter().chain(&index.desired_stopped));
     let tasks = tasks.filter_map(|id| state.task(*id)).filter(|task| !task.is_stopped());
     let of_tasks = tasks.filter_map(|task| task.value.capacity_provider.as_ref());

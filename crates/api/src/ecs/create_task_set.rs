@@ -8,10 +8,10 @@ use berth_model::task_set::{MAX_TASK_SETS, StabilityStatus, TaskSet, TaskSetStat
 use berth_shapes::ecs::{CreateTaskSetRequest, CreateTaskSetResponse};
 
 use super::placement::check_together;
-use super::run_task::{fingerprint, parse_launch_type};
+use super::run_task::fingerprint;
 use super::service_settings::filled;
-use super::{definitions, fargate, network_configuration, task_sets};
-use crate::context::Api;
+use super::{capacity, definitions, fargate, network_configuration, service_registries, task_sets};
+use crate::context::{Api, active, expect_cluster};
 use crate::failure::Failure;
 
 /// Longest `clientToken`, of printable ASCII.
@@ -25,8 +25,6 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
     refuse_unserved(&request)?;
     let tags = parse_tags(request.tags.as_deref())?;
     let scale = task_sets::scale(request.scale.as_ref())?;
-    let launch_type = parse_launch_type(request.launch_type.as_ref())?;
-    fargate::platform_version(launch_type, request.platform_version.as_deref())?;
     if request.external_id.as_ref().is_some_and(|id| id.chars().count() > MAX_EXTERNAL_ID) {
         return Err(Failure::invalid(format!("externalId can have at most {MAX_EXTERNAL_ID} characters.")));
     }
@@ -48,15 +46,26 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
             }
             return Ok(with(known, entry));
         }
+        let holder = active(state, &cluster)?;
+        let (launch_type, strategy) =
+            capacity::chosen(api, state, &holder.value, request.launch_type.as_ref(), request.capacity_provider_strategy.as_deref())?;
+        fargate::platform_version(launch_type, request.platform_version.as_deref())?;
         let definition = definitions::usable(api, state, request.task_definition.as_deref())?;
         check_together(&entry.settings.placement_constraints, &definition)?;
         fargate::check_placement(launch_type, Some(&entry.settings.placement_constraints), Some(&entry.settings.placement_strategy))?;
         fargate::check_launch(&definition, launch_type, None)?;
+        let registries = request.service_registries.clone().unwrap_or_default();
+        service_registries::check(api, state, &registries, &definition)?;
         let count = entry.task_sets.len();
         if count >= MAX_TASK_SETS {
             let text =
                 format!("{count} deployments exist on the service. Unable to create new TaskSet since this exceeds the maximum limit.");
             return Err(Failure::invalid(text));
+        }
+        expect_cluster(transaction, holder);
+        if !strategy.is_empty() {
+            // A change of the cluster's providers at this moment sees the task set, or this sees the change.
+            transaction.touch(Key::Cluster(cluster.clone()));
         }
         let now = api.now();
         let set = TaskSet {
@@ -65,6 +74,8 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
             definition: definition.id.clone(),
             launch_type,
             network_configuration: network_configuration::read(state, &definition, launch_type, request.network_configuration.as_ref())?,
+            capacity_provider_strategy: strategy,
+            service_registries: registries,
             scale,
             external_id: request.external_id.clone(),
             client_token: token.clone(),
@@ -83,17 +94,12 @@ pub(crate) async fn run(api: &Api, request: CreateTaskSetRequest) -> Result<Crea
     .await
 }
 
-/// Members that Berth cannot honour yet are refused, never ignored.
+/// What Berth cannot honour is refused, never ignored.
 fn refuse_unserved(request: &CreateTaskSetRequest) -> Result<(), Failure> {
-    let given = [
-        ("loadBalancers", filled(request.load_balancers.as_ref())),
-        ("serviceRegistries", filled(request.service_registries.as_ref())),
-        ("capacityProviderStrategy", filled(request.capacity_provider_strategy.as_ref())),
-    ];
-    match given.iter().find(|(_, is_given)| *is_given) {
-        Some((member, _)) => Err(Failure::unsupported(format!("Berth does not serve {member} of a task set yet."))),
-        None => Ok(()),
+    if filled(request.load_balancers.as_ref()) {
+        return Err(Failure::unsupported("Berth does not serve loadBalancers of a task set yet."));
     }
+    Ok(())
 }
 
 fn client_token(request: &CreateTaskSetRequest) -> Result<Option<ClientToken>, Failure> {

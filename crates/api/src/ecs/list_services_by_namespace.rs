@@ -23,7 +23,8 @@ pub(crate) async fn run(api: &Api, request: ListServicesByNamespaceRequest) -> R
     let registries: BTreeSet<_> =
         state.discovery_services_of(&namespace.id).map(|known| api.scope().discovery_service(&known.id)).collect();
     let is_registered = |service: &Service| {
-        let own = service.settings.service_registries.iter().filter_map(|registry| registry.registry_arn.as_ref());
+        let of_task_sets = service.task_sets.iter().flat_map(|set| &set.service_registries);
+        let own = service.settings.service_registries.iter().chain(of_task_sets).filter_map(|registry| registry.registry_arn.as_ref());
         service.status == ServiceStatus::Active && own.into_iter().any(|arn| registries.contains(arn))
     };
     // Sorted as text, for pages go on behind an ARN.

@@ -314,7 +314,10 @@ pub(crate) fn service(state: &State, scope: &Scope, service: &Service, with_tags
         pending_count: count(pending),
         launch_type: match service.controller {
             DeploymentController::Ecs => service.primary().and_then(|primary| launch_type(service, primary)),
-            DeploymentController::External => service.primary_task_set().map(|set| set.launch_type.as_str().into()),
+            DeploymentController::External => {
+                let set = service.primary_task_set().filter(|set| set.capacity_provider_strategy.is_empty());
+                set.map(|set| set.launch_type.as_str().into())
+            }
         },
         capacity_provider_strategy: service.primary().and_then(strategy),
         platform_version: settings.platform_version.clone(),

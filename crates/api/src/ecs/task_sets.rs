@@ -9,7 +9,7 @@ use berth_model::task_set::{Scale, TaskSet};
 use berth_shapes::ecs::{self, ErrorCode};
 use berth_store::{Entry, State, Tally};
 
-use super::{render, service_settings};
+use super::{capacity, render, service_settings};
 use crate::context::Api;
 use crate::failure::Failure;
 
@@ -53,12 +53,13 @@ pub(crate) fn render(state: &State, scope: &Scope, service: &Service, set: &Task
         running_count: render::count(running),
         created_at: Some(set.created_at.to_wire()),
         updated_at: Some(set.updated_at.to_wire()),
-        launch_type: Some(set.launch_type.as_str().into()),
+        launch_type: set.capacity_provider_strategy.is_empty().then(|| set.launch_type.as_str().into()),
+        capacity_provider_strategy: (!set.capacity_provider_strategy.is_empty()).then(|| capacity::render(&set.capacity_provider_strategy)),
         platform_version: render::platform_version(set.launch_type),
         platform_family: render::platform_family(set.launch_type),
         network_configuration: set.network_configuration.as_ref().map(AwsvpcConfiguration::to_wire),
         load_balancers: Some(Vec::new()),
-        service_registries: Some(Vec::new()),
+        service_registries: Some(set.service_registries.clone()),
         scale: Some(set.scale.to_wire()),
         stability_status: Some(set.stability.as_str().into()),
         stability_status_at: Some(set.stability_at.to_wire()),

@@ -24,8 +24,7 @@ pub fn as_service(service: &Service, set: &TaskSet) -> Service {
             updated_at: set.updated_at,
             rollout_state: RolloutState::Completed,
             rollout_state_reason: String::new(),
-            // Task sets have none: CreateTaskSet refuses it.
-            capacity_provider_strategy: Vec::new(),
+            capacity_provider_strategy: set.capacity_provider_strategy.clone(),
             revision: None,
             service_deployment: None,
             progress: Default::default(),

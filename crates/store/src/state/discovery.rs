@@ -8,7 +8,7 @@ use berth_model::discovery::{DiscoveryInstance, DiscoveryService, DiscoveryServi
 use berth_model::ids::{ClusterName, ServiceName};
 use berth_model::namespace::{Namespace, NamespaceId, Operation, OperationId};
 use berth_model::record::{Key, Record};
-use berth_model::service::{Service, ServiceSettings};
+use berth_model::service::Service;
 use berth_model::service_deployment::ServiceRevisionId;
 
 use super::{Entry, State};
@@ -71,9 +71,8 @@ impl Discovery {
         }
     }
 
-    /// A service, or a revision of it, was written with these settings; `None`: it is gone.
-    pub(super) fn note_registry(&mut self, place: (&ClusterName, &ServiceName), what: Registering, settings: Option<&ServiceSettings>) {
-        let names_one = settings.is_some_and(|settings| !settings.service_registries.is_empty());
+    /// A service, or a revision of it, was written, which names a registry or does not; nor does one that is gone.
+    pub(super) fn note_registry(&mut self, place: (&ClusterName, &ServiceName), what: Registering, names_one: bool) {
         // Most have none, and then there is nothing to look up.
         if !names_one && self.registering.is_empty() {
             return;
