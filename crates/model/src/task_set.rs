@@ -73,7 +73,7 @@ impl Scale {
 }
 
 /// A task set. It has the same kind of id as a deployment, and its tasks carry it in the same way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskSet {
     /// Its id.
     pub id: DeploymentId,
