@@ -112,7 +112,7 @@ impl ZoneChoice {
 /// The zones of the subnets that have an address left.
 pub(crate) fn open_zones(state: &State, network: &AwsvpcConfiguration) -> Vec<String> {
     let resources = state.vpc_resources();
-    let held = |subnet: &Subnet| u64::try_from(resources.taken(subnet.id).count()).unwrap_or(u64::MAX);
+    let held = |subnet: &Subnet| resources.taken(subnet.id).count();
     let subnets = network.subnets.iter().filter_map(|id| resources.subnet(*id));
     let mut zones: Vec<_> =
         subnets.filter(|subnet| held(subnet) < addresses::capacity(subnet.cidr)).map(|subnet| subnet.zone.to_string()).collect();
