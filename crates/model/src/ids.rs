@@ -47,20 +47,30 @@ impl HexDigits {
     }
 }
 
-/// Exactly 32 hexadecimal digits.
-fn parse_hex(text: &[u8]) -> Option<u128> {
-    const fn digit(byte: u8) -> Option<u64> {
-        match byte {
-            b'0'..=b'9' => Some((byte - b'0') as u64),
-            b'a'..=b'f' => Some((byte - b'a' + 10) as u64),
-            b'A'..=b'F' => Some((byte - b'A' + 10) as u64),
-            _ => None,
-        }
+/// What a hexadecimal digit is worth; of all other bytes more than any of them.
+const DIGITS: [u8; 256] = {
+    let mut digits = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        digits[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        value += 1;
     }
+    digits
+};
+
+/// Exactly 32 hexadecimal digits. A start reads millions of them, so a digit costs a look into a table and no decision.
+fn parse_hex(text: &[u8]) -> Option<u128> {
     // In halves: the processor has no registers of 128 bits.
-    let half = |text: &[u8]| text.iter().try_fold(0_u64, |bits, byte| Some(bits << 4 | digit(*byte)?));
-    let (high, low) = text.split_at_checked(16).filter(|(_, low)| low.len() == 16)?;
-    Some(u128::from(half(high)?) << 64 | u128::from(half(low)?))
+    let half = |text: &[u8; 16]| {
+        text.iter().fold((0_u64, 0), |(bits, seen), byte| {
+            let digit = DIGITS[usize::from(*byte)];
+            (bits << 4 | u64::from(digit & 15), seen | digit)
+        })
+    };
+    let (high, low) = text.split_first_chunk()?;
+    let ((high, in_high), (low, in_low)) = (half(high), half(low.try_into().ok()?));
+    (in_high | in_low < 16).then_some(u128::from(high) << 64 | u128::from(low))
 }
 
 /// Reads an id out of a text wherever that lies; asking serde for a string would copy it first.
@@ -301,6 +311,21 @@ mod tests {
         {
             assert!(text.parse::<TaskId>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn each_digit_of_an_id_counts_and_each_must_be_one() {
+        let digits = *b"0123456789abcdefFEDCBA9876543210";
+        let read = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<TaskId>().ok();
+        assert_eq!(read(&digits), Some(TaskId(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210)));
+        for at in 0..digits.len() {
+            for wrong in *b"/:@G`g \x7f" {
+                let mut digits = digits;
+                digits[at] = wrong;
+                assert_eq!(read(&digits), None, "{wrong} at {at}");
+            }
+        }
+        assert_eq!(read(&digits[1..]), None);
     }
 
     #[test]

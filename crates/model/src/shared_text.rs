@@ -8,6 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use serde::de::{Deserializer, Error, Visitor};
 
 /// Texts that a thread remembers while it does not read many records at once.
@@ -17,7 +18,7 @@ const LONGEST: usize = 256;
 
 thread_local! {
     /// The texts that were met so far; `None` while nobody shares.
-    static KNOWN: RefCell<Option<HashSet<Arc<str>>>> = const { RefCell::new(None) };
+    static KNOWN: RefCell<Option<HashSet<Arc<str>, RandomState>>> = const { RefCell::new(None) };
     /// The newest text of each hash.
     static LATELY: RefCell<[Option<Arc<str>>; RECENT]> = const { RefCell::new([const { None }; RECENT]) };
 }
@@ -30,7 +31,7 @@ impl Sharing {
     /// Begins. One that had begun before on this thread forgets its texts, and ends with this one.
     #[must_use]
     pub fn begin() -> Self {
-        KNOWN.set(Some(HashSet::new()));
+        KNOWN.set(Some(HashSet::default()));
         Self(PhantomData)
     }
 }

@@ -5,23 +5,22 @@
 //! has become long; then the log's rows go. What is there is the records with the log's writes on top.
 
 mod load;
+mod log_row;
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io::Write as _;
 use std::path::Path;
 
-use berth_model::record::{Key, Record};
+use berth_model::record::Key;
 use foldhash::fast::RandomState;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
-use serde::Deserialize;
 
 use self::load::Parsed;
+use self::log_row::RowWriter;
 use crate::backend::{Backend, BackendError, Stored, Write};
 use crate::transaction::Revision;
 
 /// The newest schema that this code writes; kept in `user_version`.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 /// Bytes that SQLite's write-ahead log is given at first idleness. A file that grows costs a journal commit of the file
 /// system with every sync, twice the time of one that is there already.
 const WAL_BYTES: i64 = 8 * 1024 * 1024;
@@ -32,7 +31,8 @@ const CHECKPOINT_PAGES: usize = 1_800;
 const LULL_PAGES: usize = 128;
 /// Bytes of a page that hold content, about.
 const PAGE_CONTENT: usize = 4_000;
-/// Bytes in the table `log` from which on every commit also moves some records on.
+/// Bytes of JSON in the table `log`, however few they take compressed, from which on every commit also moves some records on: a start
+/// parses all of it.
 const LONG_LOG: usize = 64 * 1024 * 1024;
 /// Records moved on at once: about a millisecond.
 const FOLD: usize = 128;
@@ -55,13 +55,13 @@ pub struct Sqlite {
     folding: Option<Folding>,
     /// The newest revision in the log.
     last: Revision,
-    /// Bytes in the log's rows.
+    /// Bytes of JSON in the log's rows.
     log_bytes: usize,
     wal_pages: usize,
     wal_is_made: bool,
     /// Housekeeping failed when it was last tried, and that was said.
     housekeeping_fails: bool,
-    row: Vec<u8>,
+    row: RowWriter,
 }
 
 /// The move of the log's content, up to a revision, into the table of records.
@@ -69,15 +69,6 @@ struct Folding {
     upto: Revision,
     writes: Vec<Write>,
     bytes: usize,
-}
-
-/// A write in a row of the log, as it is read.
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Found {
-    Put { record: Record, created: Revision, modified: Revision, version: u64 },
-    Touch { key: String, modified: Revision, version: u64 },
-    Delete { key: String },
 }
 
 impl Sqlite {
@@ -119,7 +110,7 @@ impl Sqlite {
             wal_pages: 0,
             wal_is_made: false,
             housekeeping_fails: false,
-            row: Vec::new(),
+            row: RowWriter::new()?,
         })
     }
 
@@ -143,13 +134,13 @@ impl Sqlite {
         Ok(count)
     }
 
-    fn append(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<()> {
-        self.row.clear();
-        write_row(&mut self.row, writes).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    /// Appends a row to the log: its bytes, and those of its JSON.
+    fn append(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<(usize, usize)> {
+        let (row, json) = self.row.write(writes).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         // A statement of its own is a transaction of its own.
         let mut append = self.connection.prepare_cached("INSERT INTO log (revision, writes, sum) VALUES (?1, ?2, ?3)")?;
-        append.execute(params![number(revision.0), self.row, crc32fast::hash(&self.row)])?;
-        Ok(())
+        append.execute(params![number(revision.0), row, crc32fast::hash(row)])?;
+        Ok((row.len(), json))
     }
 
     /// Moves some of the log's content on into the table of records; whether there is more.
@@ -299,31 +290,6 @@ fn write_record(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Resul
     Ok(())
 }
 
-/// A row of the log, as [`Found`] is read: a list of writes.
-fn write_row(row: &mut Vec<u8>, writes: &[Write]) -> serde_json::Result<()> {
-    let rest = |row: &mut Vec<u8>, text: fmt::Arguments<'_>| row.write_fmt(text).map_err(serde_json::Error::io);
-    row.push(b'[');
-    for (at, write) in writes.iter().enumerate() {
-        if at > 0 {
-            row.push(b',');
-        }
-        match write {
-            Write::Put(Stored { record, created, modified, version }) => {
-                row.extend_from_slice(b"{\"put\":{\"record\":");
-                serde_json::to_writer(&mut *row, record)?;
-                rest(row, format_args!(",\"created\":{created},\"modified\":{modified},\"version\":{version}}}}}"))?;
-            }
-            Write::Touch { key, modified, version } => {
-                // A key has no character that JSON would escape.
-                rest(row, format_args!("{{\"touch\":{{\"key\":\"{key}\",\"modified\":{modified},\"version\":{version}}}}}"))?;
-            }
-            Write::Delete(key) => rest(row, format_args!("{{\"delete\":{{\"key\":\"{key}\"}}}}"))?,
-        }
-    }
-    row.push(b']');
-    Ok(())
-}
-
 /// Keeps the newest write of a record.
 fn remember(fresh: &mut HashMap<Key, Write, RandomState>, write: Write) {
     match (fresh.get_mut(&write.key()), write) {
@@ -338,22 +304,25 @@ fn remember(fresh: &mut HashMap<Key, Write, RandomState>, write: Write) {
     }
 }
 
-/// Makes what the newest schema has and the file of schema `found` has not. 0 is an empty file; 1 had no log and no sums.
+/// Makes what the newest schema has and the file of schema `found` has not. 0 is an empty file; 1 had no log and no sums; 2 has no
+/// compressed rows in its log, which only those who would read them need to be told.
 fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
     if found == SCHEMA {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(
-        "CREATE TABLE IF NOT EXISTS records (
-             key TEXT PRIMARY KEY, created INTEGER NOT NULL, modified INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL
-         ) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS log (revision INTEGER PRIMARY KEY, writes BLOB NOT NULL, sum INTEGER NOT NULL);
-         CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
-         INSERT OR IGNORE INTO revision VALUES (0, 0);",
-    )?;
-    // Records of the first schema have none until they are written again.
-    transaction.execute_batch("ALTER TABLE records ADD COLUMN sum INTEGER")?;
+    if found < 2 {
+        transaction.execute_batch(
+            "CREATE TABLE IF NOT EXISTS records (
+                 key TEXT PRIMARY KEY, created INTEGER NOT NULL, modified INTEGER NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL
+             ) WITHOUT ROWID;
+             CREATE TABLE IF NOT EXISTS log (revision INTEGER PRIMARY KEY, writes BLOB NOT NULL, sum INTEGER NOT NULL);
+             CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
+             INSERT OR IGNORE INTO revision VALUES (0, 0);",
+        )?;
+        // Records of the first schema have none until they are written again.
+        transaction.execute_batch("ALTER TABLE records ADD COLUMN sum INTEGER")?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA)?;
     transaction.commit()
 }
@@ -385,16 +354,6 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-impl Found {
-    fn write(self) -> Result<Write, berth_model::record::KeyError> {
-        Ok(match self {
-            Self::Put { record, created, modified, version } => Write::Put(Stored { record, created, modified, version }),
-            Self::Touch { key, modified, version } => Write::Touch { key: key.parse()?, modified, version },
-            Self::Delete { key } => Write::Delete(key.parse()?),
-        })
-    }
-}
-
 impl Backend for Sqlite {
     fn revision(&mut self) -> Result<Revision, BackendError> {
         self.last = self.last_revision().map_err(|error| BackendError::Io(error.to_string()))?;
@@ -416,10 +375,10 @@ impl Backend for Sqlite {
     }
 
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError> {
-        self.append(writes, revision).map_err(refused)?;
+        let (row, json) = self.append(writes, revision).map_err(refused)?;
         self.last = revision;
-        self.log_bytes += self.row.len();
-        self.wal_pages += self.row.len() / PAGE_CONTENT + 3;
+        self.log_bytes += json;
+        self.wal_pages += row / PAGE_CONTENT + 3;
         for write in writes {
             remember(&mut self.fresh, write.clone());
         }
@@ -442,6 +401,7 @@ impl Backend for Sqlite {
         let outcome = self.tidy();
         self.heed(outcome)
     }
+
     fn wants_lull(&self) -> bool {
         self.wal_pages > LULL_PAGES
     }

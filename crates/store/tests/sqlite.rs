@@ -38,6 +38,72 @@ async fn a_file_of_the_first_schema_is_taken_over() {
     assert_eq!(store.state().clusters().count(), 3);
 }
 
+/// `schema-2.db` was written by the second schema's Berth, which was killed with three commits in its log, none of them compressed.
+#[tokio::test]
+async fn a_file_of_the_second_schema_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/schema-2.db"), &path).unwrap();
+    let version =
+        || -> i64 { rusqlite::Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap() };
+    assert_eq!(version(), 2);
+    let name = |text| ClusterName::parse(text).unwrap();
+    let next = {
+        let store = Store::open(Sqlite::open(&path).unwrap()).unwrap();
+        assert_eq!(store.state().revision, Revision(7));
+        let clusters: Vec<_> = store.state().clusters().map(|cluster| (cluster.name.to_string(), cluster.tags.len())).collect();
+        assert_eq!(clusters, [("default".into(), 0), ("new".into(), 0), ("old".into(), 1)], "the log is on top of the records");
+        assert_eq!(store.state().revisions(&Family::parse("web").unwrap()).count(), 2);
+        let mut touch = Transaction::new();
+        touch.touch(Key::Cluster(name("old")));
+        store.commit(touch).await.unwrap()
+    };
+    assert_eq!(next, Revision(8), "revisions go on");
+    let store = Store::open(Sqlite::open(&path).unwrap()).unwrap();
+    assert_eq!(store.state().modified(&Key::Cluster(name("old"))), Some(next), "and what was touched stays so");
+    drop(store);
+    assert_eq!(version(), 3, "an older Berth is told that it does not know this");
+}
+
+/// A batch that is compressed in the log: found again by the next start, before and after it is moved on, and its damage is named.
+#[test]
+fn a_long_batch_is_kept_compressed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state.db");
+    let family = |number: u32| {
+        let record = Record::from(FamilyCounter { family: Family::parse(&format!("family-{number}")).unwrap(), last_revision: number });
+        Write::Put(Stored { record, created: Revision(1), modified: Revision(1), version: 1 })
+    };
+    let writes: Vec<_> = (0..1_000).map(family).collect();
+    let loaded = || {
+        let mut loaded = Vec::new();
+        let mut backend = Sqlite::open(&path)?;
+        backend.load(&mut |write| loaded.push(write))?;
+        backend.revision()?;
+        loaded.sort_by_key(|write| write.key().to_string());
+        Ok::<_, BackendError>((backend, loaded))
+    };
+    let mut expected = writes.clone();
+    expected.sort_by_key(|write| write.key().to_string());
+    Sqlite::open(&path).unwrap().persist(&writes, Revision(1)).unwrap();
+    let raw = rusqlite::Connection::open(&path).unwrap();
+    let row: Vec<u8> = raw.query_row("SELECT writes FROM log", [], |row| row.get(0)).unwrap();
+    assert!(row.len() < 20_000 && std::str::from_utf8(&row).is_err(), "{} bytes", row.len());
+    let mut damaged = row.clone();
+    damaged[row.len() / 2] ^= 8;
+    raw.execute("UPDATE log SET writes = ?1", [damaged]).unwrap();
+    drop(raw);
+    let Err(BackendError::Damaged { at, .. }) = loaded() else { panic!("it was not seen") };
+    assert_eq!(at, "log/1");
+    rusqlite::Connection::open(&path).unwrap().execute("UPDATE log SET writes = ?1", [row]).unwrap();
+    let (mut backend, found) = loaded().unwrap();
+    assert!(found == expected, "{} records are found", found.len());
+    while backend.idle() {}
+    drop(backend);
+    let found = loaded().unwrap().1;
+    assert!(found == expected, "{} records are found where they belong", found.len());
+}
+
 /// Bits that turned on the disk are found when the store is opened, and it says where.
 #[test]
 fn a_damaged_record_is_named() {

@@ -86,7 +86,15 @@ impl Checker {
     pub fn is_incurable(&self, service: &Service) -> bool {
         let Some(primary) = service.primary() else { return false };
         let breaker = service.settings.deployment_configuration.deployment_circuit_breaker.as_ref();
-        let is_watched = primary.rollout_state == RolloutState::InProgress && breaker.is_some_and(|breaker| breaker.enable == Some(true));
+        // A breaker ends what comes out in stages, and not its way back: what is gone back to may have been deployed with no task, and
+        // be seen to never start only then.
+        let shifts_back = self.model.lock().staged(service).is_some_and(|one| {
+            one.status == Status::RollbackInProgress
+                && one.rollout.as_ref().is_some_and(|rollout| rollout.blue.and(rollout.green).is_some())
+        });
+        let is_watched = primary.rollout_state == RolloutState::InProgress
+            && !shifts_back
+            && breaker.is_some_and(|breaker| breaker.enable == Some(true));
         service.status == ServiceStatus::Active
             && service.desired_count > 0
             && primary.definition.family.as_str() == DUD

@@ -3,11 +3,12 @@
 
 use std::collections::hash_map::Entry as Place;
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 
 use berth_model::ids::{ClusterName, ContainerInstanceId, Family, ServiceName, TaskId};
 use berth_model::record::Record;
 use berth_model::task::{DesiredStatus, Task};
+use foldhash::fast::RandomState;
 
 use super::id_hasher::ById;
 use super::{ClusterIndex, Entry, Starter, State};
@@ -18,7 +19,7 @@ use crate::backend::{Stored, Write};
 pub(crate) struct Loading {
     state: State,
     /// What is not in the indexes yet. `None` from the first write on that changes what is there: from then on each is applied.
-    gathered: Option<HashMap<ClusterName, Gathered>>,
+    gathered: Option<ByText<ClusterName, Gathered>>,
 }
 
 /// One cluster's tasks, by what they will be found by.
@@ -27,15 +28,27 @@ struct Gathered {
     desired_running: Vec<TaskId>,
     desired_stopped: Vec<TaskId>,
     by_instance: HashMap<ContainerInstanceId, Vec<TaskId>, ById>,
-    by_service: HashMap<ServiceName, Vec<TaskId>>,
-    by_family: HashMap<Family, Vec<TaskId>>,
-    by_client_token: HashMap<String, Vec<TaskId>>,
-    by_starter: HashMap<Starter, Vec<TaskId>>,
+    by_service: ByText<ServiceName, Vec<TaskId>>,
+    by_family: ByText<Family, Vec<TaskId>>,
+    by_client_token: ByText<String, Vec<TaskId>>,
+    by_starter: ByText<Starter, Vec<TaskId>>,
+    /// The tasks counted, and nothing else.
+    counted: ClusterIndex,
+}
+
+/// What was gathered under names. The newest name is looked at first: most tasks are of the cluster, and many of the family, of the
+/// one before, and to compare two short texts takes a fraction of a look into a table.
+#[derive(Debug)]
+struct ByText<K, V> {
+    /// Where in `all` a name's is.
+    at: HashMap<K, usize, RandomState>,
+    all: Vec<(K, V)>,
+    newest: usize,
 }
 
 impl Loading {
     pub(crate) fn new() -> Self {
-        Self { state: State::default(), gathered: Some(HashMap::new()) }
+        Self { state: State::default(), gathered: Some(ByText::default()) }
     }
 
     /// Takes what was written next.
@@ -45,9 +58,7 @@ impl Loading {
             Write::Put(Stored { record: Record::Task(value), created, modified, version }) => match self.state.tasks.entry(value.id) {
                 Place::Vacant(place) => {
                     let is_fargate = self.state.fargate_tasks.take(&value);
-                    found(gathered, &value.cluster).add(&value, is_fargate);
-                    let index = found(&mut self.state.by_cluster, &value.cluster);
-                    index.count(&value);
+                    gathered.of(&value.cluster).add(&value, is_fargate);
                     place.insert(Entry { value, created, modified, version });
                 }
                 Place::Occupied(_) => {
@@ -70,7 +81,7 @@ impl Loading {
     }
 
     fn build(&mut self) {
-        for (cluster, gathered) in self.gathered.take().into_iter().flatten() {
+        for (cluster, gathered) in self.gathered.take().into_iter().flat_map(|gathered| gathered.all) {
             gathered.build(self.state.by_cluster.entry(cluster).or_default());
         }
     }
@@ -85,16 +96,17 @@ impl Gathered {
         if !is_fargate {
             self.by_instance.entry(task.container_instance).or_default().push(task.id);
         }
-        found(&mut self.by_family, &task.definition.family).push(task.id);
+        self.by_family.of(&task.definition.family).push(task.id);
         if let Some(membership) = &task.service {
-            found(&mut self.by_service, &membership.service).push(task.id);
+            self.by_service.of(&membership.service).push(task.id);
         }
         if let Some(token) = &task.client_token {
-            found(&mut self.by_client_token, &token.token).push(task.id);
+            self.by_client_token.of(&token.token).push(task.id);
         }
         if let Some(starter) = Starter::of(task) {
-            found(&mut self.by_starter, &starter).push(task.id);
+            self.by_starter.of(&starter).push(task.id);
         }
+        self.counted.count(task);
     }
 
     /// Into an index that has no tasks yet.
@@ -102,24 +114,40 @@ impl Gathered {
         index.desired_running = self.desired_running.into_iter().collect();
         index.desired_stopped = self.desired_stopped.into_iter().collect();
         index.by_instance = sets(self.by_instance);
-        index.by_service = sets(self.by_service);
-        index.by_family = sets(self.by_family);
-        index.by_client_token = sets(self.by_client_token);
-        index.by_starter = sets(self.by_starter);
+        index.by_service = sets(self.by_service.all);
+        index.by_family = sets(self.by_family.all);
+        index.by_client_token = sets(self.by_client_token.all);
+        index.by_starter = sets(self.by_starter.all);
+        index.take_counts(self.counted);
     }
 }
 
 /// Collecting sorts, and ids mostly come sorted.
-fn sets<K: Hash + Eq, S: BuildHasher + Default>(gathered: HashMap<K, Vec<TaskId>, S>) -> HashMap<K, BTreeSet<TaskId>, S> {
+fn sets<K, M: FromIterator<(K, BTreeSet<TaskId>)>>(gathered: impl IntoIterator<Item = (K, Vec<TaskId>)>) -> M {
     gathered.into_iter().map(|(key, ids)| (key, ids.into_iter().collect())).collect()
 }
 
-/// What is there under a key, which is only copied if nothing is.
-fn found<'a, K: Hash + Eq + Clone, V: Default>(map: &'a mut HashMap<K, V>, key: &K) -> &'a mut V {
-    if !map.contains_key(key) {
-        map.insert(key.clone(), V::default());
+impl<K, V> Default for ByText<K, V> {
+    fn default() -> Self {
+        Self { at: HashMap::default(), all: Vec::new(), newest: 0 }
     }
-    map.get_mut(key).expect("it was put there")
+}
+
+impl<K: Hash + Eq + Clone, V: Default> ByText<K, V> {
+    /// What is there under a name, which is only copied if nothing is.
+    fn of(&mut self, key: &K) -> &mut V {
+        if self.all.get(self.newest).is_none_or(|(newest, _)| newest != key) {
+            self.newest = match self.at.get(key) {
+                Some(at) => *at,
+                None => {
+                    self.at.insert(key.clone(), self.all.len());
+                    self.all.push((key.clone(), V::default()));
+                    self.all.len() - 1
+                }
+            };
+        }
+        &mut self.all[self.newest].1
+    }
 }
 
 #[cfg(test)]

@@ -85,6 +85,14 @@ impl ClusterIndex {
         }
     }
 
+    /// Takes over what another index, which is of the same cluster and was given no other tasks, has counted in; nothing was counted
+    /// here before.
+    pub(super) fn take_counts(&mut self, counted: Self) {
+        let Self { running_tasks, pending_tasks, other_tasks, stopped, tallies, .. } = counted;
+        (self.running_tasks, self.pending_tasks, self.other_tasks) = (running_tasks, pending_tasks, other_tasks);
+        (self.stopped, self.tallies) = (stopped, tallies);
+    }
+
     /// Counts a task out that was counted in as it is here.
     pub(super) fn uncount(&mut self, task: &Task) {
         *self.counter(task.last_status) -= 1;
