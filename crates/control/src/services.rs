@@ -344,11 +344,14 @@ fn placed(
         let holder = state.instance(instance).map(|instance| &*instance.value);
         let mut interface = None;
         if let Some(network) = &template.network {
-            interface = interfaces.give(state, network, id, holder, &mut zones, &owner.environment);
-            if interface.is_none() {
-                owner.release(id);
-                found.refusals.push(Refusal { instance, rule: Rule::Interface });
-                continue;
+            let wants_public = template.demand.public_addresses > 0;
+            match interfaces.give(state, network, (id, wants_public), holder, &mut zones, &owner.environment) {
+                Ok(given) => interface = Some(given),
+                Err(rule) => {
+                    owner.release(id);
+                    found.refusals.push(Refusal { instance, rule });
+                    continue;
+                }
             }
         }
         let zone = zone_of(state, template.launch_type == LaunchType::Fargate, holder, interface.as_ref());

@@ -78,7 +78,9 @@ fn started(
     let (mut interfaces, mut transaction) = (Interfaces::default(), Transaction::new());
     let mut addresses = Vec::new();
     for number in from..from + count {
-        let Some(interface) = interfaces.give(&state, wanted, TaskId(number), None, &mut ZoneChoice::OfMachine, environment) else { break };
+        let Ok(interface) = interfaces.give(&state, wanted, (TaskId(number), false), None, &mut ZoneChoice::OfMachine, environment) else {
+            break;
+        };
         addresses.push(interface.private_address);
         transaction.put(task(number, interface));
     }
@@ -215,8 +217,8 @@ proptest! {
                     let mut interfaces = Interfaces::default();
                     for _ in 0..count {
                         number += 1;
-                        let given = interfaces.give(&state, &wanted, TaskId(number), None, &mut ZoneChoice::OfMachine, &environment);
-                        prop_assert_eq!(given.as_ref().map(|one| (one.subnet, one.private_address)), naive.give());
+                        let given = interfaces.give(&state, &wanted, (TaskId(number), false), None, &mut ZoneChoice::OfMachine, &environment);
+                        prop_assert_eq!(given.as_ref().ok().map(|one| (one.subnet, one.private_address)), naive.give());
                         if let Some(interface) = given {
                             alive.push((TaskId(number), interface.private_address));
                             transaction.put(task(number, interface));
@@ -260,13 +262,13 @@ async fn fargate_tasks_go_to_the_zone_with_fewest_that_has_an_address() {
     let (mut interfaces, mut choice) = (Interfaces::default(), ZoneChoice::Fewest(counts.into_iter().collect()));
     let mut given = BTreeMap::<String, u32>::new();
     for number in 1..=6 {
-        let interface = interfaces.give(&state, &wanted, TaskId(number), None, &mut choice, &environment).expect("an address");
+        let interface = interfaces.give(&state, &wanted, (TaskId(number), false), None, &mut choice, &environment).expect("an address");
         *given.entry(zone_of(&interface)).or_default() += 1;
     }
     assert_eq!(zones.iter().map(|zone| given[zone]).collect::<Vec<_>>(), [1, 2, 3], "three in each by then");
     let mut only = ZoneChoice::Only(zones[1].clone());
-    let interface = interfaces.give(&state, &wanted, TaskId(7), None, &mut only, &environment).expect("an address");
+    let interface = interfaces.give(&state, &wanted, (TaskId(7), false), None, &mut only, &environment).expect("an address");
     assert_eq!(zone_of(&interface), zones[1]);
     let mut nowhere = ZoneChoice::Only("us-east-1z".to_owned());
-    assert_eq!(interfaces.give(&state, &wanted, TaskId(8), None, &mut nowhere, &environment), None);
+    assert_eq!(interfaces.give(&state, &wanted, (TaskId(8), false), None, &mut nowhere, &environment), Err(Rule::Interface));
 }
