@@ -14,8 +14,8 @@ use berth_network::linux::InterfaceNetwork;
 use berth_network::port::{Attachment, NetworkError};
 use berth_network::security_group::{MachineLink, NetworkTable, SecurityGroup, Traffic};
 use machine::{
-    address, attached, everything, expect_nothing_left, fresh, group, held, id, interface, ip, ip_inside, known, nft,
-    nft_elements, on_machine, rule, table,
+    address, attached, everything, expect_nothing_left, fresh, group, held, id, interface, ip, ip_inside, known, nft, nft_elements,
+    on_machine, rule, table,
 };
 use traffic::{dial, dial_briefly, in_namespace, ping, serve_tcp, serve_udp, udp_arrives};
 

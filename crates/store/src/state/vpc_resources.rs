@@ -310,6 +310,24 @@ mod tests {
     }
 
     #[test]
+    fn a_public_address_stands_for_who_has_it_now() {
+        let mut state = resources();
+        let subnet = (*state.subnets().next().unwrap().value).clone();
+        let public = Ipv4Addr::new(192, 0, 2, 10);
+        let seen = |number, public_address| NetworkInterface { public_address, ..interface(&subnet, number, 10 + number) };
+        state.restore(seen(1, Some(public)).into(), Revision(1), Revision(1), 1);
+        assert_eq!(state.public_holder(public), Some(seen(1, None).id));
+        state.restore(seen(1, None).into(), Revision(1), Revision(2), 2);
+        assert_eq!(state.public_holder(public), None, "it was taken away");
+        state.restore(seen(1, Some(public)).into(), Revision(1), Revision(3), 3);
+        state.restore(seen(2, Some(public)).into(), Revision(4), Revision(4), 1);
+        state.delete(ResourceId::NetworkInterface(seen(1, None).id));
+        assert_eq!(state.public_holder(public), Some(seen(2, None).id), "who had it before does not take it along");
+        state.delete(ResourceId::NetworkInterface(seen(2, None).id));
+        assert_eq!(state.public_holder(public), None);
+    }
+
+    #[test]
     fn a_deleted_default_vpc_is_kept_and_not_shown() {
         let mut state = resources();
         let vpc = Vpc { is_deleted: true, ..(*state.default_vpc().unwrap().value).clone() };

@@ -23,7 +23,7 @@ fn cluster() -> ClusterName {
     ClusterName::parse("c").expect("a name")
 }
 
-fn instance(number: u8, address: u8) -> ContainerInstance {
+pub(in crate::interfaces) fn instance(number: u8, address: u8) -> ContainerInstance {
     ContainerInstance {
         id: ContainerInstanceId(number.into()),
         cluster: cluster(),
