@@ -20,7 +20,7 @@ use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::TaskSet;
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
-use berth_scheduler::placement::{Index, Refusal, Rule};
+use berth_scheduler::placement::{Index, Refusal};
 use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, ServiceView, TaskView, Zones, plan, task_set};
 use berth_store::{CommitError, State, Transaction};
 
