@@ -3,14 +3,9 @@
 use std::fs;
 use std::io;
 
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
-use nix::unistd::write;
-
 use crate::port::NetworkError;
 
 const V4: &str = "/proc/sys/net/ipv4/ip_forward";
-const FOLDER: &str = "/proc/sys/net/ipv4";
 const V6: &str = "/proc/sys/net/ipv6/conf";
 
 /// Has IPv4 packets forwarded.
@@ -44,16 +39,9 @@ pub fn ensure_v6() -> Result<(), NetworkError> {
 /// What Docker does for its bridge networks: a container's own user may listen on any port and send pings. In the calling
 /// thread's namespace; without it containers run all the same, so a refusal is passed over.
 pub fn open_to_unprivileged() {
-    // The folder is opened once: the kernel finds it among those of all namespaces, which all have its name, by looking at one after the
-    // other.
-    let folder = open(FOLDER, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-    for (name, value) in [("ip_unprivileged_port_start", "0"), ("ping_group_range", "0 2147483647")] {
-        let written = folder.as_ref().map_err(|error| *error).and_then(|folder| {
-            let file = openat(folder, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-            write(&file, value.as_bytes())
-        });
-        if let Err(error) = written {
-            tracing::debug!(name, %error, "a container keeps the kernel's default");
+    for (path, value) in [("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"), ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")] {
+        if let Err(error) = fs::write(path, value) {
+            tracing::debug!(path, %error, "a container keeps the kernel's default");
         }
     }
 }

@@ -15,9 +15,6 @@ use super::link::{
 use super::netlink::{ACK, Attributes, CREATE, EXCLUSIVE, NetlinkError, REPLACE, Request, Socket};
 use crate::interface::TaskInterface;
 
-const IFLA_AF_SPEC: u16 = 26;
-const IFLA_INET6_ADDRESS_MODE: u16 = 8;
-const IN6_NO_ADDRESS: u8 = 1;
 const IFA_FLAGS: u16 = 8;
 const IFA_NO_DUPLICATE_DETECTION: u32 = 0x02;
 const IFA_NO_PREFIX_ROUTE: u32 = 0x200;
@@ -68,17 +65,6 @@ pub fn raise_outer(socket: &mut Socket, name: &str, interface: &TaskInterface) -
     let mut request = Request::new();
     // Without ARP: what the task says of hardware addresses is not heard.
     let flags = UP | NO_ARP;
-    if interface.ipv6.is_none() {
-        // An address of the link's own, which nobody would use, is three routes of IPv6 on each link, and all of them are looked at whenever one
-        // comes or goes. Kernels without IPv6 need not be told.
-        let mut request = Request::new();
-        request.message("give the link no address", RTM_NEWLINK, ACK, &link_header(index, 0, 0), |m| {
-            m.nest(IFLA_AF_SPEC, |m| m.nest(libc::AF_INET6 as u16, |m| m.bytes(IFLA_INET6_ADDRESS_MODE, &[IN6_NO_ADDRESS])));
-        });
-        if let Err(error) = socket.call(&request) {
-            tracing::debug!(link = name, %error, "a task's link has an address of its own");
-        }
-    }
     request.message("bring the link up", RTM_NEWLINK, ACK, &link_header(index, flags, flags), |_: &mut Attributes<'_>| {});
     for address in interface.addresses() {
         neighbour(&mut request, index, address, interface.mac.0);
