@@ -3,6 +3,7 @@ a link, the third is behind a router; so there are host routes and VXLAN."""
 
 import contextlib
 import json
+import socket
 import subprocess
 import threading
 
@@ -332,3 +333,117 @@ def test_two_servers_give_addresses_of_one_subnet_and_neither_is_missed(wires, b
         for task in later.values():
             until("the rule to be gone", lambda task=task: fetched(task, address(web["three"]), patience=1) is None)
         fleet.stop_all()
+
+
+class PublicMachine:
+    """A machine of Fargate's with public addresses of the shared link to give, and two that are none of Berth's."""
+
+    def __init__(self, fleet, wires, addresses):
+        self.fleet, self.host = fleet, wires.hosts["one"]
+        self.near, self.far = wires.host("near", "10.90.0.99"), wires.host("far", "10.92.0.99")
+        self.agent = MachineAgent(
+            fleet.berth, backends=from_afar(fleet.berth), BERTH_FARGATE="true", BERTH_PUBLIC_ADDRESSES=addresses
+        )
+        self.start()
+
+    def start(self):
+        with self.host:
+            self.agent.start()
+        connected = lambda: [one for one in json.loads(self.fleet.berth.run("fargate", "list", "--output", "json").stdout)["machines"] if one["agentConnected"]]
+        until("the machine to be there", lambda: self.agent.process.poll() is not None or connected())
+        assert self.agent.process.poll() is None, self.agent.tail()
+
+    def answered_for(self):
+        """Public addresses that the machine takes for its own."""
+        listed = self.host.run("ip", "-4", "route", "show", "table", "local", "proto", "190")
+        return sorted(line.split()[1] for line in listed.splitlines())
+
+    def end(self):
+        with self.host:
+            self.agent.end()
+
+
+def greeting(host, to, patience=2):
+    """What somebody who is none of Berth's is answered over HTTP; `None` if nothing comes."""
+    script = f"import urllib.request as r; print(r.urlopen('http://{to}/', timeout={patience}).read().decode())"
+    return host.run("python3", "-c", script, check=False) or None
+
+
+def association(fleet, task):
+    [shown] = fleet.ec2.describe_network_interfaces(NetworkInterfaceIds=[details(task)["networkInterfaceId"]])["NetworkInterfaces"]
+    assert shown["PrivateIpAddresses"][0].get("Association") == shown.get("Association")
+    return shown.get("Association")
+
+
+def fargate_of(ecs, container):
+    return register(ecs, containers=[container], networkMode="awsvpc", requiresCompatibilities=["FARGATE"], cpu="256", memory="512")
+
+
+def test_a_task_with_a_public_address_is_reached_from_outside_as_its_groups_let(wires, both_images):
+    with fleet_of(wires, both_images, ()) as fleet, contextlib.ExitStack() as stack:
+        ecs, ec2 = fleet.ecs, fleet.ec2
+        ecs.create_cluster(clusterName=DEFAULT)
+        machine = PublicMachine(fleet, wires, "10.90.0.70-10.90.0.71")
+        stack.callback(machine.end)
+        web, closed = fleet.group("web"), fleet.group("closed")
+        ec2.authorize_security_group_ingress(
+            GroupId=web, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+        )
+
+        def on(group, public="ENABLED"):
+            return {"awsvpcConfiguration": {"subnets": [subnet_of(ec2)], "securityGroups": [group], "assignPublicIp": public}}
+
+        def started(container, group, public="ENABLED"):
+            definition = fargate_of(ecs, container)
+            [arn] = run(ecs, DEFAULT, definition, launchType="FARGATE", networkConfiguration=on(group, public))
+            return until_status(ecs, DEFAULT, arn, "RUNNING")
+
+        served, shut, private = started(hello(), web), started(hello(), closed), started(shell(IDLE), closed, "DISABLED")
+        assert association(fleet, private) is None
+        shown = association(fleet, served)
+        assert (shown["PublicIp"], shown["IpOwnerId"]) == ("10.90.0.70", "amazon")
+        assert association(fleet, shut)["PublicIp"] == "10.90.0.71"
+        by_filter = ec2.describe_network_interfaces(Filters=[{"Name": "association.public-ip", "Values": ["10.90.0.70"]}])["NetworkInterfaces"]
+        assert [one["PrivateIpAddress"] for one in by_filter] == [address(served)]
+        assert machine.answered_for() == ["10.90.0.70", "10.90.0.71"]
+
+        # From the link, from behind a router, from the machine itself and from a task beside it; never past the groups.
+        for host in (machine.near, machine.far, machine.host):
+            until(f"{host.name} to be answered", lambda host=host: "Hello from Berth" in (greeting(host, "10.90.0.70") or ""))
+            assert greeting(host, "10.90.0.71", patience=1) is None, f"{host.name} reaches a task whose group lets nobody in"
+        assert "Hello from Berth" in fetched(private, "10.90.0.70")
+        # It goes out with the same address.
+        with machine.far:
+            beyond = stack.enter_context(socket.create_server(("10.92.0.99", 9)))
+        beyond.settimeout(30)
+        assert inside(shut, "python3", "-c", "import socket; socket.create_connection(('10.92.0.99', 9), 10)").returncode == 0
+        assert beyond.accept()[1][0] == "10.90.0.71"
+
+        # No third one: the task runs nowhere, and a service says why.
+        definition = fargate_of(ecs, shell(IDLE))
+        answer = ecs.run_task(cluster=DEFAULT, launchType="FARGATE", taskDefinition=definition, networkConfiguration=on(web))
+        assert [(one["reason"][:23], one["detail"]) for one in answer["failures"]] == [("Capacity is unavailable", "A machine has no public address left.")]
+        ecs.create_service(
+            cluster=DEFAULT, serviceName="third", launchType="FARGATE", taskDefinition=definition, desiredCount=1, networkConfiguration=on(web)
+        )
+        said = lambda: [event["message"] for event in ecs.describe_services(cluster=DEFAULT, services=["third"])["services"][0]["events"]]
+        until("the service to say why", lambda: any("has a public address left" in text for text in said()))
+
+        # Server and agent come again, and all is as it was.
+        machine.agent.kill()
+        with wires.hosts["control"]:
+            fleet.berth.kill()
+            fleet.berth.start()
+        machine.start()
+        assert association(fleet, describe(ecs, DEFAULT, served["taskArn"]))["PublicIp"] == "10.90.0.70"
+        assert "Hello from Berth" in greeting(machine.far, "10.90.0.70")
+
+        # What one gives up the next one gets.
+        ecs.stop_task(cluster=DEFAULT, task=shut["taskArn"])
+        until_steady(ecs, DEFAULT, "third")
+        [third] = tasks_of(ecs, DEFAULT, serviceName="third")
+        assert association(fleet, describe(ecs, DEFAULT, third))["PublicIp"] == "10.90.0.71"
+        ecs.delete_service(cluster=DEFAULT, service="third", force=True)
+        fleet.stop_all()
+        until("the machine to give all of them up", lambda: machine.answered_for() == [])
+        assert greeting(machine.near, "10.90.0.70", patience=1) is None

@@ -24,6 +24,9 @@ const HOST_IPV4: &str = "berth.host-ipv4";
 /// The attribute of a machine that takes tasks of Fargate, with the value `true`.
 const FARGATE: &str = "berth.fargate";
 
+/// The attribute of a machine that gives tasks of Fargate public addresses: which.
+const PUBLIC_ADDRESSES: &str = "berth.public-addresses";
+
 /// Why this machine is no container instance.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
@@ -145,6 +148,8 @@ fn attributes(config: &AgentConfig, runtime: &[&str], first_time: bool) -> Vec<A
     list.extend(valued.into_iter().map(|(name, value)| attribute(name, Some(value))));
     // Every time: it may have been switched on or off since.
     list.extend((config.fargate == Some(true)).then(|| attribute(FARGATE, Some("true".to_owned()))));
+    let public = config.public_addresses.clone().filter(|_| config.fargate == Some(true));
+    list.extend(public.map(|addresses| attribute(PUBLIC_ADDRESSES, Some(addresses))));
     // Where a service's tasks are found in Cloud Map. What the owner says of it stands.
     if !config.attributes.contains_key(HOST_IPV4) {
         list.extend(machine::ipv4().map(|address| attribute(HOST_IPV4, Some(address.to_string()))));
@@ -205,8 +210,15 @@ mod tests {
             let attribute = request.attributes.iter().flatten().find(|attribute| attribute.name.as_deref() == Some(FARGATE));
             attribute.and_then(|attribute| attribute.value.clone())
         };
-        let fargate = AgentConfig { fargate: Some(true), ..config.clone() };
+        let public = Some("192.0.2.10-192.0.2.20".to_owned());
+        let fargate = AgentConfig { fargate: Some(true), public_addresses: public.clone(), ..config.clone() };
         assert_eq!(offers(&request(&fargate, &[], Some("arn:x"))).as_deref(), Some("true"));
+        let gives = |config: &AgentConfig| {
+            let own = attributes(config, &[], false).into_iter().find(|attribute| attribute.name.as_deref() == Some(PUBLIC_ADDRESSES));
+            own.and_then(|attribute| attribute.value)
+        };
+        assert_eq!(gives(&fargate), public);
+        assert_eq!(gives(&AgentConfig { fargate: None, ..fargate }), None, "nobody else can ask for one");
         assert_eq!(offers(&first), None);
 
         let again = request(&config, &[], Some("arn:x"));

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
 use berth_model::fargate::NO_CAPACITY;
 use berth_model::ids::{ClusterName, ContainerInstanceId, TaskId};
+use berth_model::public_addresses::PUBLIC_ADDRESSES;
 use berth_model::service::Service;
 use berth_model::task::{DesiredStatus, LaunchType, Task, TaskStatus};
 use berth_model::task_interface::AwsvpcConfiguration;
@@ -121,6 +122,14 @@ pub(crate) fn open_zones(state: &State, network: &AwsvpcConfiguration) -> Vec<St
     zones
 }
 
+/// How many public addresses a task takes that is to have such an interface: one if it asks for it and any machine that offers Fargate
+/// capacity has some to give. Where none has, it runs without.
+#[must_use]
+pub fn public_addresses(state: &State, network: Option<&AwsvpcConfiguration>) -> u32 {
+    let asks = network.is_some_and(|network| network.assign_public_ip);
+    u32::from(asks && state.fargate_machines().any(|machine| machine.attributes.contains_key(PUBLIC_ADDRESSES)))
+}
+
 /// What kept a Fargate task from its place; no machine is named. `None`: there is none.
 pub(crate) fn obstacle(refusals: &[Refusal]) -> Option<Rule> {
     refusals.iter().max_by_key(|refusal| refusal.closeness()).map(|refusal| refusal.rule.clone())
@@ -130,6 +139,7 @@ pub(crate) fn obstacle(refusals: &[Refusal]) -> Option<Rule> {
 pub(crate) fn event(refusals: &[Refusal]) -> String {
     let reason = match obstacle(refusals) {
         Some(Rule::Interface) => "None of its subnets has an address left",
+        Some(Rule::PublicAddresses { .. }) => "No machine that offers Fargate capacity has a public address left",
         _ => NO_CAPACITY,
     };
     format!(

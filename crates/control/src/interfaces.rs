@@ -15,7 +15,7 @@ use berth_model::vpc::network_interface::{AttachmentStatus as InterfaceStatus, I
 use berth_model::vpc::{
     MAX_INTERFACES, NetworkInterface, NetworkInterfaceId, ResourceId, SecurityGroupId, Subnet, SubnetId, VpcId, addresses,
 };
-use berth_scheduler::placement::Constraint;
+use berth_scheduler::placement::{Constraint, Rule};
 use berth_scheduler::service::rebalance::ZONE;
 use berth_store::{State, Transaction};
 
@@ -35,27 +35,32 @@ pub(crate) struct Interfaces {
     /// Subnets that gave an address, with the one that they gave last.
     subnets: BTreeMap<SubnetId, Subnet>,
     given: BTreeMap<SubnetId, BTreeSet<Ipv4Addr>>,
+    given_public: BTreeSet<Ipv4Addr>,
     made: Vec<NetworkInterface>,
     /// The default groups of VPCs that were asked for theirs.
     default_groups: BTreeMap<VpcId, Option<SecurityGroupId>>,
 }
 
 impl Interfaces {
-    /// An interface for a task that was placed on this machine; `None` if no subnet in the zones of its choice has an address
-    /// left, or none of its security groups is there any more: ECS's `RESOURCE:ENI`.
+    /// An interface for a task that was placed on this machine, with one of its public addresses if `wants_public`.
+    ///
+    /// # Errors
+    /// [`Rule::Interface`] if no subnet in the zones of its choice has an address left, or none of its security groups is there any more;
+    /// [`Rule::PublicAddresses`] if the machine has none left, which it may after a task has ended and before what it had is given back.
     pub(crate) fn give(
         &mut self,
         state: &State,
         wanted: &AwsvpcConfiguration,
-        task: TaskId,
+        (task, wants_public): (TaskId, bool),
         instance: Option<&ContainerInstance>,
         zones: &mut ZoneChoice,
         environment: &Environment,
-    ) -> Option<TaskInterface> {
+    ) -> Result<TaskInterface, Rule> {
         let resources = state.vpc_resources();
         if resources.interface_count() + self.made.len() >= MAX_INTERFACES {
-            return None;
+            return Err(Rule::Interface);
         }
+        let public_address = if wants_public { Some(self.public_address(state, instance)?) } else { None };
         let near = |subnet: &Subnet| zones.admits(subnet, instance);
         // The emptiest first, so that several subnets of a zone are filled evenly.
         let mut subnets: Vec<_> = wanted.subnets.iter().filter_map(|id| resources.subnet(*id)).filter(|subnet| near(subnet)).collect();
@@ -67,7 +72,7 @@ impl Interfaces {
             (zones.rank(subnet), std::cmp::Reverse(addresses::capacity(subnet.cidr).saturating_sub(held(subnet.id))))
         });
         for known in subnets {
-            let groups = self.groups(state, wanted, &known.value)?;
+            let groups = self.groups(state, wanted, &known.value).ok_or(Rule::Interface)?;
             let subnet = self.subnets.entry(known.id).or_insert_with(|| (*known.value).clone());
             let given = self.given.entry(known.id).or_default();
             // The search goes round the subnet behind the address given last. If it comes to one that this commit gave, it has been all
@@ -77,7 +82,9 @@ impl Interfaces {
             zones.given(known);
             // Machines that offer Fargate capacity are no instances of the account's.
             let shown = instance.filter(|_| matches!(zones, ZoneChoice::OfMachine));
-            let one = made(state, known, address, groups, task, shown, environment);
+            let mut one = made(state, known, address, groups, task, shown, environment);
+            one.1.public_address = public_address;
+            self.given_public.extend(public_address);
             let vpc = resources.vpc(known.vpc).filter(|vpc| vpc.enable_dns_support && vpc.enable_dns_hostnames);
             let interface = TaskInterface {
                 attachment: one.0,
@@ -88,12 +95,21 @@ impl Interfaces {
                 private_address: address,
                 mac_address: one.1.mac_address,
                 private_dns_name: vpc.map(|_| private_dns_name(&environment.scope.region, address)),
+                public_address,
                 groups: one.1.groups.clone(),
             };
             self.made.push(one.1);
-            return Some(interface);
+            return Ok(interface);
         }
-        None
+        Err(Rule::Interface)
+    }
+
+    /// An address of the machine's that stands for nobody. That no two commits give the same is what each commit's condition on the machine
+    /// is for.
+    fn public_address(&self, state: &State, instance: Option<&ContainerInstance>) -> Result<Ipv4Addr, Rule> {
+        let is_taken = |address| self.given_public.contains(&address) || state.vpc_resources().public_holder(address).is_some();
+        let pool = instance.and_then(ContainerInstance::public_addresses);
+        pool.and_then(|pool| pool.first_free(is_taken)).ok_or(Rule::PublicAddresses { wanted: 1, free: 0 })
     }
 
     /// The security groups of an interface in this subnet; `None` if one is gone.
@@ -148,6 +164,7 @@ fn made(
         subnet: subnet.id,
         private_address: address,
         mac_address: MacAddress::of(id, address),
+        public_address: None,
         groups,
         description: environment.scope.attachment(attachment),
         interface_type: "interface".to_owned(),

@@ -52,6 +52,7 @@ pub use berth_scheduler::placement::Rule;
 pub use constraints::{ConstraintError, Constraints};
 pub use discovery::dns_table;
 pub use environment::{Clock, Entropy, Environment};
+pub use fargate::public_addresses;
 pub use hooks::{HookTarget, Hooks, NamedHook, TargetError};
 pub use ingress::settled;
 pub use interfaces::zone_constraint;

@@ -97,6 +97,7 @@ fn interface(scope: &Scope, interface: &TaskInterface) -> ElasticNetworkInterfac
         ipv4_addresses: vec![Ipv4Address { primary: true, private_address: interface.private_address.to_string() }],
         subnet_gateway_ipv4_address: format!("{}/{}", addresses::gateway(cidr), cidr.prefix()),
         private_dns_name: interface.private_dns_name.clone().unwrap_or_default(),
+        public_ipv4_address: interface.public_address.map(|address| address.to_string()).unwrap_or_default(),
         security_groups: interface.groups.iter().map(ToString::to_string).collect(),
         ..Default::default()
     }

@@ -131,17 +131,18 @@ pub(crate) fn prepare(
     expect_associated(state, template)?;
     let is_fargate = template.launch_type == LaunchType::Fargate;
     let mut zones = ZoneChoice::of(template.launch_type);
+    let wants_public = template.demand.public_addresses > 0;
     let mut launched = Launched::default();
     let mut put = |index: &mut Index, id: TaskId, instance: ContainerInstanceId, capacity_provider: Option<CapacityProviderName>| {
         let holder = state.instance(instance).map(|instance| &*instance.value);
         let interface = match &template.network {
             None => None,
-            Some(network) => match interfaces.give(state, network, id, holder, &mut zones, environment) {
-                None => {
+            Some(network) => match interfaces.give(state, network, (id, wants_public), holder, &mut zones, environment) {
+                Ok(given) => Some(given),
+                Err(rule) => {
                     index.release(id);
-                    return Some(Refused::ByRule(Refusal { instance, rule: Rule::Interface }));
+                    return Some(Refused::ByRule(Refusal { instance, rule }));
                 }
-                given => given,
             },
         };
         let zone = zone_of(state, is_fargate, holder, interface.as_ref());

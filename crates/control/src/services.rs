@@ -20,7 +20,7 @@ use berth_model::task_definition::TaskDefinition;
 use berth_model::task_set::TaskSet;
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
-use berth_scheduler::placement::{Index, Refusal, Rule};
+use berth_scheduler::placement::{Index, Refusal};
 use berth_scheduler::service::{AbsenceRules, Machine, ServicePlan, ServiceView, TaskView, Zones, plan, task_set};
 use berth_store::{CommitError, State, Transaction};
 
@@ -344,11 +344,14 @@ fn placed(
         let holder = state.instance(instance).map(|instance| &*instance.value);
         let mut interface = None;
         if let Some(network) = &template.network {
-            interface = interfaces.give(state, network, id, holder, &mut zones, &owner.environment);
-            if interface.is_none() {
-                owner.release(id);
-                found.refusals.push(Refusal { instance, rule: Rule::Interface });
-                continue;
+            let wants_public = template.demand.public_addresses > 0;
+            match interfaces.give(state, network, (id, wants_public), holder, &mut zones, &owner.environment) {
+                Ok(given) => interface = Some(given),
+                Err(rule) => {
+                    owner.release(id);
+                    found.refusals.push(Refusal { instance, rule });
+                    continue;
+                }
             }
         }
         let zone = zone_of(state, template.launch_type == LaunchType::Fargate, holder, interface.as_ref());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fargate;
 use crate::ids::{ClusterName, ContainerInstanceId};
+use crate::public_addresses::{PUBLIC_ADDRESSES, PublicAddresses};
 use crate::tags::Tags;
 use crate::time::UnixMillis;
 
@@ -179,6 +180,12 @@ impl ContainerInstance {
     #[must_use]
     pub fn interfaces(&self) -> u32 {
         self.attributes.get(INTERFACES).and_then(|value| parse_interfaces(value.as_deref())).unwrap_or(DEFAULT_INTERFACES)
+    }
+
+    /// The addresses that it may give to tasks that ask for a public one: the attribute [`PUBLIC_ADDRESSES`].
+    #[must_use]
+    pub fn public_addresses(&self) -> Option<PublicAddresses> {
+        PublicAddresses::parse(self.attributes.get(PUBLIC_ADDRESSES)?.as_deref()?)
     }
 
     /// Its machine fell silent: nobody knows whether anything of it still runs.

@@ -22,6 +22,7 @@ pub mod ids;
 pub mod lifecycle;
 pub mod namespace;
 pub mod needs;
+pub mod public_addresses;
 pub mod record;
 pub mod rollout;
 pub mod service;

@@ -25,13 +25,17 @@ pub struct Demand {
     /// Network interfaces of its own: one in network mode `awsvpc`.
     #[serde(default, skip_serializing_if = "is_none")]
     pub interfaces: u32,
+    /// Addresses of the machine's that stand for it outside: one of a task that asks for it (`assignPublicIp`) where machines have any.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub public_addresses: u32,
 }
 
 impl PartialEq for Demand {
     fn eq(&self, other: &Self) -> bool {
         // Mostly there are no ports. Comparing two empty lists asks the C library, which takes longer for none than for a few.
         let same = |one: &[u16], other: &[u16]| one.len() == other.len() && (one.is_empty() || one == other);
-        (self.cpu, self.memory, self.gpus, self.interfaces) == (other.cpu, other.memory, other.gpus, other.interfaces)
+        (self.cpu, self.memory, self.gpus) == (other.cpu, other.memory, other.gpus)
+            && (self.interfaces, self.public_addresses) == (other.interfaces, other.public_addresses)
             && same(&self.ports_tcp, &other.ports_tcp)
             && same(&self.ports_udp, &other.ports_udp)
     }

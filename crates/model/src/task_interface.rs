@@ -78,6 +78,9 @@ pub struct TaskInterface {
     /// Its name, where its VPC gives names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_dns_name: Option<String>,
+    /// The address of its machine's that stands for it outside, if it asked for one (`assignPublicIp`) and its machine has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_address: Option<Ipv4Addr>,
     /// The security groups that it began with.
     pub groups: Vec<SecurityGroupId>,
 }
@@ -135,6 +138,7 @@ mod tests {
             private_address: Ipv4Addr::new(10, 0, 0, 4),
             mac_address: MacAddress([2, 0, 10, 0, 0, 4]),
             private_dns_name: None,
+            public_address: None,
             groups: Vec::new(),
         };
         for (told, status) in [

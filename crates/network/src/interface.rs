@@ -87,7 +87,8 @@ pub struct TaskInterface {
     pub groups: Vec<String>,
     /// Largest packet in bytes.
     pub mtu: u16,
-    /// An address of the machine's that stands for this interface outside (`assignPublicIp`).
+    /// An address that stands for this interface outside (`assignPublicIp`). What is sent to it must come to this machine, which answers for
+    /// it on its links while the interface is there.
     pub public_address: Option<Ipv4Addr>,
 }
 

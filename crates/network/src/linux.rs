@@ -21,6 +21,7 @@ mod netlink;
 mod nft;
 mod opening;
 mod peers;
+mod public_addresses;
 mod record;
 mod reservation;
 mod ruleset;

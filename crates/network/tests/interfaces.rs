@@ -14,8 +14,8 @@ use berth_network::linux::InterfaceNetwork;
 use berth_network::port::{Attachment, NetworkError};
 use berth_network::security_group::{MachineLink, NetworkTable, SecurityGroup, Traffic};
 use machine::{
-    address, attached, bare_namespace, everything, expect_nothing_left, fresh, group, held, id, interface, ip, ip_inside, known, nft,
-    nft_elements, on_machine, rule, table,
+    address, attached, everything, expect_nothing_left, fresh, group, held, id, interface, ip, ip_inside, known, nft, nft_elements,
+    on_machine, rule, table,
 };
 use traffic::{dial, dial_briefly, in_namespace, ping, serve_tcp, serve_udp, udp_arrives};
 
@@ -259,52 +259,6 @@ fn forged_addresses_do_not_pass() {
         says([10, 77, 0, 5], b"again").await;
         let (length, _) = inbox.recv_from(&mut buffer).expect("one of them");
         assert_eq!(&buffer[..length], b"again", "another hardware address");
-    });
-}
-
-#[test]
-fn what_leaves_has_the_machines_address_and_a_public_one_stands_for_its_task() {
-    on_machine(|machine| async move {
-        let network = machine.open();
-        // The world answers addresses of the machine's own link only.
-        let world = bare_namespace(&machine, "world");
-        if !ip(&format!("link add wan type veth peer name world netns {}", world.display())) {
-            return;
-        }
-        ["addr add 198.51.100.1/24 dev wan", "addr add 198.51.100.7/24 dev wan", "link set wan up"]
-            .iter()
-            .for_each(|line| assert!(ip(line)));
-        for line in ["addr add 198.51.100.2/24 dev world", "addr add 169.254.169.254/32 dev world", "link set world up"] {
-            assert!(ip_inside(&world, line).await);
-        }
-        assert!(ip("route add 169.254.169.254/32 dev wan"));
-        let beyond = in_namespace(&world, || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9000)).expect("bind")).await;
-        beyond.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        applied(&network, &[("sg-open", group(&[rule(WEB, "198.51.100.2/32")], &[everything()]))]).await;
-        let private = attached(&network, 5, &["sg-open"]).await;
-        let seen = TaskInterface { public_address: Some(Ipv4Addr::new(198, 51, 100, 7)), ..interface(6, &["sg-open"]) };
-        let public = network.attach(&id(6), &seen).await.expect("attach");
-        let mut buffer = [0; 16];
-        for (task, expected) in [(&private, [198, 51, 100, 1]), (&public, [198, 51, 100, 7])] {
-            in_namespace(&held(task), || {
-                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
-                socket.send_to(b"secrets", (Ipv4Addr::new(169, 254, 169, 254), 9000)).expect("send");
-                socket.send_to(b"hello", (Ipv4Addr::new(198, 51, 100, 2), 9000)).expect("send");
-            })
-            .await;
-            let (length, sender) = beyond.recv_from(&mut buffer).expect("it arrives");
-            assert_eq!(sender.ip(), IpAddr::from(expected));
-            // One sender, one wire: when the second is here the first was, too.
-            assert_eq!(&buffer[..length], b"hello", "services of the machine's own link are not the task's");
-        }
-        let _web = serve_tcp(&held(&public), 80, "web").await;
-        let outside = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 7), 80);
-        assert_eq!(dial(Some(&world), outside).await.expect("by its public address"), "web");
-        let taken = TaskInterface { public_address: seen.public_address, ..interface(7, &[]) };
-        let refused = network.attach(&id(7), &taken).await;
-        assert!(matches!(refused, Err(NetworkError::AddressInUse { .. })), "{refused:?}");
-        network.detach(&id(6)).await.expect("detach");
-        assert!(dial_briefly(Some(&world), outside).await.is_err(), "it stands for nobody now");
     });
 }
 

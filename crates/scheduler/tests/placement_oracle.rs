@@ -8,6 +8,7 @@ use std::sync::Arc;
 use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus, INTERFACES};
 use berth_model::ids::{ContainerInstanceId, TaskId};
 use berth_model::needs::Demand;
+use berth_model::public_addresses::PUBLIC_ADDRESSES;
 use berth_model::time::UnixMillis;
 use berth_scheduler::placement::oracle::Oracle;
 use berth_scheduler::placement::{Constraint, Index, PlaceRequest, SpreadField, Strategy};
@@ -102,6 +103,7 @@ fn demands() -> impl Generator<Value = Demand> {
             ports_udp,
             gpus: dice.saturating_sub(9),
             interfaces: u32::from(dice % 3 == 0),
+            public_addresses: u32::from(dice % 4 == 0),
         })
 }
 
@@ -145,6 +147,12 @@ fn instances() -> impl Generator<Value = ContainerInstance> {
         match dice % 7 {
             few @ 0..=3 => drop(set(INTERFACES, Some(&few.to_string()))),
             4 => drop(set(INTERFACES, Some("many"))),
+            _ => {}
+        }
+        match dice % 5 {
+            0 => drop(set(PUBLIC_ADDRESSES, Some("192.0.2.1 198.51.100.7-198.51.100.8"))),
+            1 => drop(set(PUBLIC_ADDRESSES, Some("no address"))),
+            2 => drop(set(PUBLIC_ADDRESSES, Some("192.0.2.1-192.0.2.40"))),
             _ => {}
         }
         if dice % 17 == 0 {

@@ -13,7 +13,10 @@ use berth_runtime::port::PullBehavior;
 use serde::de::DeserializeOwned;
 
 use super::log::AgentLog;
-use super::{ACCESS_POINTS, AgentConfig, ConfigError, DNS, DNS_UPSTREAM, DnsSettings, EfsSettings, FILE_SYSTEMS, INTROSPECTION_PORT};
+use super::{
+    ACCESS_POINTS, AgentConfig, ConfigError, DNS, DNS_UPSTREAM, DnsSettings, EfsSettings, FILE_SYSTEMS, INTROSPECTION_PORT,
+    PUBLIC_ADDRESSES,
+};
 use crate::capabilities::{self, Announced};
 use crate::registry_logins::RegistryLogins;
 use crate::sources::ServiceEndpoints;
@@ -92,6 +95,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
     config.sources_key = variables.sources_key()?;
     config.dns = DnsSettings::parse(variables.text(DNS).as_deref(), variables.text(DNS_UPSTREAM).as_deref())?;
     config.fargate = variables.truth("BERTH_FARGATE")?;
+    config.public_addresses = super::public_addresses::parse(variables.text(PUBLIC_ADDRESSES).as_deref())?;
     config.efs = EfsSettings::parse(variables.text(FILE_SYSTEMS).as_deref(), variables.text(ACCESS_POINTS).as_deref())?;
     config.access_key.id = variables.text("AWS_ACCESS_KEY_ID").unwrap_or_default();
     config.access_key.secret = Secret::new(variables.text("AWS_SECRET_ACCESS_KEY").unwrap_or_default());

@@ -8,6 +8,7 @@ mod json_file;
 pub mod layers;
 pub mod log;
 mod metadata;
+mod public_addresses;
 pub mod variables;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use self::images::ImageConfig;
 use self::layers::Settings;
 use self::log::AgentLog;
 pub use self::metadata::MetadataSettings;
+pub use self::public_addresses::PUBLIC_ADDRESSES;
 use crate::capabilities::Announced;
 use crate::registry_logins::RegistryLogins;
 use crate::sources::ServiceEndpoints;
@@ -140,6 +142,9 @@ pub struct AgentConfig {
     /// Whether this machine takes tasks of Fargate; where nobody said, whoever starts the agent does. Only a runtime that keeps tasks apart
     /// as docs/fargate-isolation.md says, and a network with interfaces, may be offered so.
     pub fargate: Option<bool>,
+    /// Addresses that tasks of Fargate here may be given that ask for a public one, as ranges with spaces between; none: they get
+    /// none.
+    pub public_addresses: Option<String>,
     /// Where introspection is served.
     pub introspection: Option<SocketAddr>,
 }
@@ -192,6 +197,7 @@ impl Default for AgentConfig {
             efs: EfsSettings::default(),
             metadata: MetadataSettings::default(),
             fargate: None,
+            public_addresses: None,
             introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))),
         }
     }

@@ -27,7 +27,7 @@ const NO_AUDIT: &str = "this agent serves no credentials that could be audited";
 const WINDOWS: &str = "it is for Windows";
 
 /// All variables, in order of their names.
-pub const VARIABLES: [(&str, Treatment); 129] = [
+pub const VARIABLES: [(&str, Treatment); 130] = [
     ("AWS_ACCESS_KEY_ID", Honoured),
     ("AWS_DEFAULT_REGION", Honoured),
     ("AWS_ENDPOINT_URL", Honoured),
@@ -46,6 +46,7 @@ pub const VARIABLES: [(&str, Treatment); 129] = [
     ("BERTH_IMAGE_DISK_BUDGET", Honoured),
     ("BERTH_INTROSPECTION", Honoured),
     ("BERTH_PREPULL_IMAGES", Honoured),
+    ("BERTH_PUBLIC_ADDRESSES", Honoured),
     ("BERTH_SOURCES_ACCESS_KEY_ID", Honoured),
     ("BERTH_SOURCES_SECRET_ACCESS_KEY", Honoured),
     ("BERTH_SOURCES_SESSION_TOKEN", Honoured),

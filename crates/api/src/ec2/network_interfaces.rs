@@ -4,8 +4,8 @@ use berth_model::task_interface::private_dns_name;
 use berth_model::vpc::network_interface::{InterfaceAttachment, InterfaceStatus};
 use berth_model::vpc::{NetworkInterface, NetworkInterfaceId, SecurityGroupId};
 use berth_shapes::ec2::{
-    self, DescribeNetworkInterfacesRequest, DescribeNetworkInterfacesResponse, GroupIdentifier, NetworkInterfaceAttachment,
-    NetworkInterfacePrivateIpAddress,
+    self, DescribeNetworkInterfacesRequest, DescribeNetworkInterfacesResponse, GroupIdentifier, NetworkInterfaceAssociation,
+    NetworkInterfaceAttachment, NetworkInterfacePrivateIpAddress,
 };
 use berth_store::{Entry, VpcResources};
 
@@ -16,9 +16,15 @@ use super::tags::render_tags;
 use crate::context::Api;
 use crate::failure::Failure;
 
-const FILTERS: [&str; 25] = [
+/// Who has the pool that a public address is of which is nobody's for good, as EC2 says it.
+const POOL_OWNER: &str = "amazon";
+
+const FILTERS: [&str; 28] = [
+    "addresses.association.public-ip",
     "addresses.primary",
     "addresses.private-ip-address",
+    "association.ip-owner-id",
+    "association.public-ip",
     "attachment.attachment-id",
     "attachment.delete-on-termination",
     "attachment.device-index",
@@ -63,6 +69,8 @@ pub(super) async fn describe(api: &Api, request: DescribeNetworkInterfacesReques
 fn property(api: &Api, resources: &VpcResources, one: &NetworkInterface, name: &str) -> Vec<String> {
     let of_attachment = |value: fn(&InterfaceAttachment) -> Option<String>| one.attachment.as_ref().and_then(value);
     let value = match name {
+        "addresses.association.public-ip" | "association.public-ip" => one.public_address.map(|address| address.to_string()),
+        "association.ip-owner-id" => one.public_address.map(|_| POOL_OWNER.to_owned()),
         "addresses.primary" => Some("true".to_owned()),
         "addresses.private-ip-address" | "private-ip-address" => Some(one.private_address.to_string()),
         "attachment.attachment-id" => of_attachment(|attachment| Some(attachment.id.clone())),
@@ -121,13 +129,22 @@ fn render(api: &Api, resources: &VpcResources, one: &NetworkInterface) -> ec2::N
         status: Some(attachment.status.as_str().into()),
         ..Default::default()
     });
+    // No name of Amazon's leads to it.
+    let association = one.public_address.map(|public| NetworkInterfaceAssociation {
+        public_ip: Some(public.to_string()),
+        ip_owner_id: Some(POOL_OWNER.to_owned()),
+        public_dns_name: Some(String::new()),
+        ..Default::default()
+    });
     let address = NetworkInterfacePrivateIpAddress {
+        association: association.clone(),
         primary: Some(true),
         private_dns_name: private_dns_name.clone(),
         private_ip_address: Some(one.private_address.to_string()),
         ..Default::default()
     };
     ec2::NetworkInterface {
+        association,
         attachment,
         availability_zone: zone(resources, one),
         description: Some(one.description.clone()),

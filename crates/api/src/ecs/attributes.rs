@@ -4,6 +4,7 @@
 use berth_model::arn::parse_container_instance;
 use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus, FARGATE, INTERFACES, parse_interfaces};
 use berth_model::ids::{ClusterName, ContainerInstanceId};
+use berth_model::public_addresses::{PUBLIC_ADDRESSES, PublicAddresses};
 use berth_shapes::ecs::{self, ErrorCode};
 use berth_store::{Entry, State};
 
@@ -35,7 +36,7 @@ pub(crate) fn target<'a>(
 
 /// ECS and its agent set these; users may not.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    name.starts_with("ecs.") || name.starts_with("com.amazonaws.ecs.") || name == FARGATE
+    name.starts_with("ecs.") || name.starts_with("com.amazonaws.ecs.") || name == FARGATE || name == PUBLIC_ADDRESSES
 }
 
 /// Checks an attribute's name and value by ECS's rules.
@@ -68,6 +69,9 @@ pub(crate) fn check_meaning(name: &str, value: Option<&str>) -> Result<(), Failu
         return Err(Failure::invalid(format!(
             "A container instance holds a whole number of network interfaces: attributes.value of {name}"
         )));
+    }
+    if name == PUBLIC_ADDRESSES && value.and_then(PublicAddresses::parse).is_none() {
+        return Err(Failure::invalid(format!("Addresses are ADDRESS or FIRST-LAST, with spaces between: attributes.value of {name}")));
     }
     Ok(())
 }

@@ -108,12 +108,13 @@ pub(crate) fn template(api: &Api, cluster: &ClusterName, definition: Arc<TaskDef
     let is_fargate = wish.launch_type == LaunchType::Fargate;
     let known = api.control.constraints();
     let mut constraints = placement::of_definition(known, &definition)?;
-    let network = {
+    let (network, public_addresses) = {
         let state = api.store.state();
         let network = network_configuration::read(&state, &definition, wish.launch_type, wish.network.as_ref())?;
         let near = network.as_ref().filter(|_| !is_fargate);
         constraints.extend(near.and_then(|network| zone_constraint(&state, network, known)));
-        network
+        let public_addresses = berth_control::public_addresses(&state, network.as_ref());
+        (network, public_addresses)
     };
     let overrides = check_overrides(&definition, wish.overrides)?;
     let started_by = wish.started_by.filter(|text| !text.is_empty());
@@ -137,10 +138,11 @@ pub(crate) fn template(api: &Api, cluster: &ClusterName, definition: Arc<TaskDef
         tags.insert("aws:ecs:clusterName".to_owned(), cluster.to_string());
     }
     // Without overrides the demand parsed at registration stands.
-    let demand = match &overrides {
+    let mut demand = match &overrides {
         Some(overrides) => needs::demand(&definition.document, Some(overrides)),
         None => definition.needs.demand.clone(),
     };
+    demand.public_addresses = public_addresses;
     Ok(TaskTemplate {
         cluster: cluster.clone(),
         demand,

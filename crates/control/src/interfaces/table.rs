@@ -282,4 +282,4 @@ fn traffic(traffic: Traffic) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

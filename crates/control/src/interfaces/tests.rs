@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use berth_model::arn::Scope;
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, Family};
+use berth_model::public_addresses::PUBLIC_ADDRESSES;
 use berth_model::record::Record;
 use berth_model::task::{Task, TaskStatus};
 use berth_model::time::UnixMillis;
@@ -78,7 +79,9 @@ fn started(
     let (mut interfaces, mut transaction) = (Interfaces::default(), Transaction::new());
     let mut addresses = Vec::new();
     for number in from..from + count {
-        let Some(interface) = interfaces.give(&state, wanted, TaskId(number), None, &mut ZoneChoice::OfMachine, environment) else { break };
+        let Ok(interface) = interfaces.give(&state, wanted, (TaskId(number), false), None, &mut ZoneChoice::OfMachine, environment) else {
+            break;
+        };
         addresses.push(interface.private_address);
         transaction.put(task(number, interface));
     }
@@ -215,8 +218,8 @@ proptest! {
                     let mut interfaces = Interfaces::default();
                     for _ in 0..count {
                         number += 1;
-                        let given = interfaces.give(&state, &wanted, TaskId(number), None, &mut ZoneChoice::OfMachine, &environment);
-                        prop_assert_eq!(given.as_ref().map(|one| (one.subnet, one.private_address)), naive.give());
+                        let given = interfaces.give(&state, &wanted, (TaskId(number), false), None, &mut ZoneChoice::OfMachine, &environment);
+                        prop_assert_eq!(given.as_ref().ok().map(|one| (one.subnet, one.private_address)), naive.give());
                         if let Some(interface) = given {
                             alive.push((TaskId(number), interface.private_address));
                             transaction.put(task(number, interface));
@@ -260,13 +263,43 @@ async fn fargate_tasks_go_to_the_zone_with_fewest_that_has_an_address() {
     let (mut interfaces, mut choice) = (Interfaces::default(), ZoneChoice::Fewest(counts.into_iter().collect()));
     let mut given = BTreeMap::<String, u32>::new();
     for number in 1..=6 {
-        let interface = interfaces.give(&state, &wanted, TaskId(number), None, &mut choice, &environment).expect("an address");
+        let interface = interfaces.give(&state, &wanted, (TaskId(number), false), None, &mut choice, &environment).expect("an address");
         *given.entry(zone_of(&interface)).or_default() += 1;
     }
     assert_eq!(zones.iter().map(|zone| given[zone]).collect::<Vec<_>>(), [1, 2, 3], "three in each by then");
     let mut only = ZoneChoice::Only(zones[1].clone());
-    let interface = interfaces.give(&state, &wanted, TaskId(7), None, &mut only, &environment).expect("an address");
+    let interface = interfaces.give(&state, &wanted, (TaskId(7), false), None, &mut only, &environment).expect("an address");
     assert_eq!(zone_of(&interface), zones[1]);
     let mut nowhere = ZoneChoice::Only("us-east-1z".to_owned());
-    assert_eq!(interfaces.give(&state, &wanted, TaskId(8), None, &mut nowhere, &environment), None);
+    assert_eq!(interfaces.give(&state, &wanted, (TaskId(8), false), None, &mut nowhere, &environment), Err(Rule::Interface));
+}
+
+#[tokio::test]
+async fn a_machine_gives_each_of_its_public_addresses_once() {
+    let environment = environment();
+    let (store, wanted) = world(&environment).await;
+    let of = |addresses: &str| ContainerInstance {
+        attributes: [(PUBLIC_ADDRESSES.to_owned(), Some(addresses.to_owned()))].into(),
+        ..super::table::tests::instance(1, 1)
+    };
+    let (machine, none) = (of("192.0.2.10-192.0.2.12"), super::table::tests::instance(2, 2));
+    let give = |interfaces: &mut Interfaces, number, machine| {
+        interfaces.give(&store.state(), &wanted, (TaskId(number), true), Some(machine), &mut ZoneChoice::OfMachine, &environment)
+    };
+    let mut transaction = Transaction::new();
+    let mut interfaces = Interfaces::default();
+    let public = |given: Result<TaskInterface, Rule>| given.map(|one| one.public_address.expect("it asked for one").octets()[3]);
+    let first = give(&mut interfaces, 1, &machine).expect("an address");
+    assert_eq!(first.public_address, Some(Ipv4Addr::new(192, 0, 2, 10)));
+    interfaces.write(&store.state(), &mut transaction);
+    transaction.put(task(1, first));
+    store.commit(transaction).await.expect("it is taken");
+    let mut interfaces = Interfaces::default();
+    let given: Vec<_> = (2..6).map(|number| public(give(&mut interfaces, number, &machine))).collect();
+    let exhausted = Rule::PublicAddresses { wanted: 1, free: 0 };
+    assert_eq!(given, [Ok(11), Ok(12), Err(exhausted.clone()), Err(exhausted)]);
+    assert_eq!(give(&mut interfaces, 7, &none).map(drop), Err(Rule::PublicAddresses { wanted: 1, free: 0 }), "a machine that has none");
+    let asks_for_none =
+        interfaces.give(&store.state(), &wanted, (TaskId(8), false), Some(&machine), &mut ZoneChoice::OfMachine, &environment);
+    assert_eq!(asks_for_none.expect("a private one").public_address, None);
 }

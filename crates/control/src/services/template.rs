@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use berth_model::capacity_provider::StrategyItem;
 use berth_model::ids::DeploymentId;
+use berth_model::needs::Demand;
 use berth_model::service::{DeploymentStatus, Service};
 use berth_model::service_deployment::ServiceRevision;
 use berth_model::task::{DesiredStatus, LaunchType, ServiceMembership};
@@ -12,6 +13,7 @@ use berth_scheduler::placement::{SpreadField, Strategy};
 use berth_store::State;
 
 use crate::constraints::Constraints;
+use crate::fargate::public_addresses;
 use crate::interfaces::zone_constraint;
 use crate::launch::TaskTemplate;
 
@@ -70,10 +72,12 @@ pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentI
             constraints.extend(zone_constraint(state, network, known));
         }
     }
+    let network = settings.network_configuration.clone();
+    let demand = Demand { public_addresses: public_addresses(state, network.as_ref()), ..definition.needs.demand.clone() };
     Some(TaskTemplate {
         cluster: service.cluster.clone(),
         definition: Arc::clone(&definition.value),
-        demand: definition.needs.demand.clone(),
+        demand,
         group: format!("service:{}", service.name).into(),
         started_by: None,
         service: Some(ServiceMembership { service: service.name.clone(), deployment: deployment.id }),
@@ -85,7 +89,7 @@ pub(crate) fn template(state: &State, service: &Service, deployment: DeploymentI
         client_token: None,
         constraints,
         strategies: strategies(service),
-        network: settings.network_configuration.clone(),
+        network,
         digests: own.map_or_else(Default::default, |revision| digests(revision, &definition.document)),
     })
 }

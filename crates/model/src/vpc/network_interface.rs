@@ -130,6 +130,9 @@ pub struct NetworkInterface {
     pub private_address: Ipv4Addr,
     /// Its address on the link.
     pub mac_address: MacAddress,
+    /// The address that stands for it outside; no other interface has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_address: Option<Ipv4Addr>,
     /// Its security groups, at most five.
     pub groups: Vec<SecurityGroupId>,
     /// What it is for; of a task's interface the ARN of its attachment.
@@ -199,6 +202,7 @@ impl NetworkInterface {
             subnet: subnet.id,
             private_address,
             mac_address: MacAddress::of(id, private_address),
+            public_address: None,
             groups: groups.iter().map(|group| group.id).collect(),
             description: description.to_owned(),
             interface_type: "interface".to_owned(),

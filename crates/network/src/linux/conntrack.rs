@@ -20,7 +20,9 @@ const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const TUPLE_ADDRESSES: u16 = 1;
 const SOURCE_V4: u16 = 1;
+const DESTINATION_V4: u16 = 2;
 const SOURCE_V6: u16 = 3;
+const DESTINATION_V6: u16 = 4;
 const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_DESTINATION: u16 = 3;
@@ -39,7 +41,7 @@ pub fn forget_udp(ports: &BTreeSet<u16>) -> Result<(), NetlinkError> {
     })
 }
 
-/// Forgets connections that these addresses have begun or answered.
+/// Forgets connections in which these addresses are an end: of whom began them or answered, or whom they were meant for.
 ///
 /// # Errors
 /// See [`forget_udp`].
@@ -49,32 +51,30 @@ pub fn forget_addresses(addresses: &BTreeSet<IpAddr>) -> Result<(), NetlinkError
             continue;
         }
         forget(header, |flow| {
-            let sender = |tuple: &[u8]| source(tuple).is_some_and(|address| addresses.contains(&address));
             let original = attribute(flow, TUPLE_ORIGINAL)?;
             // Who answers is found in the reply: what the caller dialled may have been translated.
-            let is_theirs = sender(original) || attribute(flow, TUPLE_REPLY).is_some_and(sender);
-            is_theirs.then_some(original)
+            ends(flow).any(|address| addresses.contains(&address)).then_some(original)
         })?;
     }
     Ok(())
 }
 
-/// Everybody who has begun or answered a connection.
+/// Everybody who is an end of a connection; see [`forget_addresses`].
 ///
 /// # Errors
 /// See [`forget_udp`].
-pub fn senders() -> Result<BTreeSet<IpAddr>, NetlinkError> {
+pub fn parties() -> Result<BTreeSet<IpAddr>, NetlinkError> {
     let mut socket = Socket::netfilter()?;
-    let mut senders = BTreeSet::new();
+    let mut parties = BTreeSet::new();
     for header in [IPV4, IPV6] {
         let mut request = Request::new();
         request.message("list connections", GET, DUMP, &header, |_: &mut Attributes<'_>| {});
         for flow in socket.dump(&request)? {
             let flow = flow.body.get(4..).unwrap_or_default();
-            senders.extend([TUPLE_ORIGINAL, TUPLE_REPLY].into_iter().filter_map(|tuple| source(attribute(flow, tuple)?)));
+            parties.extend(ends(flow));
         }
     }
-    Ok(senders)
+    Ok(parties)
 }
 
 /// Forgets the connections for whose attributes `choose` returns their original tuple.
@@ -95,12 +95,17 @@ fn forget(header: [u8; 4], choose: impl Fn(&[u8]) -> Option<&[u8]>) -> Result<()
     Ok(())
 }
 
-fn source(tuple: &[u8]) -> Option<IpAddr> {
-    let addresses = attribute(tuple, TUPLE_ADDRESSES)?;
-    if let Some(bytes) = attribute(addresses, SOURCE_V4) {
-        return <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-    }
-    <[u8; 16]>::try_from(attribute(addresses, SOURCE_V6)?).ok().map(IpAddr::from)
+/// Who began a connection, whom it was meant for, and who answers, which is another where that was translated.
+fn ends(flow: &[u8]) -> impl Iterator<Item = IpAddr> {
+    let original = [SOURCE_V4, SOURCE_V6, DESTINATION_V4, DESTINATION_V6].map(|end| (TUPLE_ORIGINAL, end));
+    let reply = [SOURCE_V4, SOURCE_V6].map(|end| (TUPLE_REPLY, end));
+    original.into_iter().chain(reply).filter_map(|(tuple, end)| {
+        let bytes = attribute(attribute(attribute(flow, tuple)?, TUPLE_ADDRESSES)?, end)?;
+        match bytes.len() {
+            4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+            _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        }
+    })
 }
 
 fn destination_udp_port(tuple: &[u8]) -> Option<u16> {

@@ -42,7 +42,7 @@ impl Addresses {
     /// Who had connections before this life's own; `None` if the kernel does not tell.
     fn seen(&mut self) -> Option<&mut BTreeSet<IpAddr>> {
         let living = &self.living;
-        let look = self.look.get_or_insert_with(|| match conntrack::senders() {
+        let look = self.look.get_or_insert_with(|| match conntrack::parties() {
             Ok(mut seen) => {
                 seen.retain(|address| !living.contains(address));
                 Look::Seen(seen)

@@ -22,6 +22,7 @@ use super::forgetting::Forgetting;
 use super::namespace;
 use super::netlink::{NetlinkError, Socket};
 use super::peers::{Peers, remote};
+use super::public_addresses::PublicAddresses;
 use super::record::{Record, Records};
 use super::ruleset::{fingerprint, interface_rules, referenced, rules};
 use super::slots::{self, Slots};
@@ -103,11 +104,13 @@ impl InterfaceNetwork {
         }
         let mark = mark(&config.name);
         let judged = Judged { enforcement, table, interfaces };
+        let public = interfaces_of(&judged).filter_map(|interface| interface.public_address).collect();
+        PublicAddresses::new(mark).replace(&mut route, &public)?;
         let peers = Peers::new(judged.table.machine.as_ref(), mark);
         if let Err(error) = peers.clean(&mut route).and_then(|()| peers.apply(&mut route, &judged.remote())) {
             tracing::warn!(%error, "tasks of other machines are not all reached");
         }
-        let living = judged.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
+        let living = interfaces_of(&judged).flat_map(occupied).collect();
         let forgetting = Forgetting::open(living);
         let inner = Inner {
             netns_dir: config.netns_dir,
@@ -261,6 +264,11 @@ impl Inner {
                 Ok(attachment)
             }
             Err(error) => {
+                if let (Some(_), Some(address)) = (&link, interface.public_address)
+                    && let Err(also) = PublicAddresses::new(self.mark).remove(&mut self.route.lock(), address)
+                {
+                    tracing::warn!(attachment = %id, error = %also, "the public address of a failed attach is answered for until the next start");
+                }
                 if let Some(also) = link.and_then(|link| self.acquit(&link).err()) {
                     tracing::warn!(attachment = %id, error = %also, "rules of a failed attach are left until the next change");
                 }
@@ -277,7 +285,7 @@ impl Inner {
         if interface.ipv6.is_some() {
             forwarding::ensure_v6()?;
         }
-        self.forgetting.settle(&interface.addresses().collect())?;
+        self.forgetting.settle(&occupied(interface).collect())?;
         let namespace = namespace::create(held(attachment))?;
         let mut inside = Socket::route()?;
         link::raise_loopback(&mut inside)?;
@@ -288,6 +296,9 @@ impl Inner {
         *link = Some(name.clone());
         task_link::raise_outer(&mut self.route.lock(), &name, interface)?;
         task_link::raise_inner(&mut inside, interface)?;
+        if let Some(address) = interface.public_address {
+            PublicAddresses::new(self.mark).add(&mut self.route.lock(), address)?;
+        }
         // That the pair is whole now the machine's end learns in its own time, and drops what it is to send until then: a caller would try again
         // after a second. To ask for a link settles its state (Linux 6.8).
         link::index(&mut self.route.lock(), &name)?;
@@ -368,9 +379,13 @@ impl Inner {
         if let Some(link) = &record.link {
             self.acquit(link)?;
         }
+        let interface = record.attachment.interface.as_deref();
+        if let Some(address) = interface.and_then(|interface| interface.public_address) {
+            PublicAddresses::new(self.mark).remove(&mut self.route.lock(), address)?;
+        }
         namespace::remove(held(&record.attachment))?;
-        if let Some(interface) = record.attachment.interface.as_deref() {
-            self.forgetting.spend(interface.addresses())?;
+        if let Some(interface) = interface {
+            self.forgetting.spend(occupied(interface))?;
         }
         self.records.remove(&record.attachment.id)
     }
@@ -381,6 +396,7 @@ impl Inner {
         }
         self.judged.lock().enforcement.remove()?;
         let (peers, mut route) = (Peers::new(None, self.mark), self.route.lock());
+        PublicAddresses::new(self.mark).replace(&mut route, &BTreeSet::new())?;
         peers.apply(&mut route, &BTreeMap::new())?;
         peers.clean(&mut route)?;
         drop(route);
@@ -401,6 +417,10 @@ impl Judged {
         let local = self.interfaces.values().flat_map(|(_, interface)| interface.addresses()).collect();
         remote(&self.table, &local)
     }
+}
+
+fn interfaces_of(judged: &Judged) -> impl Iterator<Item = &TaskInterface> {
+    judged.interfaces.values().map(|(_, interface)| interface)
 }
 
 /// All addresses of this machine that lead to an interface.

@@ -36,7 +36,7 @@ pub(super) const RTA_DST: u16 = 1;
 pub(super) const RTA_OIF: u16 = 4;
 pub(super) const RTA_GATEWAY: u16 = 5;
 pub(super) const UP: u32 = libc::IFF_UP as u32;
-const LOOPBACK_INDEX: u32 = 1;
+pub(super) const LOOPBACK_INDEX: u32 = 1;
 
 /// The name of a container's interface inside its namespace.
 pub(super) const INNER_NAME: &str = "eth0";

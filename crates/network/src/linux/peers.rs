@@ -17,10 +17,10 @@ use super::ruleset::fingerprint;
 use super::task_link::{NDA_DESTINATION, NDA_LINK_ADDRESS, NUD_PERMANENT, PROTOCOL, RTM_NEWNEIGH, neighbour};
 use crate::security_group::{KnownInterface, MachineLink, NetworkTable, Overlay};
 
-const RTM_DELROUTE: u16 = 25;
+pub(super) const RTM_DELROUTE: u16 = 25;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
-const RTA_PRIORITY: u16 = 6;
+pub(super) const RTA_PRIORITY: u16 = 6;
 const NEXT_HOP_ON_LINK: u32 = 4;
 const NUD_NO_ARP: u16 = 0x40;
 const NEIGHBOUR_OF_LINK: u8 = 0x02;
@@ -68,6 +68,12 @@ impl Requests {
     }
 }
 
+/// By their priority routes of several networks on one machine are told apart. It is never 0, which routes to tasks of this machine and its
+/// own addresses have: those win.
+pub(super) fn priority(mark: u16) -> u32 {
+    u32::from(mark) + 1
+}
+
 /// The next hop of a route: the other machine, and the link by which it is reached.
 type NextHop = (Ipv4Addr, u32);
 
@@ -77,8 +83,7 @@ pub struct Peers<'a> {
     config: Option<&'a MachineLink>,
     device: String,
     prefix: String,
-    /// By their priority routes of several networks on one machine are told apart. It is never 0, which a local task's route has: that one
-    /// wins when a task of the same address comes here.
+    /// See [`priority`].
     priority: u32,
 }
 
@@ -90,7 +95,7 @@ impl<'a> Peers<'a> {
         let settings = config.map(|config| format!("{}/{}/{}", config.address, config.vni, config.port)).unwrap_or_default();
         let prefix = format!("x{mark:04x}");
         let device = format!("{prefix}{:08x}", fingerprint(settings.as_bytes()) >> 32);
-        Self { device, prefix, priority: u32::from(mark) + 1, config }
+        Self { device, prefix, priority: priority(mark), config }
     }
 
     /// Removes links of other settings. To be called where settings may have changed: to list all links takes the kernel a while.

@@ -303,6 +303,7 @@ impl Index {
                 slot.gpus &= !gpus;
                 slot.used_gpus -= demand.gpus;
                 slot.used_interfaces -= demand.interfaces;
+                slot.used_public_addresses -= demand.public_addresses;
                 slot.give_back_ports(&demand);
             }
             slot.count_out(group);
@@ -336,6 +337,7 @@ impl Index {
                     slot.gpus |= gpus;
                     slot.used_gpus += demand.gpus;
                     slot.used_interfaces += demand.interfaces;
+                    slot.used_public_addresses += demand.public_addresses;
                     slot.take_ports(&demand);
                 }
                 slot.take(cpu, memory, group);
@@ -404,6 +406,7 @@ impl Index {
             demand: request.demand.clone(),
             has_gpus: request.demand.gpus > 0,
             has_interfaces: request.demand.interfaces > 0,
+            has_public_addresses: request.demand.public_addresses > 0,
             has_ports: slot::ports_of(request.demand).next().is_some(),
             apart_from: request.constraints.contains(&Constraint::DistinctInstance).then_some(group),
             conditions: class::expressions(request, false),

@@ -13,7 +13,7 @@ pub(super) struct Kind {
     pub(super) demand: Arc<Demand>,
     pub(super) cpu: u32,
     pub(super) memory: u32,
-    /// It takes ports, GPUs or interfaces as well.
+    /// It takes ports, GPUs, interfaces or public addresses as well.
     pub(super) takes_more: bool,
     pub(super) group: u32,
     uses: u32,
@@ -72,7 +72,8 @@ impl Kinds {
         let kinds = &mut self.groups[group as usize].kinds;
         let kind = kinds.get(demand).copied().unwrap_or_else(|| {
             let demand = Arc::new(demand.clone());
-            let takes_more = demand.gpus > 0 || demand.interfaces > 0 || !demand.ports_tcp.is_empty() || !demand.ports_udp.is_empty();
+            let takes_ports = !demand.ports_tcp.is_empty() || !demand.ports_udp.is_empty();
+            let takes_more = takes_ports || demand.gpus > 0 || demand.interfaces > 0 || demand.public_addresses > 0;
             let new = Kind { cpu: demand.cpu, memory: demand.memory, takes_more, demand: Arc::clone(&demand), group, uses: 0 };
             let number = put(&mut self.kinds, &mut self.free_kinds, new);
             kinds.insert(demand, number);

@@ -24,6 +24,7 @@ struct Seen {
     free_memory: u32,
     free_gpus: u32,
     free_interfaces: u32,
+    free_public_addresses: u32,
     ports: BTreeSet<(bool, u16)>,
     groups: HashMap<String, u32>,
     tasks: u32,
@@ -60,6 +61,7 @@ impl Seen {
             free_memory: free(registered.memory, |held| held.demand.memory),
             free_gpus: free(u32::try_from(registered.gpus.len()).unwrap_or(0), |held| held.demand.gpus),
             free_interfaces: free(instance.interfaces(), |held| held.demand.interfaces),
+            free_public_addresses: free(instance.public_addresses().map_or(0, |own| own.count()), |held| held.demand.public_addresses),
             ports: taken,
             groups,
             tasks: tasks().map(|_| 1).sum(),
@@ -97,6 +99,9 @@ impl Seen {
         }
         if self.free_interfaces < demand.interfaces {
             return Some(Rule::Interfaces { wanted: demand.interfaces, free: self.free_interfaces });
+        }
+        if self.free_public_addresses < demand.public_addresses {
+            return Some(Rule::PublicAddresses { wanted: demand.public_addresses, free: self.free_public_addresses });
         }
         let mut wanted = ports(demand.ports_tcp.iter().copied(), demand.ports_udp.iter().copied());
         if let Some((_, port)) = wanted.find(|port| self.ports.contains(port)) {

@@ -39,6 +39,13 @@ pub enum Rule {
         /// Interfaces that the instance could still hold.
         free: u32,
     },
+    /// Too few addresses that a task is reached at from outside (`assignPublicIp`): wanted and free.
+    PublicAddresses {
+        /// Addresses wanted.
+        wanted: u32,
+        /// Addresses that the machine has left.
+        free: u32,
+    },
     /// This port of the machine is taken.
     Port(u16),
     /// No subnet has an address for the task's interface.
@@ -61,7 +68,8 @@ impl Rule {
             Self::Memory { .. } => "RESOURCE:MEMORY",
             Self::Gpu { .. } => "RESOURCE:GPU",
             Self::Port(_) => "RESOURCE:PORTS",
-            Self::Interface | Self::Interfaces { .. } => "RESOURCE:ENI",
+            // EC2 has no more of them than an account may have; to ECS it is one more interface that cannot be made.
+            Self::Interface | Self::Interfaces { .. } | Self::PublicAddresses { .. } => "RESOURCE:ENI",
             Self::DistinctInstance => "DISTINCT_INSTANCE",
             Self::MemberOf(_) => "MemberOf placement constraint unsatisfied.",
         }
@@ -78,6 +86,7 @@ impl Rule {
             Self::Memory { .. } => "has insufficient memory available".to_owned(),
             Self::Gpu { .. } => "has insufficient GPU resource available".to_owned(),
             Self::Port(port) => format!("is already using a port required by your task ({port})"),
+            Self::PublicAddresses { .. } => "has no public address left".to_owned(),
             Self::DistinctInstance => "already runs a task of the group (distinctInstance)".to_owned(),
             Self::Interface | Self::Interfaces { .. } | Self::MemberOf(_) => format!("encountered error \"{}\"", self.reason()),
         }
@@ -102,7 +111,7 @@ impl Refusal {
             Rule::Agent => 1,
             Rule::Attribute(_) => 2,
             Rule::Cpu { .. } | Rule::Memory { .. } | Rule::Gpu { .. } | Rule::Interfaces { .. } => 3,
-            Rule::Port(_) | Rule::Interface => 4,
+            Rule::Port(_) | Rule::Interface | Rule::PublicAddresses { .. } => 4,
             Rule::DistinctInstance | Rule::MemberOf(_) => 5,
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct Profile {
     pub(super) gpus: Vec<String>,
     /// How many interfaces of tasks it holds; its attributes say it.
     interfaces: u32,
+    /// How many public addresses it has for tasks; likewise.
+    public_addresses: u32,
     /// The agent's version, for expressions.
     pub(super) agent_version: Option<String>,
 }
@@ -57,6 +59,7 @@ impl Profile {
             ports_udp: registered.ports_udp.clone(),
             gpus: registered.gpus.iter().take(MAX_GPUS).cloned().collect(),
             interfaces: instance.interfaces(),
+            public_addresses: instance.public_addresses().map_or(0, |own| own.count()),
             agent_version: instance.agent.agent_version.clone(),
         }
     }
@@ -119,6 +122,8 @@ pub(super) struct Slot {
     pub(super) used_gpus: u32,
     /// Interfaces of its tasks; may exceed what it holds now.
     pub(super) used_interfaces: u32,
+    /// Public addresses that its tasks have; likewise.
+    pub(super) used_public_addresses: u32,
     pub(super) registered_at: UnixMillis,
     pub(super) ec2_instance_id: Option<Arc<str>>,
 }
@@ -144,6 +149,7 @@ impl Slot {
             gpus: 0,
             used_gpus: 0,
             used_interfaces: 0,
+            used_public_addresses: 0,
             registered_at: UnixMillis(0),
             ec2_instance_id: None,
         }
@@ -232,6 +238,10 @@ impl Slot {
         profile.interfaces.saturating_sub(self.used_interfaces)
     }
 
+    pub(super) const fn free_public_addresses(&self, profile: &Profile) -> u32 {
+        profile.public_addresses.saturating_sub(self.used_public_addresses)
+    }
+
     /// So many GPUs that are free, the first ones; fewer if there are not so many.
     pub(super) fn choose_gpus(&self, profile: &Profile, count: u32) -> u64 {
         let mut free = every_gpu(profile.gpus.len()) & !self.gpus;
@@ -289,6 +299,7 @@ pub(super) struct Wants {
     pub(super) demand: Demand,
     pub(super) has_gpus: bool,
     pub(super) has_interfaces: bool,
+    pub(super) has_public_addresses: bool,
     pub(super) has_ports: bool,
     /// The group of which no task may be there.
     pub(super) apart_from: Option<u32>,
@@ -304,6 +315,7 @@ impl Wants {
             && self.apart_from.is_none_or(|group| slot.of_group(group) == 0)
             && (!self.has_gpus || slot.free_gpus(profile()) >= self.demand.gpus)
             && (!self.has_interfaces || slot.free_interfaces(profile()) >= self.demand.interfaces)
+            && (!self.has_public_addresses || slot.free_public_addresses(profile()) >= self.demand.public_addresses)
             && (!self.has_ports || slot.taken_port(profile(), &self.demand).is_none())
             && self.conditions.iter().all(|condition| slot.holds(condition, profile(), name))
     }
@@ -341,6 +353,9 @@ pub(super) fn refuse<'n>(slot: &Slot, profile: &Profile, asked: &Asked<'_>, name
     }
     if demand.interfaces > slot.free_interfaces(profile) {
         return Some(Rule::Interfaces { wanted: demand.interfaces, free: slot.free_interfaces(profile) });
+    }
+    if demand.public_addresses > slot.free_public_addresses(profile) {
+        return Some(Rule::PublicAddresses { wanted: demand.public_addresses, free: slot.free_public_addresses(profile) });
     }
     if let Some(port) = slot.taken_port(profile, demand) {
         #[expect(clippy::cast_possible_truncation, reason = "the protocol is above the port's 16 bits")]

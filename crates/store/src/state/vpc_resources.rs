@@ -26,6 +26,8 @@ pub struct VpcResources {
     addresses: BTreeMap<(SubnetId, Ipv4Addr), NetworkInterfaceId>,
     /// The same as runs, for who looks for a free one. A subnet without an interface is not here.
     taken: BTreeMap<SubnetId, Taken>,
+    /// Addresses that stand for an interface outside.
+    public_addresses: BTreeMap<Ipv4Addr, NetworkInterfaceId>,
 }
 
 impl State {
@@ -134,6 +136,12 @@ impl VpcResources {
         self.addresses.get(&(subnet, address)).copied()
     }
 
+    /// Whom a public address stands for; `None` if it is free.
+    #[must_use]
+    pub fn public_holder(&self, address: Ipv4Addr) -> Option<NetworkInterfaceId> {
+        self.public_addresses.get(&address).copied()
+    }
+
     /// All route tables by id.
     pub fn route_tables(&self) -> impl DoubleEndedIterator<Item = &Entry<RouteTable>> {
         self.route_tables.values()
@@ -216,6 +224,9 @@ impl VpcResources {
             Resource::NetworkInterface(value) => {
                 self.forget_interface(value.id);
                 self.addresses.insert((value.subnet, value.private_address), value.id);
+                if let Some(public) = value.public_address {
+                    self.public_addresses.insert(public, value.id);
+                }
                 self.taken.entry(value.subnet).or_default().insert(value.private_address);
                 self.interfaces.insert(value.id, Entry { value, created, modified, version });
             }
@@ -243,6 +254,11 @@ impl VpcResources {
 
     fn forget_interface(&mut self, id: NetworkInterfaceId) {
         let Some(interface) = self.interfaces.remove(&id) else { return };
+        if let Some(public) = interface.public_address
+            && self.public_addresses.get(&public) == Some(&id)
+        {
+            self.public_addresses.remove(&public);
+        }
         let place = (interface.subnet, interface.private_address);
         if self.addresses.get(&place) == Some(&id) {
             self.addresses.remove(&place);
@@ -282,6 +298,7 @@ mod tests {
             subnet: subnet.id,
             private_address,
             mac_address: MacAddress::of(id, private_address),
+            public_address: None,
             groups: Vec::new(),
             description: String::new(),
             interface_type: "interface".into(),
@@ -290,6 +307,24 @@ mod tests {
             attachment: None,
             tags: Default::default(),
         }
+    }
+
+    #[test]
+    fn a_public_address_stands_for_who_has_it_now() {
+        let mut state = resources();
+        let subnet = (*state.subnets().next().unwrap().value).clone();
+        let public = Ipv4Addr::new(192, 0, 2, 10);
+        let seen = |number, public_address| NetworkInterface { public_address, ..interface(&subnet, number, 10 + number) };
+        state.restore(seen(1, Some(public)).into(), Revision(1), Revision(1), 1);
+        assert_eq!(state.public_holder(public), Some(seen(1, None).id));
+        state.restore(seen(1, None).into(), Revision(1), Revision(2), 2);
+        assert_eq!(state.public_holder(public), None, "it was taken away");
+        state.restore(seen(1, Some(public)).into(), Revision(1), Revision(3), 3);
+        state.restore(seen(2, Some(public)).into(), Revision(4), Revision(4), 1);
+        state.delete(ResourceId::NetworkInterface(seen(1, None).id));
+        assert_eq!(state.public_holder(public), Some(seen(2, None).id), "who had it before does not take it along");
+        state.delete(ResourceId::NetworkInterface(seen(2, None).id));
+        assert_eq!(state.public_holder(public), None);
     }
 
     #[test]

@@ -151,6 +151,7 @@ fn interface(dice: &mut Dice) -> TaskInterface {
         private_address: address,
         mac_address: MacAddress::of(interface, address),
         private_dns_name: dice.maybe(Dice::text),
+        public_address: dice.maybe(|dice| std::net::Ipv4Addr::from(u32::try_from(dice.below(u64::from(u32::MAX))).unwrap())),
         groups: Vec::new(),
     }
 }

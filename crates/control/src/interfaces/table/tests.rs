@@ -23,7 +23,7 @@ fn cluster() -> ClusterName {
     ClusterName::parse("c").expect("a name")
 }
 
-fn instance(number: u8, address: u8) -> ContainerInstance {
+pub(in crate::interfaces) fn instance(number: u8, address: u8) -> ContainerInstance {
     ContainerInstance {
         id: ContainerInstanceId(number.into()),
         cluster: cluster(),
@@ -70,6 +70,7 @@ fn interface(subnet: &Subnet, number: u8, on: u8, groups: &[u8]) -> (Task, Netwo
         vpc: subnet.vpc,
         subnet: subnet.id,
         private_address,
+        public_address: None,
         mac_address,
         groups: groups.clone(),
         description: String::new(),
@@ -98,6 +99,7 @@ fn interface(subnet: &Subnet, number: u8, on: u8, groups: &[u8]) -> (Task, Netwo
         private_address,
         mac_address,
         private_dns_name: None,
+        public_address: None,
         groups,
     };
     (Task { interface: Some(Box::new(own)), ..placed }, one)
