@@ -120,10 +120,17 @@ FETCHES = [
 
 
 @pytest.mark.parametrize("member", FETCHED)
+def test_what_it_fetches_comes_with_the_execution_roles_credentials(ecs, cluster, agents, member):
+    agent = agents(cluster, attributes=[{"name": name} for name in FETCHES])
+    (arn,) = run(ecs, cluster, register(ecs, containers=[container(**FETCHED[member])], executionRoleArn=ROLE))
+    assert agent.wait_for_task(arn, "RUNNING")["executionRoleCredentials"]["roleArn"] == ROLE
+
+
+@pytest.mark.parametrize("member", ["environmentFiles", "repositoryCredentials"])
 def test_what_it_would_wait_for_without_end_ends_with_a_reason_instead(ecs, cluster, agents, member):
     """Without an execution role's credentials it does not begin such a task, and reports nothing of it, ever."""
     agent = agents(cluster, attributes=[{"name": name} for name in FETCHES])
-    (arn,) = run(ecs, cluster, register(ecs, containers=[container(**FETCHED[member])], executionRoleArn=ROLE))
+    (arn,) = run(ecs, cluster, register(ecs, containers=[container(**FETCHED[member])]))
     task = until_status(ecs, cluster, arn, "STOPPED")
     assert task["stopCode"] == "TaskFailedToStart"
     assert task["stoppedReason"].startswith(f"ResourceInitializationError: {member} of container app "), task["stoppedReason"]
@@ -146,12 +153,10 @@ def test_environment_files_of_an_override_come_instead_of_the_definitions(ecs, c
     assert agent.wait_for_task(arn, "RUNNING")["containers"][0]["environmentFiles"] == own
 
 
-def test_no_credentials_are_sent_where_there_are_none(ecs, cluster, agents):
-    agent = agents(cluster, attributes=[{"name": "com.amazonaws.ecs.capability.task-iam-role"}])
-    (arn,) = run(ecs, cluster, register(ecs, taskRoleArn=ROLE, executionRoleArn=ROLE))
-    task = agent.wait_for_task(arn, "RUNNING")
-    assert not {"roleCredentials", "executionRoleCredentials"} & set(task)
-    # An answer to credentials that never were is a stray frame, no more.
+def test_an_answer_to_credentials_that_never_were_is_passed_over(ecs, cluster, agents):
+    agent = agents(cluster)
+    (arn,) = run(ecs, cluster, register(ecs))
+    assert not {"roleCredentials", "executionRoleCredentials"} & set(agent.wait_for_task(arn, "RUNNING"))
     agent.send("IAMRoleCredentialsAckRequest", messageId="none", expiration="2030-01-01T00:00:00Z", credentialsId="none")
     until_status(ecs, cluster, arn, "RUNNING")
     assert not agent.closed.is_set() and not any(kind == "IAMRoleCredentialsMessage" for kind, _ in agent.frames)

@@ -86,10 +86,8 @@ pub enum Effect {
         /// The tasks.
         candidates: Vec<TaskIdentifier>,
     },
-    /// The agent holds these credentials now.
+    /// The agent holds credentials now.
     CredentialsAcked {
-        /// Which.
-        credentials_id: String,
         /// When they end, as given.
         expiration: String,
     },
@@ -331,7 +329,7 @@ impl ServerSession {
             AgentFrame::CredentialsAck(ack) => {
                 // With a payload's message id it speaks of the credentials alone: the tasks have an acknowledgement of their own.
                 let known = self.deliveries.settle_credentials(&ack.message_id);
-                let acked = Effect::CredentialsAcked { credentials_id: ack.credentials_id, expiration: ack.expiration };
+                let acked = Effect::CredentialsAcked { expiration: ack.expiration };
                 vec![if known { acked } else { Effect::Stray { message_id: ack.message_id } }]
             }
             AgentFrame::TaskStopVerification(question) => {

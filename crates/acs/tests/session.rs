@@ -246,7 +246,7 @@ fn refusals_and_credentials() {
             credentials_id: "c".into(),
         })
     };
-    let acked = vec![Effect::CredentialsAcked { credentials_id: "c".into(), expiration: "e".into() }];
+    let acked = vec![Effect::CredentialsAcked { expiration: "e".into() }];
     assert_eq!(session.on_frame(credentials_ack(&sent.message_id), 1), acked);
     assert_eq!(session.pending(), 0);
 
@@ -270,7 +270,7 @@ fn refusals_and_credentials() {
     session.send_credentials(message, 2).unwrap();
     let again = session.on_tick(6_000).frames;
     assert!(again.iter().any(|frame| matches!(frame, ServerFrame::IamRoleCredentials(_))), "{again:?}");
-    let lost = Subject::Credentials { task_arn: "t".into(), role_type: RoleType::TaskExecution, credentials_id: "c".into() };
+    let lost = Subject::Credentials { task_arn: "t".into(), role_type: RoleType::TaskExecution };
     assert_eq!(session.into_unacked(), [lost]);
 }
 

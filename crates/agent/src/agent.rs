@@ -16,7 +16,7 @@ use crate::config::{AgentConfig, ConfigError};
 use crate::ecs_client::EcsClient;
 use crate::images::Images;
 use crate::ledger::{Identity, Ledger, LedgerError};
-use crate::metadata::{Endpoint, Metadata};
+use crate::metadata::{Endpoint, Metadata, on_loopback};
 use crate::names::Names;
 use crate::registration::{RegisterError, register};
 use crate::session::{Link, acs, tcs};
@@ -121,7 +121,9 @@ impl Agent {
         // Containers that ran before have asked all the while.
         if let Some(place) = answered_at {
             let metadata = Metadata::new(tasks.clone(), means.clone(), client.clone());
-            loops.spawn(metadata::serve(metadata, place, stop.clone()));
+            loops.spawn(metadata::serve(metadata.clone(), place, stop.clone()));
+            // For tasks in the machine's own network.
+            loops.spawn(metadata::serve(metadata, on_loopback(place), stop.clone()));
         }
         // After strays were removed: it attaches something that is no task's.
         loops.spawn(names.clone().serve(network, stop.clone()));
@@ -134,6 +136,8 @@ impl Agent {
         let mut honoured = runtime.capabilities();
         honoured.extend(capabilities::efs(&config.efs));
         honoured.extend(gives_interfaces.then_some(capabilities::TASK_ENI));
+        // Where containers can ask for them.
+        honoured.extend(answered_at.iter().flat_map(|_| capabilities::TASK_ROLES));
         for line in config.announced.unmet(&honoured) {
             tracing::warn!("{line}");
         }

@@ -34,8 +34,13 @@ const CAPABILITIES: [&str; 21] = [
 
 /// Tasks can have network interfaces of their own: where the network of this machine makes them.
 pub const TASK_ENI: &str = "ecs.capability.task-eni";
+/// Containers can have the credentials of their task's role: where the network of this machine leads them to the agent, on the bridge, at an
+/// interface of their own, and in the machine's own network.
+pub const TASK_ROLES: [&str; 2] = [TASK_ROLE, TASK_ROLE_HOST];
 /// The cluster by which a machine registers that takes tasks of Fargate alone. No cluster of a user's can be called so.
 pub const FARGATE_CLUSTER: &str = "berth:fargate";
+const TASK_ROLE: &str = "com.amazonaws.ecs.capability.task-iam-role";
+const TASK_ROLE_HOST: &str = "com.amazonaws.ecs.capability.task-iam-role-network-host";
 const HEALTH_CHECK: &str = "ecs.capability.container-health-check";
 const EXTERNAL: &str = "ecs.capability.external";
 const INCREASED_TASK_CPU: &str = "ecs.capability.increased-task-cpu-limit";
@@ -61,6 +66,10 @@ pub struct Announced {
     pub selinux: Option<bool>,
     /// AppArmor profiles: as with SELinux.
     pub apparmor: Option<bool>,
+    /// Credentials of tasks' roles.
+    pub task_roles: bool,
+    /// The same for tasks in the machine's own network.
+    pub task_roles_host: bool,
     /// Limits of cpu and memory of a task as a whole.
     pub task_limits: bool,
     /// Health checks of containers.
@@ -76,6 +85,8 @@ impl Default for Announced {
             privileged: true,
             selinux: None,
             apparmor: None,
+            task_roles: true,
+            task_roles_host: true,
             task_limits: true,
             health_checks: true,
             external: true,
@@ -102,6 +113,8 @@ impl Announced {
             PRIVILEGED => self.privileged,
             SELINUX => self.selinux.unwrap_or(true),
             APPARMOR => self.apparmor.unwrap_or(true),
+            TASK_ROLE => self.task_roles,
+            TASK_ROLE_HOST => self.task_roles_host,
             TASK_LIMITS | INCREASED_TASK_CPU => self.task_limits,
             HEALTH_CHECK => self.health_checks,
             EXTERNAL => self.external,
@@ -197,11 +210,13 @@ mod tests {
             privileged: false,
             selinux: Some(true),
             apparmor: Some(false),
+            task_roles: false,
+            task_roles_host: false,
             task_limits: false,
             health_checks: false,
             external: false,
         };
-        let names = announced.names(&[PRIVILEGED, APPARMOR]);
+        let names = announced.names(&[PRIVILEGED, APPARMOR, TASK_ROLE, TASK_ROLE_HOST]);
         assert_eq!(names.len(), CAPABILITIES.len() - 4 + 1, "{names:?}");
         assert!(names.iter().any(|one| one == "com.amazonaws.ecs.capability.logging-driver.none"));
         let unmet = announced.unmet(&[PRIVILEGED, APPARMOR]);

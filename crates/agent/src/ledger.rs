@@ -52,7 +52,7 @@ impl Identity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskEntry {
-    /// As it was sent, without credentials.
+    /// As it was sent, with no more of its roles' credentials than the task role's name and by which they are asked for.
     pub task: acs::Task,
     /// Where it is.
     pub state: TaskState,

@@ -1,6 +1,6 @@
 //! AWS JSON 1.1: the action's name in `X-Amz-Target`, the request as a JSON object, the answer as another.
 
-use berth_identity::AuthError;
+use berth_identity::{AuthError, Identity};
 use berth_shapes::ecs::{self, Operation, Request};
 use berth_shapes::servicediscovery as cloud_map;
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use crate::ecs as actions;
 use crate::failure::Failure;
 use crate::limits::throttled;
 use crate::protocol::Protocol;
+use crate::roles;
 use crate::servicediscovery;
 
 /// `Content-Type` of requests and answers.
@@ -55,6 +56,14 @@ impl Protocol for AwsJson {
 
     fn read(called: Called, body: Bytes) -> Result<((Called, Bytes), &'static str), Failure> {
         Ok(((called, body), called.name()))
+    }
+
+    fn authorize(api: &Api, identity: &Identity, (called, body): &(Called, Bytes)) -> Result<(), Failure> {
+        match called {
+            Called::Ecs(operation) => roles::authorize_ecs(api, identity, *operation, body),
+            // The names of these have IAM's form.
+            Called::CloudMap(_) => roles::authorize(identity, called.name()),
+        }
     }
 
     fn admit(api: &Api, (called, _): &(Called, Bytes)) -> Result<(), Failure> {

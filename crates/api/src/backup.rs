@@ -34,7 +34,7 @@ pub(crate) fn answer(api: &Shared, request: Request<Incoming>) -> Response<Body>
 
 fn begin(api: &Shared, head: &http::request::Parts) -> Result<Response<Body>, Failure> {
     if !basic_authorized(api, &head.headers) {
-        authenticate(api, head, b"")?;
+        authenticate(api, head, b"", "berth:Backup")?;
     }
     let mut place = api.limits.backups.share();
     if !place.grow(1) {

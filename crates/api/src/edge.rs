@@ -28,7 +28,7 @@ use crate::ec2::Ec2Query;
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
 use crate::protocol::Protocol;
-use crate::{alarms, backup, fargate, meter, plan, servicediscovery, sockets, trace, why};
+use crate::{alarms, backup, fargate, meter, plan, roles, servicediscovery, sockets, trace, why};
 
 /// Largest body of an AWS request; a task definition may have 64 KiB, a RunTask's overrides 8 KiB.
 const MAX_BODY: usize = 1024 * 1024;
@@ -239,12 +239,13 @@ async fn spoken<P: Protocol>(api: &Api, head: &http::request::Parts, body: Incom
         let mut memory = api.limits.body_bytes.share();
         let body = read(body, &mut memory).await.map_err(P::refusal)?;
         let (said, _) = said?;
-        verify(api, head, &body).map_err(P::unauthenticated)?;
+        let identity = verify(api, head, &body).map_err(P::unauthenticated)?;
         let (asked, name) = P::read(said, body)?;
         if *named != name {
             trace::named(name);
             *named = name;
         }
+        P::authorize(api, &identity, &asked)?;
         P::admit(api, &asked).map_err(P::refusal)?;
         let _place = api.limits.start_request().map_err(P::refusal)?;
         P::answer(api, asked, &id).await.map_err(P::refusal)
@@ -294,7 +295,8 @@ async fn question(
     let outcome = async {
         let mut memory = api.limits.body_bytes.share();
         let body = read(body, &mut memory).await?;
-        authenticate(api, &head, &body)?;
+        // Not one of AWS's services: no policy of a role will ever name what is asked.
+        authenticate(api, &head, &body, "berth:Ask")?;
         let _place = api.limits.start_request()?;
         answer(api, &body).await
     }
@@ -354,9 +356,9 @@ async fn discard(body: &mut Incoming) {
     let _ = tokio::time::timeout(DISCARD_TIME, all).await;
 }
 
-/// Checks a request's signature.
-pub(crate) fn authenticate(api: &Api, head: &http::request::Parts, body: &[u8]) -> Result<Identity, Failure> {
-    Ok(verify(api, head, body)?)
+/// Checks a request's signature, and that no role signed it, which may not take `action`.
+pub(crate) fn authenticate(api: &Api, head: &http::request::Parts, body: &[u8], action: &str) -> Result<(), Failure> {
+    roles::authorize(&verify(api, head, body)?, action)
 }
 
 fn verify(api: &Api, head: &http::request::Parts, body: &[u8]) -> Result<Identity, AuthError> {

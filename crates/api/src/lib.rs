@@ -21,6 +21,7 @@ mod page;
 pub mod page_token;
 mod plan;
 mod protocol;
+mod roles;
 mod servicediscovery;
 mod sockets;
 mod throttle;

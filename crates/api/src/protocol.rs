@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use berth_identity::AuthError;
+use berth_identity::{AuthError, Identity};
 use bytes::Bytes;
 use http::request::Parts;
 
@@ -33,6 +33,12 @@ pub(crate) trait Protocol {
     /// # Errors
     /// [`Failure`] in the protocol's own code.
     fn read(head: Self::Head, body: Bytes) -> Result<(Self::Asked, &'static str), Failure>;
+
+    /// Refuses a request that whoever signed it may not make.
+    ///
+    /// # Errors
+    /// [`Failure`] in the protocol's own code.
+    fn authorize(api: &Api, identity: &Identity, asked: &Self::Asked) -> Result<(), Failure>;
 
     /// Refuses a request that comes too soon after others.
     ///

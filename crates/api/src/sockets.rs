@@ -36,7 +36,7 @@ pub(crate) async fn accept(api: &Shared, request: Request<Incoming>) -> Response
         Err(error) => return refuse(&Refusal::new(RefusalKind::BadRequestException, error.to_string())),
     };
     let (head, body) = request.into_parts();
-    if let Err(failure) = authenticate(api, &head, b"") {
+    if let Err(failure) = authenticate(api, &head, b"", "ecs:Poll") {
         return refuse(&Refusal::new(RefusalKind::AccessDeniedException, failure.message));
     }
     let request = Request::from_parts(head, body);
@@ -88,7 +88,7 @@ fn is_genuine(api: &Api, uri: &str, frame: &SignedTelemetry) -> bool {
         headers.append(name, value);
     }
     let parts = RequestParts { method: "GET", path_and_query: uri, headers: &headers, body: frame.json.as_bytes() };
-    api.verifier.verify(&parts, api.now().0.div_euclid(1000), &api.keys).is_ok()
+    api.verifier.verify(&parts, api.now().0.div_euclid(1000), &api.keys).is_ok_and(|identity| identity.role_session().is_none())
 }
 
 fn refuse(refusal: &Refusal) -> Response<Body> {

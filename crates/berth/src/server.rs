@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_api::{Api, ApiConfig, ApiParts, Listening};
 use berth_control::{Control, ControlConfig, Environment, Hooks};
-use berth_identity::{AccessKey, StaticKeys};
+use berth_identity::{AccessKey, RoleKeys, StaticKeys};
 use berth_model::arn::Scope;
 use berth_model::cluster::{Cluster, ClusterStatus};
 use berth_model::ids::ClusterName;
@@ -47,6 +47,8 @@ impl Server {
             .map_err(|error| Failure::setting("--listen", format!("cannot listen on {}: {error}", settings.listen)))?;
         let Opened { store, lock } = store::open(&settings.store, &data_dir).await?;
         let root = store::root_credentials(&store, &data_dir, &scope.root_principal()).await?;
+        // The same on all servers of a store, and after every restart, since the root's key is.
+        let roles = RoleKeys::new(&root.secret);
         let registry = Registry::open(data_dir.join("registry")).map_err(|error| Failure::part("registry", error))?;
         let environment = Environment { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), scope };
         let config = ControlConfig {
@@ -54,6 +56,8 @@ impl Server {
             replace_after: settings.replace_after.0,
             deployment_minute: settings.deployment_minute,
             hooks: Hooks::new(settings.hook.clone()).map_err(|problem| Failure::setting("--hook", problem))?,
+            roles: Some(roles.clone()),
+            role_credentials_life: Duration::from_secs(settings.role_credentials_seconds),
             ..Default::default()
         };
         make_default_cluster(&store, &environment).await.map_err(|error| Failure::part("store", error))?;
@@ -67,7 +71,7 @@ impl Server {
             store: store.clone(),
             control,
             environment,
-            keys: StaticKeys::new([root.clone()]),
+            keys: StaticKeys::new([root.clone()]).with_roles(roles),
             registry,
             config: ApiConfig { endpoint: endpoint.clone(), max_connections: max_connections(), throttles: settings.throttle.clone() },
             metrics,

@@ -44,6 +44,9 @@ pub(crate) struct ServerSettings {
     /// How many seconds a minute of a deployment's bake times and hook timeouts takes; fewer than 60 are for trials
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, env = "BERTH_DEPLOYMENT_MINUTE")]
     pub(crate) deployment_minute: Duration,
+    /// How many seconds the credentials of one issue of a task's role are good; fewer than AWS's least, 900, are for trials
+    #[arg(long, value_name = "SECONDS", default_value = "21600", value_parser = clap::value_parser!(u64).range(4..=43_200), hide = true)]
+    pub(crate) role_credentials_seconds: u64,
     /// What stands in for a Lambda function that a deployment lifecycle hook names: it is POSTed the event that ECS would invoke the function
     /// with, or, as command:/PATH, run with it as its input, and answers as the function would. A hook may also name an https:// URL itself.
     /// May be given again for other functions, up to 100

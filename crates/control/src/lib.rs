@@ -24,6 +24,7 @@ mod payload;
 mod peers;
 mod placing;
 mod plan;
+mod roles;
 mod service_history;
 mod services;
 mod session;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use berth_acs::SessionOptions;
+use berth_identity::RoleKeys;
 use berth_model::cluster::ClusterStatus;
 use berth_model::ids::{ClusterName, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
@@ -73,6 +75,7 @@ use crate::dispatch::Dispatch;
 use crate::loops::Loops;
 use crate::names::Names;
 use crate::owner::{OwnerHandle, Rules, Turn};
+use crate::roles::Issuer;
 
 /// Settings of the loops.
 #[derive(Debug, Clone)]
@@ -90,6 +93,10 @@ pub struct ControlConfig {
     pub names: Option<NameSource>,
     /// How agents' connections are kept alive, and when what they do not take is sent again.
     pub sessions: SessionOptions,
+    /// What the credentials of tasks' roles follow from; none: tasks get no credentials.
+    pub roles: Option<RoleKeys>,
+    /// How long the credentials of one issue are good. ECS: 6 hours.
+    pub role_credentials_life: Duration,
 }
 
 impl Default for ControlConfig {
@@ -101,6 +108,8 @@ impl Default for ControlConfig {
             hooks: Hooks::default(),
             names: Some(NameSource::default()),
             sessions: SessionOptions::default(),
+            roles: None,
+            role_credentials_life: Duration::from_secs(6 * 3600),
         }
     }
 }
@@ -118,6 +127,7 @@ struct Shared {
     constraints: Constraints,
     hooks: Hooks,
     sessions: SessionOptions,
+    roles: Option<Issuer>,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     turn: Turn,
     dispatch: Dispatch,
@@ -162,6 +172,7 @@ impl Control {
         let names = Names::start(config.names.clone(), store.clone(), &loops, &meter);
         let interfaces = interfaces::Table::start(store.clone(), &loops, &meter);
         let rules = Rules::new(&config, environment.now());
+        let roles = config.roles.map(|keys| Issuer::new(keys, config.role_credentials_life));
         let control = Self {
             shared: Arc::new(Shared {
                 store,
@@ -170,6 +181,7 @@ impl Control {
                 constraints: Constraints::default(),
                 hooks: config.hooks,
                 sessions: config.sessions,
+                roles,
                 owners: Mutex::default(),
                 turn: Turn::default(),
                 dispatch,

@@ -1,7 +1,6 @@
 //! From task records to the tasks that agents are told of. Overrides are merged here: agents accept none but `command`.
 //!
-//! Roles have no credentials yet, so none are sent, and nothing refers to them: an agent that has to log in somewhere, or to write
-//! logs, does so with its own.
+//! Credentials of roles are added by [`crate::roles`]; what is rendered here is the same at any time.
 
 mod container;
 mod docker;

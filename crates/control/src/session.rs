@@ -1,6 +1,7 @@
 //! One agent's ACS connection: sends its tasks, sees that they are taken, keeps it alive. Everything it holds can be lost:
 //! the next connection starts from the state.
 
+mod credentials;
 mod tables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::dispatch::{Inbox, Pending};
 use crate::{Control, observe, payload, peers, trace};
+use credentials::Renewals;
 use tables::TableNews;
 
 /// How long after it took a stop an agent may say nothing of a task that never started. The official agent ignores stops of
@@ -73,6 +75,8 @@ pub struct Session {
     /// Tasks that are not to be started here after all, and why.
     doomed: Vec<(TaskId, String)>,
     retry_at: Option<i64>,
+    /// When the credentials of tasks' roles are issued anew.
+    renewals: Renewals,
     last_number: i64,
     /// How many tables of interfaces were sent.
     last_table: u64,
@@ -149,6 +153,7 @@ impl Control {
             silent: BTreeMap::new(),
             doomed: Vec::new(),
             retry_at: None,
+            renewals: Renewals::default(),
             last_number: 0,
             last_table: 0,
             told_address: None,
@@ -177,6 +182,9 @@ impl Session {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&mut self, connection: &mut ServerConnection<S>) -> AgentAway {
         let mut frames = self.deliver(&Pending { everything: true, ..Default::default() });
         frames.push(self.manifest());
+        if self.machine.wants_credentials() {
+            frames.extend(self.all_credentials());
+        }
         let mut tables = self.tables();
         loop {
             if let Err(error) = send(connection, &std::mem::take(&mut frames)).await {
@@ -243,7 +251,8 @@ impl Session {
 
     fn until_wake(&self) -> Duration {
         let silent = self.silent.keys().next().map(|(at, _)| *at);
-        let at = [silent, self.retry_at].into_iter().flatten().fold(self.machine.wake_at(), i64::min);
+        let renewal = self.renewals.next().map(|at| at - self.control.shared.environment.now().0 + self.now());
+        let at = [silent, self.retry_at, renewal].into_iter().flatten().fold(self.machine.wake_at(), i64::min);
         Duration::from_millis(u64::try_from(at - self.now()).unwrap_or(0))
     }
 
@@ -261,7 +270,8 @@ impl Session {
         let state = control.shared.store.state();
         let mut tasks = Vec::new();
         let mut told = Vec::new();
-        let (mut ended, mut doomed, mut attach) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ended, mut doomed, mut attach, mut renewals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let issued = control.shared.environment.now();
         let fetches_itself = self.machine.is_berths();
         let mut consider = |entry: &Entry<Task>, sent: &mut HashMap<TaskId, DesiredStatus>| {
             if entry.container_instance != self.instance || entry.is_stopped() {
@@ -274,7 +284,10 @@ impl Session {
             if sent.get(&entry.id) != Some(&desired)
                 && let Some(definition) = state.definition(&entry.definition)
             {
-                let task = payload::render(scope, &entry.value, &definition.value);
+                let mut task = payload::render(scope, &entry.value, &definition.value);
+                if let Some(issuer) = control.shared.roles.as_ref().filter(|_| desired == DesiredStatus::Running) {
+                    renewals.extend(issuer.equip(&mut task, scope, &entry.value, &definition.value, issued).map(|at| (at, entry.id)));
+                }
                 let unmet = if fetches_itself || desired != DesiredStatus::Running { None } else { payload::unmet(&task) };
                 match unmet {
                     Some(reason) => doomed.push((entry.id, reason)),
@@ -310,6 +323,7 @@ impl Session {
             Ok(frames) => {
                 self.dispatching.extend(spans);
                 self.sent.extend(told);
+                self.renewals.extend(renewals);
                 // An agent that cannot be told of an interface yet has it with its task.
                 let now = self.now();
                 let attach: Vec<_> =
@@ -394,12 +408,13 @@ impl Session {
             tracing::warn!(container_instance = self.machine.container_instance_arn(), subjects = ?tick.given_up, "an agent never took these");
         }
         for subject in tick.given_up {
-            if let Subject::Task { arn, .. } = subject
-                && let Some(id) = self.task_id(&arn)
-            {
-                self.doomed.push((id, NEVER_TAKEN.to_owned()));
+            match subject {
+                Subject::Task { arn, .. } => self.doomed.extend(self.task_id(&arn).map(|id| (id, NEVER_TAKEN.to_owned()))),
+                Subject::Credentials { task_arn, .. } => self.renew_again(&task_arn),
+                Subject::Attachment { .. } => {}
             }
         }
+        frames.extend(self.renewed_credentials());
         if tick.manifest_due {
             frames.push(self.manifest());
         }

@@ -1,6 +1,7 @@
 //! Access keys: what they hold, where they are looked up, how one is made out of random bytes given by the caller.
 //! It must never draw randomness itself, and no secret may appear in any `Debug` output.
 
+use crate::role_sessions::{RoleKeys, RoleSession};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -52,12 +53,21 @@ pub struct AccessKey {
     pub principal_arn: String,
     /// From when on it no longer works, in Unix seconds; never, if `None`.
     pub expires_at: Option<i64>,
+    /// The role session that it belongs to, if it is one's.
+    pub role_session: Option<Arc<RoleSession>>,
 }
 
 impl AccessKey {
     /// A lasting key: no session token, no end.
     pub fn long_term(id: impl Into<String>, secret: impl Into<String>, principal_arn: impl Into<String>) -> Self {
-        Self { id: id.into(), secret: Secret::new(secret), session_token: None, principal_arn: principal_arn.into(), expires_at: None }
+        Self {
+            id: id.into(),
+            secret: Secret::new(secret),
+            session_token: None,
+            principal_arn: principal_arn.into(),
+            expires_at: None,
+            role_session: None,
+        }
     }
 
     /// What [`crate::sigv4::sign_headers`] needs to sign with this key at `now_unix` (Unix seconds).
@@ -77,18 +87,32 @@ impl AccessKey {
 pub trait KeySource {
     /// The access key of that id.
     fn access_key(&self, id: &str) -> Option<Arc<AccessKey>>;
+
+    /// The temporary access key of that id as its own token proves it, whether or not its time is over; `None` where no such keys are
+    /// given out, or the token is not of this key's making.
+    fn session_key(&self, _id: &str, _token: &[u8]) -> Option<Arc<AccessKey>> {
+        None
+    }
 }
 
-/// Access keys in memory, which may be added and removed while requests are being verified.
+/// Access keys in memory, which may be added and removed while requests are being verified; beside them those of role sessions, which
+/// nobody keeps.
 #[derive(Debug, Default)]
 pub struct StaticKeys {
     keys: RwLock<HashMap<String, Arc<AccessKey>>>,
+    roles: Option<RoleKeys>,
 }
 
 impl StaticKeys {
     /// A source of just these keys; of two with one id the later counts.
     pub fn new(keys: impl IntoIterator<Item = AccessKey>) -> Self {
-        Self { keys: RwLock::new(keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect()) }
+        Self { keys: RwLock::new(keys.into_iter().map(|key| (key.id.clone(), Arc::new(key))).collect()), roles: None }
+    }
+
+    /// The same, and the temporary keys that `roles` gives out.
+    #[must_use]
+    pub fn with_roles(self, roles: RoleKeys) -> Self {
+        Self { roles: Some(roles), ..self }
     }
 
     /// Adds a key, or replaces the one of its id.
@@ -105,6 +129,10 @@ impl StaticKeys {
 impl KeySource for StaticKeys {
     fn access_key(&self, id: &str) -> Option<Arc<AccessKey>> {
         self.keys.read().get(id).cloned()
+    }
+
+    fn session_key(&self, id: &str, token: &[u8]) -> Option<Arc<AccessKey>> {
+        self.roles.as_ref()?.access_key(id, token).map(Arc::new)
     }
 }
 

@@ -161,7 +161,12 @@ pub fn required_attributes(document: &ecs::TaskDefinition) -> BTreeSet<String> {
         need("ecs.capability.task-cpu-mem-limit");
     }
     if document.task_role_arn.is_some() {
-        need("com.amazonaws.ecs.capability.task-iam-role");
+        let on_host = document.network_mode.as_ref().is_some_and(|mode| mode.as_str() == "host");
+        need(if on_host {
+            "com.amazonaws.ecs.capability.task-iam-role-network-host"
+        } else {
+            "com.amazonaws.ecs.capability.task-iam-role"
+        });
     }
     if document.pid_mode.is_some() || document.ipc_mode.is_some() {
         need("ecs.capability.pid-ipc-namespace-sharing");

@@ -21,7 +21,7 @@ const EDGES: &[Edges] = &[
     ("agent", Some(&["acs", "identity", "network", "runtime", "shapes"])),
     ("balancer", Some(&[])),
     ("registry", Some(&[])),
-    ("control", Some(&["acs", "model", "scheduler", "shapes", "store", "telemetry"])),
+    ("control", Some(&["acs", "identity", "model", "scheduler", "shapes", "store", "telemetry"])),
     ("api", Some(&["acs", "control", "identity", "model", "registry", "scheduler", "shapes", "store", "telemetry"])),
     ("cli", Some(&["identity", "shapes"])),
     ("berth", Some(&["agent", "api", "cli", "control", "identity", "model", "network", "registry", "runtime", "store", "telemetry"])),

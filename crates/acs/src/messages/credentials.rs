@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use zeroize::Zeroizing;
 
 /// Temporary credentials of one role for one task.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -13,15 +14,39 @@ pub struct RoleCredentials {
     pub role_arn: String,
     /// The access key id.
     pub access_key_id: String,
-    /// The secret access key.
-    pub secret_access_key: String,
-    /// The session token.
-    pub session_token: String,
+    /// The secret access key; wiped from memory when dropped.
+    #[serde(with = "hushed")]
+    pub secret_access_key: Zeroizing<String>,
+    /// The session token; wiped from memory when dropped.
+    #[serde(with = "hushed")]
+    pub session_token: Zeroizing<String>,
     /// When they end, ISO 8601.
     pub expiration: String,
     /// Whether for everything (empty) or a part.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub credential_scope: String,
+}
+
+impl RoleCredentials {
+    /// Whose they are and by what name they are asked for, without key, secret and token.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        Self { credentials_id: self.credentials_id.clone(), role_arn: self.role_arn.clone(), ..Self::default() }
+    }
+}
+
+/// Texts that are wiped, on the wire.
+mod hushed {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use zeroize::Zeroizing;
+
+    pub(super) fn serialize<S: Serializer>(text: &Zeroizing<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Zeroizing<String>, D::Error> {
+        String::deserialize(deserializer).map(Zeroizing::new)
+    }
 }
 
 impl fmt::Debug for RoleCredentials {
@@ -63,7 +88,7 @@ pub struct IamRoleCredentialsMessage {
 }
 
 /// The agent holds these credentials now.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct IamRoleCredentialsAckRequest {
     /// Of the credentials message, or of the payload that brought them.
@@ -72,4 +97,15 @@ pub struct IamRoleCredentialsAckRequest {
     pub expiration: String,
     /// Which credentials.
     pub credentials_id: String,
+}
+
+impl fmt::Debug for IamRoleCredentialsAckRequest {
+    /// Whoever knows the id may ask for the credentials.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("IamRoleCredentialsAckRequest")
+            .field("message_id", &self.message_id)
+            .field("expiration", &self.expiration)
+            .finish_non_exhaustive()
+    }
 }

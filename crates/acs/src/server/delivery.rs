@@ -27,8 +27,6 @@ pub enum Subject {
         task_arn: String,
         /// Which of its roles.
         role_type: RoleType,
-        /// Which credentials.
-        credentials_id: String,
     },
     /// Interfaces or other attachments.
     Attachment {
@@ -394,11 +392,10 @@ fn frame_subject(frame: &ServerFrame) -> Option<Subject> {
         interfaces.iter().map(|interface| interface.attachment_arn.clone()).collect::<Vec<_>>()
     };
     Some(match frame {
-        ServerFrame::IamRoleCredentials(message) => Subject::Credentials {
-            task_arn: message.task_arn.clone(),
-            role_type: message.role_type,
-            credentials_id: message.role_credentials.credentials_id.clone(),
-        },
+        // Without the credentials' id: subjects are logged, and it opens the door to them.
+        ServerFrame::IamRoleCredentials(message) => {
+            Subject::Credentials { task_arn: message.task_arn.clone(), role_type: message.role_type }
+        }
         ServerFrame::AttachTaskNetworkInterfaces(message) => {
             Subject::Attachment { task_arn: message.task_arn.clone(), attachment_arns: interfaces(&message.elastic_network_interfaces) }
         }

@@ -64,7 +64,7 @@ pub struct AgentConfig {
     pub access_key: AccessKey,
     /// Where parameters, secrets and environment files are asked for.
     pub service_endpoints: ServiceEndpoints,
-    /// What those calls are signed with where a task has no execution role's credentials; the agent's own key if none.
+    /// What those calls are signed with; the agent's own key if none.
     pub sources_key: Option<AccessKey>,
     /// Where the agent keeps what must survive it.
     pub data_dir: PathBuf,

@@ -16,14 +16,13 @@ use Treatment::{Honoured, Ignored};
 
 const NO_EC2: &str = "this agent does not ask EC2";
 const NO_ENI: &str = "interfaces of tasks are Berth's own, not EC2's";
-const NO_ROLES: &str = "this agent hands out no credentials of roles";
 const NO_OWN_CONTAINER: &str = "this agent is no container";
 const NO_ECS_INIT: &str = "there is no ecs-init that it is for";
 const NO_GPU: &str = "this agent announces no GPUs";
 const NO_GMSA: &str = "this agent has no gMSA";
 const NO_STRANGERS: &str = "containers that are not of tasks of this agent are never removed";
 const NO_POLLING: &str = "use is read from control groups when it is published, never streamed";
-const NO_AUDIT: &str = "this agent serves no credentials that could be audited";
+const NO_AUDIT: &str = "who asked for credentials is told in the agent's log";
 const WINDOWS: &str = "it is for Windows";
 
 /// All variables, in order of their names.
@@ -102,8 +101,8 @@ pub const VARIABLES: [(&str, Treatment); 130] = [
     ("ECS_ENABLE_SPOT_INSTANCE_DRAINING", Ignored(NO_EC2)),
     ("ECS_ENABLE_TASK_CPU_MEM_LIMIT", Honoured),
     ("ECS_ENABLE_TASK_ENI", Ignored(NO_ENI)),
-    ("ECS_ENABLE_TASK_IAM_ROLE", Ignored(NO_ROLES)),
-    ("ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST", Ignored(NO_ROLES)),
+    ("ECS_ENABLE_TASK_IAM_ROLE", Honoured),
+    ("ECS_ENABLE_TASK_IAM_ROLE_NETWORK_HOST", Honoured),
     ("ECS_ENABLE_UNTRACKED_IMAGE_CLEANUP", Honoured),
     ("ECS_ENGINE_AUTH_DATA", Honoured),
     ("ECS_ENGINE_AUTH_TYPE", Honoured),

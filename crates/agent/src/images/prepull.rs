@@ -30,7 +30,7 @@ impl super::Images {
 async fn one(means: &Means, reference: &str) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let login = ecr_logins(&means.sources, reference, None);
+        let login = ecr_logins(&means.sources, reference);
         let request = PullRequest { reference: reference.to_owned(), behavior: means.config.pull_behavior, credentials: None, login };
         let pulled = {
             let _turn = means.pulls.enter(reference).await;

@@ -10,7 +10,8 @@ use crate::plan::Wiring;
 #[must_use]
 pub fn may_ask(asker: Ipv4Addr, wiring: Wiring, own: &[Ipv4Addr], machine: Ipv4Addr) -> bool {
     match wiring {
-        Wiring::Host => asker == machine,
+        // Nothing comes from loopback that is not the machine's own.
+        Wiring::Host => asker == machine || asker.is_loopback(),
         Wiring::Bridge | Wiring::Interface => own.contains(&asker),
         Wiring::Isolated => false,
     }
@@ -30,6 +31,8 @@ mod tests {
             assert!(!may_ask(at(5), wiring, &[], at(1)), "whose address is not known cannot be told from others");
         }
         assert!(may_ask(at(1), Wiring::Host, &[], at(1)));
+        assert!(may_ask(Ipv4Addr::LOCALHOST, Wiring::Host, &[], Ipv4Addr::new(127, 20, 0, 1)));
+        assert!(!may_ask(Ipv4Addr::LOCALHOST, Wiring::Bridge, &[at(5)], Ipv4Addr::new(127, 20, 0, 1)));
         assert!(!may_ask(at(5), Wiring::Host, &[], at(1)), "a task with an address of its own");
         assert!(!may_ask(at(1), Wiring::Isolated, &[], at(1)));
     }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::access::may_ask;
 use super::clock_drift::ClockDrift;
 use super::container::container;
+use super::credentials;
 use super::protection::{self, Wish};
 use super::request::{Subject, Version, unknown};
 use super::stats::{Measured, Sample, render};
@@ -109,6 +110,40 @@ impl Metadata {
             Some((record, _)) => protection::update(&self.client, &record, &wish).await,
             None => protection::unknown(),
         }
+    }
+
+    /// The credentials of a task's role, for a container of it. Who had which when is in the agent's log.
+    pub async fn credentials(&self, id: &str, way: Way) -> protection::Answer {
+        if id.is_empty() {
+            return credentials::nobody();
+        }
+        let Some(record) = self.tasks.of_credentials(id) else { return credentials::unknown() };
+        if !self.is_of_task(&record, way).await {
+            tracing::warn!(task = record.plan.arn, asker = %way.asker, "the credentials of a role are asked for by somebody else");
+            return credentials::unknown();
+        }
+        let answer = match &record.credentials.lock().application {
+            Some(held) => credentials::render(held),
+            None => credentials::awaited(),
+        };
+        let role = record.task.role_credentials.as_ref().map(|role| role.role_arn.as_str());
+        tracing::info!(task = record.plan.arn, asker = %way.asker, role, status = answer.0.as_u16(), "the credentials of a role are asked for");
+        answer
+    }
+
+    /// Whether somebody is of a task, by his address.
+    async fn is_of_task(&self, record: &TaskRecord, way: Way) -> bool {
+        let is_known = || {
+            let own = record.addresses();
+            record.plan.containers.iter().any(|container| may_ask(way.asker, container.wiring, &own, way.machine))
+        };
+        let is_starting = || record.state.lock().containers.iter().any(|phase| matches!(phase, Phase::Launching { .. }));
+        let (mut steps, step) = START_PATIENCE;
+        while steps > 0 && !is_known() && is_starting() {
+            steps -= 1;
+            tokio::time::sleep(step).await;
+        }
+        is_known()
     }
 
     /// Who is known by a name, if whoever asks may know.

@@ -1,6 +1,6 @@
 //! What a container is told of the endpoint: its own name there, and where it is.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use berth_network::metadata::ASKED;
 
@@ -44,11 +44,41 @@ impl Endpoint {
             Wiring::Host => answered_at.to_string(),
             Wiring::Bridge | Wiring::Interface => ASKED.ip().to_string(),
         };
+        let credentials = Some(&container.credentials_id).filter(|id| !id.is_empty()).map(|id| {
+            let path = format!("/v2/credentials/{id}");
+            match container.wiring {
+                // SDKs take whole URLs without TLS for loopback alone.
+                Wiring::Host => ("AWS_CONTAINER_CREDENTIALS_FULL_URI".to_owned(), format!("http://{}{path}", on_loopback(answered_at))),
+                _ => ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI".to_owned(), path),
+            }
+        });
         let variable = |name: &str, path: &str| (name.to_owned(), format!("http://{place}/{path}/{id}"));
-        vec![
+        let mut variables = vec![
             variable("ECS_CONTAINER_METADATA_URI", "v3"),
             variable("ECS_CONTAINER_METADATA_URI_V4", "v4"),
             variable("ECS_AGENT_URI", "api"),
-        ]
+        ];
+        variables.extend(credentials);
+        variables
+    }
+}
+
+/// Where programs in the machine's own network ask for credentials: the loopback address that has the rest of the bridge's. So several agents of
+/// a machine, whose bridges differ, are not in each other's way.
+#[must_use]
+pub fn on_loopback(answered_at: SocketAddrV4) -> SocketAddrV4 {
+    let [_, b, c, d] = answered_at.ip().octets();
+    SocketAddrV4::new(Ipv4Addr::new(127, b, c, d), answered_at.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bridge_has_a_loopback_address_of_its_own() {
+        let place = |ip: &str| on_loopback(SocketAddrV4::new(ip.parse().unwrap(), 51679)).to_string();
+        assert_eq!(place("172.20.0.1"), "127.20.0.1:51679");
+        assert_ne!(place("172.21.0.1"), place("172.20.0.1"));
     }
 }

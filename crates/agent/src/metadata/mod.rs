@@ -1,4 +1,5 @@
-//! The task metadata endpoint, versions 3 and 4, and the agent's endpoint of task protection: what containers ask about themselves.
+//! The task metadata endpoint, versions 3 and 4, the credentials of tasks' roles, and the agent's endpoint of task protection: what containers
+//! ask about themselves.
 //!
 //! A container asks by a name that only it was told, and from an address of its own task; whoever else asks is told that there is no such
 //! container. Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4.html>,
@@ -9,6 +10,7 @@ mod access;
 mod answer;
 mod clock_drift;
 mod container;
+mod credentials;
 mod endpoint;
 mod limits;
 mod protection;
@@ -23,5 +25,5 @@ mod task;
 mod tests;
 
 pub use self::answer::Metadata;
-pub use self::endpoint::Endpoint;
+pub use self::endpoint::{Endpoint, on_loopback};
 pub use self::server::serve;

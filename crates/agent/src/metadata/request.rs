@@ -41,11 +41,19 @@ pub enum Asked<'a> {
         /// The container's name at the endpoint.
         id: &'a str,
     },
+    /// The credentials of the task role.
+    Credentials {
+        /// By what name; empty if by none.
+        id: &'a str,
+    },
 }
 
 /// Reads a path; `None` if there is nothing there.
 #[must_use]
 pub fn parse(path: &str) -> Option<Asked<'_>> {
+    if let Some(id) = path.strip_prefix("/v2/credentials") {
+        return id.strip_prefix('/').or(Some(id).filter(|id| id.is_empty())).map(|id| Asked::Credentials { id });
+    }
     let (version, rest) = path.strip_prefix('/')?.split_once('/')?;
     let (id, rest) = rest.split_once('/').map_or((rest, None), |(id, rest)| (id, Some(rest)));
     if id.is_empty() {
@@ -114,6 +122,9 @@ mod tests {
             ("/v4/a-1/stats", metadata(Version::V4, "a-1", Subject::Stats)),
             ("/v3/a-1/task/stats", metadata(Version::V3, "a-1", Subject::TaskStats)),
             ("/api/a-1/task-protection/v1/state", Some(Asked::Protection { id: "a-1" })),
+            ("/v2/credentials/a-1", Some(Asked::Credentials { id: "a-1" })),
+            ("/v2/credentials/", Some(Asked::Credentials { id: "" })),
+            ("/v2/credentials", Some(Asked::Credentials { id: "" })),
         ] {
             assert_eq!(parse(path), asked, "{path}");
         }
@@ -124,6 +135,7 @@ mod tests {
             "/v4/",
             "/v4//task",
             "/v2/metadata",
+            "/v2/credentialsa",
             "/v4/a/",
             "/v4/a/tasks",
             "/v4/a/task/",

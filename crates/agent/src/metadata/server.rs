@@ -129,6 +129,8 @@ impl Server {
                 json(metadata.protect(id, wish, way).await)
             }
             (Some(Asked::Protection { .. }), _) => not_allowed("GET, PUT"),
+            (Some(Asked::Credentials { id }), &Method::GET) => json(metadata.credentials(id, way).await),
+            (Some(Asked::Credentials { .. }), _) => not_allowed("GET"),
         }
     }
 }

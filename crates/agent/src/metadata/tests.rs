@@ -303,12 +303,14 @@ fn names_are_drawn_and_told_by_network_mode() {
     assert_eq!(endpoint.draw(), "0123456789ab4def8123456789abcdef-2309737967");
     assert_ne!(Endpoint::new(Some("172.20.0.1:51679".parse().unwrap()), Chance::Machine).draw(), endpoint.draw());
     assert_eq!(Endpoint::default().draw(), "");
-    let told = |mode: &str| {
+    let told = |mode: &str, role: Option<&str>| {
         let record = record(|task| {
             if mode != "awsvpc" {
                 on_ec2(task);
                 task.network_mode = mode.into();
             }
+            task.role_credentials = role.map(|id| acs::RoleCredentials { credentials_id: id.into(), ..Default::default() });
+            task.execution_role_credentials = Some(acs::RoleCredentials { credentials_id: "c-2".into(), ..Default::default() });
         });
         let mut container = record.plan.containers[0].clone();
         assert!(endpoint.variables(&container).is_empty(), "a container without a name");
@@ -321,7 +323,14 @@ fn names_are_drawn_and_told_by_network_mode() {
             ("ECS_CONTAINER_METADATA_URI_V4", format!("http://{place}/v4/a-1")),
             ("ECS_AGENT_URI", format!("http://{place}/api/a-1")),
         ];
-        assert_eq!(told(mode), expected.map(|(name, value)| (name.to_owned(), value)), "{mode}");
+        let expected = expected.map(|(name, value)| (name.to_owned(), value));
+        assert_eq!(told(mode, None), expected, "{mode}");
+        let role = match mode {
+            "host" => ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.20.0.1:51679/v2/credentials/c-1"),
+            _ => ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/c-1"),
+        };
+        let told = told(mode, Some("c-1"));
+        assert_eq!((&told[..3], &told[3..]), (&expected[..], &[(role.0.to_owned(), role.1.to_owned())][..]), "{mode}");
     }
-    assert!(told("none").is_empty());
+    assert!(told("none", Some("c-1")).is_empty());
 }

@@ -104,6 +104,8 @@ pub struct ContainerPlan {
     pub runtime_id: ContainerId,
     /// Its name towards the task metadata endpoint, which nobody else knows; empty if it has none.
     pub endpoint_id: String,
+    /// By what name it asks the same endpoint for its task role's credentials; empty if its task has no role.
+    pub credentials_id: String,
     /// Its network's name on this machine.
     pub attachment_id: AttachmentId,
     /// Its network's kind.
@@ -269,6 +271,7 @@ pub fn plan(task: &acs::Task, context: &PlanContext) -> Result<TaskPlan, PlanErr
             wanted: wanted.unwrap_or_default(),
             runtime_id,
             endpoint_id: String::new(),
+            credentials_id: task.role_credentials.as_ref().map(|role| role.credentials_id.clone()).unwrap_or_default(),
             attachment_id: AttachmentId(attachment_id),
             wiring: wiring.unwrap_or(Wiring::Isolated),
             interface: interface.cloned().map(Box::new),

@@ -147,8 +147,7 @@ pub(crate) fn give_region(environment: &mut BTreeMap<String, String>, region: &s
 }
 
 /// The region is given unless the task has an opinion on it, and where it runs, in the words by which SDKs tell it in their user agents. The
-/// credentials variables are not: nothing here answers at their addresses, and a URL that leads nowhere makes SDKs wait. Those of the
-/// metadata endpoint come at the launch.
+/// variables of the metadata endpoint and of a role's credentials come at the launch.
 fn environment(task: &acs::Task, container: &acs::Container, region: &str, gpus: &[String]) -> BTreeMap<String, String> {
     let mut environment = container.environment.clone();
     let execution = if fargate::is_wanted(task) { "AWS_ECS_FARGATE" } else { "AWS_ECS_EC2" };

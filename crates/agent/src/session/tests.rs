@@ -287,7 +287,7 @@ async fn credentials_are_acknowledged_and_never_written() {
     let credentials = |id: &str| RoleCredentials {
         credentials_id: id.into(),
         expiration: "2030-01-01T00:00:00Z".into(),
-        secret_access_key: "hush".into(),
+        secret_access_key: "hush".to_owned().into(),
         ..Default::default()
     };
     let mut first = task("t1", &[("main", "app")]);
@@ -311,6 +311,8 @@ async fn credentials_are_acknowledged_and_never_written() {
     agent.shutdown().await;
     let kept = std::fs::read_to_string(world.dir.path().join("tasks.log")).unwrap();
     assert!(kept.contains("t1") && !kept.contains("hush"));
+    assert!(kept.contains(r#""credentialsId":"c1""#), "containers were told it");
+    assert!(!kept.contains(r#""credentialsId":"c2""#) && !kept.contains(r#""credentialsId":"c3""#));
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ enum Miss {
 }
 
 impl AwsSources {
-    /// Sources at these endpoints; `key` signs where there are no credentials of an execution role.
+    /// Sources at these endpoints; `key` signs.
     #[must_use]
     pub fn new(endpoints: ServiceEndpoints, key: AccessKey, clock: Clock) -> Self {
         Self { endpoints, key, clock, http: OnceLock::new(), logins: Mutex::default() }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use berth_acs::messages::RoleCredentials;
 use berth_identity::AccessKey;
 use berth_runtime::images::reference::{Reference, ecr_host};
 use berth_runtime::port::{RegistryCredentials, RegistryLogin, RegistryLogins};
 use serde_json::Value;
 
-use super::{SourceError, Sources, role_key};
+use super::{SourceError, Sources};
 use crate::engine::Millis;
 
 /// A login that ends sooner is not used any more: a pull may take its time. Tokens live for twelve hours.
@@ -34,14 +33,13 @@ impl RegistryLogins for EcrLogins {
     }
 }
 
-/// How to log in to the registry of `image`, if that is ECR and somebody was named who gives its tokens; with the credentials of the
-/// task's execution role, else with the agent's.
+/// How to log in to the registry of `image`, if that is ECR and somebody was named who gives its tokens.
 #[must_use]
-pub fn ecr_logins(sources: &Arc<dyn Sources>, image: &str, role: Option<&RoleCredentials>) -> Option<Arc<dyn RegistryLogins>> {
+pub fn ecr_logins(sources: &Arc<dyn Sources>, image: &str) -> Option<Arc<dyn RegistryLogins>> {
     let reference = Reference::parse(image).ok()?;
     let (account, region) = ecr_host(reference.host.as_deref()?)?;
     sources.has_registries().then(|| {
-        let key = role.map_or_else(|| sources.own_key(), role_key);
+        let key = sources.own_key();
         let (account, region) = (account.to_owned(), region.to_owned());
         Arc::new(EcrLogins { sources: Arc::clone(sources), account, region, key }) as Arc<dyn RegistryLogins>
     })

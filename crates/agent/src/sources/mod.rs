@@ -31,7 +31,8 @@ pub struct SourceError(pub String);
 /// Where values are kept. `key` signs the calls.
 #[async_trait]
 pub trait Sources: Send + Sync + 'static {
-    /// The key that calls are signed with where a task has no execution role's credentials.
+    /// The key that calls are signed with. Not an execution role's: whoever stands behind an endpoint knows the keys that the machine's owner
+    /// has of him, and none of Berth's.
     fn own_key(&self) -> AccessKey;
 
     /// The values of at most ten SSM parameters, decrypted, by name. (`ssm:GetParameters`)
@@ -175,8 +176,8 @@ impl Wanted {
     ///
     /// # Errors
     /// [`SourceError`] with every value that cannot be had, in the official agent's manner.
-    pub async fn fetch(&self, sources: &dyn Sources, role: Option<&acs::RoleCredentials>) -> Result<Fetched, SourceError> {
-        let key = role.map_or_else(|| sources.own_key(), role_key);
+    pub async fn fetch(&self, sources: &dyn Sources) -> Result<Fetched, SourceError> {
+        let key = sources.own_key();
         let (files, parameters, secrets, registry) = tokio::join!(
             self.fetch_files(sources, &key),
             self.fetch_parameters(sources, &key),
@@ -295,11 +296,4 @@ impl WantedSecret {
         let region = if secret.region.is_empty() { region } else { &secret.region };
         Ok(Self { purpose, region: region.to_owned(), place })
     }
-}
-
-/// A role's temporary key.
-fn role_key(role: &acs::RoleCredentials) -> AccessKey {
-    let mut key = AccessKey::long_term(role.access_key_id.clone(), role.secret_access_key.clone(), role.role_arn.clone());
-    key.session_token = Some(berth_identity::keys::Secret::new(role.session_token.clone())).filter(|token| !token.expose().is_empty());
-    key
 }

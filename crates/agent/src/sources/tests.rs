@@ -78,7 +78,7 @@ fn file(name: &str) -> acs::EnvironmentFile {
 }
 
 async fn fetch(container: &acs::Container, table: &Table) -> Result<Fetched, SourceError> {
-    Wanted::of(container, "us-east-1")?.fetch(table, None).await
+    Wanted::of(container, "us-east-1")?.fetch(table).await
 }
 
 #[tokio::test]
@@ -121,16 +121,15 @@ async fn every_value_that_is_missing_is_named() {
 }
 
 #[tokio::test]
-async fn many_parameters_take_a_call_for_ten_and_the_roles_credentials() {
+async fn many_parameters_take_a_call_for_ten() {
     let names: Vec<String> = (0..25).map(|number| format!("p{number}")).collect();
     let values: Vec<(String, &str)> = names.iter().map(|name| (format!("us-east-1 {name}"), "v")).collect();
     let table = Table::of(&values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>());
     let secrets = names.iter().map(|name| secret(&name.to_uppercase(), "ssm", name)).collect();
     let wanted = Wanted::of(&acs::Container { secrets, ..Default::default() }, "us-east-1").unwrap();
-    let role = acs::RoleCredentials { access_key_id: "ROLE".into(), session_token: "token".into(), ..Default::default() };
-    assert_eq!(wanted.fetch(&table, Some(&role)).await.unwrap().secret_variables.len(), 25);
+    assert_eq!(wanted.fetch(&table).await.unwrap().secret_variables.len(), 25);
     assert_eq!(*table.calls.lock(), 3);
-    assert!(table.keys.lock().iter().all(|id| id == "ROLE"));
+    assert!(table.keys.lock().iter().all(|id| id == "AGENT"));
 }
 
 #[tokio::test]
@@ -177,21 +176,18 @@ fn what_is_not_supported_is_named() {
 }
 
 #[tokio::test]
-async fn only_images_of_ecr_are_logged_in_for_and_with_the_roles_key() {
+async fn only_images_of_ecr_are_logged_in_for() {
     let table = Arc::new(Table::of(&[("ecr eu-west-1 123456789012", "token")]));
     let sources: Arc<dyn Sources> = table.clone();
     let image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app:1";
-    let role = acs::RoleCredentials { access_key_id: "ROLE".into(), ..Default::default() };
-    for role in [None, Some(&role)] {
-        let login = ecr_logins(&sources, image, role).unwrap().login().await.unwrap();
-        assert_eq!((login.host.as_str(), login.credentials.password.as_str()), ("127.0.0.1:5000", "token"));
-    }
-    assert_eq!(*table.keys.lock(), ["AGENT", "ROLE"]);
-    let other = ecr_logins(&sources, &image.replace('9', "8"), None).unwrap().login().await.unwrap_err();
+    let login = ecr_logins(&sources, image).unwrap().login().await.unwrap();
+    assert_eq!((login.host.as_str(), login.credentials.password.as_str()), ("127.0.0.1:5000", "token"));
+    assert_eq!(*table.keys.lock(), ["AGENT"]);
+    let other = ecr_logins(&sources, &image.replace('9', "8")).unwrap().login().await.unwrap_err();
     assert_eq!(other, "unable to log in to the registry of account 123456788012: no ecr eu-west-1 123456788012");
     for elsewhere in ["app:1", "ghcr.io/a/b", "NONSENSE"] {
-        assert!(ecr_logins(&sources, elsewhere, None).is_none(), "{elsewhere}");
+        assert!(ecr_logins(&sources, elsewhere).is_none(), "{elsewhere}");
     }
     let without: Arc<dyn Sources> = Arc::new(Table::default());
-    assert!(ecr_logins(&without, image, None).is_none());
+    assert!(ecr_logins(&without, image).is_none());
 }

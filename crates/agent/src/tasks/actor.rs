@@ -21,7 +21,7 @@ const LEAST_JUMP: Millis = 1_000;
 /// A task that is known here: what it is, and where it is.
 #[derive(Debug)]
 pub struct TaskRecord {
-    /// As it was sent, without credentials.
+    /// As it was sent, with no more of its roles' credentials than the task role's name and by which they are asked for.
     pub task: acs::Task,
     /// The same, parsed.
     pub plan: TaskPlan,
@@ -43,6 +43,13 @@ impl TaskRecord {
         self.plan.containers.iter().zip(&state.containers).filter_map(of).collect()
     }
 
+    /// By what name its containers ask for their role's credentials. The first that it was sent with: that is what they were told, and
+    /// whatever comes later is the same role's.
+    #[must_use]
+    pub fn credentials_id(&self) -> Option<&str> {
+        self.task.role_credentials.as_ref().map(|credentials| credentials.credentials_id.as_str())
+    }
+
     /// As it is kept.
     #[must_use]
     pub fn entry(&self, retired_at: Option<Millis>) -> TaskEntry {
@@ -55,9 +62,9 @@ impl TaskRecord {
 /// The credentials of a task's two roles, as they were last sent.
 #[derive(Debug, Default)]
 pub struct TaskCredentials {
-    /// Of the task role.
+    /// Of the task role: what its containers are given.
     pub application: Option<acs::RoleCredentials>,
-    /// Of the execution role.
+    /// Of the execution role: no container ever has them.
     pub execution: Option<acs::RoleCredentials>,
 }
 
@@ -261,8 +268,7 @@ impl Actor {
         let Preparation { cancel, ended } = self.preparations[index].clone();
         self.spawn(index, |means, record, index| async move {
             let _ended = ended.drop_guard();
-            let role = record.credentials.lock().execution.clone();
-            Some(Fact::Prepared(index, effects::prepare(&means, &record.plan.containers[index], role, &cancel).await))
+            Some(Fact::Prepared(index, effects::prepare(&means, &record.plan.containers[index], &cancel).await))
         });
     }
 

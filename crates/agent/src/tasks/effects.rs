@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_acs::messages::RoleCredentials;
 use berth_network::port::{Attachment, AttachmentKind, NetworkError, PortBinding, Protocol};
 use berth_runtime::port::{
     ContainerNetwork, ContainerSpec, ExecSpec, Image, PublishedPort, PullRequest, RegistryCredentials, RegistryLogins, RunError,
@@ -31,18 +30,13 @@ const DETACH_TRIES: u32 = 3;
 
 /// Has the image here, what the container wants fetched, and the network made, side by side. After a failure or a cancellation no
 /// network is left.
-pub async fn prepare(
-    means: &Means,
-    container: &ContainerPlan,
-    role: Option<RoleCredentials>,
-    cancel: &CancellationToken,
-) -> Result<Prepared, String> {
+pub async fn prepare(means: &Means, container: &ContainerPlan, cancel: &CancellationToken) -> Result<Prepared, String> {
     let pulling = async {
         tokio::select! {
             biased;
             // A pull can take minutes; nobody who stops the task waits for it.
             () = cancel.cancelled() => Err("the task was stopped".to_owned()),
-            pulled = fetch_and_pull(means, container, role) => pulled,
+            pulled = fetch_and_pull(means, container) => pulled,
         }
     };
     let (image, attachment) = tokio::join!(pulling, attach(means, container));
@@ -57,16 +51,16 @@ pub async fn prepare(
 }
 
 /// First what is wanted of elsewhere: the registry's password is among it, and a task without its secrets needs no image.
-async fn fetch_and_pull(means: &Means, container: &ContainerPlan, role: Option<RoleCredentials>) -> Result<(Image, Fetched), String> {
+async fn fetch_and_pull(means: &Means, container: &ContainerPlan) -> Result<(Image, Fetched), String> {
     let fetched = match container.wanted.is_empty() {
         true => Fetched::default(),
         false => {
-            let fetched = trace::within(trace::step("fetch", container), container.wanted.fetch(&*means.sources, role.as_ref())).await;
+            let fetched = trace::within(trace::step("fetch", container), container.wanted.fetch(&*means.sources)).await;
             // Fargate's words; on EC2 instances the class alone is the same.
             fetched.map_err(|error| format!("ResourceInitializationError: unable to pull secrets or registry auth: {error}"))?
         }
     };
-    let login = ecr_logins(&means.sources, &container.image, role.as_ref());
+    let login = ecr_logins(&means.sources, &container.image);
     let pulled = trace::within(trace::step("pull", container), pull(means, container, fetched.registry.clone(), login)).await;
     Ok((pulled?, fetched))
 }

@@ -201,8 +201,9 @@ impl Tasks {
         if self.known.lock().len().saturating_sub(over) >= self.means.config.most_tasks {
             return Err(StartError::Crowded);
         }
-        // Secrets stay in memory.
+        // Secrets stay in memory; by what name containers ask for them they were told, so that is kept.
         let credentials = TaskCredentials { application: task.role_credentials.take(), execution: task.execution_role_credentials.take() };
+        task.role_credentials = credentials.application.as_ref().map(acs::RoleCredentials::without_secrets);
         let mut plan = plan::plan(&task, &self.means.plan_context())?;
         for container in &mut plan.containers {
             container.endpoint_id = self.means.endpoint.draw();
@@ -222,6 +223,7 @@ impl Tasks {
         let (tasks, actor) = (self.clone(), Actor::new(self.means.clone(), record.clone(), tell, facts, self.health_changed.clone()));
         self.actors.spawn(async move {
             if actor.run(tasks.stop.clone()).await == Outcome::Over {
+                *record.credentials.lock() = TaskCredentials::default();
                 let remove_at = tasks.means.clock.now().saturating_add(tasks.cleanup_wait());
                 tasks.keep(record, remove_at);
             }
@@ -309,6 +311,16 @@ impl Tasks {
         known.values().map(Known::record).find_map(|record| {
             let index = record.plan.containers.iter().position(|container| !id.is_empty() && container.endpoint_id == id)?;
             Some((record.clone(), index))
+        })
+    }
+
+    /// The task whose containers ask for their role's credentials by this name, while it lives.
+    #[must_use]
+    pub fn of_credentials(&self, id: &str) -> Option<Arc<TaskRecord>> {
+        let known = self.known.lock();
+        known.values().find_map(|known| match known {
+            Known::Live { record, .. } if !id.is_empty() && record.credentials_id() == Some(id) => Some(record.clone()),
+            _ => None,
         })
     }
 

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use berth_identity::AuthError;
 use berth_identity::sigv4::claimed_service;
+use berth_identity::{AuthError, Identity};
 use berth_shapes::ec2::{self, Operation, Request};
 use berth_shapes::protocol::{form, query};
 use berth_shapes::{Constraint, DecodeError, Violations};
@@ -21,6 +21,7 @@ use super::{
 use crate::context::Api;
 use crate::failure::Failure;
 use crate::protocol::Protocol;
+use crate::roles::denied_by_ec2;
 
 /// The namespace of answers: what EC2 sends ends with a slash, which botocore's model leaves out.
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
@@ -59,6 +60,13 @@ impl Protocol for Ec2Query {
         let asked = read(&body)?;
         let name = asked.operation.name();
         Ok((asked, name))
+    }
+
+    fn authorize(_: &Api, identity: &Identity, asked: &Asked) -> Result<(), Failure> {
+        match identity.role_session() {
+            None => Ok(()),
+            Some(_) => Err(denied_by_ec2(identity.principal_arn(), &format!("ec2:{}", asked.operation.name()))),
+        }
     }
 
     fn admit(_: &Api, _: &Asked) -> Result<(), Failure> {

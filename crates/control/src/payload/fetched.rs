@@ -63,7 +63,7 @@ pub(super) fn unmet(task: &Task) -> Option<String> {
     let (container, member) = task.containers.iter().find_map(|container| Some((&container.name, member(container)?)))?;
     Some(format!(
         "ResourceInitializationError: {member} of container {container} are fetched with credentials of the task's execution role, \
-         and Berth has none to give to this container agent"
+         and neither the task nor its definition names one: executionRoleArn"
     ))
 }
 

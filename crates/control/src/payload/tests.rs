@@ -93,7 +93,7 @@ fn the_task_around_its_containers() {
     }
     let names: Vec<_> = sent["containers"].as_array().unwrap().iter().map(|one| (&one["name"], &one["essential"])).collect();
     assert_eq!(names, [(&json!("app"), &json!(true)), (&json!("side"), &json!(false))], "in the definition's order");
-    // Roles have no credentials to send yet.
+    // Credentials are of a moment, and are not rendered.
     assert_eq!((sent.get("roleCredentials"), sent.get("executionRoleCredentials")), (None, None));
     assert_eq!(docker(&sent["containers"][0], "hostConfig"), json!({"NetworkMode": "host"}), "the task says what is shared");
     let own = render(&document, Some(json!({"cpu": "1 vCPU", "memory": "2 GB"})));

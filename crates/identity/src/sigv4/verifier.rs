@@ -6,6 +6,7 @@ use super::claim::{Claim, Form};
 use super::key_cache::{DerivedKey, KeyCache};
 use super::{UNSIGNED_PAYLOAD, amz_date, is_s3, signature};
 use crate::AuthError;
+use crate::RoleSession;
 use crate::keys::{AccessKey, KeySource};
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
@@ -61,6 +62,11 @@ impl Identity {
         &self.key.principal_arn
     }
 
+    /// The role session that signed, if it was one.
+    pub fn role_session(&self) -> Option<&RoleSession> {
+        self.key.role_session.as_deref()
+    }
+
     /// The region that the signature is scoped to.
     pub fn region(&self) -> &str {
         &self.scope.0
@@ -101,7 +107,8 @@ impl Verifier {
         let signed_at = std::str::from_utf8(&signed_at).expect("digits and two letters");
         self.check_scope(&claim, signed_at)?;
         self.check_time(&claim, now_unix)?;
-        let key = keys.access_key(&claim.access_key_id).ok_or(AuthError::UnrecognizedClient)?;
+        let of_session = || keys.session_key(&claim.access_key_id, claim.session_token.as_deref()?);
+        let key = keys.access_key(&claim.access_key_id).or_else(of_session).ok_or(AuthError::UnrecognizedClient)?;
         check_session(&key, claim.session_token.as_deref(), now_unix)?;
         if !claim.signed_headers.split(';').any(|name| name == "host") {
             return Err(AuthError::HostNotSigned);
