@@ -32,7 +32,7 @@ pub struct Plan {
 pub enum PlanAction {
     /// Where tasks would go, and which would find no place
     RunTask(PlanRunTask),
-    /// How a service would come to what it is changed to, step by step; without a change, how it goes on
+    /// How a service would come to what it is changed to, step by step and stage by stage; without a change, how it goes on
     UpdateService(PlanUpdateService),
 }
 

@@ -261,7 +261,7 @@ impl Rehearsal {
         u32::try_from(self.tasks.iter().filter(is_live).count()).unwrap_or(u32::MAX)
     }
 
-    fn tell(self, steps: Vec<Step>, last: Option<(ServicePlan, CapacityPlacement)>, is_over: bool) -> Forecast {
+    fn tell(mut self, steps: Vec<Step>, last: Option<(ServicePlan, CapacityPlacement)>, is_over: bool) -> Forecast {
         let mut reasons = Vec::new();
         let mut fits = false;
         if let Some((plan, placement)) = &last {
@@ -286,7 +286,7 @@ impl Rehearsal {
         }
         let (now, failure) = (self.now, self.stages.as_ref().and_then(Stages::failure));
         reasons.extend(failure.map(|text| Reason::new("ROLLBACK", format!("it would go back: {text}"))));
-        let (stages, hooks) = self.stages.map(|stages| stages.report(now)).unwrap_or_default();
+        let (stages, hooks) = self.stages.take().map(|stages| stages.report(now)).unwrap_or_default();
         if hooks > 0 {
             reasons.push(Reason::new(
                 "HOOKS",
