@@ -3,6 +3,7 @@
 A minute of the server's takes a tenth of a second where nothing has to be seen before it ends, and ten minutes where everything has.
 """
 
+import json
 import threading
 
 import pytest
@@ -428,12 +429,78 @@ def test_the_aws_cli_deploys_and_continues(slow, quiet):
     until_deployment(ecs, arn, "SUCCESSFUL")
 
 
-def test_such_a_deployment_is_not_planned_ahead_but_a_new_count_is(slow, quiet):
+def planned(berth, cluster, **members):
+    request = json.dumps({"cluster": cluster, "service": "web", **members})
+    return json.loads(berth.run("plan", "update-service", "--cli-input-json", request, "--output", "json").stdout)
+
+
+def held(said):
+    """Where it would wait, and how much of the production traffic the new revision has there."""
+    return [(stage["stage"], stage["productionTrafficPercent"]) for stage in said["stages"]]
+
+
+def test_a_deployment_waits_where_its_plan_says(slow, quiet):
+    ecs, cluster = quiet
+    made = first(ecs, cluster)
+    members = {
+        "taskDefinition": register(ecs),
+        "deploymentConfiguration": {**BAKED, "lifecycleHooks": [pause("POST_SCALE_UP", timeoutConfiguration={"timeoutInMinutes": 9})]},
+    }
+    before = (service(ecs, cluster, "web"), tasks_of(ecs, cluster))
+    said = planned(slow, cluster, **members)
+    assert said["fits"] and [(step["start"], step["stop"], step["tasks"]) for step in said["steps"]] == [(2, 0, 4), (0, 2, 2)], said
+    assert held(said) == [("SCALE_UP", 0), ("POST_SCALE_UP", 0), ("BAKE_TIME", 100), ("CLEAN_UP", 100)]
+    stages = {stage["stage"]: stage for stage in said["stages"]}
+    assert stages["POST_SCALE_UP"]["waitsFor"] == ["lifecycle hook 1: ContinueServiceDeployment, at most 9 minutes, then ROLLBACK"]
+    assert stages["BAKE_TIME"]["seconds"] == 5 * int(SLOW) and stages["BAKE_TIME"]["testTrafficPercent"] == 100
+    assert said["steps"][1]["afterSeconds"] >= 5 * int(SLOW), "blue stays whole until all has baked"
+    assert "1 lifecycle hook is thought to succeed at once" in [reason["text"] for reason in said["reasons"]]
+    assert (service(ecs, cluster, "web"), tasks_of(ecs, cluster)) == before, "asking changes nothing"
+    # And then it happens.
+    arn = deploy(ecs, cluster, **members)
+    waiting(ecs, arn)
+    found = until_stage(ecs, arn, "POST_SCALE_UP")
+    rest = planned(slow, cluster)
+    assert held(rest) == held(said)[1:] and [step["stop"] for step in rest["steps"]] == [2]
+    ecs.continue_service_deployment(serviceDeploymentArn=arn, hookId=found["lifecycleHookDetails"][0]["hookId"], action="CONTINUE")
+    until_stage(ecs, arn, "BAKE_TIME")
+    assert held(planned(slow, cluster)) == held(said)[2:]
+    shown = slow.run("plan", "update-service", "--cluster", cluster, "--service", "web").stdout
+    assert "BAKE_TIME after 0 s" in shown and "waits for: 100.0 % of the production traffic bake" in shown, shown
+    assert made["serviceArn"] == service(ecs, cluster, "web")["serviceArn"]
+
+
+@pytest.mark.parametrize(
+    "configuration, shares",
+    [
+        ({"strategy": "LINEAR", "linearConfiguration": {"stepPercent": 40.0, "stepBakeTimeInMinutes": 2}}, [40, 80]),
+        ({"strategy": "CANARY", "canaryConfiguration": {"canaryPercent": 12.5, "canaryBakeTimeInMinutes": 3}}, [12.5]),
+    ],
+)
+def test_a_plan_shifts_in_the_steps_of_its_strategy(slow, quiet, configuration, shares):
     ecs, cluster = quiet
     first(ecs, cluster, count=1)
-    slow.run("plan", "update-service", "--cluster", cluster, "--service", "web", "--desired-count", "2")
-    done = slow.run("plan", "update-service", "--cluster", cluster, "--service", "web", "--task-definition", register(ecs), check=False)
-    assert done.returncode != 0 and "rolling updates" in done.stderr, done.stderr
+    hooks = [function("check", "PRODUCTION_TRAFFIC_SHIFT")]
+    said = planned(slow, cluster, taskDefinition=register(ecs), deploymentConfiguration={**configuration, "lifecycleHooks": hooks})
+    shifts = [stage for stage in said["stages"] if stage["stage"] == "PRODUCTION_TRAFFIC_SHIFT"]
+    assert [stage["productionTrafficPercent"] for stage in shifts] == [*shares, 100], said
+    minutes = 2 if len(shares) == 2 else 3
+    assert [stage["seconds"] for stage in shifts] == [minutes * int(SLOW)] * len(shares) + [0]
+    assert all(stage["waitsFor"][0] == f"lifecycle hook 1: {FUNCTION}check to answer, at most 1440 minutes, then ROLLBACK" for stage in shifts)
+    assert said["fits"] and [step["stop"] for step in said["steps"]] == [0, 1]
+    again = planned(slow, cluster, desiredCount=2)
+    assert again["fits"] and "stages" not in again, "a new count is no deployment"
+
+
+def test_a_plan_says_that_it_would_go_back(slow, quiet):
+    ecs, cluster = quiet
+    first(ecs, cluster, count=1)
+    large = register(ecs, containers=[{"name": "app", "image": "x", "memory": 500000}])
+    said = planned(slow, cluster, taskDefinition=large)
+    assert not said["fits"] and said["steps"] == [] and held(said) == [("SCALE_UP", 0)]
+    codes = {reason["code"]: reason for reason in said["reasons"]}
+    assert codes["PLACEMENT"]["rule"] == "RESOURCE:MEMORY"
+    assert "lifecycle stage SCALE_UP timed out" in codes["ROLLBACK"]["text"], said
 
 
 def test_a_deleted_service_takes_its_deployment_with_it(quiet):

@@ -363,6 +363,19 @@ fn heartbeats_come_in_time_and_silence_ends_the_session() {
 }
 
 #[test]
+fn a_heartbeat_that_is_late_does_not_move_those_after_it() {
+    let mut session = session();
+    assert_eq!(session.on_tick(300).wake_at, 20_000);
+    session.on_frame(heartbeat_ack(), 400);
+    assert_eq!(session.on_tick(29_000).wake_at, 40_000);
+    session.on_frame(heartbeat_ack(), 29_001);
+    assert_eq!(session.on_tick(65_000).wake_at, 85_000, "what was missed is not made up for");
+    session.ask_pulse(70_000);
+    session.on_frame(heartbeat_ack(), 70_000);
+    assert_eq!(session.on_tick(70_000).wake_at, 90_000, "asked for, and counted from then on");
+}
+
+#[test]
 fn heartbeats_fit_the_agent() {
     let wake = |query: AcsQuery| {
         let mut session = ServerSession::on_connect(query, CLUSTER, INSTANCE, 1, SessionOptions::default(), 0);

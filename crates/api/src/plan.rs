@@ -2,13 +2,15 @@
 //! service has such a call, so it is Berth's own: a JSON object with the `action`, its `request` in AWS's shape, `addInstances` and
 //! `removeInstances`, signed like any other. It commits nothing.
 
+use std::sync::Arc;
+
 use berth_control::{FleetChange, Forecast};
 use berth_model::arn::parse_container_instance;
 use berth_model::container_instance::ContainerInstanceStatus;
 use berth_model::ids::{ClusterName, ContainerInstanceId};
 use berth_model::record::Record;
-use berth_model::rollout::{Course, Strategy};
-use berth_model::service::{DeploymentController, RolloutState, Service};
+use berth_model::service::{DeploymentController, Service};
+use berth_model::service_deployment::ServiceDeployment;
 use berth_shapes::ecs::{ErrorCode, Operation, Request, UpdateServiceRequest};
 use berth_store::{Change, State, Transaction};
 use bytes::Bytes;
@@ -78,14 +80,16 @@ fn service(api: &Api, request: UpdateServiceRequest, question: &Question) -> Res
     let change = fleet_change(api, &cluster, question)?;
     let name = request.service.clone().unwrap_or_default();
     let mut decide = update_service::decision(api, request)?;
-    let mut changed: Option<Service> = None;
+    let (mut changed, mut begun): (Option<Service>, Vec<Arc<ServiceDeployment>>) = (None, Vec::new());
     {
         let state = api.store.state();
         let mut transaction = Transaction::new();
         decide(&state, &mut transaction)?;
         for one in transaction.changes {
-            if let Change::Put(Record::Service(service)) = one {
-                changed = Some((*service).clone());
+            match one {
+                Change::Put(Record::Service(service)) => changed = Some((*service).clone()),
+                Change::Put(Record::ServiceDeployment(record)) => begun.push(record),
+                _ => {}
             }
         }
         if changed.is_none() {
@@ -98,14 +102,9 @@ fn service(api: &Api, request: UpdateServiceRequest, question: &Question) -> Res
             "The deployments of a service with an EXTERNAL deployment controller are not Berth's to plan: service",
         ));
     }
-    let is_deployment = service.primary().is_some_and(|primary| primary.rollout_state == RolloutState::InProgress);
-    if is_deployment && Course::read(&service.settings.deployment_configuration).strategy != Strategy::Rolling {
-        return Err(Failure::unsupported(
-            "Only rolling updates can be planned: a deployment of another strategy keeps both revisions whole, and waits for its hooks and bake \
-             times: deploymentConfiguration.strategy",
-        ));
-    }
-    Ok(api.control.plan_service(&service, &change))
+    let current = service.primary().and_then(|primary| primary.service_deployment);
+    let begun = begun.iter().find(|record| Some(record.id) == current);
+    Ok(api.control.plan_service(&service, begun.map(|record| &**record), &change))
 }
 
 fn fleet_change(api: &Api, cluster: &ClusterName, question: &Question) -> Result<FleetChange, Failure> {

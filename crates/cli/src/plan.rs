@@ -32,7 +32,7 @@ pub struct Plan {
 pub enum PlanAction {
     /// Where tasks would go, and which would find no place
     RunTask(PlanRunTask),
-    /// How a service would come to what it is changed to, step by step; without a change, how it goes on
+    /// How a service would come to what it is changed to, step by step and stage by stage; without a change, how it goes on
     UpdateService(PlanUpdateService),
 }
 
@@ -146,6 +146,8 @@ struct Answer {
     summary: String,
     fits: bool,
     steps: Vec<Step>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<Stage>,
     instances: Vec<Instance>,
     other_instances: usize,
     reasons: Vec<Reason>,
@@ -158,6 +160,17 @@ struct Step {
     start: u32,
     stop: u32,
     tasks: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stage {
+    stage: String,
+    after_seconds: i64,
+    seconds: i64,
+    test_traffic_percent: f64,
+    production_traffic_percent: f64,
+    waits_for: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

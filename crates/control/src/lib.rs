@@ -45,6 +45,7 @@ use berth_model::cluster::ClusterStatus;
 use berth_model::ids::{ClusterName, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
 use berth_model::service::{Service, ServiceStatus};
+use berth_model::service_deployment::ServiceDeployment;
 use berth_model::task::{StopCode, Task};
 use berth_store::{CommitError, State, Store};
 use parking_lot::Mutex;
@@ -63,7 +64,7 @@ pub use meter::Meter;
 pub use names::NameSource;
 pub use payload::render as render_payload;
 pub use placing::{LaunchError, Launched, Refused, Where};
-pub use plan::{FleetChange, Forecast, InstanceForecast, MOST_INSTANCES, Step, Use};
+pub use plan::{FleetChange, Forecast, InstanceForecast, MOST_INSTANCES, StageForecast, Step, Use};
 pub use service_history::{forgettable_history, tally_revision};
 pub use services::{parse_strategy, strategies};
 pub use session::{AgentAway, Session};
@@ -273,13 +274,14 @@ impl Control {
         plan::launch(&self.shared.store, &self.shared.environment, template, count, change)
     }
 
-    /// How a service would go on that is set as this one; reads only. Its definition must be there, its controller ECS.
+    /// How a service would go on that is set as this one; reads only. Its definition must be there, its controller ECS. `begun`: its current
+    /// deployment, if that is not in the state.
     #[must_use]
-    pub fn plan_service(&self, service: &Service, change: &FleetChange) -> Forecast {
+    pub fn plan_service(&self, service: &Service, begun: Option<&ServiceDeployment>, change: &FleetChange) -> Forecast {
         let Shared { store, environment, rules, constraints, .. } = &*self.shared;
         let rehearsal = {
             let sight = why::Sight { state: &store.state(), scope: &environment.scope, rules: *rules, constraints, now: environment.now() };
-            plan::Rehearsal::new(&sight, service, change, services::most_at_once(store.max_changes()))
+            plan::Rehearsal::new(&sight, (service, begun), change, services::most_at_once(store.max_changes()))
         };
         plan::service(rehearsal)
     }

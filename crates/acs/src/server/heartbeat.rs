@@ -27,7 +27,10 @@ impl Heartbeat {
     }
 
     pub(super) fn beat(&mut self, message_id: String, now: i64) -> ServerFrame {
-        self.next = now + self.every;
+        // By the clock, not by when this one went out: what goes out late together would stay together for ever, and thousands of agents
+        // would answer at once.
+        let due = self.next + self.every;
+        self.next = if due > now { due } else { now + self.every };
         self.unanswered_since.get_or_insert(now);
         ServerFrame::Heartbeat(HeartbeatMessage { healthy: true, message_id })
     }

@@ -1,7 +1,7 @@
 //! A plan for people: its outcome, its steps, the container instances before and after, what does not fit.
 
 use super::{Answer, Instance};
-use crate::console::{Colours, Style};
+use crate::console::{Colours, Style, one_line};
 use crate::ps::table::{Cell, render as table};
 
 const HEADINGS: [&str; 7] = ["INSTANCE", "ZONE", "TASKS", "START", "STOP", "FREE CPU", "FREE MIB"];
@@ -19,6 +19,15 @@ pub(super) fn render(answer: &Answer, colours: Colours) -> String {
                 step.stop,
                 step.tasks
             ));
+        }
+    }
+    for stage in &answer.stages {
+        text.push_str(&format!(
+            "  {} after {} s, for {} s: {} % of the production traffic, {} % of the test traffic\n",
+            stage.stage, stage.after_seconds, stage.seconds, stage.production_traffic_percent, stage.test_traffic_percent
+        ));
+        for waited in &stage.waits_for {
+            text.push_str(&format!("     waits for: {}\n", one_line(waited)));
         }
     }
     if !answer.instances.is_empty() {
@@ -62,6 +71,8 @@ mod tests {
         let answer: Answer = serde_json::from_value(serde_json::json!({
             "action": "UpdateService", "summary": "2 steps in 40 s at least, then 3 tasks of web:2 run", "fits": true,
             "steps": [{"afterSeconds": 0, "start": 3, "stop": 0, "tasks": 5}, {"afterSeconds": 40, "start": 0, "stop": 2, "tasks": 3}],
+            "stages": [{"stage": "PRODUCTION_TRAFFIC_SHIFT", "afterSeconds": 10, "seconds": 30, "testTrafficPercent": 100.0,
+                        "productionTrafficPercent": 12.5, "waitsFor": ["12.5 % of the production traffic bake"]}],
             "instances": [
                 {"name": "0123456789abcdef0123456789abcdef", "arn": "arn:aws:ecs:r:1:container-instance/c/0123456789abcdef0123456789abcdef",
                  "availabilityZone": "a", "added": false, "removed": false, "start": 2, "stop": 2,
@@ -78,6 +89,8 @@ mod tests {
             "2 steps in 40 s at least, then 3 tasks of web:2 run\n\
              \x20 1. after 0 s: start 3, stop 0; 5 tasks\n\
              \x20 2. after 40 s: start 0, stop 2; 3 tasks\n\
+             \x20 PRODUCTION_TRAFFIC_SHIFT after 10 s, for 30 s: 12.5 % of the production traffic, 100 % of the test traffic\n\
+             \x20    waits for: 12.5 % of the production traffic bake\n\
              INSTANCE      ZONE  TASKS   START  STOP  FREE CPU   FREE MIB\n\
              0123456789ab  a     2       2      2     80         100 -> 90\n\
              added 1             0 -> 1  1            100 -> 90  100 -> 84\n\

@@ -65,6 +65,7 @@ pub(crate) fn launch(
         summary: format!("{placed} of {} of {} would find a place", counted(count as usize, "task"), template.definition.id),
         fits: placed == count,
         steps,
+        stages: Vec::new(),
         instances,
         other_instances,
         reasons,

@@ -4,6 +4,7 @@
 mod fleet;
 mod launch;
 mod service;
+mod stages;
 
 use berth_model::ids::ContainerInstanceId;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use crate::why::Reason;
 pub(crate) use fleet::index_of;
 pub(crate) use launch::launch;
 pub(crate) use service::{Rehearsal, service};
+pub use stages::StageForecast;
 
 /// Container instances that are thought to be there, or gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +37,9 @@ pub struct Forecast {
     pub fits: bool,
     /// What would be started and stopped together, one after the other.
     pub steps: Vec<Step>,
+    /// The lifecycle stages in which a deployment that has some would wait, one after the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageForecast>,
     /// The container instances that would get or lose tasks, or come or go; not more than [`MOST_INSTANCES`].
     pub instances: Vec<InstanceForecast>,
     /// How many other container instances there are.

@@ -1,11 +1,13 @@
 //! How a service would go on from its state, or from what an UpdateService would make of it: plan after plan, each carried out on a scratch
-//! copy, until it is steady or nothing more can happen. Tasks are assumed to come up and to be healthy as soon as they may count as such.
+//! copy, until it is steady or nothing more can happen. Tasks are assumed to come up and to be healthy as soon as they may count as such, and
+//! lifecycle hooks to succeed at once.
 
 use std::collections::HashMap;
 
 use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
 use berth_model::needs::Demand;
 use berth_model::service::Service;
+use berth_model::service_deployment::ServiceDeployment;
 use berth_model::task::{DesiredStatus, HealthStatus, LaunchType, TaskStatus};
 use berth_model::time::UnixMillis;
 use berth_scheduler::capacity::{self, CapacityPlacement};
@@ -13,11 +15,13 @@ use berth_scheduler::placement::Index;
 use berth_scheduler::service::{DaemonInstance, DaemonPlan, ServicePlan, TaskView, plan};
 
 use super::fleet::Fleet;
+use super::stages::Stages;
 use super::{FleetChange, Forecast, Step};
 use crate::fargate;
 use crate::launch::TaskTemplate;
 use crate::owner::Rules;
 use crate::services::{by_provider, daemon, is_checked_essential, machine, strategies, template, views};
+use crate::shifts;
 use crate::why::{Reason, Sight, count, no_capacity, refused};
 
 /// Most plans that are made for one answer. A deployment that takes more is told of as far as that.
@@ -39,6 +43,8 @@ pub(crate) struct Rehearsal {
     others: Option<Reason>,
     /// What the container instances are to it, if it is a DAEMON service. Tasks of others are thought to stay.
     instances: Vec<DaemonInstance>,
+    /// The stages that its current deployment goes through, if it has some.
+    stages: Option<Stages>,
 }
 
 struct Template {
@@ -64,8 +70,9 @@ pub(crate) fn service(mut rehearsal: Rehearsal) -> Forecast {
         let wake_at = plan.wake_at.filter(|at| *at > rehearsal.now);
         let is_steady = plan.steady;
         last = Some((plan, placement));
-        let moved = rehearsal.come_true();
-        if is_steady || (start + stop == 0 && !moved && wake_at.is_none()) {
+        let moved = rehearsal.come_true() | rehearsal.stages.as_mut().is_some_and(Stages::answer_hooks);
+        let fails = rehearsal.stages.as_ref().is_some_and(|stages| stages.failure().is_some());
+        if is_steady || fails || (start + stop == 0 && !moved && wake_at.is_none()) {
             is_over = true;
             break;
         }
@@ -77,8 +84,15 @@ pub(crate) fn service(mut rehearsal: Rehearsal) -> Forecast {
 }
 
 impl Rehearsal {
-    /// Takes from the state what it takes. `most`: tasks started, and stopped, at once.
-    pub(crate) fn new(sight: &Sight<'_>, service: &Service, change: &FleetChange, most: usize) -> Self {
+    /// Takes from the state what it takes. `begun`: the service's current deployment, if that is not in the state. `most`: tasks started, and
+    /// stopped, at once.
+    pub(crate) fn new(
+        sight: &Sight<'_>,
+        (service, begun): (&Service, Option<&ServiceDeployment>),
+        change: &FleetChange,
+        most: usize,
+    ) -> Self {
+        let record = begun.or_else(|| shifts::ongoing(sight.state, service).map(|record| &*record.value));
         let is_gone = |id: &ContainerInstanceId| change.remove.contains(id);
         let tasks: Vec<_> = views(sight.state, service, &sight.rules.absence).into_iter().filter(|task| !is_gone(&task.instance)).collect();
         let demand = |task: &TaskView| Some((task.id, sight.state.task(task.id)?.demand.clone()));
@@ -106,6 +120,7 @@ impl Rehearsal {
             templates,
             most,
             others: others(sight, service, change),
+            stages: record.and_then(|record| Stages::of(record.clone(), sight.now)),
         }
     }
 
@@ -117,11 +132,17 @@ impl Rehearsal {
         }
         let strategies = strategies(&self.service);
         let (service, tasks, now, rules) = (&self.service, self.tasks.as_slice(), self.now, self.rules);
+        let record = self.stages.as_ref().map(|stages| &stages.record);
         let plan_now = |index: &Index, blocked| {
             let machine = |id| machine(index, service.launch_type, id);
-            plan(&rules.view(service, tasks, blocked, &strategies, &machine), now)
+            let view = rules.view(service, tasks, blocked, &strategies, &machine);
+            match record {
+                // Nobody is told of the hooks that begin here: their ids do not matter.
+                Some(record) => shifts::planned(view, record, &|| 0, now),
+                None => (plan(&view, now), None),
+            }
         };
-        let mut steps = plan_now(&self.fleet.index, false);
+        let (mut steps, staged) = plan_now(&self.fleet.index, false);
         steps.limit(most);
         let mut placement = CapacityPlacement::default();
         let mut placed = Vec::new();
@@ -145,8 +166,11 @@ impl Rehearsal {
         }
         if tried > 0 && placed.is_empty() {
             let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
-            steps = ServicePlan { start, restore, ..plan_now(&self.fleet.index, true) };
+            steps = ServicePlan { start, restore, ..plan_now(&self.fleet.index, true).0 };
             steps.stop.truncate(most);
+        }
+        if let (Some(stages), Some(record)) = (&mut self.stages, staged) {
+            stages.follow(record, &steps.why, self.now);
         }
         self.carry_out(&steps, &placed);
         (steps, placement, placed.len())
@@ -237,7 +261,7 @@ impl Rehearsal {
         u32::try_from(self.tasks.iter().filter(is_live).count()).unwrap_or(u32::MAX)
     }
 
-    fn tell(self, steps: Vec<Step>, last: Option<(ServicePlan, CapacityPlacement)>, is_over: bool) -> Forecast {
+    fn tell(mut self, steps: Vec<Step>, last: Option<(ServicePlan, CapacityPlacement)>, is_over: bool) -> Forecast {
         let mut reasons = Vec::new();
         let mut fits = false;
         if let Some((plan, placement)) = &last {
@@ -260,6 +284,18 @@ impl Rehearsal {
         if !is_over {
             reasons.push(Reason::new("MORE", format!("it goes on after this: no more than {MOST_PLANS} plans are made for an answer")));
         }
+        let (now, failure) = (self.now, self.stages.as_ref().and_then(Stages::failure));
+        reasons.extend(failure.map(|text| Reason::new("ROLLBACK", format!("it would go back: {text}"))));
+        let (stages, hooks) = self.stages.take().map(|stages| stages.report(now)).unwrap_or_default();
+        if hooks > 0 {
+            reasons.push(Reason::new(
+                "HOOKS",
+                format!(
+                    "{} thought to succeed at once",
+                    if hooks == 1 { "1 lifecycle hook is".to_owned() } else { format!("{hooks} lifecycle hooks are") }
+                ),
+            ));
+        }
         reasons.extend(self.others.clone());
         let (desired, live) = (self.service.desired_count, self.live());
         let definition = self.service.definition().map(|definition| format!(" of {definition}")).unwrap_or_default();
@@ -272,7 +308,7 @@ impl Rehearsal {
             (false, _) => format!("it would not come to rest: {live} of {}{definition}", count(desired as usize, "task")),
         };
         let (instances, other_instances) = self.fleet.report();
-        Forecast { action: "UpdateService", summary, fits, steps, instances, other_instances, reasons }
+        Forecast { action: "UpdateService", summary, fits, steps, stages, instances, other_instances, reasons }
     }
 }
 

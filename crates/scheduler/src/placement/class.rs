@@ -102,7 +102,7 @@ impl Class {
     }
 
     /// What changed since it had counted this many changes, as it was by memory after each; `None` if that is too long ago.
-    pub(super) fn changed_since(&self, seen: u64) -> Option<impl Iterator<Item = &Entry>> {
+    pub(super) fn changed_since(&self, seen: u64) -> Option<impl ExactSizeIterator<Item = &Entry>> {
         let back = usize::try_from(self.log.end - seen).ok().filter(|back| *back <= self.log.entries.len())?;
         Some(self.log.entries.range(self.log.entries.len() - back..))
     }

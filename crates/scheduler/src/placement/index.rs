@@ -4,51 +4,21 @@
 mod bulk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use berth_model::container_instance::{CAPACITY_PROVIDER, ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ContainerInstanceId, TaskId};
-use berth_model::needs::Demand;
 use berth_model::task::{Task, TaskStatus};
 use foldhash::fast::RandomState;
 
 use super::class::{self, Class, Classes, Filter, index};
 use super::kinds::{Kind, Kinds};
 use super::level::levels;
+use super::reservations::{Reservation, Reservations, TaskKey};
 use super::shape::Shape;
 use super::shapes::Shapes;
 use super::slot::{self, Asked, NO_CLASS, Slot, Wants};
 use super::{Constraint, PlaceRequest, Placement, Refusal, Rule, Strategy};
-
-/// A task's id, in halves: so it packs without gaps, and goes through registers. Read as a whole from memory where its halves were just
-/// written, it would wait for every write before, most of which go to memory that is far away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TaskKey {
-    low: u64,
-    high: u64,
-}
-
-impl From<TaskId> for TaskKey {
-    #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
-    fn from(id: TaskId) -> Self {
-        Self { low: id.0 as u64, high: (id.0 >> 64) as u64 }
-    }
-}
-
-impl Hash for TaskKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // Ids are random: half of one is enough.
-        state.write_u64(self.low);
-    }
-}
-
-/// What a task holds, where.
-#[derive(Debug, Clone, Copy)]
-struct Reservation {
-    slot: u32,
-    kind: u32,
-}
 
 /// A cluster's instances with what is free on them.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +28,7 @@ pub struct Index {
     by_id: HashMap<ContainerInstanceId, u32, RandomState>,
     /// Instances that are registered.
     known: usize,
-    reservations: HashMap<TaskKey, Reservation, RandomState>,
+    reservations: Reservations,
     /// The ids of the GPUs of tasks that have some.
     gpus: HashMap<TaskKey, Vec<String>, RandomState>,
     classes: Classes,
@@ -169,7 +139,7 @@ impl Index {
         slot.gpus = 0;
         if slot.used_gpus > 0 {
             let now = &self.classes.profile(slot.profile).gpus;
-            let here = self.gpus.iter().filter(|(task, _)| self.reservations.get(task).is_some_and(|reservation| reservation.slot == at));
+            let here = self.gpus.iter().filter(|(task, _)| self.reservations.get(**task).is_some_and(|held| held.slot == at));
             slot.gpus = here.fold(0, |bits, (_, ids)| bits | numbers(now, ids));
         }
     }
@@ -280,22 +250,30 @@ impl Index {
             self.release(task.id);
             return;
         }
-        if !self.reservations.contains_key(&TaskKey::from(task.id)) {
+        if self.reservations.get(task.id.into()).is_none() {
             let at = self.slot(task.container_instance);
-            let kind = self.kinds.take(group, &task.demand);
+            let kind = self.kinds.number(group, &task.demand);
+            self.kinds.take_again(kind, 1);
             self.reserve(task.id, at, kind, gpus_of(task));
         }
     }
 
     /// Gives back what a task held: it ended, or its placement was not committed.
     pub fn release(&mut self, id: TaskId) {
-        let Some(Reservation { slot: at, kind }) = self.reservations.remove(&TaskKey::from(id)) else { return };
-        let Kind { group, cpu, memory, takes_more, ref demand, .. } = *self.kinds.kind(kind);
-        let demand = takes_more.then(|| Arc::clone(demand));
-        let gpus = demand.as_ref().map_or(0, |demand| self.gpu_numbers(at, demand, id));
-        if demand.as_ref().is_some_and(|demand| demand.gpus > 0) {
+        let Some(held) = self.reservations.remove(TaskKey::from(id)) else { return };
+        let Kind { takes_more, ref demand, .. } = *self.kinds.kind(held.kind);
+        let has_gpus = takes_more && demand.gpus > 0;
+        let gpus = if has_gpus { self.gpu_numbers(held.slot, id) } else { 0 };
+        if has_gpus {
             self.gpus.remove(&TaskKey::from(id));
         }
+        self.give_back(held, gpus);
+    }
+
+    /// Counts a task out that has these GPUs.
+    fn give_back(&mut self, Reservation { slot: at, kind }: Reservation, gpus: u64) {
+        let Kind { group, cpu, memory, takes_more, ref demand, .. } = *self.kinds.kind(kind);
+        let demand = takes_more.then(|| Arc::clone(demand));
         self.change(at, |slot| {
             slot.used_cpu -= u64::from(cpu);
             slot.used_memory -= u64::from(memory);
@@ -319,30 +297,30 @@ impl Index {
 
     /// A task holds what its kind takes, and these GPUs; the use of the kind was counted.
     fn reserve(&mut self, id: TaskId, at: u32, kind: u32, gpus: Vec<String>) {
-        self.reservations.insert(TaskKey::from(id), Reservation { slot: at, kind });
+        let is_new = self.reservations.insert(TaskKey::from(id), Reservation { slot: at, kind });
+        debug_assert!(is_new, "a task holds one place");
+        let mut bits = 0;
         if !gpus.is_empty() {
             self.gpus.insert(TaskKey::from(id), gpus);
+            bits = self.gpu_numbers(at, id);
         }
+        self.hold(at, kind, bits);
+    }
+
+    /// Counts a task in that has these GPUs; the use of the kind was counted.
+    fn hold(&mut self, at: u32, kind: u32, gpus: u64) {
         let Kind { group, cpu, memory, takes_more, ref demand, .. } = *self.kinds.kind(kind);
-        if !takes_more && !self.classes.is_sorted() {
-            // As a snapshot is read. Nothing is gathered on the stack for [`Index::change`] here: read back from there, it would wait until the
-            // write of the reservation, somewhere in a large table, has come to its place, which takes longer than all the rest.
-            let slot = &mut self.slots[at as usize];
-            slot.take(cpu, memory, group);
-        } else {
-            let demand = takes_more.then(|| Arc::clone(demand));
-            let gpus = demand.as_ref().map_or(0, |demand| self.gpu_numbers(at, demand, id));
-            self.change(at, |slot| {
-                if let Some(demand) = demand {
-                    slot.gpus |= gpus;
-                    slot.used_gpus += demand.gpus;
-                    slot.used_interfaces += demand.interfaces;
-                    slot.used_public_addresses += demand.public_addresses;
-                    slot.take_ports(&demand);
-                }
-                slot.take(cpu, memory, group);
-            });
-        }
+        let demand = takes_more.then(|| Arc::clone(demand));
+        self.change(at, |slot| {
+            if let Some(demand) = demand {
+                slot.gpus |= gpus;
+                slot.used_gpus += demand.gpus;
+                slot.used_interfaces += demand.interfaces;
+                slot.used_public_addresses += demand.public_addresses;
+                slot.take_ports(&demand);
+            }
+            slot.take(cpu, memory, group, 1);
+        });
         let class = self.slots[at as usize].class;
         if class != NO_CLASS {
             self.kinds.count(group, class, 1);
@@ -376,7 +354,7 @@ impl Index {
                 break;
             };
             let kind = shape.kind;
-            self.kinds.take_again(kind);
+            self.kinds.take_again(kind, 1);
             let gpus = self.choose_gpus(at, request);
             self.reserve(*task, at, kind, gpus);
             placement.placed.push((*task, self.slots[at as usize].id));
@@ -398,7 +376,8 @@ impl Index {
         if request.strategies.contains(&Strategy::BinpackCpu) {
             self.classes.ask_by_cpu(&self.slots);
         }
-        let kind = self.kinds.take(request.group, request.demand);
+        let kind = self.kinds.number(request.group, request.demand);
+        self.kinds.take_again(kind, 1);
         let group = self.kinds.kind(kind).group;
         let wants = Wants {
             cpu: request.demand.cpu,
@@ -433,7 +412,8 @@ impl Index {
             return Err(Some(rule));
         }
         for task in request.tasks {
-            let kind = self.kinds.take(request.group, request.demand);
+            let kind = self.kinds.number(request.group, request.demand);
+            self.kinds.take_again(kind, 1);
             let gpus = self.choose_gpus(at, request);
             self.reserve(*task, at, kind, gpus);
         }
@@ -452,9 +432,9 @@ impl Index {
     }
 
     /// The bits of a task's GPUs on its instance.
-    fn gpu_numbers(&self, at: u32, demand: &Demand, task: TaskId) -> u64 {
+    fn gpu_numbers(&self, at: u32, task: TaskId) -> u64 {
         let slot = &self.slots[at as usize];
-        if demand.gpus == 0 || !slot.registered { 0 } else { numbers(&self.classes.profile(slot.profile).gpus, self.gpus_of(task)) }
+        if !slot.registered { 0 } else { numbers(&self.classes.profile(slot.profile).gpus, self.gpus_of(task)) }
     }
 
     fn refuse(&self, slot: &Slot, request: &PlaceRequest<'_>) -> Option<Rule> {

@@ -60,8 +60,8 @@ impl Kinds {
         &self.groups[group as usize].counts
     }
 
-    /// A kind's number; counts one use more.
-    pub(super) fn take(&mut self, group: &str, demand: &Demand) -> u32 {
+    /// A kind's number. Whoever asks counts a [use](Self::take_again), or nobody ever forgets it.
+    pub(super) fn number(&mut self, group: &str, demand: &Demand) -> u32 {
         let group = self.by_name.get(group).copied().unwrap_or_else(|| {
             let name: Arc<str> = group.into();
             let new = Group { name: Arc::clone(&name), counts: Vec::new(), kinds: HashMap::default() };
@@ -70,7 +70,7 @@ impl Kinds {
             number
         });
         let kinds = &mut self.groups[group as usize].kinds;
-        let kind = kinds.get(demand).copied().unwrap_or_else(|| {
+        kinds.get(demand).copied().unwrap_or_else(|| {
             let demand = Arc::new(demand.clone());
             let takes_ports = !demand.ports_tcp.is_empty() || !demand.ports_udp.is_empty();
             let takes_more = takes_ports || demand.gpus > 0 || demand.interfaces > 0 || demand.public_addresses > 0;
@@ -78,14 +78,12 @@ impl Kinds {
             let number = put(&mut self.kinds, &mut self.free_kinds, new);
             kinds.insert(demand, number);
             number
-        });
-        self.kinds[kind as usize].uses += 1;
-        kind
+        })
     }
 
-    /// Counts one use more.
-    pub(super) fn take_again(&mut self, kind: u32) {
-        self.kinds[kind as usize].uses += 1;
+    /// Counts so many uses more.
+    pub(super) fn take_again(&mut self, kind: u32, more: u32) {
+        self.kinds[kind as usize].uses += more;
     }
 
     /// Counts one use less.

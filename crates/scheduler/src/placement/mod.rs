@@ -10,6 +10,7 @@ mod level;
 pub mod oracle;
 mod order;
 mod refusal;
+mod reservations;
 mod shape;
 mod shapes;
 mod slot;

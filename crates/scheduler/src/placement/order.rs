@@ -71,6 +71,11 @@ impl Order {
         Self { heads: blocks.iter().map(|block| head(block)).collect(), blocks }
     }
 
+    /// How many blocks there are: the most that a search may have to pass.
+    pub(super) const fn blocks(&self) -> usize {
+        self.heads.len()
+    }
+
     /// The block in which an entry is, if it is there, or belongs.
     fn block_of(&self, entry: &Entry) -> usize {
         self.heads.partition_point(|head| head.last < *entry)

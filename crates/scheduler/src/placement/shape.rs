@@ -15,6 +15,10 @@ use super::{Constraint, PlaceRequest, Strategy};
 const MOST_EARLY: usize = 64;
 /// How many instances are drawn before all are looked at: where most of a fleet has room, one or two are enough.
 const DRAWS: u64 = 64;
+/// As many changes as this, and one for each block of the order, are looked at; a search that reads nothing but the order is done anew before it
+/// looks at more.
+const FEW_CHANGES: usize = 4;
+
 /// Where the search in one class stands.
 #[derive(Debug, Clone, Default)]
 struct Cursor {
@@ -58,6 +62,8 @@ pub(super) struct Shape {
     is_random: bool,
     walk: Walk,
     search: Search,
+    /// The orders alone tell what fits, and what comes first.
+    is_plain: bool,
     /// How many of the levels, from the first on, are cells.
     leading: usize,
     parts: Vec<Part>,
@@ -76,7 +82,9 @@ impl Shape {
         let (group_name, kind, group) = names;
         let (levels, _, is_random) = levels(request.strategies);
         let (walk, search) = search_of(&levels);
+        let is_plain = search == Search::First && wants.is_plain();
         Self {
+            is_plain,
             attributes: request.attributes.clone(),
             provider: request.capacity_provider.map(str::to_owned),
             group_name,
@@ -267,8 +275,10 @@ impl Shape {
             return cursor.best;
         }
         match cursor.seen.and_then(|seen| class.changed_since(seen)) {
-            Some(changed) => changed.for_each(|entry| self.meet_change(fleet, number, cursor, entry)),
-            None => self.start_again(cursor),
+            Some(changed) if !self.is_plain || changed.len() <= FEW_CHANGES + class.by_memory.blocks() => {
+                changed.for_each(|entry| self.meet_change(fleet, number, cursor, entry));
+            }
+            _ => self.start_again(cursor),
         }
         if cursor.early.len() > MOST_EARLY {
             self.start_again(cursor);
@@ -318,6 +328,9 @@ impl Shape {
         let Some((level, start)) = cursor.frontier else { return };
         let class = fleet.class(number);
         let next = self.next(class, start, |entry| {
+            if self.is_plain {
+                return true;
+            }
             let slot = fleet.slot(entry.slot);
             fleet.fits(&self.wants, slot) && (self.search == Search::First || slot.of_group(self.group) == level)
         });

@@ -187,22 +187,17 @@ impl Slot {
         self.place_of(group).map_or(0, |at| self.counts[at])
     }
 
-    /// Counts a task of a group in.
-    pub(super) fn count_in(&mut self, group: u32) {
+    /// So many tasks of a group take CPU units and MiB each.
+    pub(super) fn take(&mut self, cpu: u32, memory: u32, group: u32, count: u32) {
+        self.used_cpu += u64::from(cpu) * u64::from(count);
+        self.used_memory += u64::from(memory) * u64::from(count);
+        self.tasks += count;
         if let Some(at) = self.place_of(group) {
-            self.counts[at] += 1;
+            self.counts[at] += count;
         } else {
             self.groups.push(group);
-            self.counts.push(1);
+            self.counts.push(count);
         }
-    }
-
-    /// A task of a group takes CPU units and MiB.
-    pub(super) fn take(&mut self, cpu: u32, memory: u32, group: u32) {
-        self.used_cpu += u64::from(cpu);
-        self.used_memory += u64::from(memory);
-        self.count_in(group);
-        self.tasks += 1;
     }
 
     /// Counts a task of a group out.
@@ -308,6 +303,11 @@ pub(super) struct Wants {
 }
 
 impl Wants {
+    /// CPU and memory are all that is asked: what an order tells of an instance decides.
+    pub(super) const fn is_plain(&self) -> bool {
+        !(self.has_gpus || self.has_interfaces || self.has_ports) && self.apart_from.is_none() && self.conditions.is_empty()
+    }
+
     /// An open instance of a class that will do has room.
     pub(super) fn fit<'n>(&self, slot: &Slot, profile: impl Fn() -> &'n Profile, name: impl Fn(u32) -> &'n str + Copy) -> bool {
         slot.free_memory() >= self.memory
