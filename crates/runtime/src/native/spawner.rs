@@ -114,7 +114,14 @@ impl Process {
     /// Reaps it when it ends; `end` kills it before.
     pub async fn reap(self, end: impl Future<Output = bool>) {
         let Process(fd, pid) = self;
-        let Ok(ended) = AsyncFd::with_interest(fd, Interest::READABLE) else { return };
+        // SAFETY: it owns the descriptor, which stays the same for as long as it lives.
+        let ended = match unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) } {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::warn!(%error, pid, "a process will not be reaped");
+                return;
+            }
+        };
         let pid = pid.cast_signed();
         let killed = async {
             if end.await {
