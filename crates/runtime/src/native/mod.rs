@@ -19,7 +19,6 @@ mod mounts;
 pub mod seccomp;
 mod security;
 mod shim;
-mod spawner;
 mod starter;
 mod traffic;
 pub(crate) mod ulimits;

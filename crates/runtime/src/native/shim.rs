@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 
 use crate::native::ids::{self, Ids};
 use crate::native::monitor::time;
-use crate::native::spawner::Spawner;
 use crate::native::starter::Starter;
 use crate::port::{ExecOutcome, RunError, Started};
 
@@ -31,8 +30,6 @@ const TRIAL_IDS: u32 = 0x7000_0000;
 #[derive(Debug)]
 pub struct Program {
     copy: File,
-    /// Where the kernel knows what it takes.
-    spawner: Option<Spawner>,
 }
 
 impl Program {
@@ -61,21 +58,7 @@ impl Program {
         if unsafe { libc::fcntl(copy.as_raw_fd(), libc::F_ADD_SEALS, seals) } == -1 {
             return Err(io::Error::last_os_error());
         }
-        let spawner =
-            Spawner::of(&copy).inspect_err(|error| tracing::debug!(%error, "containers are started from the agent's own threads"));
-        Ok(Program { copy, spawner: spawner.ok() })
-    }
-
-    /// [`Program::spawn`] without output.
-    fn spawn_quietly(&self, mode: &str) -> io::Result<(UnixStream, oneshot::Sender<()>, Option<Starter>)> {
-        let Some(spawner) = &self.spawner else { return self.spawn(mode, Stdio::null(), Stdio::null()) };
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let child = spawner.spawn(mode, &OwnedFd::from(theirs)).map_err(|e| io::Error::new(e.kind(), format!("run berth-shim: {e}")))?;
-        let starter = i32::try_from(child.id()).ok().and_then(|pid| Starter::of(pid).ok());
-        let (end, ended) = oneshot::channel();
-        tokio::spawn(child.reap(async { ended.await.is_ok() }));
-        Ok((UnixStream::from_std(ours)?, end, starter))
+        Ok(Program { copy })
     }
 
     /// Starts it with a socket as its stdin and lets it be reaped whenever it, or the monitor it becomes, ends. The second part
@@ -129,7 +112,7 @@ impl Shim {
     /// # Errors
     /// Of the system.
     pub fn prepare(program: &Program) -> io::Result<Shim> {
-        let (socket, end, starter) = program.spawn_quietly("start")?;
+        let (socket, end, starter) = program.spawn("start", Stdio::null(), Stdio::null())?;
         let starter = starter.ok_or_else(|| io::Error::other("the shim ended at once"))?;
         Ok(Shim { socket, end, starter })
     }
@@ -181,7 +164,7 @@ impl Shim {
 pub async fn hold(program: &Program, folder: &Path, ids: Option<Ids>) -> Result<(), RunError> {
     use std::os::unix::ffi::OsStrExt;
     let system = |e: io::Error| RunError::System(format!("make the namespaces that the task shares: {e}"));
-    let (mut socket, end, _) = program.spawn_quietly("hold").map_err(system)?;
+    let (mut socket, end, _) = program.spawn("hold", Stdio::null(), Stdio::null()).map_err(system)?;
     let said = async {
         let ids = ids.map(|ids| format!("\0{} {}", ids.first, ids.count)).unwrap_or_default();
         socket.write_all(&[folder.as_os_str().as_bytes(), ids.as_bytes()].concat()).await?;
