@@ -405,7 +405,8 @@ pub(crate) fn views(state: &State, service: &Service, absence: &AbsenceRules) ->
         let checked = |name: &str| checking.is_some_and(|definition| is_checked_essential(definition, name));
         let has_check = checking.is_some() && task.containers.iter().any(|c| checked(&c.name));
         let health = if has_check { lifecycle::health(task, checked) } else { HealthStatus::Unknown };
-        let instance = state.instance(task.container_instance).map(|entry| &*entry.value);
+        // Its machine says what may become of it. Of what has stopped nothing does, and most tasks have.
+        let instance = state.instance(task.container_instance).filter(|_| !task.is_stopped()).map(|entry| &*entry.value);
         views.extend(TaskView::of(task, has_check, health, instance, absence));
     }
     views

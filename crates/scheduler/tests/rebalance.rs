@@ -66,7 +66,7 @@ impl Zoned {
 
     fn start(&mut self, zone: &str) {
         let task = TaskView {
-            zone: Some(zone.to_owned()),
+            zone: Some(zone.into()),
             ..TaskView::placed(
                 TaskId(self.next),
                 self.service.primary().expect("it has one").id,
@@ -87,7 +87,7 @@ impl Zoned {
     }
 
     fn counts(&self) -> Vec<usize> {
-        let of = |zone: &String| self.tasks.iter().filter(Self::is_live).filter(|task| task.zone.as_ref() == Some(zone)).count();
+        let of = |zone: &String| self.tasks.iter().filter(Self::is_live).filter(|task| task.zone.as_deref() == Some(zone.as_str())).count();
         self.room.keys().map(of).collect()
     }
 
@@ -176,7 +176,9 @@ impl Zoned {
         for at in 0..self.tasks.len() {
             let task = &mut self.tasks[at];
             match (task.desired, task.last) {
-                (DesiredStatus::Running, TaskStatus::Pending) if task.zone == self.broken => self.end(at, StopCode::TaskFailedToStart),
+                (DesiredStatus::Running, TaskStatus::Pending) if task.zone.as_deref() == self.broken.as_deref() => {
+                    self.end(at, StopCode::TaskFailedToStart)
+                }
                 (DesiredStatus::Running, TaskStatus::Pending) => {
                     (task.last, task.started_at) = (TaskStatus::Running, Some(self.now));
                 }

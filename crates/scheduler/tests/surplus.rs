@@ -21,7 +21,7 @@ fn tasks(on: &[usize]) -> Vec<TaskView> {
         last: TaskStatus::Running,
         cpu: 100,
         memory: 100,
-        zone: Some(MACHINES[*machine].0.to_owned()),
+        zone: Some(MACHINES[*machine].0.into()),
         started_at: Some(UnixMillis(0)),
         ..TaskView::placed(
             TaskId(number as u128),

@@ -91,7 +91,7 @@ impl Backend for Mounted {
                     if platters.loses == Some(None) && matches!(stored.record, Record::Task(_)) {
                         platters.loses = Some(Some(key.clone()));
                     }
-                    if platters.loses != Some(Some(key.clone())) {
+                    if platters.loses.as_ref().and_then(Option::as_ref) != Some(&key) {
                         platters.records.insert(key, stored.clone());
                     }
                 }

@@ -10,6 +10,10 @@ use berth_sim::checker::{Tally, Violation};
 use berth_sim::{Options, Report, WEEK, simulate, simulate_fleet};
 use clap::{Parser, ValueEnum};
 
+/// A week gives back and takes gigabytes in small pieces, on threads that share nothing (`docs/decisions/0054-cheaper-loops.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A simulation takes a fraction of a second; one that takes this long does not end.
 const HANGS: Duration = Duration::from_secs(120);
 
@@ -72,26 +76,7 @@ fn cpu_seconds() -> f64 {
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
-/// Keeps memory that was given back, and takes more of it at a time: a week gives back and takes gigabytes, and would ask the system each time.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn keep_memory() {
-    const KEPT: libc::c_int = 1 << 30;
-    // The most that it takes.
-    const MAPPED_FROM: libc::c_int = 32 << 20;
-    const AT_ONCE: libc::c_int = 64 << 20;
-    // SAFETY: it sets numbers of the allocator, before there is a second thread.
-    unsafe {
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
-        libc::mallopt(libc::M_TOP_PAD, AT_ONCE);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn keep_memory() {}
-
 fn main() -> ExitCode {
-    keep_memory();
     let arguments = Arguments::parse();
     if arguments.verbose {
         let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_max_level(tracing::Level::DEBUG);

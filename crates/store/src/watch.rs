@@ -41,6 +41,16 @@ struct Kept {
     commits: VecDeque<Arc<Commit>>,
 }
 
+impl Kept {
+    /// The place of the first commit after `from`. A watcher that was just woken misses the newest ones, or none: these are looked at first,
+    /// since a search by halves reads commits all over the log that no cache holds any more.
+    fn first_after(&self, from: Revision) -> usize {
+        const NEWEST: usize = 8;
+        let behind = self.commits.iter().rev().take(NEWEST + 1).take_while(|commit| commit.revision > from).count();
+        if behind <= NEWEST { self.commits.len() - behind } else { self.commits.partition_point(|commit| commit.revision <= from) }
+    }
+}
+
 impl Log {
     pub(crate) fn new(revision: Revision) -> Self {
         let kept = Mutex::new(Kept { after: revision, commits: VecDeque::new() });
@@ -90,8 +100,7 @@ impl Log {
         if from < kept.after {
             return Err(Compacted);
         }
-        let first = kept.commits.partition_point(|commit| commit.revision <= from);
-        Ok(kept.commits.iter().skip(first).find(|commit| is(commit)).map(|commit| commit.revision))
+        Ok(kept.commits.range(kept.first_after(from)..).find(|commit| is(commit)).map(|commit| commit.revision))
     }
 
     /// Commits after `from`; at most `limit`.
@@ -100,8 +109,7 @@ impl Log {
         if from < kept.after {
             return Err(Compacted);
         }
-        let first = kept.commits.partition_point(|commit| commit.revision <= from);
-        Ok(kept.commits.iter().skip(first).take(limit).cloned().collect())
+        Ok(kept.commits.range(kept.first_after(from)..).take(limit).cloned().collect())
     }
 }
 

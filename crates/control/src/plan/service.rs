@@ -221,7 +221,7 @@ impl Rehearsal {
             has_check: names.into_iter().any(|name| is_checked_essential(&made.definition, name)),
             cpu: made.demand.cpu,
             memory: made.demand.memory,
-            zone: self.fleet.zone(instance),
+            zone: self.fleet.zone(instance).map(Into::into),
             ..TaskView::placed(id, *deployment, instance, self.now)
         });
     }

@@ -7,24 +7,45 @@ use super::shim::{Shim, StartError};
 use super::{NativeRuntime, holders};
 use crate::port::{RunError, Started};
 
+/// The shim that waits for the next start.
+#[derive(Debug, Default)]
+pub(super) enum Ready {
+    /// There is none.
+    #[default]
+    None,
+    /// One is about to be: two that are made at the same time would be one too many.
+    Soon,
+    /// Here it is.
+    Here(Shim),
+}
+
 impl NativeRuntime {
     /// The shim that is ready, or a new one.
     fn take_shim(&self) -> Result<Shim, RunError> {
-        if let Some(ready) = self.ready.lock().take() {
-            return Ok(ready);
+        {
+            let mut ready = self.ready.lock();
+            match std::mem::take(&mut *ready) {
+                Ready::Here(shim) => return Ok(shim),
+                other => *ready = other,
+            }
         }
         Shim::prepare(&self.shim).map_err(|e| RunError::System(e.to_string()))
     }
 
     /// Has one ready for the next start: loading the program is a good part of what a start takes.
     pub(super) fn prepare_next(&self) {
+        {
+            let mut ready = self.ready.lock();
+            if !matches!(*ready, Ready::None) {
+                return;
+            }
+            *ready = Ready::Soon;
+        }
         let (ready, program) = (Arc::clone(&self.ready), Arc::clone(&self.shim));
         tokio::spawn(async move {
-            if ready.lock().is_none()
-                && let Ok(shim) = Shim::prepare(&program)
-            {
-                *ready.lock() = Some(shim);
-            }
+            // One that cannot be made now is made by the start that wants it, which says why not.
+            let made = Shim::prepare(&program).map_or(Ready::None, Ready::Here);
+            *ready.lock() = made;
         });
     }
 

@@ -40,10 +40,11 @@ use crate::native::bundle::Machine;
 use crate::native::cgroups::Layout;
 use crate::native::container::Container;
 use crate::native::holders::Holders;
+use crate::native::launching::Ready;
 use crate::native::monitor::Sighting;
 use crate::native::seccomp::{Compiling, Filters};
 use crate::native::security::Modules;
-use crate::native::shim::{Program, Shim};
+use crate::native::shim::Program;
 use crate::port::{
     ContainerId, ContainerNetwork, ContainerObservation, ContainerSpec, ContainerState, ExecOutcome, ExecSpec, Exit, Image,
     ImageObservation, PullError, PullRequest, RemoveImageError, RunError, Runtime, Space, Started, Stats, Traffic,
@@ -87,7 +88,7 @@ pub struct NativeRuntime {
     containers: Arc<Mutex<HashMap<ContainerId, Arc<Container>>>>,
     holders: Holders,
     apart: Apart,
-    ready: Arc<Mutex<Option<Shim>>>,
+    ready: Arc<Mutex<Ready>>,
     /// The usual filter in the making.
     _compiling: Compiling,
     /// Held for as long as this runtime lives.

@@ -65,7 +65,7 @@ pub struct TaskView {
     /// Where it runs.
     pub instance: ContainerInstanceId,
     /// The zone of that instance.
-    pub zone: Option<String>,
+    pub zone: Option<Arc<str>>,
     /// When it was created.
     pub created_at: UnixMillis,
     /// When it reached RUNNING.
@@ -129,7 +129,7 @@ impl TaskView {
             cpu: task.demand.cpu,
             memory: task.demand.memory,
             instance: task.container_instance,
-            zone: task.availability_zone.as_deref().map(str::to_owned),
+            zone: task.availability_zone.clone(),
             created_at: task.created_at,
             started_at: task.started_at,
             stopped_at: task.stopped_at,

@@ -130,7 +130,7 @@ pub(super) fn finish(view: &ServiceView<'_>, tasks: &[&TaskView], now: UnixMilli
         plan.why.push("protected tasks hold up the balancing of availability zones".to_owned());
         return true;
     }
-    plan.freed = stops.iter().filter_map(|task| Some((task.zone.clone()?, task.id))).collect();
+    plan.freed = stops.iter().filter_map(|task| Some((task.zone.as_deref()?.to_owned(), task.id))).collect();
     stop_tasks(plan, stops);
     remember(plan, Some(Rebalancing { attempts: 0, ..known.clone() }));
     true

@@ -59,7 +59,7 @@ impl Measures<'_> {
         let value = |name: &String| match machine.attributes {
             Some(attributes) => attributes.get(name).cloned().flatten(),
             // Of an instance that is gone the task itself knows the zone.
-            None => task.zone.clone().filter(|_| name == "ecs.availability-zone"),
+            None => task.zone.as_deref().filter(|_| name == "ecs.availability-zone").map(str::to_owned),
         };
         let mut values = Vec::new();
         let mut measures = Vec::new();

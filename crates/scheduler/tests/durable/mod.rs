@@ -36,7 +36,7 @@ fn record_of(view: &TaskView, service: &Service) -> Task {
         Container { last_status, health_status: view.health, ..Container::pending(ContainerId(view.id.0), "main".into(), "web".into()) };
     Task {
         service: Some(ServiceMembership { service: service.name.clone(), deployment: view.deployment }),
-        availability_zone: view.zone.as_deref().map(Into::into),
+        availability_zone: view.zone.clone(),
         demand: Demand { cpu: view.cpu, memory: view.memory, ..Default::default() },
         desired_status: view.desired,
         last_status: view.last,

@@ -14,19 +14,20 @@ impl Model {
             booked.remove(&task.id);
             return Ok(());
         }
-        if !booked.insert(task.id) {
+        // What a task takes never changes, which is a promise with a checker of its own.
+        if booked.insert(task.id, task.demand.clone()).is_some() {
             return Ok(());
         }
         let Some(instance) = self.instances.get(&task.container_instance) else { return Ok(()) };
         let (mut cpu, mut memory) = (0, 0);
         let mut ports: BTreeMap<(bool, u16), TaskId> = BTreeMap::new();
-        for holder in booked.iter().filter_map(|id| self.tasks.get(id)) {
-            cpu += holder.demand.cpu;
-            memory += holder.demand.memory;
-            let tcp = holder.demand.ports_tcp.iter().map(|port| (false, *port));
-            for port in tcp.chain(holder.demand.ports_udp.iter().map(|port| (true, *port))) {
-                if let Some(other) = ports.insert(port, holder.id) {
-                    let text = format!("port {} of instance {} is booked by {other} and {}", port.1, instance.id, holder.id);
+        for (holder, demand) in booked.iter() {
+            cpu += demand.cpu;
+            memory += demand.memory;
+            let tcp = demand.ports_tcp.iter().map(|port| (false, *port));
+            for port in tcp.chain(demand.ports_udp.iter().map(|port| (true, *port))) {
+                if let Some(other) = ports.insert(port, *holder) {
+                    let text = format!("port {} of instance {} is booked by {other} and {holder}", port.1, instance.id);
                     return broken("no double booking", text);
                 }
             }

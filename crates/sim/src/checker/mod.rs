@@ -14,6 +14,7 @@ use std::time::Duration;
 use berth_model::cluster::Cluster;
 use berth_model::container_instance::ContainerInstance;
 use berth_model::ids::{ClusterName, ContainerInstanceId, DefinitionId, ServiceName, TaskId};
+use berth_model::needs::Demand;
 use berth_model::record::{Key, Record};
 use berth_model::service::Service;
 use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentId};
@@ -65,7 +66,7 @@ pub(crate) struct Model {
     pub(crate) rollouts: BTreeMap<ServiceDeploymentId, Arc<ServiceDeployment>>,
     pub(crate) tally: Tally,
     /// What is booked on each instance, by task.
-    pub(crate) booked: BTreeMap<ContainerInstanceId, BTreeSet<TaskId>>,
+    pub(crate) booked: BTreeMap<ContainerInstanceId, BTreeMap<TaskId, Demand>>,
     /// The tasks of each service that have not stopped: what has judges nothing any more, and there is far more of it.
     pub(crate) by_service: BTreeMap<ServiceKey, BTreeMap<TaskId, Arc<Task>>>,
     /// Services that are in the steady state now.

@@ -61,7 +61,7 @@ impl Model {
     /// An instance changed: the services of its tasks. If it `is_back`, they are looked at for a while: what its tasks count for changes
     /// when nobody can have thought it away any more.
     pub(super) fn note_instance(&mut self, instance: ContainerInstanceId, is_back: bool) -> Vec<ServiceKey> {
-        let tasks = self.booked.get(&instance).into_iter().flatten().filter_map(|id| self.tasks.get(id));
+        let tasks = self.booked.get(&instance).into_iter().flat_map(BTreeMap::keys).filter_map(|id| self.tasks.get(id));
         let services: BTreeSet<_> = tasks.filter_map(|task| Some((task.cluster.clone(), task.service.as_ref()?.service.clone()))).collect();
         if is_back {
             let until = Instant::now() + self.stale();
