@@ -1,6 +1,6 @@
-//! `bench api`: signed calls a second and their p99, at 1 connection (with a client that waits awake, and one that sleeps) and 16, with 1,200 tasks and with 100,000. Tasks were brought
-//! to RUNNING by hollow agents, which start nothing and while calls are counted report nothing. Beside it the least that any server
-//! could do on this machine: an echo, and for calls that write an echo after one sync.
+//! `bench api`: signed calls a second and their p99, at 1 connection (with a client that waits awake, and one that sleeps) and at 16, with
+//! 1,200 tasks and with 100,000. Tasks were brought to RUNNING by hollow agents, which start nothing and while calls are counted report
+//! nothing. Beside it the least that any server could do on this machine: an echo, and for calls that write an echo after one sync.
 
 use std::error::Error;
 
