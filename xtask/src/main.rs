@@ -32,6 +32,9 @@ enum Chore {
         answer: usize,
         /// Make 4 KiB durable in this file before each answer
         durable: Option<std::path::PathBuf>,
+        /// Look for requests for a moment before sleeping
+        #[arg(long)]
+        awake: bool,
     },
     /// Generate crates/shapes from AWS's service models, as shipped in the pinned botocore.
     Codegen(codegen::Arguments),
@@ -48,7 +51,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Bench(arguments) => bench::run(&arguments),
-        Chore::BenchFloor { answer, durable } => bench::serve_floor(answer, durable.as_deref()),
+        Chore::BenchFloor { answer, durable, awake } => bench::serve_floor(answer, durable.as_deref(), awake),
         Chore::Codegen(arguments) => codegen::run(&arguments),
         Chore::Conformance(arguments) => conformance::run(&arguments),
         Chore::Image(arguments) => pack::run(&arguments),

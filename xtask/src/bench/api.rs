@@ -1,6 +1,6 @@
-//! `bench api`: signed calls a second and their p99, at 1 and 16 connections, with 1,200 tasks and with 100,000. Tasks were brought
-//! to RUNNING by hollow agents, which start nothing and while calls are counted report nothing. Beside it the least that any server
-//! could do on this machine: an echo, and for calls that write an echo after one sync.
+//! `bench api`: signed calls a second and their p99, at 1 connection (with a client that waits awake, and one that sleeps) and at 16, with
+//! 1,200 tasks and with 100,000. Tasks were brought to RUNNING by hollow agents, which start nothing and while calls are counted report
+//! nothing. Beside it the least that any server could do on this machine: an echo, and for calls that write an echo after one sync.
 
 use std::error::Error;
 
@@ -16,12 +16,26 @@ use super::{Peer, Selection, row};
 /// Tasks that exist while calls are counted.
 const FEW: usize = 1_200;
 const MANY: usize = 100_000;
-const CONNECTIONS: [usize; 2] = [1, 16];
+const WAYS: [Way; 3] = [
+    Way { name: "c1", connections: 1, awake: true },
+    Way { name: "c1-asleep", connections: 1, awake: false },
+    Way { name: "c16", connections: 16, awake: false },
+];
 const MEMORY: &str = "100k/bytes-task";
+
+/// How calls are sent.
+struct Way {
+    /// What the row's name ends with.
+    name: &'static str,
+    connections: usize,
+    /// Client and floor wait awake. With one connection nothing else keeps the processors busy, and to wake one that went idle takes a
+    /// virtual machine as long as a whole call.
+    awake: bool,
+}
 
 /// A call that is sent over and over.
 struct Call {
-    /// The row's name, before `-cCONNECTIONS`.
+    /// The row's name, before the way's.
     name: &'static str,
     operation: &'static str,
     /// It is answered when something is on disk.
@@ -56,8 +70,8 @@ pub(super) fn run(only: Option<&str>) -> Result<(), Box<dyn Error>> {
         row(&format!("api/{MEMORY}"), many.bytes_a_task, "B", None);
     }
     for call in CALLS {
-        for connections in CONNECTIONS {
-            measure(call, connections, &few, many.as_ref(), &rows)?;
+        for way in &WAYS {
+            measure(call, way, &few, many.as_ref(), &rows)?;
         }
     }
     Ok(())
@@ -66,8 +80,8 @@ pub(super) fn run(only: Option<&str>) -> Result<(), Box<dyn Error>> {
 fn row_names() -> Vec<String> {
     let mut names = vec![MEMORY.to_owned()];
     for call in CALLS {
-        for connections in CONNECTIONS {
-            for name in [format!("{}-c{connections}", call.name), format!("100k/{}-c{connections}", call.name)] {
+        for way in &WAYS {
+            for name in [format!("{}-{}", call.name, way.name), format!("100k/{}-{}", call.name, way.name)] {
                 names.extend([format!("{name}-p99-us"), name]);
             }
         }
@@ -76,8 +90,9 @@ fn row_names() -> Vec<String> {
 }
 
 /// The servers and the floor take turns, so that what the machine does besides falls on all of them.
-fn measure(call: &Call, connections: usize, few: &Loaded, many: Option<&Loaded>, rows: &Selection) -> Result<(), Box<dyn Error>> {
-    let name = format!("{}-c{connections}", call.name);
+fn measure(call: &Call, way: &Way, few: &Loaded, many: Option<&Loaded>, rows: &Selection) -> Result<(), Box<dyn Error>> {
+    let Way { connections, awake, .. } = *way;
+    let name = format!("{}-{}", call.name, way.name);
     let asked = |name: &str| rows.has(name) || rows.has(&format!("{name}-p99-us"));
     let many = many.filter(|_| asked(&format!("100k/{name}")));
     if !asked(&name) && many.is_none() {
@@ -87,12 +102,12 @@ fn measure(call: &Call, connections: usize, few: &Loaded, many: Option<&Loaded>,
         let server = &loaded.server;
         let body = |connection| (call.body)(loaded, connection).to_string();
         let requests = (0..connections).map(|connection| signed(&server.authority, &server.key, call.operation, &body(connection)));
-        Side { authority: server.authority.clone(), requests: requests.collect() }
+        Side { authority: server.authority.clone(), requests: requests.collect(), awake }
     };
     let answer = few.server.client()?.call(call.operation, &(call.body)(few, 0))?.to_string().len();
     let folder = Folder::make("floor")?;
     let synced = folder.path().join("synced");
-    let floor = Floor::start(answer, call.durable.then_some(synced.as_path()))?;
+    let floor = Floor::start(answer, call.durable.then_some(synced.as_path()), awake)?;
     let mut sides = vec![side(few), Side { authority: floor.authority.clone(), ..side(few) }];
     sides.extend(many.map(side));
     let measured = take_turns(sides)?;

@@ -48,6 +48,8 @@ pub(super) struct Side {
     pub(super) authority: String,
     /// A request for each connection.
     pub(super) requests: Vec<Vec<u8>>,
+    /// Its clients wait for answers awake.
+    pub(super) awake: bool,
 }
 
 /// Calls each side over as many connections as there are requests for it.
@@ -60,9 +62,10 @@ pub(super) fn take_turns(sides: Vec<Side>) -> Result<Vec<Measured>, Box<dyn Erro
         done: sides.iter().map(|_| AtomicUsize::new(0)).collect(),
     });
     let mut threads = Vec::new();
-    for (server, Side { authority, requests }) in sides.into_iter().enumerate() {
+    for (server, Side { authority, requests, awake }) in sides.into_iter().enumerate() {
         for request in requests {
             let client = Client::connect(&authority, &AccessKey::long_term("", "", ""))?;
+            let client = if awake { client.wait_awake() } else { client };
             let caller = Caller { server, client, request, turn: Arc::clone(&turn) };
             threads.push((server, std::thread::spawn(move || caller.run().map_err(|error| error.to_string()))));
         }

@@ -3,18 +3,25 @@
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use berth_identity::AccessKey;
 use berth_identity::sigv4::{SigningParams, sign_headers};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use serde_json::Value;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one end of a connection looks for what comes before it sleeps, if it is to wait awake: several times what a durable call takes.
+const AWAKE: Duration = Duration::from_millis(2);
 
 /// A connection to Berth's API.
 pub(super) struct Client {
     stream: TcpStream,
+    /// It waits for answers awake.
+    awake: bool,
     authority: String,
     key: AccessKey,
     buffer: Vec<u8>,
@@ -30,7 +37,14 @@ impl Client {
         stream.set_nodelay(true)?;
         // An answer that does not come must not be waited for without end.
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, authority: authority.to_owned(), key: key.clone(), buffer: vec![0; 256 * 1024] })
+        Ok(Self { stream, awake: false, authority: authority.to_owned(), key: key.clone(), buffer: vec![0; 256 * 1024] })
+    }
+
+    /// From here on it looks for its answers instead of sleeping until they come: then a call takes what the server takes, not what the
+    /// system takes to wake a processor that went idle.
+    pub(super) fn wait_awake(mut self) -> Self {
+        self.awake = true;
+        self
     }
 
     /// A signed request as bytes. It may be sent many times: a signature holds for five minutes.
@@ -43,7 +57,7 @@ impl Client {
         self.stream.write_all(request)?;
         let mut filled = 0;
         let (head, length) = loop {
-            let read = self.stream.read(&mut self.buffer[filled..])?;
+            let read = self.read(filled)?;
             if read == 0 {
                 return Err("the server closed the connection".into());
             }
@@ -56,7 +70,7 @@ impl Client {
             self.buffer.resize(head + length, 0);
         }
         while filled < head + length {
-            let read = self.stream.read(&mut self.buffer[filled..])?;
+            let read = self.read(filled)?;
             if read == 0 {
                 return Err("the server broke off an answer".into());
             }
@@ -64,6 +78,11 @@ impl Client {
         }
         let status = std::str::from_utf8(&self.buffer[9..12])?.parse()?;
         Ok((status, &self.buffer[head..head + length]))
+    }
+
+    fn read(&mut self, filled: usize) -> std::io::Result<usize> {
+        let buffer = &mut self.buffer[filled..];
+        if self.awake { read_awake(&mut self.stream, buffer) } else { self.stream.read(buffer) }
     }
 
     /// Calls an operation of ECS; anything but 200 is an error.
@@ -80,6 +99,18 @@ impl Client {
         }
         Ok(serde_json::from_slice(answer)?)
     }
+}
+
+/// Reads what comes next, looking for it for a moment before it sleeps. Whoever else wants the processor goes first.
+pub(super) fn read_awake(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let until = Instant::now() + AWAKE;
+    while Instant::now() < until {
+        match recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => std::thread::yield_now(),
+            other => return Ok(other?),
+        }
+    }
+    stream.read(buffer)
 }
 
 /// The length of an answer's body, from its head.

@@ -181,7 +181,7 @@ impl Replica {
             }
             state.revision = revision(self.applied);
         }
-        self.common.shared.log.append(commits);
+        drop(self.common.shared.log.append(commits));
     }
 
     fn sighting(&self, event: &Event) -> Option<Sighting> {
