@@ -285,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_choosy_watcher_sleeps_through_what_does_not_concern_it() {
-        let store = Store::open_inline(Memory::default()).unwrap();
+        let store = Store::open_inline(Memory).unwrap();
         let mut watcher = store.watch_for(store.state().revision, is_wanted);
         let mut wait = pin!(watcher.next());
         let mut waiting = Waiting::new(wait.as_mut());
@@ -301,7 +301,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_choosy_watcher_does_not_fall_behind_because_nothing_concerns_it() {
-        let store = Store::open_inline(Memory::default()).unwrap();
+        let store = Store::open_inline(Memory).unwrap();
         let mut watcher = store.watch_for(store.state().revision, is_wanted);
         let mut wait = pin!(watcher.next());
         let mut waiting = Waiting::new(wait.as_mut());
@@ -316,7 +316,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_watches_is_woken_by_the_news_and_sees_the_commit_before() {
-        let store = Store::open_inline(Memory::default()).unwrap();
+        let store = Store::open_inline(Memory).unwrap();
         let mut early = store.watch(store.state().revision);
         let mut watcher = store.watch(store.state().revision);
         let mut wait = pin!(watcher.next());

@@ -141,7 +141,6 @@ fn render(api: &Api, resources: &VpcResources, one: &NetworkInterface) -> ec2::N
         primary: Some(true),
         private_dns_name: private_dns_name.clone(),
         private_ip_address: Some(one.private_address.to_string()),
-        ..Default::default()
     };
     ec2::NetworkInterface {
         association,

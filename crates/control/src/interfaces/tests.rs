@@ -220,7 +220,7 @@ proptest! {
                         number += 1;
                         let given = interfaces.give(&state, &wanted, (TaskId(number), false), None, &mut ZoneChoice::OfMachine, &environment);
                         prop_assert_eq!(given.as_ref().ok().map(|one| (one.subnet, one.private_address)), naive.give());
-                        if let Some(interface) = given {
+                        if let Ok(interface) = given {
                             alive.push((TaskId(number), interface.private_address));
                             transaction.put(task(number, interface));
                         }

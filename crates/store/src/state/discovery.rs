@@ -218,6 +218,7 @@ impl State {
 mod tests {
     use berth_model::discovery::InstanceOwner;
     use berth_model::ids::{DefinitionId, Family, TaskId};
+    use berth_model::service::ServiceSettings;
     use berth_model::service_deployment::ServiceRevision;
     use berth_model::task::LaunchType;
     use berth_model::time::UnixMillis;
