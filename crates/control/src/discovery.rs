@@ -5,6 +5,7 @@
 mod reach;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::arn::Scope;
@@ -22,7 +23,7 @@ use berth_scheduler::discovery::{
     DiscoveryServiceView, NamespaceView, Plan, Refused, Registry, TaskView, View, dns_table as table_of, is_ending, plan,
 };
 use berth_shapes::ecs;
-use berth_store::{CommitError, Entry, State, Store, Transaction, Watcher};
+use berth_store::{Commit, CommitError, Entry, State, Store, Transaction, Watcher};
 
 pub(crate) use reach::reach;
 
@@ -43,7 +44,7 @@ const REPEAT_AFTER_MILLIS: i64 = 6 * 60 * 60 * 1000;
 
 /// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store, environment: Environment) {
-    let mut watcher = store.watch_for(store.state().revision, |change| reach(change).registrations);
+    let mut watcher = store.watch(store.state().revision);
     loop {
         if store.leads() {
             match step(&store, &environment).await {
@@ -226,10 +227,14 @@ fn event(state: &State, environment: &Environment, refused: &Refused, now: UnixM
 
 /// Waits for a change of what this loop looks at, or for its time; `false`: nothing changed.
 async fn until_something_changes(store: &Store, watcher: &mut Watcher) -> bool {
+    let concerns = |commits: &[Arc<Commit>]| {
+        let mut changes = commits.iter().flat_map(|commit| &commit.changes);
+        changes.any(|change| reach(change).registrations) && !store.state().registers_nothing()
+    };
     let change = async {
         loop {
             match watcher.next().await {
-                Ok(_) if store.state().registers_nothing() => {}
+                Ok(commits) if !concerns(&commits) => {}
                 Ok(_) => return,
                 Err(_) => {
                     // Too far behind to be told; it looks at everything anyway.

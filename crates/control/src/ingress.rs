@@ -56,8 +56,7 @@ fn deployed(service: &Entry<ExpressService>) -> Option<ExpressService> {
 
 /// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store) {
-    let concerns = |change: &Change| matches!(change, Change::Put(Record::Gateway(_) | Record::Cluster(_) | Record::ExpressService(_)));
-    let mut watcher = store.watch_for(store.state().revision, concerns);
+    let mut watcher = store.watch(store.state().revision);
     loop {
         if store.leads() {
             let found = settled(&store.state());
@@ -82,10 +81,18 @@ pub(crate) async fn run(store: Store) {
 
 /// Waits for a change of what this loop looks at, or for its hour.
 async fn until_something_changes(store: &Store, watcher: &mut Watcher) {
+    let concerns = |change: &Change| matches!(change, Change::Put(Record::Gateway(_) | Record::Cluster(_) | Record::ExpressService(_)));
     let change = async {
-        if watcher.next().await.is_err() {
-            // Too far behind to be told; it looks at everything anyway.
-            watcher.resume_from(store.state().revision);
+        loop {
+            match watcher.next().await {
+                Ok(commits) if !commits.iter().flat_map(|commit| &commit.changes).any(concerns) => {}
+                Ok(_) => return,
+                Err(_) => {
+                    // Too far behind to be told; it looks at everything anyway.
+                    watcher.resume_from(store.state().revision);
+                    return;
+                }
+            }
         }
     };
     let _ = tokio::time::timeout(EVERY, change).await;

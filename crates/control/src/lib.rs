@@ -360,8 +360,7 @@ impl Control {
 async fn watch_for_services(control: Control) {
     let store = control.shared.store.clone();
     let from = store.state().revision;
-    let concerns = |change: &berth_store::Change| matches!(change, berth_store::Change::Put(berth_model::record::Record::Service(_)));
-    let mut watcher = store.watch_for(from, concerns);
+    let mut watcher = store.watch(from);
     loop {
         let clusters: Vec<_> = match watcher.next().await {
             Ok(commits) => commits

@@ -17,7 +17,7 @@ use berth_model::time::UnixMillis;
 use berth_scheduler::placement::{Index, Strategy};
 use berth_scheduler::service::rebalance::is_wanted;
 use berth_scheduler::service::{AbsenceRules, Machine, ServiceView, TaskView, Zones};
-use berth_store::{Change, Commit, CommitError, Compacted, Membership, News, Revision, Store, Transaction, Watcher};
+use berth_store::{Change, Commit, CommitError, Compacted, Membership, Revision, Store, Transaction, Watcher};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -441,21 +441,13 @@ impl Owner {
             }
             let fresh = placed.iter().flat_map(|(_, launched)| launched.made_since(since));
             let spans = trace::committed(&self.environment.scope, fresh);
-            let (outcome, news) = if transaction.is_empty() {
-                (Ok(()), News::default())
-            } else {
-                let (outcome, news) = self.store.commit_with_news(transaction).await;
-                (outcome.map(drop), news)
-            };
+            let outcome = if transaction.is_empty() { Ok(()) } else { self.store.commit(transaction).await.map(drop) };
             drop(spans);
             let Err(error) = outcome else {
                 for (request, launched) in placed {
                     self.meter.answered(&request.place, &launched, since);
                     let _ = request.reply.send(Ok(launched));
                 }
-                // Whoever asked is answered before the tasks go to their agents: what that takes is no part of the answer.
-                tokio::task::yield_now().await;
-                drop(news);
                 return;
             };
             {

@@ -29,7 +29,7 @@ pub use meter::Meter;
 pub use sqlite::Sqlite;
 pub use state::{AddInterfaceError, ClusterIndex, Entry, Starter, State, Tally, VpcResources};
 pub use transaction::{Change, CommitError, Expect, Revision, Transaction};
-pub use watch::{Commit, Compacted, Concerns, News, Watcher};
+pub use watch::{Commit, Compacted, Watcher};
 
 use crate::membership::Board;
 use crate::writer::Writer;
@@ -128,33 +128,18 @@ impl Store {
     /// [`CommitError`]; then nothing of it happened, except after [`CommitError::Closed`] and [`CommitError::Unknown`],
     /// where it may have.
     pub async fn commit(&self, transaction: Transaction) -> Result<Revision, CommitError> {
-        self.commit_with_news(transaction).await.0
-    }
-
-    /// [`Store::commit`] for whoever answers somebody before the commit's watchers are woken: that happens when the news is dropped, at the
-    /// latest. They read the commit before that if they look.
-    ///
-    /// # Errors
-    /// As [`Store::commit`].
-    pub async fn commit_with_news(&self, transaction: Transaction) -> (Result<Revision, CommitError>, News) {
         let Some(pause) = &self.pause else { return self.commit_now(transaction).await };
         pause().await;
-        let (outcome, news) = self.commit_now(transaction).await;
-        drop(news);
+        let outcome = self.commit_now(transaction).await;
         pause().await;
-        (outcome, News::default())
+        outcome
     }
 
-    async fn commit_now(&self, transaction: Transaction) -> (Result<Revision, CommitError>, News) {
-        let transaction = match self.commit_here(transaction) {
-            Ok(written) => return written,
-            Err(transaction) => transaction,
-        };
-        let outcome = match self.enqueue(transaction) {
-            Ok(outcome) => outcome.await.unwrap_or(Err(CommitError::Closed)),
-            Err(error) => Err(error),
-        };
-        (outcome, News::default())
+    async fn commit_now(&self, transaction: Transaction) -> Result<Revision, CommitError> {
+        match self.commit_here(transaction) {
+            Ok(outcome) => outcome,
+            Err(transaction) => self.enqueue(transaction)?.await.map_err(|_| CommitError::Closed)?,
+        }
     }
 
     /// [`Store::commit`] for threads that are not part of an async runtime.
@@ -163,12 +148,12 @@ impl Store {
     /// As [`Store::commit`].
     pub fn commit_blocking(&self, transaction: Transaction) -> Result<Revision, CommitError> {
         match self.commit_here(transaction) {
-            Ok((outcome, _news)) => outcome,
+            Ok(outcome) => outcome,
             Err(transaction) => self.enqueue(transaction)?.blocking_recv().map_err(|_| CommitError::Closed)?,
         }
     }
 
-    fn commit_here(&self, transaction: Transaction) -> Result<(Result<Revision, CommitError>, News), Transaction> {
+    fn commit_here(&self, transaction: Transaction) -> Result<Result<Revision, CommitError>, Transaction> {
         match &self.desk {
             Desk::Local(writer) => writer.commit_here(transaction),
             Desk::Etcd(_) => Err(transaction),
@@ -243,13 +228,6 @@ impl Store {
     #[must_use]
     pub fn watch(&self, from: Revision) -> Watcher {
         Watcher::new(Arc::clone(&self.shared), from)
-    }
-
-    /// [`Store::watch`] for whoever acts on few commits: [`Watcher::next`] returns only when one has a change that `concerns` it, or when it
-    /// fell behind.
-    #[must_use]
-    pub fn watch_for(&self, from: Revision, concerns: Concerns) -> Watcher {
-        Watcher::choosy(Arc::clone(&self.shared), from, concerns)
     }
 }
 

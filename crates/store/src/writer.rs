@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::Shared;
 use crate::backend::{Backend, BackendError, Stored, Write};
 use crate::transaction::{Change, CommitError, Expect, Revision, Transaction};
-use crate::watch::{Commit, News};
+use crate::watch::Commit;
 
 /// Most transactions that may wait; beyond it callers are told at once.
 const QUEUE: usize = 4_096;
@@ -101,9 +101,8 @@ impl Writer {
     /// Queues a transaction for the writer thread.
     pub(crate) fn send(&self, transaction: Transaction, reply: oneshot::Sender<Outcome>) -> Result<(), CommitError> {
         if self.thread.is_none() {
-            let (outcome, news) = self.desk.pen.lock().commit_one(&self.desk.shared, transaction);
+            let outcome = self.desk.pen.lock().commit_one(&self.desk.shared, transaction);
             let _ = reply.send(outcome);
-            drop(news);
             return Ok(());
         }
         let mut queue = self.desk.queue.lock();
@@ -119,7 +118,7 @@ impl Writer {
     }
 
     /// Commits here and now if nobody else is writing or waiting and the disk is quick; otherwise gives the transaction back.
-    pub(crate) fn commit_here(&self, transaction: Transaction) -> Result<(Outcome, News), Transaction> {
+    pub(crate) fn commit_here(&self, transaction: Transaction) -> Result<Outcome, Transaction> {
         if self.thread.is_none() {
             return Ok(self.desk.pen.lock().commit_one(&self.desk.shared, transaction));
         }
@@ -130,7 +129,7 @@ impl Writer {
         if pen.takes > QUICK || !self.desk.queue.lock().jobs.is_empty() {
             return Err(transaction);
         }
-        let written = pen.commit_one(&self.desk.shared, transaction);
+        let outcome = pen.commit_one(&self.desk.shared, transaction);
         let lull = pen.backend.wants_lull();
         drop(pen);
         let mut queue = self.desk.queue.lock();
@@ -140,7 +139,7 @@ impl Writer {
         if is_news {
             self.desk.bell.notify_one();
         }
-        Ok(written)
+        Ok(outcome)
     }
 }
 
@@ -196,7 +195,7 @@ fn run(desk: &Desk) {
             queue.jobs.drain(..taken).collect()
         };
         let (batch, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.transaction, job.reply)).unzip();
-        let (outcomes, news) = pen.commit(&desk.shared, batch);
+        let outcomes = pen.commit(&desk.shared, batch);
         let lull = pen.backend.wants_lull();
         drop(pen);
         desk.queue.lock().lull = lull;
@@ -204,18 +203,16 @@ fn run(desk: &Desk) {
             // The caller may have gone; the commit stands all the same.
             let _ = reply.send(outcome);
         }
-        drop(news);
     }
 }
 
 impl Pen {
-    fn commit_one(&mut self, shared: &Shared, transaction: Transaction) -> (Outcome, News) {
-        let (mut outcomes, news) = self.commit(shared, vec![transaction]);
-        (outcomes.pop().unwrap_or(Err(CommitError::Closed)), news)
+    fn commit_one(&mut self, shared: &Shared, transaction: Transaction) -> Outcome {
+        self.commit(shared, vec![transaction]).pop().unwrap_or(Err(CommitError::Closed))
     }
 
     /// Commits a batch: one outcome for each transaction.
-    fn commit(&mut self, shared: &Shared, batch: Vec<Transaction>) -> (Vec<Outcome>, News) {
+    fn commit(&mut self, shared: &Shared, batch: Vec<Transaction>) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut commits = Vec::with_capacity(batch.len());
         let mut writes = Vec::new();
@@ -245,7 +242,7 @@ impl Pen {
         }
         drop(state);
         if commits.is_empty() {
-            return (outcomes, News::default());
+            return outcomes;
         }
         let started = Instant::now();
         let persisted = self.backend.persist(&writes, revision);
@@ -260,8 +257,7 @@ impl Pen {
             }
             shared.meter.failures.inc_by(commits.len() as u64);
             let refused = CommitError::Backend(error.to_string());
-            let outcomes = outcomes.into_iter().map(|outcome| outcome.and(Err(refused.clone()))).collect();
-            return (outcomes, News::default());
+            return outcomes.into_iter().map(|outcome| outcome.and(Err(refused.clone()))).collect();
         }
         if refused_before {
             tracing::info!("the store writes again");
@@ -280,8 +276,8 @@ impl Pen {
             }
             state.revision = revision;
         }
-        let news = shared.log.append(commits);
-        (outcomes, news)
+        shared.log.append(commits);
+        outcomes
     }
 
     /// Housekeeping, if nothing was written for a while, until something waits; whether there is more to do.

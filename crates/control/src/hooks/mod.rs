@@ -34,8 +34,7 @@ type Place = (ClusterName, ServiceName, ServiceDeploymentId);
 /// Calls what is due, for ever.
 pub(crate) async fn run(store: Store, environment: Environment, hooks: Hooks) {
     let mut membership = store.membership();
-    let concerns = |change: &Change| matches!(change, Change::Put(Record::ServiceDeployment(_)));
-    let mut watcher = store.watch_for(store.state().revision, concerns);
+    let mut watcher = store.watch(store.state().revision);
     let mut open = all_open(&store.state());
     let mut calls: JoinSet<()> = JoinSet::new();
     let mut under_way: BTreeMap<Id, String> = BTreeMap::new();

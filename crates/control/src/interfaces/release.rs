@@ -7,7 +7,7 @@ use std::time::Duration;
 use berth_model::record::{Key, Record};
 use berth_model::task_interface::AttachmentStatus;
 use berth_model::vpc::{NetworkInterface, ResourceId};
-use berth_store::{Change, CommitError, Entry, State, Store, Transaction};
+use berth_store::{Change, CommitError, Entry, State, Store, Transaction, Watcher};
 
 /// Most interfaces of one commit; each is two changes.
 const BATCH: usize = 100;
@@ -40,13 +40,7 @@ pub(super) fn write(state: &State, one: &Entry<NetworkInterface>, transaction: &
 
 /// Runs for ever; works while this peer leads.
 pub(crate) async fn run(store: Store) {
-    // A task with an interface that stopped, or that is forgotten.
-    let concerns = |change: &Change| match change {
-        Change::Put(Record::Task(task)) => task.is_stopped() && task.interface.is_some(),
-        Change::Delete(Key::Task(_)) => true,
-        _ => false,
-    };
-    let mut watcher = store.watch_for(store.state().revision, concerns);
+    let mut watcher = store.watch(store.state().revision);
     loop {
         let mut wait = EVERY;
         if store.leads() {
@@ -72,9 +66,26 @@ pub(crate) async fn run(store: Store) {
                 }
             }
         }
-        if let Ok(Err(_)) = tokio::time::timeout(wait, watcher.next()).await {
-            // Too far behind to be told; it looks at everything anyway.
-            watcher.resume_from(store.state().revision);
+        let _ = tokio::time::timeout(wait, until_something_changes(&store, &mut watcher)).await;
+    }
+}
+
+/// Waits for a task with an interface that stopped, or that is forgotten.
+async fn until_something_changes(store: &Store, watcher: &mut Watcher) {
+    let concerns = |change: &Change| match change {
+        Change::Put(Record::Task(task)) => task.is_stopped() && task.interface.is_some(),
+        Change::Delete(Key::Task(_)) => true,
+        _ => false,
+    };
+    loop {
+        match watcher.next().await {
+            Ok(commits) if !commits.iter().flat_map(|commit| &commit.changes).any(concerns) => {}
+            Ok(_) => return,
+            Err(_) => {
+                // Too far behind to be told; it looks at everything anyway.
+                watcher.resume_from(store.state().revision);
+                return;
+            }
         }
     }
 }

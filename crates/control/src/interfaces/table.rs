@@ -93,14 +93,7 @@ impl Whole {
 }
 
 async fn follow(store: Store, editions: Arc<Editions<Whole, Arc<Value>>>, mut lag: Lag) {
-    let concerns = |change: &Change| {
-        matches!(
-            change,
-            Change::Put(Record::VpcResource(_) | Record::ContainerInstance(_))
-                | Change::Delete(Key::VpcResource(_) | Key::ContainerInstance(_))
-        )
-    };
-    let mut watcher = store.watch_for(store.state().revision, concerns);
+    let mut watcher = store.watch(store.state().revision);
     let mut known = Known::default();
     let mut dirty = Dirty::all(&store.state(), &known);
     let mut base = None;

@@ -181,7 +181,7 @@ impl Replica {
             }
             state.revision = revision(self.applied);
         }
-        drop(self.common.shared.log.append(commits));
+        self.common.shared.log.append(commits);
     }
 
     fn sighting(&self, event: &Event) -> Option<Sighting> {
