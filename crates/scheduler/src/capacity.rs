@@ -130,7 +130,8 @@ mod tests {
         let rule = Rule::Cpu { wanted: 1, free: 0 };
         assert_eq!(outcome.refusals, [Refusal { instance: ContainerInstanceId(2), rule }], "others refuse nothing");
         assert_eq!(outcome.empty, [name("p1")]);
-        let anywhere = place(&mut index, &request, &[], &[]);
+        let others: Vec<_> = (7..=12).map(TaskId).collect();
+        let anywhere = place(&mut index, &PlaceRequest { tasks: &others, ..request }, &[], &[]);
         assert!(anywhere.placed.iter().all(|(_, instance, provider)| instance.0 == 1 && provider.is_none()));
         assert_eq!((anywhere.placed.len(), anywhere.empty.len()), (6, 0));
     }

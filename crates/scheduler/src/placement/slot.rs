@@ -305,7 +305,9 @@ pub(super) struct Wants {
 impl Wants {
     /// CPU and memory are all that is asked: what an order tells of an instance decides.
     pub(super) const fn is_plain(&self) -> bool {
-        !(self.has_gpus || self.has_interfaces || self.has_ports) && self.apart_from.is_none() && self.conditions.is_empty()
+        !(self.has_gpus || self.has_interfaces || self.has_public_addresses || self.has_ports)
+            && self.apart_from.is_none()
+            && self.conditions.is_empty()
     }
 
     /// An open instance of a class that will do has room.
