@@ -7,6 +7,7 @@ the server wait, or report by hand.
 import json
 import queue
 import threading
+import time
 from urllib.parse import quote
 
 from botocore.auth import SigV4Auth
@@ -197,6 +198,10 @@ class FakeAgent:
                 if not self.berth.alive:
                     continue
                 print(f"fake agent: cannot report {task} {wanted}: {error}")
+                if "Service Unavailable" in str(error):
+                    # The server can't write now. A real agent keeps at it, or the task stays where it was for good.
+                    time.sleep(0.2)
+                    self._work.put(work)
 
     def wait_for(self, kind, check=lambda message: True, patience=60):
         """The first frame of that kind, since the connection began, for which the check holds."""
