@@ -9,9 +9,12 @@ mod log_row;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use berth_model::record::Key;
 use foldhash::fast::RandomState;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use self::load::Parsed;
@@ -29,8 +32,6 @@ const CHECKPOINT_PAGES: usize = 1_800;
 /// Pages in the write-ahead log from which on it is written back as soon as nothing waits for a moment. To write all of
 /// [`CHECKPOINT_PAGES`] back takes tens of milliseconds, for which a commit would wait; so few take one.
 const LULL_PAGES: usize = 128;
-/// Bytes of a page that hold content, about.
-const PAGE_CONTENT: usize = 4_000;
 /// Bytes of JSON in the table `log`, however few they take compressed, from which on every commit also moves some records on: a start
 /// parses all of it.
 const LONG_LOG: usize = 64 * 1024 * 1024;
@@ -57,7 +58,8 @@ pub struct Sqlite {
     last: Revision,
     /// Bytes of JSON in the log's rows.
     log_bytes: usize,
-    wal_pages: usize,
+    /// Pages in the write-ahead log since it was last written back; SQLite tells it at each of its commits.
+    wal_pages: Arc<AtomicUsize>,
     wal_is_made: bool,
     /// Housekeeping failed when it was last tried, and that was said.
     housekeeping_fails: bool,
@@ -100,6 +102,13 @@ impl Sqlite {
             return Err(BackendError::NewerSchema { found, known: SCHEMA });
         }
         migrate(&mut connection, found).map_err(error)?;
+        let wal_pages = Arc::new(AtomicUsize::new(0));
+        let told = Arc::clone(&wal_pages);
+        let hook = move |_: &mut Wal, pages| {
+            told.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        };
+        connection.wal_hook(Some(hook)).map_err(error)?;
         check(&connection, path)?;
         Ok(Self {
             connection,
@@ -107,7 +116,7 @@ impl Sqlite {
             folding: None,
             last: Revision(0),
             log_bytes: 0,
-            wal_pages: 0,
+            wal_pages,
             wal_is_made: false,
             housekeeping_fails: false,
             row: RowWriter::new()?,
@@ -134,30 +143,34 @@ impl Sqlite {
         Ok(count)
     }
 
-    /// Appends a row to the log: its bytes, and those of its JSON.
-    fn append(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<(usize, usize)> {
+    /// Pages in the write-ahead log.
+    fn wal_pages(&self) -> usize {
+        self.wal_pages.load(Ordering::Relaxed)
+    }
+
+    /// Appends a row to the log: the bytes of its JSON.
+    fn append(&mut self, writes: &[Write], revision: Revision) -> rusqlite::Result<usize> {
         let (row, json) = self.row.write(writes).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         // A statement of its own is a transaction of its own.
         let mut append = self.connection.prepare_cached("INSERT INTO log (revision, writes, sum) VALUES (?1, ?2, ?3)")?;
         append.execute(params![number(revision.0), row, crc32fast::hash(row)])?;
-        Ok((row.len(), json))
+        Ok(json)
     }
 
     /// Moves some of the log's content on into the table of records; whether there is more.
     fn fold(&mut self) -> rusqlite::Result<bool> {
-        let Self { connection, fresh, folding, last, log_bytes, wal_pages, .. } = self;
+        let Self { connection, fresh, folding, last, log_bytes, .. } = self;
         let fold = match folding {
             Some(fold) => fold,
             None if fresh.is_empty() && *log_bytes == 0 => return Ok(false),
             // What is written from here on is for the next time.
-            None => folding.insert(Folding { upto: *last, writes: fresh.drain().map(|(_, write)| write).collect(), bytes: *log_bytes }),
+            None => folding.insert(Folding { upto: *last, writes: in_order(fresh), bytes: *log_bytes }),
         };
         // Not worth a sync of its own: should it be lost, the log still has everything. It cannot be lost in part.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         let outcome = fold.step(connection);
         connection.pragma_update(None, "synchronous", "FULL")?;
-        let (pages, done) = outcome?;
-        *wal_pages += pages;
+        let done = outcome?;
         if done {
             *log_bytes -= fold.bytes;
             *folding = None;
@@ -178,7 +191,7 @@ impl Sqlite {
     /// Writes SQLite's log back into the file.
     fn checkpoint(&mut self) -> rusqlite::Result<()> {
         self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get::<_, i64>(1))?;
-        self.wal_pages = 0;
+        self.wal_pages.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -187,7 +200,7 @@ impl Sqlite {
         let mut left = written * FASTER;
         while self.log_bytes > LONG_LOG {
             self.fold()?;
-            if self.wal_pages > CHECKPOINT_PAGES {
+            if self.wal_pages() > CHECKPOINT_PAGES {
                 self.checkpoint()?;
             }
             left = left.saturating_sub(FOLD);
@@ -205,7 +218,7 @@ impl Sqlite {
             self.wal_is_made = true;
         }
         let more = self.fold()?;
-        if !more || self.wal_pages > CHECKPOINT_PAGES {
+        if !more || self.wal_pages() > CHECKPOINT_PAGES {
             self.checkpoint()?;
         }
         Ok(more)
@@ -235,14 +248,13 @@ impl Sqlite {
 }
 
 impl Folding {
-    /// One transaction's worth: the pages written, at most, and whether all is done.
-    fn step(&mut self, connection: &mut Connection) -> rusqlite::Result<(usize, bool)> {
+    /// One transaction's worth; whether all is done.
+    fn step(&mut self, connection: &mut Connection) -> rusqlite::Result<bool> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let first = self.writes.len().saturating_sub(FOLD);
         for write in &self.writes[first..] {
             write_record(&transaction, write)?;
         }
-        let written = self.writes.len() - first;
         let mut dropped = 0;
         if first == 0 {
             // Oldest first, so that the rows that are left still end with the newest of each record.
@@ -252,10 +264,15 @@ impl Folding {
         }
         transaction.commit()?;
         self.writes.truncate(first);
-        // A record takes a page of the table and at times one above it; a row that goes, its own and one of the free list.
-        let pages = written * 2 + dropped * 2 + 2;
-        Ok((pages, first == 0 && i64::try_from(dropped).is_ok_and(|dropped| dropped < DROP)))
+        Ok(first == 0 && i64::try_from(dropped).is_ok_and(|dropped| dropped < DROP))
     }
+}
+
+/// All that is fresh, ordered by key, so that what is written in one transaction is on few pages of the table.
+fn in_order(fresh: &mut HashMap<Key, Write, RandomState>) -> Vec<Write> {
+    let mut writes: Vec<(Key, Write)> = fresh.drain().collect();
+    writes.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    writes.into_iter().map(|(_, write)| write).collect()
 }
 
 fn write_record(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
@@ -375,15 +392,13 @@ impl Backend for Sqlite {
     }
 
     fn persist(&mut self, writes: &[Write], revision: Revision) -> Result<(), BackendError> {
-        let (row, json) = self.append(writes, revision).map_err(refused)?;
+        self.log_bytes += self.append(writes, revision).map_err(refused)?;
         self.last = revision;
-        self.log_bytes += json;
-        self.wal_pages += row / PAGE_CONTENT + 3;
         for write in writes {
             remember(&mut self.fresh, write.clone());
         }
         let mut outcome = self.keep_log_short(writes.len());
-        if outcome.is_ok() && self.wal_pages > CHECKPOINT_PAGES {
+        if outcome.is_ok() && self.wal_pages() > CHECKPOINT_PAGES {
             outcome = self.checkpoint();
         }
         // Whatever came of it: the commit stands.
@@ -395,7 +410,7 @@ impl Backend for Sqlite {
 
     fn idle(&mut self) -> bool {
         // A store that was only opened, and has no log, needs nothing.
-        if self.log_bytes == 0 && self.wal_pages == 0 {
+        if self.log_bytes == 0 && self.wal_pages() == 0 {
             return false;
         }
         let outcome = self.tidy();
@@ -403,7 +418,7 @@ impl Backend for Sqlite {
     }
 
     fn wants_lull(&self) -> bool {
-        self.wal_pages > LULL_PAGES
+        self.wal_pages() > LULL_PAGES
     }
 
     fn lull(&mut self) {

@@ -9,12 +9,11 @@ use berth_model::record::{KeyError, Record};
 use serde::Deserialize;
 use zstd::bulk::Compressor;
 
-use super::PAGE_CONTENT;
 use crate::backend::{BackendError, Stored, Write};
 use crate::transaction::Revision;
 
-/// Bytes of JSON from which on a row is compressed. Below, it would save a page or two, which cost about what compressing does.
-const LONG: usize = 4 * PAGE_CONTENT;
+/// Bytes of JSON from which on a row is compressed: four pages of content. Below, it would save a page or two, which cost about what compressing does.
+const LONG: usize = 16_000;
 /// How hard zstd tries: what is written must not wait for it. Of a batch of 64 tasks an eighth is left at a gigabyte a second; level 1
 /// leaves a fourteenth, which is as many pages but one, and takes nearly three times as long.
 const LEVEL: i32 = -1;
