@@ -87,14 +87,15 @@ impl Checker {
         let Some(primary) = service.primary() else { return false };
         let breaker = service.settings.deployment_configuration.deployment_circuit_breaker.as_ref();
         // A breaker ends what comes out in stages, and not its way back: what is gone back to may have been deployed with no task, and
-        // be seen to never start only then.
-        let shifts_back = self.model.lock().staged(service).is_some_and(|one| {
-            one.status == Status::RollbackInProgress
-                && one.rollout.as_ref().is_some_and(|rollout| rollout.blue.and(rollout.green).is_some())
+        // be seen to never start only then. Without stages it ends the way back too, but counts tasks that are half an hour apart by then,
+        // since what starts so badly is tried ever more seldom; its user has read so by that time.
+        let model = self.model.lock();
+        let goes_back = primary.service_deployment.and_then(|id| model.rollouts.get(&id)).is_some_and(|one| {
+            one.status == Status::RollbackInProgress && one.rollout.as_ref().is_none_or(|rollout| rollout.blue.and(rollout.green).is_some())
         });
-        let is_watched = primary.rollout_state == RolloutState::InProgress
-            && !shifts_back
-            && breaker.is_some_and(|breaker| breaker.enable == Some(true));
+        drop(model);
+        let is_watched =
+            primary.rollout_state == RolloutState::InProgress && !goes_back && breaker.is_some_and(|breaker| breaker.enable == Some(true));
         service.status == ServiceStatus::Active
             && service.desired_count > 0
             && primary.definition.family.as_str() == DUD
