@@ -198,8 +198,9 @@ class FakeAgent:
                 if not self.berth.alive:
                     continue
                 print(f"fake agent: cannot report {task} {wanted}: {error}")
-                if "Service Unavailable" in str(error):
-                    # The server can't write now. A real agent keeps at it, or the task stays where it was for good.
+                status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+                if status >= 500:
+                    # The server can't write now, say. A real agent keeps at it, or the task stays where it was for good.
                     time.sleep(0.2)
                     self._work.put(work)
 

@@ -10,7 +10,7 @@ import pytest
 from berth import until
 from ecs_calls import container, describe, refused, register, run, service, tasks_of, until_status, until_steady
 from fake_agent import signed_headers
-from websocket import Refused, WebSocket
+from websocket import Refused, WebSocket, frame
 
 
 def payload_tasks(agent):
@@ -114,6 +114,17 @@ def test_a_handshake_without_a_good_signature_is_refused(server, cluster, agents
     with pytest.raises(Refused) as caught:
         WebSocket(url, signed_headers(server, "GET", url, key=(server.credentials[0], "x" * 40)))
     assert json.loads(caught.value.body)["type"] == "AccessDeniedException"
+
+
+def test_what_an_agent_says_before_its_handshake_is_answered_is_heard(server, cluster, agents):
+    agent = agents(cluster)
+    agent.drop()
+    url = agent.url()
+    socket = WebSocket(url, signed_headers(server, "GET", url), early=frame(b"hello", opcode=9))
+    try:
+        assert socket.receive(control=10) == b"hello"
+    finally:
+        socket.drop()
 
 
 def test_a_handshake_for_an_unknown_instance_is_refused_in_the_agents_words(cluster, agents):

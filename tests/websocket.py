@@ -22,8 +22,20 @@ class Closed(Exception):
     """The connection is over."""
 
 
+def frame(data, opcode=1):
+    """A whole message as a client sends it."""
+    size = len(data)
+    head = bytes([0x80 | opcode]) + (
+        bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + struct.pack(">H", size) if size < 65536 else bytes([0xFF]) + struct.pack(">Q", size)
+    )
+    mask = os.urandom(4)
+    return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+
+
 class WebSocket:
-    def __init__(self, url, headers=(), timeout=30):
+    """`early`: frames that go out with the handshake, before it is answered."""
+
+    def __init__(self, url, headers=(), timeout=30, early=b""):
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout)
         self.held = b""
@@ -36,7 +48,7 @@ class WebSocket:
             "Sec-WebSocket-Version: 13",
             *(f"{name}: {value}" for name, value in dict(headers).items()),
         ]
-        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + early)
         while b"\r\n\r\n" not in self.held:
             self._more()
         head, self.held = self.held.split(b"\r\n\r\n", 1)
@@ -71,19 +83,13 @@ class WebSocket:
 
     def send(self, text, opcode=1):
         data = text.encode() if isinstance(text, str) else text
-        size = len(data)
-        head = bytes([0x80 | opcode]) + (
-            bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + struct.pack(">H", size) if size < 65536 else bytes([0xFF]) + struct.pack(">Q", size)
-        )
-        mask = os.urandom(4)
-        masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
         try:
-            self.socket.sendall(head + mask + masked)
+            self.socket.sendall(frame(data, opcode))
         except OSError as error:
             raise Closed(str(error)) from None
 
-    def receive(self):
-        """The next text message."""
+    def receive(self, control=None):
+        """The next text message; or what the next control frame of an opcode holds, whatever comes before it."""
         whole = b""
         while True:
             first, second = self._take(2)
@@ -94,13 +100,15 @@ class WebSocket:
                 (size,) = struct.unpack(">Q", self._take(8))
             data = self._take(size)
             opcode = first & 0x0F
+            if opcode == control:
+                return data
             if opcode == 8:
                 raise Closed(f"close frame {data!r}")
             if opcode == 9:
                 self.send(data, opcode=10)
             elif opcode in (0, 1, 2):
                 whole += data
-                if first & 0x80:
+                if first & 0x80 and control is None:
                     return whole.decode()
 
     def drop(self):

@@ -81,6 +81,11 @@ impl Attentive {
         Self { socket, attention, number, answered: false, may_wait }
     }
 
+    /// The socket alone.
+    pub(crate) fn into_socket(self) -> TcpStream {
+        self.socket
+    }
+
     /// Looks for the next call until it comes or the time is over.
     fn wait(&self, buffer: &mut ReadBuf<'_>) -> Option<io::Result<()>> {
         let until = Instant::now() + AWAKE;

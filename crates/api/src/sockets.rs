@@ -1,5 +1,6 @@
 //! Agents' websockets, and what they and the registry need of request headers.
 
+use std::io::Cursor;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -9,9 +10,13 @@ use berth_acs::{AcsQuery, Refusal, RefusalKind, ServerConnection, TelemetryQuery
 use berth_identity::{KeySource, RequestParts};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use subtle::ConstantTimeEq;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio::net::TcpStream;
 
+use crate::attention::Attentive;
 use crate::context::{Api, Shared};
 use crate::edge::{Body, authenticate, full};
 
@@ -50,15 +55,26 @@ pub(crate) async fn accept(api: &Shared, request: Request<Incoming>) -> Response
 async fn acs(api: &Shared, query: &str, request: Request<Incoming>) -> Result<(), Refusal> {
     let query = AcsQuery::parse(query).map_err(|error| Refusal::new(RefusalKind::BadRequestException, error.to_string()))?;
     let session = api.control.open_session(query).await?;
-    tokio::spawn(async move {
-        match hyper::upgrade::on(request).await {
-            Ok(upgraded) => {
-                session.run(ServerConnection::new(TokioIo::new(upgraded)).await).await;
-            }
+    api.control.runtime().spawn(async move {
+        let socket = match hyper::upgrade::on(request).await {
+            Ok(upgraded) => taken_over(upgraded),
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        match socket {
+            Ok(socket) => drop(session.run(ServerConnection::new(socket).await).await),
             Err(error) => tracing::debug!(%error, "an agent's connection ended before it began"),
         }
     });
     Ok(())
+}
+
+/// An agent's socket, watched by the runtime that this is called on: the one that accepted it would otherwise be woken for each of its
+/// frames, only to wake the other.
+fn taken_over(upgraded: Upgraded) -> std::io::Result<impl AsyncRead + AsyncWrite + Unpin> {
+    let accepted = upgraded.downcast::<TokioIo<Attentive>>().map_err(|_| std::io::Error::other("not a socket that was accepted here"))?;
+    let socket = TcpStream::from_std(accepted.io.into_inner().into_socket().into_std()?)?;
+    let (reads, writes) = socket.into_split();
+    Ok(tokio::io::join(Cursor::new(accepted.read_buf).chain(reads), writes))
 }
 
 fn tcs(api: &Shared, query: &str, request: Request<Incoming>) -> Result<(), Refusal> {

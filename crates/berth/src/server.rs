@@ -13,6 +13,7 @@ use berth_model::ids::ClusterName;
 use berth_model::record::Key;
 use berth_registry::Registry;
 use berth_store::{CommitError, Store, Transaction};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -21,6 +22,42 @@ use crate::failure::Failure;
 use crate::machine::{SystemClock, SystemEntropy};
 use crate::settings::ServerSettings;
 use crate::store::{self, Opened};
+
+/// The runtime of the control plane's loops and agents' sessions. Every commit wakes some of them; on the runtime that serves the API each
+/// wake would be another thread's, which takes the processor from the call that waits for its answer.
+struct LoopRuntime(Option<Runtime>);
+
+impl LoopRuntime {
+    fn start() -> std::io::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut builder = Builder::new_multi_thread();
+        builder.thread_name("loops").worker_threads((processors / 2).max(1)).enable_all();
+        Ok(Self(Some(builder.build()?)))
+    }
+
+    fn handle(&self) -> Option<Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone())
+    }
+}
+
+impl LoopRuntime {
+    /// Ends the loops where they wait, and lets go what they hold, the store among it.
+    async fn end(mut self) {
+        const PATIENCE: Duration = Duration::from_millis(200);
+        if let Some(runtime) = self.0.take() {
+            let _ = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await;
+        }
+    }
+}
+
+impl Drop for LoopRuntime {
+    /// For a server that did not come up: the threads are not waited for, since this may be one of another runtime's.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// A server that runs.
 pub(crate) struct Server {
@@ -34,6 +71,7 @@ pub(crate) struct Server {
     serving: JoinHandle<()>,
     /// Runs while there was no room to say where this server is.
     announcing: Option<JoinHandle<()>>,
+    loops: LoopRuntime,
     _lock: Option<std::fs::File>,
 }
 
@@ -51,6 +89,7 @@ impl Server {
         let roles = RoleKeys::new(&root.secret);
         let registry = Registry::open(data_dir.join("registry")).map_err(|error| Failure::part("registry", error))?;
         let environment = Environment { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy), scope };
+        let loops = LoopRuntime::start().map_err(|error| Failure::part("control", error))?;
         let config = ControlConfig {
             healthy_after: settings.healthy_after,
             replace_after: settings.replace_after.0,
@@ -58,6 +97,7 @@ impl Server {
             hooks: Hooks::new(settings.hook.clone()).map_err(|problem| Failure::setting("--hook", problem))?,
             roles: Some(roles.clone()),
             role_credentials_life: Duration::from_secs(settings.role_credentials_seconds),
+            runtime: loops.handle(),
             ..Default::default()
         };
         make_default_cluster(&store, &environment).await.map_err(|error| Failure::part("store", error))?;
@@ -79,7 +119,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let serving = tokio::spawn(berth_api::serve(listening, Arc::clone(&api), stopped));
         let announcing = announce(&data_dir, &endpoint, settings)?;
-        Ok(Self { data_dir, endpoint, root, api, store, stop, serving, announcing, _lock: lock })
+        Ok(Self { data_dir, endpoint, root, api, store, stop, serving, announcing, loops, _lock: lock })
     }
 
     /// `/healthz` answers 200 from now on.
@@ -102,6 +142,7 @@ impl Server {
         self.stop.send_replace(true);
         let _ = self.serving.await;
         store::leave(&self.store).await;
+        self.loops.end().await;
     }
 }
 

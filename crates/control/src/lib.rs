@@ -34,7 +34,7 @@ mod telemetry_session;
 mod trace;
 mod why;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,13 +42,16 @@ use std::time::Duration;
 use berth_acs::SessionOptions;
 use berth_identity::RoleKeys;
 use berth_model::cluster::ClusterStatus;
+use berth_model::container_instance::{ContainerInstance, ContainerInstanceStatus};
 use berth_model::ids::{ClusterName, TaskId};
 use berth_model::lifecycle::{self, TaskObservation};
+use berth_model::record::Record;
 use berth_model::service::{Service, ServiceStatus};
 use berth_model::service_deployment::ServiceDeployment;
 use berth_model::task::{StopCode, Task};
-use berth_store::{CommitError, State, Store};
+use berth_store::{Change, CommitError, State, Store};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tracing::Instrument;
 
 pub use berth_scheduler::placement::Rule;
@@ -98,6 +101,9 @@ pub struct ControlConfig {
     pub roles: Option<RoleKeys>,
     /// How long the credentials of one issue are good. ECS: 6 hours.
     pub role_credentials_life: Duration,
+    /// The runtime that loops and agents' sessions run on: one of their own spares those who call the API most of the wakes that a commit
+    /// sets off. None: the one that they are started from.
+    pub runtime: Option<Handle>,
 }
 
 impl Default for ControlConfig {
@@ -111,6 +117,7 @@ impl Default for ControlConfig {
             sessions: SessionOptions::default(),
             roles: None,
             role_credentials_life: Duration::from_secs(6 * 3600),
+            runtime: None,
         }
     }
 }
@@ -153,7 +160,7 @@ impl Control {
             let holder = peers::holder(connection);
             connection < first && (holder == membership.me || !membership.living.contains(&holder))
         };
-        let loops = Loops::default();
+        let loops = Loops::on(config.runtime.clone().unwrap_or_else(Handle::current));
         match peers::forget_connections(&store, &environment, &is_gone).await {
             Ok(()) => {}
             Err(CommitError::Backend(reason)) => {
@@ -193,17 +200,24 @@ impl Control {
                 closing: AtomicBool::new(false),
             }),
         };
-        // Clusters with services need their owner from the start; the others get one with their first task.
+        // Clusters with services need their owner from the start; where there are machines the first task should not wait for it.
         let clusters: Vec<_> = {
             let state = control.shared.store.state();
             let has_services = |name: &ClusterName| state.services_of(name).any(|s| s.status != ServiceStatus::Inactive);
-            state.clusters().filter(|c| c.status == ClusterStatus::Active && has_services(&c.name)).map(|c| c.name.clone()).collect()
+            let is_owned = |name: &ClusterName| has_services(name) || state.instances_of(name).any(|instance| is_active(instance));
+            state.clusters().filter(|c| c.status == ClusterStatus::Active && is_owned(&c.name)).map(|c| c.name.clone()).collect()
         };
         for cluster in clusters {
             control.owner(&cluster);
         }
-        control.shared.loops.spawn(watch_for_services(control.clone()));
+        control.shared.loops.spawn(appoint_owners(control.clone()));
         Ok(control)
+    }
+
+    /// The runtime that the loops run on: agents' sessions, which they talk to all the time, belong there too.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        self.shared.loops.runtime()
     }
 
     /// Ends every loop at once, wherever it waits: what a crash does. What was committed stands; nothing more is. Agents' sessions
@@ -356,25 +370,32 @@ impl Control {
     }
 }
 
-/// A cluster gets its owner when its first service is made.
-async fn watch_for_services(control: Control) {
+fn is_active(instance: &ContainerInstance) -> bool {
+    instance.status == ContainerInstanceStatus::Active
+}
+
+/// A cluster gets its owner when its first machine comes, or its first service is made. What it begins with is made from all that the
+/// cluster has, which the first task would otherwise wait for.
+async fn appoint_owners(control: Control) {
     let store = control.shared.store.clone();
     let from = store.state().revision;
     let mut watcher = store.watch(from);
     loop {
-        let clusters: Vec<_> = match watcher.next().await {
+        let clusters: BTreeSet<_> = match watcher.next().await {
             Ok(commits) => commits
                 .iter()
                 .flat_map(|commit| &commit.changes)
                 .filter_map(|change| match change {
-                    berth_store::Change::Put(berth_model::record::Record::Service(service)) => Some(service.cluster.clone()),
+                    Change::Put(Record::Service(service)) => Some(service.cluster.clone()),
+                    Change::Put(Record::ContainerInstance(instance)) => is_active(instance).then(|| instance.cluster.clone()),
                     _ => None,
                 })
                 .collect(),
             Err(_) => {
                 let state = store.state();
                 watcher.resume_from(state.revision);
-                state.services().map(|service| service.cluster.clone()).collect()
+                let of_machines = state.instances().filter(|instance| is_active(instance)).map(|instance| instance.cluster.clone());
+                state.services().map(|service| service.cluster.clone()).chain(of_machines).collect()
             }
         };
         if control.shared.closing.load(Ordering::Acquire) {
