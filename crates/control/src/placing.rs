@@ -187,9 +187,13 @@ pub(crate) fn prepare(
         }
     }
     if has_peers && template.client_token.is_some() && !launched.tasks.is_empty() {
-        // Another peer may be asked for the same at this moment and places it elsewhere: of two that touch the definition, on which both
-        // have their condition, one conflicts, and then sees the other's tasks.
-        transaction.touch(Key::TaskDefinition(template.definition.id.clone()));
+        // Another peer may be asked for the same at this moment, or know less and not yet see these tasks, and places it elsewhere; it may even
+        // take another revision, if that was asked for by its family. Of two that touch the family, on which both have their condition,
+        // one conflicts, and then sees the other's tasks.
+        if let Some(family) = state.family(&template.definition.id.family) {
+            let key = Key::Family(template.definition.id.family.clone());
+            transaction.expect(key.clone(), family.modified).touch(key);
+        }
     }
     Ok(launched)
 }
@@ -248,5 +252,123 @@ pub(crate) fn expect_instances<'a>(
             transaction.expect(Key::ContainerInstance(id), instance.modified.min(seen));
             transaction.touch(Key::ContainerInstance(id));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use berth_model::arn::Scope;
+    use berth_model::container_instance::{AgentVersion, ContainerInstanceStatus, Resources};
+    use berth_model::ids::{ClusterName, DefinitionId, Family};
+    use berth_model::needs::{Demand, TaskNeeds};
+    use berth_model::tags::Tags;
+    use berth_model::task::{ClientToken, LaunchType};
+    use berth_model::task_definition::{FamilyCounter, TaskDefinition, TaskDefinitionStatus};
+    use berth_model::time::UnixMillis;
+    use berth_store::Store;
+    use berth_store::backend::Memory;
+
+    use super::*;
+    use crate::environment::{Clock, Entropy};
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> UnixMillis {
+            UnixMillis(1_000_000)
+        }
+    }
+
+    struct Counter(AtomicU64);
+
+    impl Entropy for Counter {
+        fn bits(&self) -> u128 {
+            u128::from(self.0.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    fn definition(revision: u32) -> TaskDefinition {
+        TaskDefinition {
+            id: DefinitionId { family: Family::parse("web").unwrap(), revision },
+            status: TaskDefinitionStatus::Active,
+            registered_at: UnixMillis(0),
+            registered_by: String::new(),
+            deregistered_at: None,
+            delete_requested_at: None,
+            tags: Tags::new(),
+            document: serde_json::from_value(serde_json::json!({"containerDefinitions": [{"name": "app"}]})).unwrap(),
+            needs: TaskNeeds::default(),
+        }
+    }
+
+    fn template(revision: u32) -> TaskTemplate {
+        TaskTemplate {
+            cluster: ClusterName("c".into()),
+            demand: Demand::default(),
+            definition: Arc::new(definition(revision)),
+            group: "family:web".into(),
+            started_by: None,
+            service: None,
+            launch_type: LaunchType::Ec2,
+            capacity_provider_strategy: Vec::new(),
+            network: None,
+            overrides: None,
+            tags: Tags::new(),
+            enable_execute_command: false,
+            client_token: Some(ClientToken { token: "again".into(), request: 1 }),
+            constraints: Vec::new(),
+            strategies: Vec::new(),
+            digests: BTreeMap::new(),
+        }
+    }
+
+    /// A server is asked again what another one has done, before it has heard of that, and of the revision that is newest by now.
+    #[tokio::test]
+    async fn a_token_makes_tasks_once_whatever_revision_a_server_knows_as_the_newest() {
+        let store = Store::open(Memory).unwrap();
+        let machine = |id| ContainerInstance {
+            id: ContainerInstanceId(id),
+            cluster: ClusterName("c".into()),
+            ec2_instance_id: None,
+            private_address: None,
+            status: ContainerInstanceStatus::Active,
+            status_reason: None,
+            agent_connected: true,
+            connection: 1,
+            away: None,
+            registered: Resources { cpu: 1024, memory: 1024, ..Resources::default() },
+            attributes: BTreeMap::new(),
+            registered_at: UnixMillis(0),
+            agent: AgentVersion::default(),
+            tags: Tags::new(),
+        };
+        let cluster: berth_model::cluster::Cluster = serde_json::from_value(serde_json::json!({
+            "name": "c", "status": "ACTIVE", "created_at": 1, "tags": {}, "settings": [], "configuration": null,
+            "service_connect_defaults": null, "capacity_providers": [], "default_capacity_provider_strategy": [],
+        }))
+        .unwrap();
+        let mut made = Transaction::new();
+        made.put(cluster).put(FamilyCounter { family: Family::parse("web").unwrap(), last_revision: 2 });
+        made.put(definition(1)).put(definition(2)).put(machine(1)).put(machine(2));
+        store.commit(made).await.unwrap();
+        let scope = Scope { region: "us-east-1".into(), account: "000000000000".into() };
+        let environment = Environment { clock: Arc::new(Still), entropy: Arc::new(Counter(AtomicU64::new(1))), scope };
+        let place = |revision, on| {
+            let state = store.state();
+            let mut index = Index::default();
+            state.instances().for_each(|instance| index.apply_instance(&instance.value));
+            let (mut transaction, mut interfaces) = (Transaction::new(), Interfaces::default());
+            let means = Means { index: &mut index, state: &state, interfaces: &mut interfaces, environment: &environment, has_peers: true };
+            let launched = prepare(means, &template(revision), &Where::On(vec![ContainerInstanceId(on)]), &mut transaction);
+            assert_eq!(launched.map_err(|error| error.to_string()).unwrap().tasks.len(), 1);
+            transaction
+        };
+        // Both from what is there now.
+        let (one, other) = (place(2, 1), place(1, 2));
+        store.commit(one).await.unwrap();
+        assert!(matches!(store.commit(other).await, Err(CommitError::Conflict(_))), "the second would make the tasks twice");
     }
 }
