@@ -38,9 +38,7 @@ impl LoopRuntime {
     fn handle(&self) -> Option<Handle> {
         self.0.as_ref().map(|runtime| runtime.handle().clone())
     }
-}
 
-impl LoopRuntime {
     /// Ends the loops where they wait, and lets go what they hold, the store among it.
     async fn end(mut self) {
         const PATIENCE: Duration = Duration::from_millis(200);
