@@ -10,6 +10,7 @@ use berth_model::service::{MAX_EVENTS, Service, ServiceEvent, ServiceStatus};
 use berth_model::task::LaunchType;
 use berth_model::task_set::{StabilityStatus, TaskSet, TaskSetStatus};
 use berth_model::time::UnixMillis;
+use berth_scheduler::service::announced_failures;
 use berth_scheduler::service::rebalance::NO_ROOM_IN;
 use berth_store::{State, Transaction};
 
@@ -18,6 +19,8 @@ use crate::fargate;
 
 /// ECS suppresses a repeated event for six hours.
 const REPEAT_AFTER_MILLIS: i64 = 6 * 60 * 60 * 1000;
+/// Most failures that are known to have been announced: more than the parts of one plan have.
+const MOST_FAILURES: usize = 16;
 
 /// Collects what a plan changes.
 pub(super) struct Writer<'a> {
@@ -61,18 +64,25 @@ impl Writer<'_> {
         self.service.task_sets = task_sets;
     }
 
-    /// The failure announced last was that nothing could be placed.
+    /// A failure that was announced and still lasts is that nothing could be placed.
     fn says_no_room(&self) -> bool {
-        self.service.announced_failure.as_ref().is_some_and(|(text, _)| text.starts_with("was unable to place"))
+        announced_failures(&self.service).any(|text| text.starts_with("was unable to place"))
     }
 
-    /// Appends an event that repeats itself while its cause lasts: only when the text changes or after six hours.
+    /// Appends an event that repeats itself while its cause lasts: only when it is another than those that were announced, or after six
+    /// hours. Several may last at once; were only the last one known, each would be news again after the other.
     fn announce_failure(&mut self, text: &str) {
-        let known = self.service.announced_failure.as_ref();
-        if known.is_some_and(|(last, at)| **last == *text && self.now.since(*at) < REPEAT_AFTER_MILLIS) {
+        let since = self.service.announced_failure.as_ref().map(|(_, since)| *since);
+        let Some(since) = since.filter(|since| self.now.since(*since) < REPEAT_AFTER_MILLIS) else {
+            self.service.announced_failure = Some((text.into(), self.now));
+            return self.announce(text);
+        };
+        if announced_failures(&self.service).any(|known| known == text) {
             return;
         }
-        self.service.announced_failure = Some((text.into(), self.now));
+        let mut known: Vec<_> = announced_failures(&self.service).chain([text]).collect();
+        known.drain(..known.len().saturating_sub(MOST_FAILURES));
+        self.service.announced_failure = Some((known.join("\n").into(), since));
         self.announce(text);
     }
 }
@@ -148,4 +158,36 @@ pub(super) fn write_plan(state: &State, writer: &mut Writer<'_>, step: &Step) {
 
 fn task_list(ids: impl Iterator<Item = TaskId>) -> String {
     ids.map(|id| format!("(task {id})")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_model::service::ServiceSettings;
+
+    use super::*;
+
+    /// Each makes the service's record another one, which has it planned again: were both news again and again, that would never end.
+    #[test]
+    fn two_failures_that_last_are_each_told_once_in_six_hours() {
+        let service: Service = serde_json::from_value(serde_json::json!({
+            "name": "web", "cluster": "default", "status": "ACTIVE", "desired_count": 1, "launch_type": "EC2",
+            "percentages": {"minimum_healthy": 100, "maximum": 200}, "deployments": [], "settings": ServiceSettings::default(),
+            "tags": {}, "created_at": 1_000, "created_by": "", "next_event": 0, "announced_steady": false, "announced_failure": null,
+            "client_token": null,
+        }))
+        .unwrap();
+        let mut transaction = Transaction::new();
+        let mut writer = Writer { service, transaction: &mut transaction, now: UnixMillis(1_000), owner_bits: &|| 1, task_set: None };
+        let tell = |writer: &mut Writer<'_>| {
+            writer.announce_failure("was unable to place a task.");
+            writer.announce_failure("is unable to consistently start tasks successfully.");
+            assert!(writer.says_no_room());
+            writer.service.next_event
+        };
+        assert_eq!(tell(&mut writer), 2);
+        writer.now = UnixMillis(2_000);
+        assert_eq!(tell(&mut writer), 2);
+        writer.now = UnixMillis(1_000 + REPEAT_AFTER_MILLIS);
+        assert_eq!(tell(&mut writer), 4);
+    }
 }

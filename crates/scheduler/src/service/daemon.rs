@@ -10,7 +10,9 @@ use berth_model::service::{Deployment, RolloutState, ServiceStatus};
 use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
-use super::plan::{DEADLOCKED, IMPAIRED, IMPAIRED_AFTER, count, earliest, healthy, is_gone, plan, stop_tasks, unhealthy};
+use super::plan::{
+    DEADLOCKED, IMPAIRED, IMPAIRED_AFTER, count, earliest, healthy, impaired_announced, is_gone, plan, stop_tasks, unhealthy,
+};
 use super::replace::stop_failed;
 use super::throttle::throttle;
 use super::{ServicePlan, ServiceView, Stop, TaskView, outcome};
@@ -253,8 +255,7 @@ fn fill(
         }
     }
     tell(steps, waits);
-    let is_told = service.announced_failure.as_ref().is_some_and(|(text, _)| &**text == IMPAIRED);
-    if is_impaired && !is_told {
+    if is_impaired && !impaired_announced(service) {
         steps.announcements.push(IMPAIRED.to_owned());
     }
     on

@@ -38,7 +38,7 @@ pub use alarms::AlarmRules;
 pub use breaker::BreakerRules;
 pub use daemon::{DaemonInstance, DaemonPlan, DaemonView, Standing, plan_daemon};
 pub use outcome::{ALARM_TRIGGERED, BREAKER_TRIGGERED};
-pub use plan::plan;
+pub use plan::{announced_failures, plan};
 pub use rebalance::Zones;
 pub use replace::FAILED_CHECK;
 pub use surplus::Machine;

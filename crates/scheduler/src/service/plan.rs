@@ -225,8 +225,13 @@ pub(super) const DEADLOCKED: &str = "is unable to stop or start tasks during a d
 
 pub(super) const IMPAIRED: &str = "is unable to consistently start tasks successfully.";
 
-fn impaired_announced(service: &Service) -> bool {
-    service.announced_failure.as_ref().is_some_and(|(text, _)| &**text == IMPAIRED)
+/// The failures that were announced since they began and still last, the oldest first.
+pub fn announced_failures(service: &Service) -> impl Iterator<Item = &str> {
+    service.announced_failure.iter().flat_map(|(texts, _)| texts.lines())
+}
+
+pub(super) fn impaired_announced(service: &Service) -> bool {
+    announced_failures(service).any(|text| text == IMPAIRED)
 }
 
 /// Stops tasks of older deployments as healthy ones replace them; never below the minimum.
