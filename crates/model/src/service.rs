@@ -236,7 +236,7 @@ pub struct Service {
     pub next_event: u64,
     /// The steady state was announced and still holds.
     pub announced_steady: bool,
-    /// The last reason why a task could not be placed that became an event, with its time (duplicates are suppressed for 6 hours).
+    /// The failures that became events and still last, a line each, with the time of the first (duplicates are suppressed for 6 hours).
     pub announced_failure: Option<(Arc<str>, UnixMillis)>,
     /// `clientToken` of its creation.
     pub client_token: Option<String>,
