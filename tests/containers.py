@@ -79,13 +79,21 @@ def page(port, path="/"):
 
 
 def pids_of(container):
-    """The processes of a container as DescribeTasks shows it: those in its cgroup."""
-    found = []
+    """The processes of a container as DescribeTasks shows it: those in its cgroup. The one that began it comes first, whatever its number: numbers
+    begin anew when the last has been used."""
+    found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 if container["runtimeId"] in (folder / "cgroup").read_text():
-                    found.append(int(folder.name))
+                    # proc_pid_stat(5): after the name, which may hold anything, the third field is the first.
+                    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                    found[int(folder.name)] = (int(fields[1]), int(fields[19]))
             except OSError:
                 continue
-    return sorted(found)
+
+    def age(pid):
+        parent, began = found[pid]
+        return parent in found, began, pid
+
+    return sorted(found, key=age)
