@@ -96,7 +96,9 @@ pub(crate) fn follow(
         let tally = |revision| tally_revision(state, after, revision);
         let staged = staged.filter(|staged| staged.id == record.id);
         let next = history::advance(staged.unwrap_or(record), after, rollback, tally, now).or_else(|| staged.cloned());
-        if let Some(next) = next.filter(|next| *next != *record.value) {
+        // The time alone is no news: written each time that the service is planned, it would have it planned again.
+        let is_news = |next: &ServiceDeployment| ServiceDeployment { updated_at: record.updated_at, ..next.clone() } != *record.value;
+        if let Some(next) = next.filter(is_news) {
             transaction.expect(Key::ServiceDeployment(cluster.clone(), name.clone(), record.id), record.modified);
             transaction.put(next);
         }

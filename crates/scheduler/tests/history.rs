@@ -4,6 +4,7 @@
 mod world;
 
 use berth_model::ids::{ContainerId, DeploymentId};
+use berth_model::rollout::{LifecycleStage, Rollout};
 use berth_model::service::{DeploymentStatus, RolloutState, Service};
 use berth_model::service_deployment::{
     RevisionImage, RevisionTally, ServiceDeployment, ServiceDeploymentId, ServiceDeploymentStatus as Status, ServiceRevision,
@@ -100,6 +101,31 @@ fn it_begins_and_succeeds_with_the_plan_and_then_stays() {
     assert_eq!(record.target, two(ServiceRevisionId(1)));
     deploy(&mut world, 2);
     assert!(!follow(&mut record, &world.service, world.now), "what ended stays as it ended");
+}
+
+#[test]
+fn what_stages_counted_is_not_counted_again_by_what_the_service_is_set_to_meanwhile() {
+    let (mut world, mut record) = begun();
+    assert!(follow(&mut record, &world.service, UnixMillis(5)));
+    assert_eq!(record.breaker, None, "it is off");
+    let breaker = world.service.settings.deployment_configuration.deployment_circuit_breaker.get_or_insert_default();
+    breaker.enable = Some(true);
+    let mut rolling = record.clone();
+    assert!(follow(&mut rolling, &world.service, UnixMillis(6)));
+    assert!(rolling.breaker.is_some(), "a rolling update goes by what the service is set to");
+    record.rollout = Some(Rollout {
+        stage: LifecycleStage::ScaleUp,
+        since: UnixMillis(5),
+        is_entered: true,
+        visit: 1,
+        step: 0,
+        test_weight: 0,
+        production_weight: 0,
+        blue: Some(DeploymentId(9)),
+        green: Some(DeploymentId(1)),
+        hooks: Vec::new(),
+    });
+    assert!(!follow(&mut record, &world.service, UnixMillis(6)), "two revisions side by side go by what the deployment began with");
 }
 
 #[test]

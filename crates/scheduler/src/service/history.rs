@@ -54,7 +54,9 @@ pub fn advance(
         next.status = Status::InProgress;
         next.started_at = Some(now);
     }
-    if let Some(primary) = own.filter(|_| matches!(next.status, Status::InProgress)) {
+    // Where two revisions stand side by side the stages have counted, by the deployment's own configuration and not the service's of now.
+    let has_counted = record.rollout.as_ref().is_some_and(|rollout| rollout.blue.and(rollout.green).is_some());
+    if let Some(primary) = own.filter(|_| matches!(next.status, Status::InProgress) && !has_counted) {
         next.breaker = counted(service, primary);
         next.triggered_alarms.clone_from(&primary.progress.triggered_alarms);
     }

@@ -1,5 +1,6 @@
 //! Service deployments: how each ends, which of them nobody but a user ends, and how many of each kind a simulation has seen.
 
+use berth_model::rollout::LifecycleStage;
 use berth_model::service::{RolloutState, Service, ServiceStatus};
 use berth_model::service_deployment::{ServiceDeployment, ServiceDeploymentStatus as Status};
 
@@ -85,17 +86,24 @@ impl Checker {
     #[must_use]
     pub fn is_incurable(&self, service: &Service) -> bool {
         let Some(primary) = service.primary() else { return false };
-        let breaker = service.settings.deployment_configuration.deployment_circuit_breaker.as_ref();
         // A breaker ends what comes out in stages, and not its way back: what is gone back to may have been deployed with no task, and
         // be seen to never start only then. Without stages it ends the way back too, but counts tasks that are half an hour apart by then,
         // since what starts so badly is tried ever more seldom; its user has read so by that time.
         let model = self.model.lock();
-        let goes_back = primary.service_deployment.and_then(|id| model.rollouts.get(&id)).is_some_and(|one| {
-            one.status == Status::RollbackInProgress && one.rollout.as_ref().is_none_or(|rollout| rollout.blue.and(rollout.green).is_some())
-        });
+        let one = primary.service_deployment.and_then(|id| model.rollouts.get(&id));
+        let stands_beside = |one: &ServiceDeployment| one.rollout.as_ref().is_some_and(|rollout| rollout.blue.and(rollout.green).is_some());
+        let goes_back = one.is_some_and(|one| one.status == Status::RollbackInProgress && (one.rollout.is_none() || stands_beside(one)));
+        // Nor what begins to fail once the traffic has gone over and all that is left to do is to clean up: it came through with no task.
+        let is_through = |one: &ServiceDeployment| one.rollout.as_ref().is_some_and(|rollout| rollout.stage >= LifecycleStage::CleanUp);
+        let has_gone_over = one.is_some_and(|one| stands_beside(one) && is_through(one));
+        // Stages with two revisions go by what the deployment began with, all else by what the service is set to now.
+        let own = one.filter(|one| stands_beside(one)).map(|one| &one.configuration);
+        let breaker = own.unwrap_or(&service.settings.deployment_configuration).deployment_circuit_breaker.clone();
         drop(model);
-        let is_watched =
-            primary.rollout_state == RolloutState::InProgress && !goes_back && breaker.is_some_and(|breaker| breaker.enable == Some(true));
+        let is_watched = primary.rollout_state == RolloutState::InProgress
+            && !goes_back
+            && !has_gone_over
+            && breaker.is_some_and(|breaker| breaker.enable == Some(true));
         service.status == ServiceStatus::Active
             && service.desired_count > 0
             && primary.definition.family.as_str() == DUD
