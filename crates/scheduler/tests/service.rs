@@ -96,6 +96,42 @@ fn tasks_that_never_run_are_throttled_ever_longer() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_holds_up_no_start() {
+    let mut world = World::new(service(1, 100, 200));
+    // Four failures in a row; each of the tasks lives for half a minute.
+    for _ in 0..120 {
+        if world.step().start > 0 {
+            world.now = world.now.plus_millis(30_000);
+            let newest = world.tasks.len() - 1;
+            world.stop(newest, StopCode::TaskFailedToStart);
+        }
+        world.now = world.now.plus_millis(1_000);
+    }
+    let (failed, back) = (world.tasks.len(), world.now.plus_millis(-3_600_000));
+    assert!(failed > 3);
+    world.now = back;
+    // What ended in an hour from now says nothing of when to try again; the tasks that fail from now on do.
+    assert_eq!(world.step().start, 1);
+    let newest = world.tasks.len() - 1;
+    world.stop(newest, StopCode::TaskFailedToStart);
+    assert_eq!(world.plan(false).start, 0, "it is throttled as before");
+    assert!(world.plan(false).wake_at.is_some_and(|at| at.since(back) <= 27 * 60 * 1_000), "{:?}", world.plan(false).wake_at);
+}
+
+#[test]
+fn a_start_that_another_clock_told_counts_from_the_creation() {
+    let mut world = World::new(service(2, 100, 200));
+    world.run(60);
+    world.deploy(2);
+    world.run(1);
+    for task in world.tasks.iter_mut().filter(|task| task.deployment.0 == 2) {
+        task.started_at = task.started_at.map(|at| at.plus_millis(3_600_000));
+    }
+    world.run(100);
+    assert!(world.is_steady_on(2), "{:?}", world.plan(false).why);
+}
+
+#[test]
 fn a_deleted_service_drains_and_ends() {
     let mut world = World::new(service(2, 100, 200));
     world.run(5);

@@ -243,7 +243,7 @@ fn fill(
             continue;
         }
         let own = by_instance.get(&id).into_iter().flatten().copied().filter(|task| primary.owns(task.deployment));
-        let throttle = throttle(own, 1);
+        let throttle = throttle(own, 1, now);
         match throttle.not_before {
             Some(at) if at > now => {
                 steps.wake_at = earliest(steps.wake_at, Some(at));

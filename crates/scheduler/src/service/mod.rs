@@ -7,6 +7,7 @@
 
 mod absence;
 mod alarms;
+mod believed;
 mod breaker;
 mod daemon;
 pub mod history;

@@ -8,6 +8,7 @@ use berth_model::service::{Deployment, RolloutState, Service};
 use berth_model::time::UnixMillis;
 
 use super::alarms::AlarmRules;
+use super::believed::believed;
 use super::breaker::{BreakerRules, failures};
 use super::plan::earliest;
 use super::{ServicePlan, ServiceView};
@@ -80,7 +81,9 @@ pub(super) fn settle(view: &ServiceView<'_>, primary: &Deployment, standing: Sta
     let minutes = configuration.bake_time_in_minutes.filter(|_| bakes).unwrap_or(0);
     let (asked, noticed) = (i64::from(minutes) * view.minute_millis, alarms.bake_millis(view));
     if asked.max(noticed) > 0 {
-        let over = next.progress.bakes_since.get_or_insert(now).plus_millis(asked.max(noticed));
+        let since = next.progress.bakes_since.and_then(|at| believed([at], now)).unwrap_or(now);
+        next.progress.bakes_since = Some(since);
+        let over = since.plus_millis(asked.max(noticed));
         if over > now {
             plan.wake_at = earliest(plan.wake_at, Some(over));
             let cause = if noticed > asked { "its alarms' window".to_owned() } else { format!("bakeTimeInMinutes {minutes}") };

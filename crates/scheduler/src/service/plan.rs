@@ -5,6 +5,7 @@ use berth_model::service::{Deployment, DeploymentStatus, RolloutState, Service, 
 use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
+use super::believed::believed;
 use super::replace::{self, Sorted};
 use super::throttle::throttle;
 use super::{ServicePlan, ServiceView, Stop, TaskView, outcome, rebalance, surplus};
@@ -32,9 +33,10 @@ pub(super) fn healthy(task: &TaskView, healthy_after_millis: i64, now: UnixMilli
     if task.has_check {
         return (task.health == HealthStatus::Healthy, None);
     }
-    match task.started_at.map(|at| at.plus_millis(healthy_after_millis)) {
-        Some(at) if at <= now => (true, None),
-        at => (false, at),
+    let Some(started) = task.started_at else { return (false, None) };
+    match believed([started, task.created_at], now).map(|at| at.plus_millis(healthy_after_millis)) {
+        Some(at) if at > now => (false, Some(at)),
+        _ => (true, None),
     }
 }
 
@@ -44,7 +46,8 @@ pub(super) fn unhealthy(view: &ServiceView<'_>, task: &TaskView, now: UnixMillis
         return (false, None);
     }
     let grace = i64::from(view.service.settings.health_check_grace_period_seconds.unwrap_or(0)) * 1000;
-    match task.started_at.map(|at| at.plus_millis(grace)) {
+    let started = task.started_at.and_then(|at| believed([at, task.created_at], now));
+    match started.map(|at| at.plus_millis(grace)) {
         Some(over) if over > now => (false, Some(over)),
         _ => (true, None),
     }
@@ -163,7 +166,7 @@ fn plan_starts(view: &ServiceView<'_>, groups: &Groups<'_>, primary: &Deployment
         if lacks == 0 {
             continue;
         }
-        let throttle = throttle(own.iter().copied(), desired);
+        let throttle = throttle(own.iter().copied(), desired, now);
         if throttle.not_before.is_some_and(|at| at > now) {
             plan.wake_at = earliest(plan.wake_at, throttle.not_before);
         } else if throttle.has_failed() && missing > 0 {
@@ -200,7 +203,7 @@ fn start_new(view: &ServiceView<'_>, primary: &Deployment, missing: u32, room: u
         plan.why.push(format!("maximumPercent {} leaves no room for another task", service.percentages.maximum));
         return 0;
     }
-    let throttle = throttle(view.tasks.iter().filter(|task| primary.owns(task.deployment)), service.desired_count);
+    let throttle = throttle(view.tasks.iter().filter(|task| primary.owns(task.deployment)), service.desired_count, now);
     match throttle.not_before {
         Some(at) if at > now => {
             plan.wake_at = earliest(plan.wake_at, Some(at));

@@ -11,6 +11,7 @@ use berth_model::service::{Deployment, DeploymentController, Rebalancing, Rollou
 use berth_model::task::LaunchType;
 use berth_model::time::UnixMillis;
 
+use super::believed::believed;
 use super::plan::{count, earliest, healthy, stop_tasks};
 use super::{ServicePlan, ServiceView, TaskView, surplus};
 use crate::placement::{SpreadField, Strategy};
@@ -280,7 +281,7 @@ fn steps(
     if let Some(known) = known(view).filter(|known| known.attempts > 0) {
         // Sixteen doublings are far beyond the longest.
         let delay = (FIRST_DELAY_MILLIS << (known.attempts - 1).min(16)).min(LONGEST_DELAY_MILLIS);
-        let not_before = known.tried_at.map(|at| at.plus_millis(delay));
+        let not_before = known.tried_at.and_then(|at| believed([at], now)).map(|at| at.plus_millis(delay));
         if let Some(at) = not_before.filter(|at| *at > now) {
             let seconds = (at.since(now) + 999) / 1_000;
             return Err(Obstacle::Wait(format!("tasks that were started for it ended; the next start is in {seconds} s"), Some(at)));

@@ -125,7 +125,7 @@ fn shift(view: &ShiftView<'_>, (blue, green): (DeploymentId, DeploymentId), roll
     let stays = if goes_back { blue } else { green };
     let whole = |deployment| Own::of(view, deployment, now).healthy(view, now) >= desired;
     // A blue revision that cannot start may never be whole; what serves in its place is left alone then, and holds up nothing.
-    let blue_fails = throttle(view.service.tasks.iter().filter(|task| view.owns(blue, task)), desired).has_failed();
+    let blue_fails = throttle(view.service.tasks.iter().filter(|task| view.owns(blue, task)), desired, now).has_failed();
     let sight = Sight {
         course: &course,
         goes_back,

@@ -1,10 +1,14 @@
 //! How long a deployment waits before it starts tasks again after some failed. Derived from the tasks themselves, so that
 //! there is no counter to lose or to reset.
+//!
+//! As on ECS it is attempts that come ever more seldom, so the wait begins where the last one began: whoever plans also told that time. What
+//! a task ended at was told by whichever peer its agent was connected to, and the clocks of two may be far apart.
 
 use berth_model::task::TaskStatus;
 use berth_model::time::UnixMillis;
 
 use super::TaskView;
+use super::believed::believed;
 
 /// ECS's longest delay between starts of tasks that never run: 27 minutes.
 const NEVER_RAN_MAX_MILLIS: i64 = 27 * 60 * 1000;
@@ -44,25 +48,26 @@ impl Throttle {
     }
 }
 
-pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u32) -> Throttle {
+pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u32, now: UnixMillis) -> Throttle {
     let mut tasks: Vec<_> = tasks.collect();
     tasks.sort_by_key(|task| task.created_at);
     let mut never_ran = 0;
     let mut short_runs = 0;
-    let mut last_end = None;
+    let mut last_failure = None;
     for task in tasks {
         let ended = (task.last == TaskStatus::Stopped).then_some(task.stopped_at).flatten();
         match (task.started_at, ended) {
-            (None, Some(end)) if task.stop_code == Some(berth_model::task::StopCode::TaskFailedToStart) => {
+            (None, Some(_)) if task.stop_code == Some(berth_model::task::StopCode::TaskFailedToStart) => {
                 never_ran += 1;
-                last_end = last_end.max(Some(end));
+                last_failure = last_failure.max(believed([task.created_at], now));
             }
             (Some(start), Some(end)) => {
                 never_ran = 0;
                 let by_itself = task.stop_code == Some(berth_model::task::StopCode::EssentialContainerExited);
-                if by_itself && end.since(start) < SHORT_RUN_MILLIS {
+                let ran = end.since(start);
+                if by_itself && ran < SHORT_RUN_MILLIS {
                     short_runs += 1;
-                    last_end = last_end.max(Some(end));
+                    last_failure = last_failure.max(believed([task.created_at.plus_millis(ran)], now));
                 } else {
                     short_runs = 0;
                 }
@@ -82,6 +87,6 @@ pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u
         SHORT_RUN_FIRST_MILLIS,
         SHORT_RUN_MAX_MILLIS,
     ));
-    let not_before = last_end.filter(|_| wait > 0).map(|end| end.plus_millis(wait));
+    let not_before = last_failure.filter(|_| wait > 0).map(|at| at.plus_millis(wait));
     Throttle { never_ran, short_runs, not_before }
 }

@@ -65,7 +65,7 @@ pub(super) fn keep(view: &ShiftView<'_>, deployment: DeploymentId, plan: &mut Sh
             surplus::pick(&free, &all, has - desired, (view.service.strategies, view.service.machine), |task| is_healthy(task, view, now));
         stop_tasks(steps, surplus);
     } else if has < desired {
-        let throttle = throttle(view.service.tasks.iter().filter(|task| view.owns(deployment, task)), desired);
+        let throttle = throttle(view.service.tasks.iter().filter(|task| view.owns(deployment, task)), desired, now);
         match throttle.not_before {
             Some(at) if at > now => {
                 steps.wake_at = Some(steps.wake_at.map_or(at, |known| known.min(at)));
