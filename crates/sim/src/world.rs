@@ -412,7 +412,8 @@ impl World {
                 ));
             }
             // What it says of availability zones it says in the steady state.
-            let of_zones = [") is AZ balanced", ") is unable to place a task in ", "was unable to AZ Rebalance"];
+            // Tasks that were started for it and ended at once leave it as it was, and are tried again ever more seldom.
+            let of_zones = [") is AZ balanced", ") is unable to place a task in ", "was unable to AZ Rebalance", " to AZ Rebalance: "];
             if !newest.contains("has reached a steady state") && !of_zones.iter().any(|text| newest.contains(text)) {
                 return Some(format!("service {name} is steady, and its newest event says '{newest}'"));
             }

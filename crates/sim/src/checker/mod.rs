@@ -73,6 +73,8 @@ pub(crate) struct Model {
     pub(crate) steady_now: BTreeSet<ServiceKey>,
     /// When each service that is not was last seen in it.
     pub(crate) steady: BTreeMap<ServiceKey, Instant>,
+    /// With which desired counts each DAEMON service would lately have been steady.
+    pub(crate) settled_at: BTreeMap<ServiceKey, Vec<services::Settled>>,
     /// Services that are looked at again after that time, since what is believed of their tasks then changes with time alone.
     pub(crate) unsure: BTreeMap<ServiceKey, Instant>,
     /// When each task that ended was seen to.

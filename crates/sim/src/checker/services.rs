@@ -1,6 +1,7 @@
 //! Services: what their events say has to be so, and what happens has to be said.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ const STALE: Duration = Duration::from_secs(2);
 /// The same where other servers commit too: a watch on etcd that went silent is given up after 5 s and made again.
 const STALE_PEER: Duration = Duration::from_secs(15);
 
+/// With which desired counts a service would have been steady, and until when; `None`: still.
+pub(super) type Settled = (Option<Instant>, RangeInclusive<u32>);
 type Before = BTreeMap<TaskId, Option<Arc<Task>>>;
 
 impl Model {
@@ -41,7 +44,12 @@ impl Model {
     /// Tasks that a smaller desired count ends do not count any more, as in `runningCount`. Those of machines that are not heard of may
     /// count or not.
     pub(crate) fn is_steady(&self, service: &Service) -> bool {
-        let Some(primary) = service.primary() else { return false };
+        self.settles_at(service).is_some_and(|counts| counts.contains(&service.desired_count))
+    }
+
+    /// The desired counts with which the service would be in the steady state; `None`: none.
+    fn settles_at(&self, service: &Service) -> Option<RangeInclusive<u32>> {
+        let primary = service.primary()?;
         let (mut running, mut perhaps) = (0, 0);
         for task in self.tasks_of(service) {
             let right = task.service.as_ref().is_some_and(|member| primary.owns(member.deployment));
@@ -52,10 +60,10 @@ impl Model {
                 }
                 (true, DesiredStatus::Running) if task.last_status == TaskStatus::Running => running += 1,
                 (false, _) if self.may_be_missing(task) => {}
-                _ => return false,
+                _ => return None,
             }
         }
-        (running..=running + perhaps).contains(&service.desired_count)
+        Some(running..=running + perhaps)
     }
 
     /// An instance changed: the services of its tasks. If it `is_back`, they are looked at for a while: what its tasks count for changes
@@ -76,13 +84,37 @@ impl Model {
         let over: Vec<_> = self.unsure.iter().filter(|(_, until)| **until < now).map(|(key, until)| (key.clone(), *until)).collect();
         self.unsure.retain(|_, until| *until >= now);
         for (key, at) in over.into_iter().chain(touched.iter().map(|key| (key.clone(), now))) {
-            let is_steady = self.services.get(&key).is_some_and(|service| self.is_steady(service));
+            let service = self.services.get(&key).cloned();
+            let counts = service.as_ref().and_then(|service| self.settles_at(service));
+            let is_steady = service.as_ref().zip(counts.as_ref()).is_some_and(|(own, counts)| counts.contains(&own.desired_count));
+            if service.is_some_and(|service| service.is_daemon()) {
+                self.note_counts(&key, counts, at);
+            }
             if is_steady {
                 self.steady_now.insert(key);
             } else if self.steady_now.remove(&key) {
                 self.steady.insert(key, at);
             }
         }
+    }
+
+    /// Keeps with which desired counts a DAEMON service would lately have been steady: its plan writes the count that it saw, and a machine
+    /// may have come or gone since.
+    fn note_counts(&mut self, key: &ServiceKey, counts: Option<RangeInclusive<u32>>, at: Instant) {
+        let stale = self.stale();
+        let known = self.settled_at.entry(key.clone()).or_default();
+        if let Some((until, _)) = known.last_mut().filter(|(until, _)| until.is_none()) {
+            *until = Some(at);
+        }
+        known.retain(|(until, _)| until.is_none_or(|until| until.elapsed() <= stale));
+        known.extend(counts.map(|counts| (None, counts)));
+    }
+
+    /// A DAEMON service was steady with its desired count of now, which it may not have had then.
+    fn was_settled(&self, service: &Service) -> bool {
+        let known = self.settled_at.get(&(service.cluster.clone(), service.name.clone())).into_iter().flatten();
+        let mut lately = known.filter(|(until, _)| until.is_none_or(|until| until.elapsed() <= self.stale()));
+        lately.any(|(_, counts)| counts.contains(&service.desired_count))
     }
 
     pub(super) fn check_services(&self, before: &Before, events: &[Arc<ServiceEvent>]) -> Verdict {
@@ -139,7 +171,7 @@ impl Model {
         if text == "has reached a steady state." || text.ends_with("deployment completed.") {
             let key = (service.cluster.clone(), service.name.clone());
             let was = self.steady_now.contains(&key) || self.steady.get(&key).is_some_and(|at| at.elapsed() <= self.stale());
-            if !was && !self.is_steady(service) {
+            if !was && !self.is_steady(service) && !self.was_settled(service) {
                 return Err(lie("it was not steady"));
             }
         }
