@@ -83,12 +83,7 @@ impl World {
         let runtime = Arc::new(NativeRuntime::open(native).expect("the runtime opens"));
         let mut bridge = BridgeConfig::new("a1", folder.join("network"), folder.join("netns"));
         bridge.subnet_lock = folder.join("subnet.lock");
-        let interfaces = InterfaceConfig {
-            name: "a1".into(),
-            state_dir: folder.join("interfaces"),
-            netns_dir: folder.join("interfaces-netns"),
-            metadata: None,
-        };
+        let interfaces = InterfaceConfig::new("a1", folder.join("interfaces"), folder.join("interfaces-netns"));
         let interfaces = InterfaceNetwork::open(interfaces).expect("interfaces open");
         let network = Arc::new(MachineNetwork::new(BridgeNetwork::open(bridge).expect("the bridge opens"), Some(interfaces)));
         let image = format!("{}/busybox:1", registry.host());

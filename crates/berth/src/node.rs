@@ -64,7 +64,7 @@ impl Node {
         };
         let inactivity = config.pull_inactivity;
         let (runtime, network, bridge) = match chosen {
-            Chosen::Native => native(name, dir, (registry, inactivity), ports, config.fargate == Some(true)).await?,
+            Chosen::Native => native(name, dir, (registry, inactivity), ports, &config).await?,
             Chosen::Docker => in_docker(name, dir, host, (registry, inactivity), ports).await?,
         };
         config.dns.bridge = bridge;
@@ -123,7 +123,7 @@ async fn native(
     dir: &Path,
     (registry, pull_inactivity): Pulls,
     ports: RangeInclusive<u16>,
-    fargate: bool,
+    config: &AgentConfig,
 ) -> Result<Parts, Failure> {
     let program = |name: &str| {
         locate(name).ok_or_else(|| {
@@ -143,12 +143,8 @@ async fn native(
     };
     let mut bridge = BridgeConfig::new(name, dir.join("network"), PathBuf::from(RUN).join(name).join("netns"));
     bridge.dynamic_ports = ports;
-    let mut interfaces = InterfaceConfig {
-        name: name.to_owned(),
-        state_dir: dir.join("interfaces"),
-        netns_dir: PathBuf::from(RUN).join(name).join("interfaces"),
-        metadata: None,
-    };
+    let mut interfaces = InterfaceConfig::new(name, dir.join("interfaces"), PathBuf::from(RUN).join(name).join("interfaces"));
+    interfaces.shortcuts = config.task_shortcuts;
     let opened = tokio::task::spawn_blocking(move || {
         let runtime = NativeRuntime::open(native).map_err(|error| Failure::part("runtime", error))?;
         let network = BridgeNetwork::open(bridge).map_err(|error| Failure::part("network", error))?;
@@ -162,7 +158,7 @@ async fn native(
         Ok::<_, Failure>((runtime, Arc::new(network) as Arc<dyn Network>, Some(gateway)))
     });
     let (runtime, network, gateway) = opened.await.map_err(|error| Failure::part("agent", error))??;
-    if fargate && network.has_interfaces() {
+    if config.fargate == Some(true) && network.has_interfaces() {
         for line in fargate::shortcomings(runtime.remapping().await, dir) {
             tracing::warn!("{line}");
         }

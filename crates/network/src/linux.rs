@@ -25,6 +25,7 @@ mod public_addresses;
 mod record;
 mod reservation;
 mod ruleset;
+mod shortcut;
 mod slots;
 mod task_link;
 

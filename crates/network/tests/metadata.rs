@@ -23,12 +23,8 @@ fn open(machine: &Machine, name: &str) -> MachineNetwork {
     let mut bridge = BridgeConfig::new(name, folder.join("network"), folder.join("netns"));
     bridge.subnet_lock = machine.directory.path().join("subnet.lock");
     let bridge = BridgeNetwork::open(bridge).expect("the bridge opens");
-    let interfaces = InterfaceConfig {
-        name: name.to_owned(),
-        state_dir: folder.join("interfaces"),
-        netns_dir: folder.join("interfaces-netns"),
-        metadata: bridge.metadata(),
-    };
+    let interfaces = InterfaceConfig::new(name, folder.join("interfaces"), folder.join("interfaces-netns"));
+    let interfaces = InterfaceConfig { metadata: bridge.metadata(), ..interfaces };
     MachineNetwork::new(bridge, Some(InterfaceNetwork::open(interfaces).expect("interfaces open")))
 }
 

@@ -25,8 +25,10 @@ use super::{Peer, quantile, row, row_noted};
 const GROUP: &str = "sg-measure";
 /// Tasks that are there meanwhile, as many as one machine is promised to hold.
 const BESIDE: u16 = 500;
-/// How long bytes are moved for one measurement, without the first connection's slow start.
+/// How long bytes are counted for one measurement.
 const MOVING: Duration = Duration::from_millis(400);
+/// How long a connection has moved bytes before they are counted: by then what lasts has found its way.
+const LASTING: Duration = Duration::from_secs(1);
 /// The bare pair's ends.
 const BARE: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 99, 1), Ipv4Addr::new(192, 168, 99, 2)];
 const PORT: u16 = 5001;
@@ -42,7 +44,7 @@ pub(super) fn run(runs: usize) -> Result<(), Box<dyn Error>> {
 async fn measure(runs: usize) -> Result<(), Box<dyn Error>> {
     let folder = Folder::make("network")?;
     let (state_dir, netns_dir) = (folder.path().join("state"), folder.path().join("netns"));
-    let network = InterfaceNetwork::open(InterfaceConfig { name: "measure".into(), state_dir, netns_dir, metadata: None })?;
+    let network = InterfaceNetwork::open(InterfaceConfig::new("measure", state_dir, netns_dir))?;
     network.apply(&table(1)).await?;
     lives(&network, runs, "network/attach-p50-ms", "network/detach-p50-ms").await?;
     let mut times = Vec::new();
@@ -91,9 +93,14 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Congestion control that connections are measured with, and the row. What the machine is set to is not asked: BBR sends no faster than it has
-/// measured that it may, which leaves processors idle and hides what the way costs; CUBIC is what nearly all hosts have.
-const CONTROLS: [(&str, &str); 2] = [("cubic", "network/throughput-gb-s"), ("bbr", "network/throughput-bbr-gb-s")];
+/// Congestion control that connections are measured with, how long they have lasted, and the row. What the machine is set to is not asked: BBR
+/// sends no faster than it has measured that it may, which leaves processors idle and hides what the way costs; CUBIC is what nearly all
+/// hosts have.
+const CONNECTIONS: [(&str, Duration, &str); 3] = [
+    ("cubic", LASTING, "network/throughput-gb-s"),
+    ("bbr", LASTING, "network/throughput-bbr-gb-s"),
+    ("cubic", Duration::ZERO, "network/throughput-first-gb-s"),
+];
 
 /// Between two tasks, and between the two ends of a bare pair: in turn, the median of each.
 async fn throughput(network: &InterfaceNetwork, runs: usize) -> Result<(), Box<dyn Error>> {
@@ -106,7 +113,7 @@ async fn throughput(network: &InterfaceNetwork, runs: usize) -> Result<(), Box<d
     let (from, to) = (Network::at(from_path)?, Network::at(to_path)?);
     bare_pair(&from, &to, to_path)?;
     let available = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control")?;
-    for (control, name) in CONTROLS {
+    for (control, lasted, name) in CONNECTIONS {
         if !available.split_whitespace().any(|one| one == control) {
             eprintln!("{name} is left out: this kernel has no {control}");
             continue;
@@ -114,7 +121,8 @@ async fn throughput(network: &InterfaceNetwork, runs: usize) -> Result<(), Box<d
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
         // One of each to warm up; it is not counted.
         for run in 0..=runs {
-            let (task, pair) = (moved(&from, &to, address(*to_number), control)?, moved(&from, &to, BARE[1], control)?);
+            let moved = |to_address| moved(&from, &to, to_address, (control, lasted));
+            let (task, pair) = (moved(address(*to_number))?, moved(BARE[1])?);
             if run > 0 {
                 ours.push(task);
                 bare.push(pair);
@@ -143,19 +151,24 @@ fn bare_pair(from: &Network, to: &Network, to_path: &Path) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Gigabytes a second over one TCP connection.
-fn moved(from: &Network, to: &Network, address: Ipv4Addr, control: &str) -> Result<f64, Box<dyn Error>> {
+/// Gigabytes a second over one TCP connection, after it has moved bytes for a while.
+fn moved(from: &Network, to: &Network, address: Ipv4Addr, (control, lasted): (&str, Duration)) -> Result<f64, Box<dyn Error>> {
     let listener = to.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?;
     let peer = SocketAddrV4::new(address, PORT).into();
     let mut sender = from.inside(|| TcpStream::connect_timeout(&peer, Duration::from_secs(5)))?;
     setsockopt(&sender, TcpCongestion, &control.into())?;
     let (mut receiver, _) = listener.accept()?;
     let sending = thread::spawn(move || {
-        let (buffer, end) = (vec![0; 128 << 10], Instant::now() + MOVING);
+        let (buffer, end) = (vec![0; 128 << 10], Instant::now() + lasted + MOVING);
         while Instant::now() < end && sender.write_all(&buffer).is_ok() {}
     });
-    let (mut buffer, mut total, start) = (vec![0; 128 << 10], 0.0, Instant::now());
+    let (mut buffer, mut total, mut start) = (vec![0; 128 << 10], 0.0, Instant::now());
+    let counted_from = start + lasted;
     while let Ok(length @ 1..) = receiver.read(&mut buffer) {
+        if start < counted_from {
+            start = Instant::now();
+            continue;
+        }
         #[expect(clippy::cast_precision_loss, reason = "a buffer's length")]
         let more = length as f64;
         total += more;

@@ -95,6 +95,7 @@ pub(super) fn read(get: &dyn Fn(&str) -> Option<String>) -> Result<(AgentConfig,
     config.sources_key = variables.sources_key()?;
     config.dns = DnsSettings::parse(variables.text(DNS).as_deref(), variables.text(DNS_UPSTREAM).as_deref())?;
     config.fargate = variables.truth("BERTH_FARGATE")?;
+    config.task_shortcuts = variables.truth("BERTH_TASK_SHORTCUTS")?.unwrap_or(true);
     config.public_addresses = super::public_addresses::parse(variables.text(PUBLIC_ADDRESSES).as_deref())?;
     config.efs = EfsSettings::parse(variables.text(FILE_SYSTEMS).as_deref(), variables.text(ACCESS_POINTS).as_deref())?;
     config.access_key.id = variables.text("AWS_ACCESS_KEY_ID").unwrap_or_default();
@@ -415,6 +416,7 @@ mod tests {
             ("BERTH_INTROSPECTION", "51678"),
             ("BERTH_DNS", "53"),
             ("BERTH_DNS_UPSTREAM", "dns"),
+            ("BERTH_TASK_SHORTCUTS", "sometimes"),
         ] {
             let error = config(&[(name, value)]).unwrap_err();
             assert_eq!(error.name, name);
@@ -441,6 +443,7 @@ mod tests {
             ("ECS_DYNAMIC_HOST_PORT_RANGE", "40000-40010"),
             ("ECS_HOST_DATA_DIR", "/srv/ecs"),
             ("ECS_CHECKPOINT", "false"),
+            ("BERTH_TASK_SHORTCUTS", "false"),
             ("ECS_PULL_DEPENDENT_CONTAINERS_UPFRONT", "false"),
             ("ECS_SHARED_VOLUME_MATCH_FULL_CONFIG", "false"),
             ("ECS_IMAGE_PULL_TIMEOUT", "10m"),
@@ -465,6 +468,7 @@ mod tests {
         assert_eq!(config.introspection, Some("0.0.0.0:51678".parse().unwrap()));
         assert_eq!(config.dynamic_host_ports, Some(40000..=40010));
         assert_eq!(config.data_dir, PathBuf::from("/srv/ecs/data"));
+        assert_eq!((default.task_shortcuts, config.task_shortcuts), (true, false));
         assert!(!config.checkpoint && !config.pull_dependent_upfront && !config.match_shared_volumes);
         assert_eq!((config.pull_timeout, config.pull_inactivity), (Duration::from_secs(600), Duration::from_secs(90)));
         assert_eq!((config.task_pids_limit, default.task_pids_limit), (Some(4_194_304), None));

@@ -142,6 +142,8 @@ pub struct AgentConfig {
     /// Whether this machine takes tasks of Fargate; where nobody said, whoever starts the agent does. Only a runtime that keeps tasks apart
     /// as docs/fargate-isolation.md says, and a network with interfaces, may be offered so.
     pub fargate: Option<bool>,
+    /// Whether connections that move much between two tasks of this machine take a shorter way past its routes and rules.
+    pub task_shortcuts: bool,
     /// Addresses that tasks of Fargate here may be given that ask for a public one, as ranges with spaces between; none: they get
     /// none.
     pub public_addresses: Option<String>,
@@ -197,6 +199,7 @@ impl Default for AgentConfig {
             efs: EfsSettings::default(),
             metadata: MetadataSettings::default(),
             fargate: None,
+            task_shortcuts: true,
             public_addresses: None,
             introspection: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))),
         }

@@ -26,7 +26,7 @@ const NO_AUDIT: &str = "who asked for credentials is told in the agent's log";
 const WINDOWS: &str = "it is for Windows";
 
 /// All variables, in order of their names.
-pub const VARIABLES: [(&str, Treatment); 130] = [
+pub const VARIABLES: [(&str, Treatment); 131] = [
     ("AWS_ACCESS_KEY_ID", Honoured),
     ("AWS_DEFAULT_REGION", Honoured),
     ("AWS_ENDPOINT_URL", Honoured),
@@ -49,6 +49,7 @@ pub const VARIABLES: [(&str, Treatment); 130] = [
     ("BERTH_SOURCES_ACCESS_KEY_ID", Honoured),
     ("BERTH_SOURCES_SECRET_ACCESS_KEY", Honoured),
     ("BERTH_SOURCES_SESSION_TOKEN", Honoured),
+    ("BERTH_TASK_SHORTCUTS", Honoured),
     ("CREDENTIALS_FETCHER_HOST", Ignored(NO_GMSA)),
     ("CREDENTIALS_FETCHER_HOST_DIR", Ignored(NO_GMSA)),
     ("CREDENTIALS_FETCHER_SECRET_NAME_FOR_DOMAINLESS_GMSA", Ignored(NO_GMSA)),

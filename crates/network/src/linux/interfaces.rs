@@ -7,9 +7,11 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -25,6 +27,7 @@ use super::peers::{Peers, remote};
 use super::public_addresses::PublicAddresses;
 use super::record::{Record, Records};
 use super::ruleset::{fingerprint, interface_rules, referenced, rules};
+use super::shortcut::{self, End, Shortcuts};
 use super::slots::{self, Slots};
 use super::{forwarding, link, task_link};
 use crate::interface::TaskInterface;
@@ -43,6 +46,16 @@ pub struct InterfaceConfig {
     pub netns_dir: PathBuf,
     /// Where this machine answers what tasks ask of the task metadata endpoint; nowhere if none.
     pub metadata: Option<SocketAddrV4>,
+    /// Whether connections that move much between two tasks take a shorter way, where the kernel has one.
+    pub shortcuts: bool,
+}
+
+impl InterfaceConfig {
+    /// Without a metadata endpoint, and with the shorter way.
+    #[must_use]
+    pub fn new(name: &str, state_dir: PathBuf, netns_dir: PathBuf) -> Self {
+        Self { name: name.to_owned(), state_dir, netns_dir, metadata: None, shortcuts: true }
+    }
 }
 
 /// A network of tasks' interfaces. Dropping it changes nothing on the machine; opening it again takes everything over.
@@ -61,10 +74,14 @@ struct Inner {
     prefix: String,
     records: Records,
     route: Mutex<Socket>,
-    judged: Mutex<Judged>,
+    judged: Arc<Mutex<Judged>>,
     mark: u16,
     forgetting: Forgetting,
     slots: Slots<Record>,
+    /// Locked before what is judged.
+    shortcuts: Arc<Mutex<Shortcuts>>,
+    /// Tells the thread that looks at links of another task; with this end it ends.
+    another: SyncSender<()>,
     closed: AtomicBool,
 }
 
@@ -98,7 +115,9 @@ impl InterfaceNetwork {
         let ruleset = rules(&table, interfaces.iter().map(|(link, (_, interface))| (link.as_str(), interface)));
         let enforcement = Enforcement::open(&format!("berth_{}_tasks", config.name), &prefix, config.metadata, ruleset)?;
         for (link, (id, interface)) in &interfaces {
-            if let Err(error) = task_link::raise_outer(&mut route, link, interface) {
+            // What an earlier life of the agent left there goes by what only that one knew.
+            let raised = shortcut::clear(&mut route, link).and_then(|()| task_link::raise_outer(&mut route, link, interface));
+            if let Err(error) = raised {
                 tracing::warn!(attachment = %id, link, %error, "a task's link is broken; it has no network");
             }
         }
@@ -112,17 +131,23 @@ impl InterfaceNetwork {
         }
         let living = interfaces_of(&judged).flat_map(occupied).collect();
         let forgetting = Forgetting::open(living);
+        let (another, news) = sync_channel(1);
         let inner = Inner {
             netns_dir: config.netns_dir,
             prefix,
             records,
             route: Mutex::new(route),
-            judged: Mutex::new(judged),
+            judged: Arc::new(Mutex::new(judged)),
             mark,
             forgetting,
             slots: Slots::new(kept.into_iter().map(|record| (record.attachment.id.clone(), record))),
+            shortcuts: Arc::default(),
+            another,
             closed: AtomicBool::new(false),
         };
+        if config.shortcuts {
+            watch(Arc::downgrade(&inner.shortcuts), Arc::downgrade(&inner.judged), news)?;
+        }
         Ok(Self { inner: Arc::new(inner), attaching: Arc::new(Semaphore::new(ATTACHES_AT_ONCE)) })
     }
 
@@ -189,6 +214,14 @@ impl InterfaceNetwork {
         self.blocking(Inner::shutdown).await
     }
 
+    /// How many connections between tasks take the shorter way now, each direction counted; `None` if the kernel has no such way.
+    ///
+    /// # Errors
+    /// [`NetworkError::System`].
+    pub async fn shortcuts(&self) -> Result<Option<usize>, NetworkError> {
+        self.blocking(|inner| Ok(inner.shortcuts.lock().count())).await
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, NetworkError> + Send + 'static,
@@ -196,6 +229,33 @@ impl InterfaceNetwork {
         let inner = Arc::clone(&self.inner);
         spawn_blocking(move || work(&inner)).await.map_err(|error| NetworkError::System(format!("network thread: {error}")))?
     }
+}
+
+/// Has a thread let what moves much between two tasks take a shorter way, as long as the network is there, of which it keeps nothing else: as
+/// soon as that is dropped it may be opened again.
+fn watch(shortcuts: Weak<Mutex<Shortcuts>>, judged: Weak<Mutex<Judged>>, another: Receiver<()>) -> Result<(), NetworkError> {
+    let end = |interface: &TaskInterface| End { address: interface.address, hardware: interface.mac.0 };
+    let look = move || {
+        let (shortcuts, judged) = shortcuts.upgrade().zip(judged.upgrade())?;
+        let mut shortcuts = shortcuts.lock();
+        let ends: BTreeMap<_, _> = judged.lock().interfaces.iter().map(|(link, (_, interface))| (link.clone(), end(interface))).collect();
+        // One alone has nobody here to send to.
+        let are_several = ends.len() > 1;
+        if are_several {
+            shortcuts.look(&ends, Instant::now());
+        }
+        Some(are_several)
+    };
+    let work = move || {
+        while let Some(are_several) = look() {
+            let news = if are_several { another.recv_timeout(shortcut::EVERY) } else { another.recv().map_err(RecvTimeoutError::from) };
+            if news == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("berth-shortcut".into()).stack_size(256 << 10).spawn(work);
+    thread.map(drop).map_err(|error| NetworkError::System(format!("start the thread that looks at tasks' links: {error}")))
 }
 
 /// How the names of a network's links begin: five characters, so that those of several networks on one machine differ.
@@ -304,6 +364,8 @@ impl Inner {
         link::index(&mut self.route.lock(), &name)?;
         let record = Record { attachment: attachment.clone(), link: Some(name) };
         self.records.write(&record)?;
+        // Full is as good: it has not looked since.
+        let _ = self.another.try_send(());
         Ok(record)
     }
 
@@ -385,6 +447,7 @@ impl Inner {
         }
         namespace::remove(held(&record.attachment))?;
         if let Some(interface) = interface {
+            self.shortcuts.lock().forget(&occupied(interface).collect());
             self.forgetting.spend(occupied(interface))?;
         }
         self.records.remove(&record.attachment.id)

@@ -27,7 +27,7 @@ const NO_ARP: u32 = libc::IFF_NOARP as u32;
 /// By this number of a routing protocol routes to interfaces are known as Berth's; no other program has it in `/etc/iproute2/rt_protos`.
 pub const PROTOCOL: u8 = 190;
 /// The hardware address of the machine's end of every interface. Each is alone on its link with one task.
-const GATEWAY: [u8; 6] = [0x02, 0xbe, 0, 0, 0, 1];
+pub(super) const GATEWAY: [u8; 6] = [0x02, 0xbe, 0, 0, 0, 1];
 /// The router of tasks with IPv6.
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 

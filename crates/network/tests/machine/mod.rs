@@ -21,12 +21,7 @@ pub struct Machine {
 
 impl Machine {
     pub fn config(&self) -> InterfaceConfig {
-        InterfaceConfig {
-            name: "t1".into(),
-            state_dir: self.directory.path().join("state"),
-            netns_dir: self.directory.path().join("netns"),
-            metadata: None,
-        }
+        InterfaceConfig::new("t1", self.directory.path().join("state"), self.directory.path().join("netns"))
     }
 
     pub fn open(&self) -> InterfaceNetwork {
