@@ -96,6 +96,24 @@ fn tasks_that_never_run_are_throttled_ever_longer() {
 }
 
 #[test]
+fn a_lower_desired_count_does_not_make_more_attempts_of_what_failed() {
+    let mut world = World::new(service(8, 100, 200));
+    for _ in 0..3 {
+        while world.step().start == 0 {
+            world.now = world.now.plus_millis(500);
+        }
+        for task in world.tasks.len() - 8..world.tasks.len() {
+            world.stop(task, StopCode::TaskFailedToStart);
+        }
+    }
+    let wait = |world: &World| world.plan(false).wake_at.map_or(0, |at| at.since(world.now));
+    let before = wait(&world);
+    assert!((1_000..=4_000).contains(&before), "three attempts: {before} ms");
+    world.service.desired_count = 1;
+    assert_eq!(wait(&world), before);
+}
+
+#[test]
 fn a_clock_that_was_set_back_holds_up_no_start() {
     let mut world = World::new(service(1, 100, 200));
     // Four failures in a row; each of the tasks lives for half a minute.

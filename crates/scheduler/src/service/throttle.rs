@@ -48,45 +48,65 @@ impl Throttle {
     }
 }
 
+/// Failures in a row, and how many attempts they were: tasks that are started together are one.
+#[derive(Default)]
+struct Row {
+    failures: u32,
+    attempts: u32,
+    last: Option<UnixMillis>,
+}
+
+impl Row {
+    fn add(&mut self, created_at: UnixMillis) {
+        self.failures += 1;
+        self.attempts += u32::from(self.last != Some(created_at));
+        self.last = Some(created_at);
+    }
+
+    /// Each of the desired tasks failed so often, or one of them. A desired count that is lowered makes no more attempts of what failed before,
+    /// and a round that comes in several attempts, for want of room, is one.
+    fn rounds(&self, desired: u32) -> u32 {
+        self.failures.div_ceil(desired.max(1)).min(self.attempts)
+    }
+}
+
 pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u32, now: UnixMillis) -> Throttle {
     let mut tasks: Vec<_> = tasks.collect();
     tasks.sort_by_key(|task| task.created_at);
-    let mut never_ran = 0;
-    let mut short_runs = 0;
+    let (mut never_ran, mut short_runs) = (Row::default(), Row::default());
     let mut last_failure = None;
     for task in tasks {
         let ended = (task.last == TaskStatus::Stopped).then_some(task.stopped_at).flatten();
         match (task.started_at, ended) {
             (None, Some(_)) if task.stop_code == Some(berth_model::task::StopCode::TaskFailedToStart) => {
-                never_ran += 1;
+                never_ran.add(task.created_at);
                 last_failure = last_failure.max(believed([task.created_at], now));
             }
             (Some(start), Some(end)) => {
-                never_ran = 0;
+                never_ran = Row::default();
                 let by_itself = task.stop_code == Some(berth_model::task::StopCode::EssentialContainerExited);
                 let ran = end.since(start);
                 if by_itself && ran < SHORT_RUN_MILLIS {
-                    short_runs += 1;
+                    short_runs.add(task.created_at);
                     last_failure = last_failure.max(believed([task.created_at.plus_millis(ran)], now));
                 } else {
-                    short_runs = 0;
+                    short_runs = Row::default();
                 }
             }
-            (Some(_), None) => never_ran = 0,
+            (Some(_), None) => never_ran = Row::default(),
             _ => {}
         }
     }
-    let rounds = |count: u32| count.div_ceil(desired.max(1));
     let delay = |rounds: u32, first: i64, most: i64| match rounds {
         0 => 0,
         rounds => first.saturating_mul(1_i64.checked_shl(rounds - 1).unwrap_or(i64::MAX)).min(most),
     };
     // One crash may happen to anybody: its replacement starts at once. The second in a row waits.
-    let wait = delay(rounds(never_ran), NEVER_RAN_FIRST_MILLIS, NEVER_RAN_MAX_MILLIS).max(delay(
-        rounds(short_runs).saturating_sub(1),
+    let wait = delay(never_ran.rounds(desired), NEVER_RAN_FIRST_MILLIS, NEVER_RAN_MAX_MILLIS).max(delay(
+        short_runs.rounds(desired).saturating_sub(1),
         SHORT_RUN_FIRST_MILLIS,
         SHORT_RUN_MAX_MILLIS,
     ));
     let not_before = last_failure.filter(|_| wait > 0).map(|at| at.plus_millis(wait));
-    Throttle { never_ran, short_runs, not_before }
+    Throttle { never_ran: never_ran.failures, short_runs: short_runs.failures, not_before }
 }
