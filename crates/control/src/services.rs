@@ -276,10 +276,13 @@ fn step_part(
     }
     if tried > 0 && started.is_empty() {
         owner.waiting_for_room.insert(part.service.name.clone());
-        let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
-        // Of a deployment with stages what was found first stands: its hooks have their ids.
-        steps = ServicePlan { start, restore, ..plan_now(&owner.index, true, &[]).0 };
-        steps.stop.truncate(most);
+        // What an older deployment lost waits for room: to make some, others of it would have to go.
+        if steps.start > 0 {
+            let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
+            // Of a deployment with stages what was found first stands: its hooks have their ids.
+            steps = ServicePlan { start, restore, ..plan_now(&owner.index, true, &[]).0 };
+            steps.stop.truncate(most);
+        }
         let retry = now.plus_millis(ROOM_RETRY_MILLIS);
         steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
     }

@@ -3,10 +3,11 @@
 #[allow(dead_code, reason = "each test binary uses its own part")]
 mod world;
 
+use berth_model::ids::DeploymentId;
 use berth_model::service::ServiceStatus;
 use berth_model::task::{StopCode, TaskStatus};
 use proptest::prelude::*;
-use world::{World, service};
+use world::{Fate, World, service};
 
 #[test]
 fn a_service_reaches_its_count_and_says_so_once() {
@@ -93,6 +94,29 @@ fn tasks_that_never_run_are_throttled_ever_longer() {
     let gaps: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(gaps.windows(2).all(|pair| pair[1] >= pair[0] * 2 - 1), "{gaps:?}");
     assert!(world.events.iter().any(|event| event.contains("unable to consistently start tasks")));
+}
+
+#[test]
+fn no_old_task_makes_room_for_another_old_one() {
+    let mut world = World::new(service(3, 66, 200));
+    world.run(60);
+    world.fates.insert(DeploymentId(2), Fate::NeverRun);
+    world.deploy(2);
+    // The new ones have failed so often that the next attempt is some time off; then two old ones go, and somebody else takes a place.
+    world.run(60);
+    for task in 0..2 {
+        world.stop(task, StopCode::EssentialContainerExited);
+    }
+    world.room = 2;
+    let before = world.tasks.len();
+    let (mut restored, mut stopped) = (0, 0);
+    for _ in 0..3 {
+        let steps = world.step();
+        assert_eq!(steps.start, 0, "an attempt of the new ones would make room: {:?}", steps.why);
+        restored = world.tasks.len() - before;
+        stopped += steps.stop.len();
+    }
+    assert_eq!((restored, stopped), (1, 0));
 }
 
 #[test]

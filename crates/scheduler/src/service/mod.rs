@@ -173,7 +173,8 @@ pub struct ServiceView<'a> {
     pub healthy_after_millis: i64,
     /// How long a minute of bake times and timeouts takes, in milliseconds.
     pub minute_millis: i64,
-    /// Nothing could be placed just now, so tasks of old deployments must make room as far as `minimumHealthyPercent` allows.
+    /// No task of the PRIMARY deployment could be placed just now, so those of old deployments must make room as far as
+    /// `minimumHealthyPercent` allows.
     pub blocked: bool,
     /// How its tasks are placed, the default filled in: a scale-in is the mirror of it.
     pub strategies: &'a [Strategy],

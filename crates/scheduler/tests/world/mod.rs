@@ -159,7 +159,9 @@ impl World {
         let mut starts = steps.starts(&self.service);
         let mut room = self.room.saturating_sub(self.holding());
         if !starts.is_empty() && room == 0 {
-            steps = self.plan(true);
+            if steps.start > 0 {
+                steps = self.plan(true);
+            }
             starts.clear();
         }
         for (deployment, count) in starts {
