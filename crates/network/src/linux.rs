@@ -34,3 +34,4 @@ pub use config::{BridgeConfig, OpenError, dynamic_ports};
 pub use interfaces::{InterfaceConfig, InterfaceNetwork};
 pub use kept_ports::{KeptPorts, KeptPortsError};
 pub use machine::MachineNetwork;
+pub use shortcut::try_shortcut;

@@ -83,6 +83,7 @@ fn look(data_dir: &Path, listen: SocketAddr) -> Vec<Finding> {
     if is_root {
         findings.push(kernel::overlay(&place));
         findings.push(network());
+        findings.push(shortcut(berth_network::linux::try_shortcut()));
         findings.push(users_of_tasks(&place));
     }
     findings.extend(disk::look(&place));
@@ -97,6 +98,19 @@ fn look(data_dir: &Path, listen: SocketAddr) -> Vec<Finding> {
     findings.push(machine::resources(berth_agent::machine::cpu_units(), berth_agent::machine::memory_mib()));
     findings.push(machine::docker(std::env::var("DOCKER_HOST").ok().as_deref()));
     findings
+}
+
+/// Whether large connections between two tasks can pass the machine's routes and rules by.
+fn shortcut(tried: std::io::Result<()>) -> Finding {
+    const CHECK: &str = "task shortcuts";
+    match tried {
+        Ok(()) => Finding::good(CHECK, "two tasks with interfaces of their own move as much as over a bare pair of links"),
+        Err(error) => Finding::warning(
+            CHECK,
+            format!("two tasks with interfaces of their own move a fifth less than over a bare pair of links: {error}"),
+            "it takes Linux 5.10 with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF, and in a container the capability BPF",
+        ),
+    }
 }
 
 /// Whether a task of Fargate can have users of its own.

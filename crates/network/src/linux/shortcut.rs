@@ -38,6 +38,14 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Most connections, in one direction, that take the shorter way, and most that are counted.
 const MOST: u32 = 4096;
 
+/// Whether the kernel has what the shorter way takes, and this process may use it: the program is made ready, and given back.
+///
+/// # Errors
+/// Why not.
+pub fn try_shortcut() -> io::Result<()> {
+    Loaded::new().map(drop)
+}
+
 /// Takes off a link what was attached to it; that there is none, or no such link, is no error.
 ///
 /// # Errors
