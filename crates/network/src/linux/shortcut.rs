@@ -196,7 +196,7 @@ impl Shortcuts {
         }
         let Kernel::Ready(sockets, loaded, swept) = &mut self.kernel else { return Ok(()) };
         for link in self.links.values_mut().filter(|link| link.was_busy && !link.has_program) {
-            link.attach(&mut sockets.route, loaded)?;
+            link.attach(&mut sockets.route, loaded);
         }
         if now.duration_since(*swept) >= SWEEP {
             *swept = now;
@@ -238,7 +238,7 @@ impl Shortcuts {
             let receiver = by_address.get(flow.destination.ip()).and_then(|name| self.links.get_mut(name));
             // What it answers takes the shorter way too.
             if let Some(receiver) = receiver.filter(|link| !link.has_program) {
-                receiver.attach(&mut sockets.route, loaded)?;
+                receiver.attach(&mut sockets.route, loaded);
             }
         }
         Ok(())
@@ -303,10 +303,15 @@ impl Link {
         is_busy
     }
 
-    fn attach(&mut self, socket: &mut Socket, loaded: &Loaded) -> Result<(), NetlinkError> {
-        queue::attach(socket, self.index, loaded.program.as_fd())?;
-        self.has_program = true;
-        Ok(())
+    /// One that is gone by now, or that somebody has put a program of his own on, holds up no other.
+    fn attach(&mut self, socket: &mut Socket, loaded: &Loaded) {
+        match queue::attach(socket, self.index, loaded.program.as_fd()) {
+            Ok(()) => self.has_program = true,
+            Err(error) => {
+                tracing::debug!(%error, link = self.index, "what a task sends takes the long way");
+                self.was_busy = false;
+            }
+        }
     }
 
     /// How a packet gets to it.
