@@ -68,6 +68,7 @@ fn passes_the_suite() {
             late_format_errors: true,
             failed_starts_are_ends: true,
             two_exec_streams: true,
+            may_miss_lack_of_memory: true,
             no_privileged,
         };
         run_all_but(Subject { open, folder: own }, differences).await;

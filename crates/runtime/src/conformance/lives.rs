@@ -71,9 +71,7 @@ async fn one_that_cannot_start_again(bench: &Bench) {
 /// What the first life was killed for is not the second one's.
 async fn memory_of_another_life(bench: &Bench) {
     let script = "test -e /been && exit 0; touch /been; exec dd if=/dev/zero of=/dev/shm/x bs=1M count=60";
-    let id = bench.begin(ContainerSpec { memory_limit: Some(20 << 20), ..bench.script(script) }).await;
-    let first = bench.end(&id).await;
-    assert_eq!((first.code, first.oom_killed), (137, true));
+    let id = bench.begin_out_of_memory(script).await;
     bench.runtime.start(&id).await.expect("it starts again");
     let second = bench.end(&id).await;
     assert_eq!((second.code, second.oom_killed), (0, false));
