@@ -276,8 +276,8 @@ fn step_part(
     }
     if tried > 0 && started.is_empty() {
         owner.waiting_for_room.insert(part.service.name.clone());
-        // What an older deployment lost waits for room: to make some, others of it would have to go.
-        if steps.start > 0 {
+        // What an older deployment lost waits for room while the newest starts nothing: to make some, others of its own would have to go.
+        if steps.start > 0 || !steps.is_throttled {
             let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
             // Of a deployment with stages what was found first stands: its hooks have their ids.
             steps = ServicePlan { start, restore, ..plan_now(&owner.index, true, &[]).0 };

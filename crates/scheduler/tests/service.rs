@@ -120,6 +120,18 @@ fn no_old_task_makes_room_for_another_old_one() {
 }
 
 #[test]
+fn what_cannot_be_restored_does_not_keep_new_tasks_out() {
+    let mut world = World::new(service(4, 50, 100));
+    world.run(60);
+    world.stop(0, StopCode::EssentialContainerExited);
+    world.deploy(2);
+    // The maximum allows one task more, which the old deployment lost; nothing is placed as long as three are there.
+    world.room = 3;
+    world.run(60);
+    assert!(world.tasks.iter().any(|task| task.deployment == DeploymentId(2)), "{:?}", world.plan(false).why);
+}
+
+#[test]
 fn a_lower_desired_count_does_not_make_more_attempts_of_what_failed() {
     let mut world = World::new(service(8, 100, 200));
     for _ in 0..3 {

@@ -164,7 +164,7 @@ impl Rehearsal {
             placed.extend(found.placed.iter().map(|(id, instance, _)| (at, *id, *instance)));
             placement.absorb(found);
         }
-        if steps.start > 0 && tried > 0 && placed.is_empty() {
+        if tried > 0 && placed.is_empty() && (steps.start > 0 || !steps.is_throttled) {
             let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
             steps = ServicePlan { start, restore, ..plan_now(&self.fleet.index, true).0 };
             steps.stop.truncate(most);

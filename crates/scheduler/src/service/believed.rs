@@ -3,12 +3,19 @@
 
 use berth_model::time::UnixMillis;
 
+use super::TaskView;
+
 /// How far ahead a recorded time may be and still be believed, in milliseconds: far more than clocks differ that are looked after.
 const AHEAD_MILLIS: i64 = 10_000;
 
 /// The first of them that is not far ahead of `now`; `None`: as far as anybody can say it was long ago.
 pub(super) fn believed(times: impl IntoIterator<Item = UnixMillis>, now: UnixMillis) -> Option<UnixMillis> {
     times.into_iter().find(|at| at.since(now) <= AHEAD_MILLIS)
+}
+
+/// When something became of a task, as far as the clock that told it can be believed: not before it was created.
+pub(super) fn of_task(task: &TaskView, at: UnixMillis, now: UnixMillis) -> UnixMillis {
+    believed([at], now).unwrap_or(task.created_at).max(task.created_at)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use berth_model::task::{HealthStatus, StopCode, TaskStatus};
 use berth_model::time::UnixMillis;
 
 use super::TaskView;
+use super::believed::of_task;
 
 /// Fewest and most failures that a share of the desired count comes to.
 const BOUNDS: (u32, u32) = (3, 200);
@@ -75,7 +76,7 @@ pub(super) fn failures<'a>(tasks: impl Iterator<Item = &'a TaskView>, healthy_af
     for task in tasks {
         healthy_at = healthy_at.max(counted_as_healthy_at(task, healthy_after_millis, now));
         if let Some(at) = task.stopped_at.filter(|_| has_failed(task, healthy_after_millis)) {
-            failed_at.push(at);
+            failed_at.push(of_task(task, at, now));
         }
     }
     let counts = |at: &&UnixMillis| !resets || healthy_at.is_none_or(|healthy| **at >= healthy);
@@ -98,16 +99,18 @@ fn has_failed(task: &TaskView, healthy_after_millis: i64) -> bool {
 /// When a task first counted as healthy. Of one with a health check only its start is known, which is earlier; so a failure in between
 /// still counts.
 fn counted_as_healthy_at(task: &TaskView, healthy_after_millis: i64, now: UnixMillis) -> Option<UnixMillis> {
-    let started = task.started_at?;
+    let started = of_task(task, task.started_at?, now);
     if task.has_check {
         return Some(started).filter(|_| task.health == HealthStatus::Healthy && !task.failed_check);
     }
     let at = started.plus_millis(healthy_after_millis);
-    (at <= task.stopped_at.unwrap_or(now)).then_some(at)
+    (at <= task.stopped_at.map_or(now, |stopped| of_task(task, stopped, now))).then_some(at)
 }
 
 #[cfg(test)]
 mod tests {
+    use berth_model::ids::{ContainerInstanceId, DeploymentId, TaskId};
+
     use super::*;
 
     fn rules(kind: &str, value: i32) -> BreakerRules {
@@ -125,6 +128,27 @@ mod tests {
         assert_eq!((rules.is_on, rules.rolls_back, rules.resets), (false, false, true));
         for (desired, wanted) in [(0, 3), (1, 3), (6, 3), (7, 4), (25, 13), (400, 200), (5_000, 200)] {
             assert_eq!(rules.threshold(desired), wanted, "of {desired}");
+        }
+    }
+
+    #[test]
+    fn failures_count_whatever_clock_told_them() {
+        let now = UnixMillis(1_000_000);
+        let task = |id, created| TaskView::placed(TaskId(id), DeploymentId(1), ContainerInstanceId(1), UnixMillis(created));
+        let healthy = |started| TaskView { last: TaskStatus::Running, started_at: Some(UnixMillis(started)), ..task(1, 100_000) };
+        let failed = |stopped| TaskView {
+            last: TaskStatus::Stopped,
+            stopped_at: Some(UnixMillis(stopped)),
+            stop_code: Some(StopCode::TaskFailedToStart),
+            ..task(2, 900_000)
+        };
+        for (started, stopped, what) in [
+            (101_000, 901_000, "clocks agree"),
+            (101_000, 50_000, "the failure was told by a clock that is behind"),
+            (4_600_000, 901_000, "the start was told by a clock that is ahead"),
+        ] {
+            let tasks = [healthy(started), failed(stopped)];
+            assert_eq!(failures(tasks.iter(), 10_000, true, now), 1, "{what}");
         }
     }
 

@@ -173,7 +173,7 @@ pub struct ServiceView<'a> {
     pub healthy_after_millis: i64,
     /// How long a minute of bake times and timeouts takes, in milliseconds.
     pub minute_millis: i64,
-    /// No task of the PRIMARY deployment could be placed just now, so those of old deployments must make room as far as
+    /// Nothing could be placed just now, and the PRIMARY deployment wants to start some, so tasks of old deployments must make room as far as
     /// `minimumHealthyPercent` allows.
     pub blocked: bool,
     /// How its tasks are placed, the default filled in: a scale-in is the mirror of it.
@@ -214,6 +214,8 @@ pub struct ServicePlan {
     pub spread: Vec<(String, u32)>,
     /// Tasks to stop.
     pub stop: Vec<Stop>,
+    /// The PRIMARY deployment starts nothing for now, whatever room there is.
+    pub is_throttled: bool,
     /// Those of them that stop for others in other zones, each with its zone.
     pub freed: Vec<(String, TaskId)>,
     /// What its deployments become.
@@ -240,6 +242,7 @@ impl ServicePlan {
             start: 0,
             restore: Vec::new(),
             spread: Vec::new(),
+            is_throttled: false,
             stop: Vec::new(),
             freed: Vec::new(),
             deployments: service.deployments.clone(),

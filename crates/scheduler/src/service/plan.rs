@@ -196,14 +196,16 @@ fn start_new(view: &ServiceView<'_>, primary: &Deployment, missing: u32, room: u
     let service = view.service;
     if primary.rollout_state == RolloutState::Failed {
         plan.why.push(format!("deployment {} failed, and starts no tasks any more", primary.id));
+        plan.is_throttled = true;
         return 0;
     }
     let wanted = missing.min(room);
+    let throttle = throttle(view.tasks.iter().filter(|task| primary.owns(task.deployment)), service.desired_count, now);
+    plan.is_throttled = throttle.not_before.is_some_and(|at| at > now);
     if wanted == 0 {
         plan.why.push(format!("maximumPercent {} leaves no room for another task", service.percentages.maximum));
         return 0;
     }
-    let throttle = throttle(view.tasks.iter().filter(|task| primary.owns(task.deployment)), service.desired_count, now);
     match throttle.not_before {
         Some(at) if at > now => {
             plan.wake_at = earliest(plan.wake_at, Some(at));

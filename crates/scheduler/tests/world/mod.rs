@@ -159,7 +159,7 @@ impl World {
         let mut starts = steps.starts(&self.service);
         let mut room = self.room.saturating_sub(self.holding());
         if !starts.is_empty() && room == 0 {
-            if steps.start > 0 {
+            if steps.start > 0 || !steps.is_throttled {
                 steps = self.plan(true);
             }
             starts.clear();
