@@ -276,13 +276,8 @@ fn step_part(
     }
     if tried > 0 && started.is_empty() {
         owner.waiting_for_room.insert(part.service.name.clone());
-        // What an older deployment lost waits for room while the newest starts nothing: to make some, others of its own would have to go.
-        if steps.start > 0 || !steps.is_throttled {
-            let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
-            // Of a deployment with stages what was found first stands: its hooks have their ids.
-            steps = ServicePlan { start, restore, ..plan_now(&owner.index, true, &[]).0 };
-            steps.stop.truncate(most);
-        }
+        // Of a deployment with stages what was found first stands: its hooks have their ids.
+        steps = steps.without_room(most, || plan_now(&owner.index, true, &[]).0);
         let retry = now.plus_millis(ROOM_RETRY_MILLIS);
         steps.wake_at = Some(steps.wake_at.map_or(retry, |at| at.min(retry)));
     }
@@ -410,7 +405,7 @@ pub(crate) fn views(state: &State, service: &Service, absence: &AbsenceRules) ->
         let health = if has_check { lifecycle::health(task, checked) } else { HealthStatus::Unknown };
         // Its machine says what may become of it. Of what has stopped nothing does, and most tasks have.
         let instance = state.instance(task.container_instance).filter(|_| !task.is_stopped()).map(|entry| &*entry.value);
-        views.extend(TaskView::of(task, has_check, health, instance, absence));
+        views.extend(TaskView::of(task, task.created.0, has_check, health, instance, absence));
     }
     views
 }

@@ -71,6 +71,7 @@ impl Zoned {
                 TaskId(self.next),
                 self.service.primary().expect("it has one").id,
                 ContainerInstanceId(u128::from(zone.as_bytes()[0])),
+                self.tasks.len() as u64,
                 self.now,
             )
         };

@@ -173,6 +173,37 @@ fn a_clock_that_was_set_back_holds_up_no_start() {
 }
 
 #[test]
+fn attempts_follow_each_other_in_the_order_of_their_commits() {
+    let mut world = World::new(service(1, 100, 200));
+    let attempt = |world: &mut World| {
+        let started = world.step().start > 0;
+        if started {
+            let newest = world.tasks.len() - 1;
+            world.stop(newest, StopCode::TaskFailedToStart);
+        }
+        world.now = world.now.plus_millis(10_000);
+        started
+    };
+    // Until waits are as long as they get.
+    while world.tasks.len() < 13 {
+        attempt(&mut world);
+    }
+    // From here on it is planned by a peer whose clock is 18 minutes behind. When that reaches the time of the other's last attempt, its own
+    // are the newer ones all the same.
+    world.now = world.now.plus_millis(-18 * 60_000);
+    let began = world.tasks.len();
+    let mut waits = vec![0];
+    for _ in 0..3 * 360 {
+        *waits.last_mut().expect("the first") += 10;
+        if attempt(&mut world) {
+            waits.push(0);
+        }
+    }
+    assert!(world.tasks.len() > began + 3, "waits of {waits:?} seconds");
+    assert!(waits.iter().all(|wait| *wait <= 27 * 60 + 10), "waits of {waits:?} seconds");
+}
+
+#[test]
 fn a_start_that_another_clock_told_counts_from_the_creation() {
     let mut world = World::new(service(2, 100, 200));
     world.run(60);

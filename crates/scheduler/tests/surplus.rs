@@ -23,12 +23,7 @@ fn tasks(on: &[usize]) -> Vec<TaskView> {
         memory: 100,
         zone: Some(MACHINES[*machine].0.into()),
         started_at: Some(UnixMillis(0)),
-        ..TaskView::placed(
-            TaskId(number as u128),
-            DeploymentId(1),
-            ContainerInstanceId(*machine as u128),
-            UnixMillis(i64::try_from(number).unwrap()),
-        )
+        ..TaskView::placed(TaskId(number as u128), DeploymentId(1), ContainerInstanceId(*machine as u128), number as u64, UnixMillis(0))
     };
     on.iter().enumerate().map(task).collect()
 }

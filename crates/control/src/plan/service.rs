@@ -164,10 +164,8 @@ impl Rehearsal {
             placed.extend(found.placed.iter().map(|(id, instance, _)| (at, *id, *instance)));
             placement.absorb(found);
         }
-        if tried > 0 && placed.is_empty() && (steps.start > 0 || !steps.is_throttled) {
-            let (start, restore) = (steps.start, std::mem::take(&mut steps.restore));
-            steps = ServicePlan { start, restore, ..plan_now(&self.fleet.index, true).0 };
-            steps.stop.truncate(most);
+        if tried > 0 && placed.is_empty() {
+            steps = steps.without_room(most, || plan_now(&self.fleet.index, true).0);
         }
         if let (Some(stages), Some(record)) = (&mut self.stages, staged) {
             stages.follow(record, &steps.why, self.now);
@@ -222,7 +220,7 @@ impl Rehearsal {
             cpu: made.demand.cpu,
             memory: made.demand.memory,
             zone: self.fleet.zone(instance).map(Into::into),
-            ..TaskView::placed(id, *deployment, instance, self.now)
+            ..TaskView::placed(id, *deployment, instance, u64::MAX, self.now)
         });
     }
 

@@ -40,7 +40,8 @@ impl<'a> AlarmRules<'a> {
         if self.names.is_empty() {
             return Vec::new();
         }
-        let is_own = |task: &&TaskView| deployment.owns(task.deployment) && task.created_at >= deployment.created_at;
+        // Not those of deployments that it took over: what they started ran before.
+        let is_own = |task: &&TaskView| task.deployment == deployment.id;
         let Some(since) = view.tasks.iter().filter(is_own).filter_map(|task| task.started_at).min() else { return Vec::new() };
         let went = |alarm: &&Alarm| alarm.alarmed_at.is_some_and(|at| at > since);
         self.watched(view.alarms).filter(went).map(|alarm| alarm.name.clone()).collect()

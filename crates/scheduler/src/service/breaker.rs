@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn failures_count_whatever_clock_told_them() {
         let now = UnixMillis(1_000_000);
-        let task = |id, created| TaskView::placed(TaskId(id), DeploymentId(1), ContainerInstanceId(1), UnixMillis(created));
+        let task = |id: u64, created| TaskView::placed(TaskId(id.into()), DeploymentId(1), ContainerInstanceId(1), id, UnixMillis(created));
         let healthy = |started| TaskView { last: TaskStatus::Running, started_at: Some(UnixMillis(started)), ..task(1, 100_000) };
         let failed = |stopped| TaskView {
             last: TaskStatus::Stopped,

@@ -67,6 +67,8 @@ pub struct TaskView {
     pub instance: ContainerInstanceId,
     /// The zone of that instance.
     pub zone: Option<Arc<str>>,
+    /// The number of the commit that created it. It tells in which order tasks came; when they were created may be of several clocks.
+    pub commit: u64,
     /// When it was created.
     pub created_at: UnixMillis,
     /// When it reached RUNNING.
@@ -88,7 +90,7 @@ pub struct TaskView {
 impl TaskView {
     /// A task that was just placed: PENDING, without a health check, in no zone, and taking nothing.
     #[must_use]
-    pub const fn placed(id: TaskId, deployment: DeploymentId, instance: ContainerInstanceId, created_at: UnixMillis) -> Self {
+    pub const fn placed(id: TaskId, deployment: DeploymentId, instance: ContainerInstanceId, commit: u64, created_at: UnixMillis) -> Self {
         Self {
             id,
             deployment,
@@ -100,6 +102,7 @@ impl TaskView {
             memory: 0,
             instance,
             zone: None,
+            commit,
             created_at,
             started_at: None,
             stopped_at: None,
@@ -115,6 +118,7 @@ impl TaskView {
     #[must_use]
     pub fn of(
         task: &Task,
+        commit: u64,
         has_check: bool,
         health: HealthStatus,
         instance: Option<&ContainerInstance>,
@@ -131,6 +135,7 @@ impl TaskView {
             memory: task.demand.memory,
             instance: task.container_instance,
             zone: task.availability_zone.clone(),
+            commit,
             created_at: task.created_at,
             started_at: task.started_at,
             stopped_at: task.stopped_at,
@@ -272,6 +277,20 @@ impl ServicePlan {
             left -= *count;
         }
         self.spread.retain(|(_, count)| *count > 0);
+    }
+
+    /// What becomes of it where none of the tasks that it starts found a place: older ones make room, no more than `most` at once. `blocked`
+    /// makes the plan for that.
+    #[must_use]
+    pub fn without_room(self, most: usize, blocked: impl FnOnce() -> Self) -> Self {
+        // What an older deployment lost waits for room while the newest starts nothing: to make some, others of its own would have to go.
+        if self.start == 0 && self.is_throttled {
+            return self;
+        }
+        let (start, restore) = (self.start, self.restore);
+        let mut plan = Self { start, restore, ..blocked() };
+        plan.stop.truncate(most);
+        plan
     }
 
     /// It changes nothing.

@@ -38,8 +38,7 @@ pub(super) fn settle(view: &ServiceView<'_>, primary: &Deployment, standing: Sta
     let id = primary.id;
     let rules = BreakerRules::of(&service.settings);
     // What an adopted deployment's tasks did before was not this deployment's.
-    let since = believed([primary.created_at], now);
-    let own = view.tasks.iter().filter(|task| primary.owns(task.deployment) && since.is_none_or(|since| task.created_at >= since));
+    let own = view.tasks.iter().filter(|task| task.deployment == primary.id);
     let failed = failures(own, view.healthy_after_millis, rules.resets, now);
     let Some(next) = plan.deployments.iter_mut().find(|deployment| deployment.id == id) else { return };
     next.progress.failures = failed;

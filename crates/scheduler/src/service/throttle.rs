@@ -2,7 +2,8 @@
 //! there is no counter to lose or to reset.
 //!
 //! As on ECS it is attempts that come ever more seldom, so the wait begins where the last one began: whoever plans also told that time. What
-//! a task ended at was told by whichever peer its agent was connected to, and the clocks of two may be far apart.
+//! a task ended at was told by whichever peer its agent was connected to, and the clocks of two may be far apart. Which attempt is the last
+//! their commits say, since another peer may have planned before.
 
 use berth_model::task::TaskStatus;
 use berth_model::time::UnixMillis;
@@ -48,6 +49,13 @@ impl Throttle {
     }
 }
 
+/// Where a wait begins, in the order of attempts and not of times: the newest may be of a peer whose clock is behind that of the one before.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Failure {
+    commit: u64,
+    at: UnixMillis,
+}
+
 /// Failures in a row, and how many attempts they were: tasks that are started together are one.
 #[derive(Default)]
 struct Row {
@@ -72,15 +80,15 @@ impl Row {
 
 pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u32, now: UnixMillis) -> Throttle {
     let mut tasks: Vec<_> = tasks.collect();
-    tasks.sort_by_key(|task| task.created_at);
+    tasks.sort_by_key(|task| task.commit);
     let (mut never_ran, mut short_runs) = (Row::default(), Row::default());
-    let mut last_failure = None;
+    let mut last_failure: Option<Failure> = None;
     for task in tasks {
         let ended = (task.last == TaskStatus::Stopped).then_some(task.stopped_at).flatten();
         match (task.started_at, ended) {
             (None, Some(_)) if task.stop_code == Some(berth_model::task::StopCode::TaskFailedToStart) => {
                 never_ran.add(task.created_at);
-                last_failure = last_failure.max(believed([task.created_at], now));
+                last_failure = last_failure.max(Some(Failure { commit: task.commit, at: task.created_at }));
             }
             (Some(start), Some(end)) => {
                 never_ran = Row::default();
@@ -88,7 +96,7 @@ pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u
                 let ran = end.since(start);
                 if by_itself && ran < SHORT_RUN_MILLIS {
                     short_runs.add(task.created_at);
-                    last_failure = last_failure.max(believed([task.created_at.plus_millis(ran)], now));
+                    last_failure = last_failure.max(Some(Failure { commit: task.commit, at: task.created_at.plus_millis(ran) }));
                 } else {
                     short_runs = Row::default();
                 }
@@ -107,6 +115,7 @@ pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u
         SHORT_RUN_FIRST_MILLIS,
         SHORT_RUN_MAX_MILLIS,
     ));
-    let not_before = last_failure.filter(|_| wait > 0).map(|at| at.plus_millis(wait));
+    let at = last_failure.filter(|_| wait > 0).and_then(|failure| believed([failure.at], now));
+    let not_before = at.map(|at| at.plus_millis(wait));
     Throttle { never_ran: never_ran.failures, short_runs: short_runs.failures, not_before }
 }

@@ -88,7 +88,7 @@ pub fn restart(world: &mut World) {
         };
         // Whether it has a check says its definition, which never changes.
         let health = lifecycle::health(&task, |_| view.has_check);
-        TaskView::of(&task, view.has_check, health, Some(&machine), &absence).expect("it belongs to a service")
+        TaskView::of(&task, view.commit, view.has_check, health, Some(&machine), &absence).expect("it belongs to a service")
     });
     let seen: Vec<_> = seen.collect();
     assert_eq!(seen, world.tasks, "what the planner sees of tasks is all in their records");

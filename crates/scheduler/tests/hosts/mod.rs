@@ -171,7 +171,7 @@ impl Fleet {
 
     pub fn task(&mut self, instance: ContainerInstanceId) -> TaskView {
         self.next += 1;
-        TaskView::placed(TaskId(self.next), self.primary(), instance, self.now)
+        TaskView::placed(TaskId(self.next), self.primary(), instance, self.tasks.len() as u64, self.now)
     }
 
     pub fn end(task: &mut TaskView, now: UnixMillis, code: StopCode) {

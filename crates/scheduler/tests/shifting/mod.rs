@@ -153,10 +153,12 @@ impl Shifting {
             return Vec::new();
         };
         self.audit(&plan);
+        self.world.commits += 1;
         for (deployment, count) in plan.steps.starts(&self.world.service) {
             for _ in 0..count {
                 let id = berth_model::ids::TaskId(self.world.next);
-                self.world.tasks.push(TaskView::placed(id, deployment, self.world.machine(), self.world.now));
+                let (machine, commit) = (self.world.machine(), self.world.commits);
+                self.world.tasks.push(TaskView::placed(id, deployment, machine, commit, self.world.now));
                 self.world.next += 1;
             }
         }

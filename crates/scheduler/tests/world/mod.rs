@@ -75,6 +75,8 @@ pub struct World {
     pub now: UnixMillis,
     pub room: usize,
     pub next: u128,
+    /// Commits of tasks that were started.
+    pub commits: u64,
     pub events: Vec<String>,
     /// Machines that are not heard of, with when they count as lost.
     pub silent: BTreeMap<ContainerInstanceId, UnixMillis>,
@@ -93,6 +95,7 @@ impl World {
             now: UnixMillis(0),
             room: 1_000,
             next: 1,
+            commits: 0,
             events: Vec::new(),
             silent: BTreeMap::new(),
             alarms: Vec::new(),
@@ -159,11 +162,10 @@ impl World {
         let mut starts = steps.starts(&self.service);
         let mut room = self.room.saturating_sub(self.holding());
         if !starts.is_empty() && room == 0 {
-            if steps.start > 0 || !steps.is_throttled {
-                steps = self.plan(true);
-            }
+            steps = steps.without_room(usize::MAX, || self.plan(true));
             starts.clear();
         }
+        self.commits += 1;
         for (deployment, count) in starts {
             let count = room.min(usize::try_from(count).unwrap());
             room -= count;
@@ -190,7 +192,7 @@ impl World {
     fn task(&self, deployment: DeploymentId) -> TaskView {
         TaskView {
             has_check: matches!(self.fates.get(&deployment), Some(Fate::Sicken(_) | Fate::Check(_))),
-            ..TaskView::placed(TaskId(self.next), deployment, self.machine(), self.now)
+            ..TaskView::placed(TaskId(self.next), deployment, self.machine(), self.commits, self.now)
         }
     }
 
