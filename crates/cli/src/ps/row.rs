@@ -20,7 +20,7 @@ pub(super) fn of(task: &ecs::Task, now: i64) -> [Cell; 9] {
         Cell::plain(name_of(task.cluster_arn.as_deref().unwrap_or_default())),
         status(task),
         Cell::plain(joined(containers.iter().map(|container| name_and_state(container, task)))),
-        Cell::plain(joined(containers.iter().flat_map(ports))),
+        Cell::plain(joined(address(task).into_iter().chain(containers.iter().flat_map(ports)))),
         Cell::styled(Style::Dim, task.created_at.map_or_else(String::new, |created| age::render(now - created.as_millis()))),
         Cell::plain(reason(task)),
     ]
@@ -58,6 +58,13 @@ fn name_and_state(container: &ecs::Container, task: &ecs::Task) -> String {
         (None, _) if !status.is_empty() && Some(status) != task.last_status.as_deref() => format!("{name} ({})", status.to_lowercase()),
         _ => name.to_owned(),
     }
+}
+
+/// Where a task with an interface of its own is reached: at its own address, where no port is bound to one of the machine's.
+fn address(task: &ecs::Task) -> Option<String> {
+    let details = task.attachments.iter().flatten().filter_map(|attachment| attachment.details.as_ref()).flatten();
+    let mut address = details.filter(|detail| detail.name.as_deref() == Some("privateIPv4Address"));
+    address.next()?.value.clone()
 }
 
 fn ports(container: &ecs::Container) -> Vec<String> {
@@ -120,6 +127,9 @@ mod tests {
                 "containers": [{ "name": "app", "lastStatus": "STOPPED", "exitCode": 137, "reason": "OutOfMemoryError: Container killed\ndue to memory usage" }] }),
             ),
             task(json!({ "lastStatus": "PROVISIONING", "createdAt": 1060 })),
+            task(json!({ "attachments": [{ "type": "ElasticNetworkInterface", "details": [
+                { "name": "macAddress", "value": "02:00:00:00:00:01" }, { "name": "privateIPv4Address", "value": "10.0.1.5" } ] }],
+                "containers": [{ "name": "app", "lastStatus": "RUNNING", "networkBindings": [] }] })),
         ];
         let rows: Vec<_> = tasks.iter().map(|task| of(task, 1_065_500)).collect();
         assert_eq!(
@@ -129,6 +139,7 @@ TASK          SERVICE     DEFINITION  CLUSTER  STATUS                   CONTAINE
 0123456789ab  web         web:3       default  RUNNING                  app, side (pending)  0.0.0.0:32768->80/tcp, [::]:190-191->90-91/udp  1m05s
 0123456789ab  family:job  web:3       default  STOPPED                  app (exit 137)                                                       1m05s  Essential container in task exited; app: OutOfMemoryError: Container killed due to memory usage
 0123456789ab  web         web:3       default  PROVISIONING -> RUNNING                                                                       5s
+0123456789ab  web         web:3       default  RUNNING                  app                  10.0.1.5                                        1m05s
 "
         );
     }
