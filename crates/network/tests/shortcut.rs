@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use berth_network::linux::InterfaceNetwork;
+use berth_network::linux::{InterfaceConfig, InterfaceNetwork};
 use berth_network::port::Attachment;
 use machine::{address, attached, everything, expect_nothing_left, group, held, id, on_machine, table};
 use socket2::{Domain, Socket, Type};
@@ -171,6 +171,27 @@ fn a_large_connection_takes_the_shorter_way_and_ends_like_any_other() {
         }
         network.shutdown().await.expect("shut down");
         expect_nothing_left(&machine).await;
+    });
+}
+
+#[test]
+fn a_stream_takes_the_long_way_again_and_again_and_stays_whole() {
+    const SWEEP: Duration = Duration::from_millis(700);
+    on_machine(|machine| async move {
+        let network = InterfaceNetwork::open(InterfaceConfig { sweep_every: SWEEP, ..machine.config() }).expect("open");
+        let (client, server) = two_tasks(&network).await;
+        let stream = Stream::begin(&client, &server).await;
+        if !is_short(&network).await {
+            return stream.end();
+        }
+        // Each time tracking sees some of it, and then it takes the shorter way once more.
+        for _ in 0..3 {
+            let before = sent_by_the_machine();
+            wait("much takes the long way", async || sent_by_the_machine() - before > MUCH / 20).await;
+            assert!(is_short(&network).await);
+        }
+        stream.end();
+        wait("nothing is left on the shorter way", async || shortcuts(&network).await == Some(0)).await;
     });
 }
 

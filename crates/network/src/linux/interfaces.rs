@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use parking_lot::Mutex;
@@ -48,13 +48,15 @@ pub struct InterfaceConfig {
     pub metadata: Option<SocketAddrV4>,
     /// Whether connections that move much between two tasks take a shorter way, where the kernel has one.
     pub shortcuts: bool,
+    /// How often these take the long way for a moment, so that connection tracking sees that they live.
+    pub sweep_every: Duration,
 }
 
 impl InterfaceConfig {
-    /// Without a metadata endpoint, and with the shorter way.
+    /// Without a metadata endpoint, and with the shorter way, which is left for a moment once a minute.
     #[must_use]
     pub fn new(name: &str, state_dir: PathBuf, netns_dir: PathBuf) -> Self {
-        Self { name: name.to_owned(), state_dir, netns_dir, metadata: None, shortcuts: true }
+        Self { name: name.to_owned(), state_dir, netns_dir, metadata: None, shortcuts: true, sweep_every: shortcut::SWEEP }
     }
 }
 
@@ -141,7 +143,7 @@ impl InterfaceNetwork {
             mark,
             forgetting,
             slots: Slots::new(kept.into_iter().map(|record| (record.attachment.id.clone(), record))),
-            shortcuts: Arc::default(),
+            shortcuts: Arc::new(Mutex::new(Shortcuts::new(config.sweep_every))),
             another,
             closed: AtomicBool::new(false),
         };

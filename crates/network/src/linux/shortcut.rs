@@ -27,6 +27,7 @@ use super::conntrack::{self, TcpFlow};
 use super::link;
 use super::netlink::{NetlinkError, Socket};
 use super::task_link::GATEWAY;
+
 /// How often links are looked at.
 pub const EVERY: Duration = Duration::from_millis(250);
 /// Bytes that came by a link since the last look for it to be worth a program: 16 MiB a second.
@@ -34,7 +35,7 @@ const BUSY: u64 = 4 << 20;
 /// Bytes of a connection in one direction for it to be worth the shorter way.
 const LARGE: u64 = 1 << 20;
 /// How often all connections take the long way again, so that tracking sees that they live: well below any timeout that somebody may have set.
-const SWEEP: Duration = Duration::from_secs(60);
+pub const SWEEP: Duration = Duration::from_secs(60);
 /// Most connections, in one direction, that take the shorter way, and most that are counted.
 const MOST: u32 = 4096;
 
@@ -58,8 +59,10 @@ pub fn clear(route: &mut Socket, name: &str) -> Result<(), NetlinkError> {
 }
 
 /// What is on the shorter way, and what may come to be. In the network namespace of the thread that first looks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shortcuts {
+    /// How often all of them take the long way for a moment.
+    sweep_every: Duration,
     kernel: Kernel,
     /// By name.
     links: BTreeMap<String, Link>,
@@ -165,6 +168,11 @@ fn flow(key: [u8; KEY]) -> (u32, TcpFlow) {
 }
 
 impl Shortcuts {
+    /// None yet; all that come to be take the long way for a moment that often.
+    pub fn new(sweep_every: Duration) -> Self {
+        Self { sweep_every, kernel: Kernel::default(), links: BTreeMap::new(), flows: BTreeSet::new() }
+    }
+
     /// Looks at the links of tasks, and lets what moves much take the shorter way. `ends` are all there are, by link. May be called as often as
     /// one likes; whatever is refused is tried again when it is worth it again.
     pub fn look(&mut self, ends: &BTreeMap<String, End>, now: Instant) {
@@ -198,7 +206,7 @@ impl Shortcuts {
         for link in self.links.values_mut().filter(|link| link.was_busy && !link.has_program) {
             link.attach(&mut sockets.route, loaded);
         }
-        if now.duration_since(*swept) >= SWEEP {
+        if now.duration_since(*swept) >= self.sweep_every {
             *swept = now;
             return self.sweep();
         }
