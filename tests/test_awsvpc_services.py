@@ -217,6 +217,20 @@ def test_a_group_that_was_deleted_is_a_failure_of_the_service_that_names_it(up, 
     up.ecs.update_service(cluster=DEFAULT, service=name, desiredCount=1)
     until("an event", lambda: any("RESOURCE:ENI" in text for text in texts(service(up.ecs, DEFAULT, name))))
     assert interfaces(ec2, subnet) == {} and tasks_of(up.ecs, DEFAULT, serviceName=name) == []
+    assert "one of the security groups is not there any more" in up.run("why", name).stdout
+    ended_service(up, ec2, name)
+
+
+def test_a_subnet_without_an_address_left_is_what_a_service_waits_for(up, ec2, small):
+    subnet, group = small
+    definition = register(up.ecs, containers=[shell(IDLE)], networkMode="awsvpc")
+    first, *_ = [arn for count in (10, 1) for arn in run(up.ecs, DEFAULT, definition, count=count, networkConfiguration=network(subnet, groups=[group]))]
+    name = unique("web")
+    up.ecs.create_service(cluster=DEFAULT, serviceName=name, taskDefinition=definition, desiredCount=1, networkConfiguration=network(subnet, groups=[group]))
+    until("an event", lambda: any("RESOURCE:ENI" in text for text in texts(service(up.ecs, DEFAULT, name))))
+    assert f"no subnet has an address left ({subnet})" in up.run("why", name).stdout
+    stop(up, first)
+    until_steady(up.ecs, DEFAULT, name)
     ended_service(up, ec2, name)
 
 

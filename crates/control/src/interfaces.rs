@@ -17,7 +17,7 @@ use berth_model::vpc::{
 };
 use berth_scheduler::placement::{Constraint, Rule};
 use berth_scheduler::service::rebalance::ZONE;
-use berth_store::{State, Transaction};
+use berth_store::{Entry, State, Transaction};
 
 use crate::constraints::Constraints;
 use crate::environment::Environment;
@@ -184,15 +184,36 @@ fn made(
     (attachment, interface)
 }
 
+/// What keeps tasks from such interfaces on whichever machine, in words: nothing that a machine could change.
+pub(crate) fn obstacle(state: &State, wanted: &AwsvpcConfiguration) -> Option<String> {
+    let resources = state.vpc_resources();
+    let open: Vec<_> = open_subnets(state, wanted).collect();
+    if open.is_empty() {
+        let names: Vec<_> = wanted.subnets.iter().map(ToString::to_string).collect();
+        return Some(format!("no subnet has an address left ({})", names.join(", ")));
+    }
+    if resources.interface_count() >= MAX_INTERFACES {
+        return Some(format!("there are {MAX_INTERFACES} network interfaces, as many as there may be"));
+    }
+    let mut groups = Interfaces::default();
+    let has_groups = open.iter().any(|subnet| groups.groups(state, wanted, &subnet.value).is_some());
+    (!has_groups).then(|| "one of the security groups is not there any more".to_owned())
+}
+
+/// The subnets that have an address left.
+fn open_subnets<'a>(state: &'a State, wanted: &'a AwsvpcConfiguration) -> impl Iterator<Item = &'a Entry<Subnet>> {
+    let resources = state.vpc_resources();
+    let subnets = wanted.subnets.iter().filter_map(move |id| resources.subnet(*id));
+    subnets.filter(move |subnet| resources.taken(subnet.id).count() < addresses::capacity(subnet.cidr))
+}
+
 /// Where tasks with such interfaces may go: to container instances in the availability zones of the subnets, and to those that name none.
 /// A zone whose subnets are full is left out while another has room. `None`: no subnet is there any more.
 pub fn zone_constraint(state: &State, wanted: &AwsvpcConfiguration, known: &Constraints) -> Option<Constraint> {
     let resources = state.vpc_resources();
-    let subnets: Vec<_> = wanted.subnets.iter().filter_map(|id| resources.subnet(*id)).collect();
-    let open = subnets.iter().filter(|subnet| resources.taken(subnet.id).count() < addresses::capacity(subnet.cidr));
-    let mut zones: BTreeSet<&str> = open.map(|subnet| &*subnet.zone).collect();
+    let mut zones: BTreeSet<&str> = open_subnets(state, wanted).map(|subnet| &*subnet.zone).collect();
     if zones.is_empty() {
-        zones = subnets.iter().map(|subnet| &*subnet.zone).collect();
+        zones = wanted.subnets.iter().filter_map(|id| resources.subnet(*id)).map(|subnet| &*subnet.zone).collect();
     }
     let zones: Vec<&str> = zones.into_iter().collect();
     if zones.is_empty() {

@@ -16,6 +16,7 @@ use berth_store::Entry;
 use super::{Reason, Sight, Why, count, duration, ending, last_words, task};
 use crate::alarms;
 use crate::fargate::{self, index_for};
+use crate::interfaces;
 use crate::plan::index_of;
 use crate::services::{Part, by_provider, daemon, machine, parts, strategies, template, views, zones};
 use crate::shifts;
@@ -194,6 +195,9 @@ fn daemon(sight: &Sight<'_>, service: &Service, tasks: &[TaskView], reasons: &mu
 /// Where a task more would find no place, and by which rule; nothing if it would find one.
 fn placement(sight: &Sight<'_>, service: &Service, deployment: DeploymentId, start: u32) -> Vec<Reason> {
     let Some(template) = template(sight.state, service, deployment, sight.constraints) else { return Vec::new() };
+    if let Some(obstacle) = template.network.as_ref().and_then(|wanted| interfaces::obstacle(sight.state, wanted)) {
+        return vec![Reason { rule: Some(Rule::Interface.reason()), ..Reason::new("PLACEMENT", obstacle) }];
+    }
     let is_fargate = template.launch_type == LaunchType::Fargate;
     let mut index = index_for(sight.state, &service.cluster, template.launch_type);
     let strategy = &template.capacity_provider_strategy;
