@@ -4,7 +4,7 @@
 # `make test-cgroup2`. Needs qemu-system-x86_64, cpio, busybox-static, mkfs.ext4 and a kernel: Debian's for clouds is fetched and unpacked below
 # target/guest, not installed, unless the environment names another:
 #   BERTH_GUEST_KERNEL   a bzImage with virtio-free serial console, tmpfs, ext4, cgroup v2 and BPF
-#   BERTH_GUEST_MODULES  the folder of its modules (lib/modules/VERSION); overlay, loop, quota_v2, nfsv4 and nfsd are taken from it
+#   BERTH_GUEST_MODULES  the folder of its modules (lib/modules/VERSION): of overlay, quotas, NFS, nftables and links
 #   BERTH_GUEST_TIMEOUT  seconds after which the machine is given up; 1800
 #   CARGO                how cargo is called
 # Prints what the tests say and how many there were; ends with 0 only if all of them passed. It writes to target/guest alone, and the emulator
@@ -62,7 +62,9 @@ cp /bin/busybox "$root/bin/busybox"
 for applet in cat chmod cp dd echo grep ifconfig insmod ls mkdir mknod mount poweroff rm sh sleep switch_root true umount; do ln -s busybox "$root/bin/$applet"; done
 # Each after those it needs.
 : >"$root/modules/order"
-for module in overlay loop quota_tree quota_v2 netfs fscache dns_resolver sunrpc grace lockd nfs nfsv4 nfs_acl auth_rpcgss nfsd; do
+for module in overlay loop quota_tree quota_v2 netfs fscache dns_resolver sunrpc grace lockd nfs nfsv4 nfs_acl auth_rpcgss nfsd \
+    llc stp bridge veth udp_tunnel ip6_udp_tunnel vxlan sch_ingress cls_bpf libcrc32c nf_defrag_ipv4 nf_defrag_ipv6 nf_conntrack nfnetlink nf_tables \
+    nf_conntrack_netlink nf_nat nft_ct nft_chain_nat nft_nat nft_masq nft_fib nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet; do
     file=$(find "${BERTH_GUEST_MODULES:-/nonexistent}" -name "$module.ko" 2>/dev/null | head -n 1 || true)
     [ -z "$file" ] || { cp "$file" "$root/modules/"; echo "$module" >>"$root/modules/order"; }
 done

@@ -150,7 +150,7 @@ fn posts<'a>(
         let ends = here.iter().any(|task| !task.is_live() && !is_gone(task, now));
         let mut live: Vec<_> = here.iter().copied().filter(|task| task.is_live()).collect();
         // There is never a second one, whatever a restored store may hold: the one that is to stay comes first.
-        live.sort_by_key(|task| (!task.is_protected(now), !primary.owns(task.deployment), task.commit, task.id));
+        live.sort_by_key(|task| (!task.is_protected(now), !primary.owns(task.deployment), task.came(), task.id));
         stop_tasks(steps, live.drain(1.min(live.len())..).collect());
         let task = live.first().copied();
         let is_lost = instance.lost_at.is_some_and(|at| at <= now);
@@ -289,10 +289,10 @@ fn replace(view: &DaemonView<'_>, posts: &[Post<'_>], primary: &Deployment, now:
             // It is on its way to count as healthy, unless a check says otherwise.
             let soon = task.last == TaskStatus::Running && (may_be.is_some() || (task.has_check && task.health != HealthStatus::Unhealthy));
             // Where the agent is away the stop would take up what may be spared for as long as it is.
-            order.push((is_healthy, !post.instance.connected, task.commit, task.id, soon, task));
+            order.push((is_healthy, !post.instance.connected, task.came(), task.id, soon, task));
         }
     }
-    order.sort_by_key(|(healthy, away, commit, id, ..)| (*healthy, *away, *commit, *id));
+    order.sort_by_key(|(healthy, away, came, id, ..)| (*healthy, *away, *came, *id));
     let mut stops = Vec::new();
     let mut held = 0;
     for (is_healthy, .., soon, task) in order {

@@ -147,6 +147,11 @@ impl TaskView {
         })
     }
 
+    /// Sorts tasks as they came: by their commits, not by what clocks said. A store that was restored into etcd has many in one commit.
+    const fn came(&self) -> (u64, UnixMillis) {
+        (self.commit, self.created_at)
+    }
+
     /// It runs or is on its way, and nobody asked it to stop.
     const fn is_live(&self) -> bool {
         matches!(self.desired, DesiredStatus::Running) && !matches!(self.last, TaskStatus::Stopped)

@@ -272,7 +272,7 @@ fn stop_replaced(view: &ServiceView<'_>, groups: &Groups<'_>, now: UnixMillis, p
     if order.len() < old.len() {
         plan.why.push(format!("{} older tasks are protected", old.len() - order.len()));
     }
-    order.sort_by_key(|task| (healthy(task, view.healthy_after_millis, now).0, task.last, task.commit));
+    order.sort_by_key(|task| (healthy(task, view.healthy_after_millis, now).0, task.last, task.came()));
     // What an older deployment has beyond what it keeps. Without need to make room it gives up no more, or what was just restored would go
     // again; what makes room is kept no longer.
     let beyond = |own: &Deployment| {

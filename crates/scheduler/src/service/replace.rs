@@ -60,7 +60,7 @@ pub(super) fn stop_lost(plan: &mut ServicePlan, lost: &[&TaskView], running: u32
         plan.why.push(format!("{} of its tasks are on container instances whose agents are away", lost.len()));
     }
     let mut order = lost.to_vec();
-    order.sort_by_key(|task| (is_new(task), task.last, task.commit, task.id));
+    order.sort_by_key(|task| (is_new(task), task.last, task.came(), task.id));
     let replaced: Vec<_> = order.into_iter().take(usize::try_from(replaced).unwrap_or(usize::MAX)).collect();
     if replaced.is_empty() {
         return;

@@ -138,7 +138,7 @@ pub(super) fn pick<'t, 'm>(
     let mut picked = Vec::new();
     for _ in 0..surplus {
         let next = left.iter().enumerate().min_by_key(|(_, (task, own, healthy))| {
-            (task.last, *healthy, Reverse(measures.rank(task, own)), Reverse(task.commit), task.id)
+            (task.last, *healthy, Reverse(measures.rank(task, own)), Reverse(task.came()), task.id)
         });
         let Some((at, _)) = next else { break };
         let (task, own, _) = left.swap_remove(at);

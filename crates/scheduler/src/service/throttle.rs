@@ -80,7 +80,7 @@ impl Row {
 
 pub(super) fn throttle<'a>(tasks: impl Iterator<Item = &'a TaskView>, desired: u32, now: UnixMillis) -> Throttle {
     let mut tasks: Vec<_> = tasks.collect();
-    tasks.sort_by_key(|task| task.commit);
+    tasks.sort_by_key(|task| task.came());
     let (mut never_ran, mut short_runs) = (Row::default(), Row::default());
     let mut last_failure: Option<Failure> = None;
     for task in tasks {
