@@ -202,7 +202,8 @@ mod tests {
                 account: "000000000000".into(),
                 region: "us-east-1".into(),
             };
-            let registries = Registries::new(Some(own), Duration::from_millis(100)).unwrap();
+            // Time enough for three bytes on a machine that is busy, or emulated.
+            let registries = Registries::new(Some(own), Duration::from_secs(1)).unwrap();
             let origin = Origin { host: (!is_own).then(|| host.clone()), repository: "app".into(), is_ecr: false };
             let repository = registries.repository(&origin, None);
             let patience = Patience { first: Duration::from_millis(1), longest: Duration::from_millis(1), attempts: 2 };
