@@ -4,6 +4,7 @@
 //! It never parses users' requests.
 
 mod alarms;
+mod awake;
 mod constraints;
 mod discovery;
 mod dispatch;
@@ -75,6 +76,7 @@ pub use sweep::forgettable;
 pub use telemetry_session::TelemetrySession;
 pub use why::{LastWords, MOST_NAMED, Reason, Subject, Why};
 
+use crate::awake::Awake;
 use crate::dispatch::Dispatch;
 use crate::loops::Loops;
 use crate::names::Names;
@@ -138,6 +140,7 @@ struct Shared {
     roles: Option<Issuer>,
     owners: Mutex<BTreeMap<ClusterName, OwnerHandle>>,
     turn: Turn,
+    awake: Awake,
     dispatch: Dispatch,
     names: Names,
     interfaces: interfaces::Table,
@@ -192,6 +195,7 @@ impl Control {
                 roles,
                 owners: Mutex::default(),
                 turn: Turn::default(),
+                awake: Awake::new(config.runtime.is_some()),
                 dispatch,
                 names,
                 interfaces,
@@ -252,7 +256,7 @@ impl Control {
         }
         let owner = self.owner(&template.cluster);
         let since = self.shared.environment.now();
-        let launched = owner.launch(template, place).await?;
+        let launched = owner.launch(template, place, &self.shared.awake).await?;
         let scope = &self.shared.environment.scope;
         for task in launched.made_since(since) {
             let container_instance = || scope.container_instance(&task.cluster, task.container_instance);

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::ControlConfig;
 use crate::alarms;
+use crate::awake::Awake;
 use crate::constraints::Constraints;
 use crate::environment::Environment;
 use crate::fargate;
@@ -150,14 +151,14 @@ impl OwnerHandle {
         self.requests.max_capacity() - self.requests.capacity()
     }
 
-    /// Places tasks and commits them.
-    pub(crate) async fn launch(&self, template: TaskTemplate, place: Where) -> Result<Launched, LaunchError> {
+    /// Places tasks and commits them; how their caller waits for that is `awake`'s.
+    pub(crate) async fn launch(&self, template: TaskTemplate, place: Where, awake: &Awake) -> Result<Launched, LaunchError> {
         let (reply, outcome) = oneshot::channel();
         self.requests.try_send(Request { template, place, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => LaunchError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => LaunchError::Store(CommitError::Closed),
         })?;
-        outcome.await.map_err(|_| LaunchError::Store(CommitError::Closed))?
+        awake.outcome(outcome).await.ok_or(LaunchError::Store(CommitError::Closed))?
     }
 }
 
