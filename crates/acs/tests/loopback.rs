@@ -110,7 +110,7 @@ async fn frames_go_both_ways_in_order() {
     let payload = PayloadMessage { message_id: "p".into(), tasks: vec![Task { arn: "t".into(), ..Task::default() }], ..Default::default() };
     let frames = [
         ServerFrame::Heartbeat(HeartbeatMessage { healthy: true, message_id: "h".into() }),
-        ServerFrame::Payload(payload),
+        ServerFrame::Payload(payload.into()),
         ServerFrame::Unknown { kind: "Future".into() },
     ];
     server.send_all(&frames).await.unwrap();

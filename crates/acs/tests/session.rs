@@ -75,7 +75,7 @@ fn stray(message_id: &str) -> Vec<Effect> {
 }
 
 fn payloads(frames: &[ServerFrame]) -> Vec<&PayloadMessage> {
-    frames.iter().filter_map(|frame| if let ServerFrame::Payload(payload) = frame { Some(payload) } else { None }).collect()
+    frames.iter().filter_map(|frame| if let ServerFrame::Payload(payload) = frame { Some(&**payload) } else { None }).collect()
 }
 
 #[test]

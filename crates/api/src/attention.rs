@@ -51,7 +51,8 @@ impl Attention {
         }
     }
 
-    fn is_for(&self, connection: u64) -> bool {
+    /// Whether it is waited for awake.
+    pub(crate) fn is_for(&self, connection: u64) -> bool {
         self.streak.load(Ordering::Relaxed) == connection << 32 | STREAK
     }
 

@@ -27,6 +27,7 @@ use crate::context::{Api, Shared};
 use crate::ec2::Ec2Query;
 use crate::failure::Failure;
 use crate::limits::{Share, throttled};
+use crate::poll_again::PollAgain;
 use crate::protocol::Protocol;
 use crate::{alarms, backup, fargate, meter, plan, roles, servicediscovery, sockets, trace, why};
 
@@ -95,12 +96,13 @@ pub async fn serve(listening: Listening, api: Shared, mut stop: watch::Receiver<
         }
         let api = Arc::clone(&api);
         let mut stop = stop.clone();
-        connections.spawn(async move {
+        let attention = Arc::clone(&api.attention);
+        let socket = Attentive::new(socket, Arc::clone(&attention));
+        let number = socket.number;
+        let connection = async move {
             let _slot = slot;
             let counted = api.clone();
-            let socket = Attentive::new(socket, Arc::clone(&api.attention));
             counted.meter.connections.inc();
-            let number = socket.number;
             let service = service_fn(move |request| {
                 let api = Arc::clone(&api);
                 async move {
@@ -132,7 +134,8 @@ pub async fn serve(listening: Listening, api: Shared, mut stop: watch::Receiver<
             if let Err(error) = outcome {
                 tracing::debug!(%error, %peer, "a connection broke off");
             }
-        });
+        };
+        connections.spawn(PollAgain::new(connection, move || !attention.is_for(number)));
     }
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, all).await.is_err() {

@@ -20,6 +20,7 @@ mod meter;
 mod page;
 pub mod page_token;
 mod plan;
+mod poll_again;
 mod protocol;
 mod roles;
 mod servicediscovery;

@@ -38,13 +38,11 @@ impl Awake {
     /// Waits for the answer; none if nobody is left who could answer.
     pub(crate) async fn outcome<T>(&self, mut answer: oneshot::Receiver<T>) -> Option<T> {
         let waiting = Waiting::begin(self);
-        if self.may && waiting.has_streak() {
-            // A request's body comes to its reader by a wake of the task that both are in. Who has been woken while he ran is queued once more
-            // when he rests, and another thread is woken to take him: let that be now, not when the answer has gone and the next call comes.
-            tokio::task::yield_now().await;
-            if let Poll::Ready(outcome) = waiting.look_for(&mut answer) {
-                return outcome;
-            }
+        if self.may
+            && waiting.has_streak()
+            && let Poll::Ready(outcome) = waiting.look_for(&mut answer)
+        {
+            return outcome;
         }
         let outcome = answer.await;
         waiting.is_answered();

@@ -397,6 +397,9 @@ impl Owner {
     }
 
     async fn launch_batch(&mut self, batch: Vec<Request>) {
+        if batch.len() == 1 {
+            return self.launch_distinct(batch).await;
+        }
         // Two requests under one client token must not meet in a batch: the second has to see the first's tasks.
         let mut tokens = BTreeSet::new();
         let (batch, again): (Vec<_>, Vec<_>) = batch

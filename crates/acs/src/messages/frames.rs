@@ -11,6 +11,7 @@ use super::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// The largest frame in bytes, both ways: what the official agent keeps to for telemetry, and far beyond any payload that is
 /// not a mistake.
@@ -119,8 +120,8 @@ frames! {
     ServerFrame {
         /// Keeps the connection alive and asks for a [`HeartbeatAckRequest`].
         Heartbeat(HeartbeatMessage) = "HeartbeatMessage",
-        /// Tasks to start or stop.
-        Payload(PayloadMessage) = "PayloadMessage",
+        /// Tasks to start or stop. Shared, since whoever sends one keeps it until it is acknowledged.
+        Payload(Arc<PayloadMessage>) = "PayloadMessage",
         /// All tasks that ought to be on this instance.
         TaskManifest(TaskManifestMessage) = "TaskManifestMessage",
         /// Which of the stop candidates really are to be stopped.

@@ -5,6 +5,7 @@ use super::SessionOptions;
 use crate::messages::{DesiredStatus, MAX_FRAME, PayloadMessage, RoleType, ServerFrame, Task};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::sync::Arc;
 
 /// What a payload's envelope takes beside its tasks, generously.
 const ENVELOPE: usize = 4096;
@@ -74,8 +75,8 @@ struct Pending {
 
 enum Content {
     // The whole payload, so that it is sent again as it was.
-    Payload(PayloadMessage),
-    Other(ServerFrame),
+    Payload(Arc<PayloadMessage>),
+    Other(Box<ServerFrame>),
 }
 
 pub(super) struct Deliveries {
@@ -149,15 +150,15 @@ impl Deliveries {
             }
             let number = self.next_number();
             self.by_task.extend(tasks.iter().map(|task| (task.arn.clone(), number)));
-            let payload = PayloadMessage {
+            let payload = Arc::new(PayloadMessage {
                 cluster_arn: cluster_arn.to_owned(),
                 container_instance_arn: container_instance_arn.to_owned(),
                 message_id: self.id(number),
                 generated_at: Some(now),
                 seq_num: seq,
                 tasks,
-            };
-            frames.push(ServerFrame::Payload(payload.clone()));
+            });
+            frames.push(ServerFrame::Payload(Arc::clone(&payload)));
             self.wait_for(number, Content::Payload(payload), now);
         }
         Ok(frames)
@@ -175,7 +176,7 @@ impl Deliveries {
             other => unreachable!("a {} is not acknowledged one by one", other.kind()),
         }
         self.others += 1;
-        self.wait_for(number, Content::Other(frame.clone()), now);
+        self.wait_for(number, Content::Other(Box::new(frame.clone())), now);
         Ok(frame)
     }
 
@@ -201,7 +202,7 @@ impl Deliveries {
     pub(super) fn settle_credentials(&mut self, message_id: &str) -> bool {
         let Some(number) = self.number(message_id) else { return false };
         match self.pending.get(&number).map(|pending| &pending.content) {
-            Some(Content::Other(ServerFrame::IamRoleCredentials(_))) => self.remove(number).is_some(),
+            Some(Content::Other(frame)) if matches!(**frame, ServerFrame::IamRoleCredentials(_)) => self.remove(number).is_some(),
             // A payload's credentials may be acknowledged after the payload: any number given out will do.
             _ => number < self.next,
         }
@@ -245,16 +246,22 @@ impl Deliveries {
     }
 
     // The last word on each task, without starts of tasks whose stop is already on its way.
-    fn newest(&self, tasks: Vec<Task>) -> Vec<Task> {
+    fn newest(&self, mut tasks: Vec<Task>) -> Vec<Task> {
+        let stopping = |status, task: &Task| status == DesiredStatus::Stopped && task.desired_status != DesiredStatus::Stopped;
+        let is_overtaken = |task: &Task| self.waiting_status(&task.arn).is_some_and(|status| stopping(status, task));
+        // Most often it is one.
+        if tasks.len() < 2 {
+            tasks.retain(|task| !is_overtaken(task));
+            return tasks;
+        }
         let mut places: HashMap<String, usize> = HashMap::with_capacity(tasks.len());
         let mut newest: Vec<Task> = Vec::with_capacity(tasks.len());
         for task in tasks {
-            let stopping = |status| status == DesiredStatus::Stopped && task.desired_status != DesiredStatus::Stopped;
-            if self.waiting_status(&task.arn).is_some_and(stopping) {
+            if is_overtaken(&task) {
                 continue;
             }
             match places.get(&task.arn) {
-                Some(place) if stopping(newest[*place].desired_status) => {}
+                Some(place) if stopping(newest[*place].desired_status, &task) => {}
                 Some(place) => newest[*place] = task,
                 None => {
                     places.insert(task.arn.clone(), newest.len());
@@ -278,13 +285,17 @@ impl Deliveries {
     }
 
     fn chunks(&self, tasks: Vec<Task>) -> Result<Vec<Vec<Task>>, DeliverError> {
+        let sizes: Vec<usize> = tasks.iter().map(|task| json_size(task) + 1).collect();
+        if let Some((task, &size)) = tasks.iter().zip(&sizes).find(|(_, size)| **size > MAX_FRAME - ENVELOPE) {
+            return Err(DeliverError::TaskTooLarge { arn: task.arn.clone(), size });
+        }
+        // Most often they are few, and go as they are.
+        if !tasks.is_empty() && tasks.len() <= self.tasks_per_payload && sizes.iter().sum::<usize>() <= MAX_FRAME - ENVELOPE {
+            return Ok(vec![tasks]);
+        }
         let mut chunks: Vec<Vec<Task>> = Vec::new();
         let mut room = 0;
-        for task in tasks {
-            let size = json_size(&task) + 1;
-            if size > MAX_FRAME - ENVELOPE {
-                return Err(DeliverError::TaskTooLarge { arn: task.arn, size });
-            }
+        for (task, size) in tasks.into_iter().zip(sizes) {
             match chunks.last_mut() {
                 Some(chunk) if size <= room && chunk.len() < self.tasks_per_payload => {
                     room -= size;
@@ -303,9 +314,10 @@ impl Deliveries {
     fn forget_task(&mut self, arn: &str) {
         let Some(number) = self.by_task.remove(arn) else { return };
         let Some(Pending { content: Content::Payload(payload), .. }) = self.pending.get_mut(&number) else { return };
-        payload.tasks.retain(|task| task.arn != arn);
-        if payload.tasks.is_empty() {
+        if payload.tasks.iter().all(|task| task.arn == arn) {
             self.pending.remove(&number);
+        } else {
+            Arc::make_mut(payload).tasks.retain(|task| task.arn != arn);
         }
     }
 
@@ -316,14 +328,15 @@ impl Deliveries {
             _ => return vec![number],
         }
         let whole = self.pending.remove(&number).expect("it was there a moment ago");
-        let Content::Payload(mut payload) = whole.content else { unreachable!("only payloads are split") };
+        let Content::Payload(payload) = whole.content else { unreachable!("only payloads are split") };
+        let mut payload = Arc::unwrap_or_clone(payload);
         let tasks = std::mem::take(&mut payload.tasks);
         let mut numbers = Vec::with_capacity(tasks.len());
         for task in tasks {
             let part = self.next_number();
             self.by_task.insert(task.arn.clone(), part);
             let payload = PayloadMessage { message_id: self.id(part), tasks: vec![task], ..payload.clone() };
-            self.pending.insert(part, Pending { content: Content::Payload(payload), origin: number, ..whole });
+            self.pending.insert(part, Pending { content: Content::Payload(Arc::new(payload)), origin: number, ..whole });
             numbers.push(part);
         }
         numbers
@@ -370,8 +383,8 @@ impl Deliveries {
 impl Content {
     fn frame(&self) -> ServerFrame {
         match self {
-            Self::Payload(payload) => ServerFrame::Payload(payload.clone()),
-            Self::Other(frame) => frame.clone(),
+            Self::Payload(payload) => ServerFrame::Payload(Arc::clone(payload)),
+            Self::Other(frame) => (**frame).clone(),
         }
     }
 

@@ -36,7 +36,7 @@ impl Conversation {
     pub async fn on_frame(&mut self, frame: ServerFrame) -> Vec<AgentFrame> {
         match frame {
             ServerFrame::Heartbeat(heartbeat) => vec![AgentFrame::HeartbeatAck(HeartbeatAckRequest { message_id: heartbeat.message_id })],
-            ServerFrame::Payload(payload) => self.payload(payload).await,
+            ServerFrame::Payload(payload) => self.payload(Arc::unwrap_or_clone(payload)).await,
             ServerFrame::TaskManifest(manifest) => self.manifest(manifest),
             ServerFrame::TaskStopVerificationAck(verdict) => {
                 self.verdict(verdict);

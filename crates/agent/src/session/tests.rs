@@ -55,14 +55,14 @@ impl World {
 }
 
 fn payload(id: &str, number: i64, tasks: &[acs::Task]) -> ServerFrame {
-    ServerFrame::Payload(PayloadMessage {
+    ServerFrame::Payload(Arc::new(PayloadMessage {
         cluster_arn: CLUSTER.into(),
         container_instance_arn: instance_arn(1),
         message_id: id.into(),
         seq_num: number,
         tasks: tasks.to_vec(),
         ..Default::default()
-    })
+    }))
 }
 
 fn ack_of(frame: AgentFrame) -> String {

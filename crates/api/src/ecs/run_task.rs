@@ -7,13 +7,16 @@ use berth_model::fargate::NO_CAPACITY;
 use berth_model::ids::ClusterName;
 use berth_model::needs;
 use berth_model::tags::{Tags, merge_tags, parse_tags};
-use berth_model::task::{ClientToken, LaunchType};
+use berth_model::task::{ClientToken, LaunchType, Task};
 use berth_model::task_definition::TaskDefinition;
-use berth_shapes::ecs::{self, RunTaskRequest, RunTaskResponse};
+use berth_shapes::ecs::{self, RunTaskRequest};
+use berth_store::Entry;
 
 use super::register_task_definition::shares_nothing;
+use super::task_list::TaskList;
 use super::task_volumes::check_ephemeral;
 use super::{capacity, definitions, fargate, network_configuration, placement, render};
+use crate::answer::{Written, unwritable};
 use crate::context::{Api, active};
 use crate::failure::Failure;
 
@@ -26,12 +29,11 @@ const MAX_STARTED_BY: usize = 128;
 const MAX_TOKEN: usize = 64;
 const MAX_GROUP: usize = 255;
 
-pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<RunTaskResponse, Failure> {
+pub(crate) async fn run(api: &Api, request: RunTaskRequest) -> Result<Written, Failure> {
     let (template, count) = wanted(api, request, MAX_COUNT)?;
     let cluster = template.cluster.clone();
     let launched = api.control.launch(template, Where::Anywhere(count)).await.map_err(|error| token_arns(api, &cluster, error))?;
-    let (tasks, failures) = answer(api, &cluster, &launched);
-    Ok(RunTaskResponse { tasks: Some(tasks), failures: Some(failures) })
+    answer(api, &cluster, &launched, Vec::new())
 }
 
 /// What a request asks for: tasks of which kind, and how many, which are not more than `most`.
@@ -221,16 +223,28 @@ fn token_arns(api: &Api, cluster: &ClusterName, error: berth_control::LaunchErro
     }
 }
 
-/// `tasks` and `failures` of an answer.
-pub(crate) fn answer(api: &Api, cluster: &ClusterName, launched: &Launched) -> (Vec<ecs::Task>, Vec<ecs::Failure>) {
+/// An answer's `tasks`, and its `failures` after those that there are.
+pub(crate) fn answer(api: &Api, cluster: &ClusterName, launched: &Launched, mut failures: Vec<ecs::Failure>) -> Result<Written, Failure> {
+    failures.extend(launched.refused.iter().map(|refused| refusal(api, cluster, refused)));
     let state = api.store.state();
-    let tasks = launched.tasks.iter().map(|task| {
+    let entry = |task: &Arc<Task>| {
         // Just committed, so it is there; its version is what DescribeTasks would show.
         let version = state.task(task.id).map_or(1, |entry| entry.version);
-        let entry = berth_store::Entry { value: Arc::clone(task), created: state.revision, modified: state.revision, version };
-        render::task(&state, api.scope(), &entry, true)
-    });
-    let failures = launched.refused.iter().map(|refused| match refused {
+        Entry { value: Arc::clone(task), created: state.revision, modified: state.revision, version }
+    };
+    let entries: Vec<_> = launched.tasks.iter().map(entry).collect();
+    let mut tasks = TaskList::begin(&state, api.scope(), cluster, true, entries.len());
+    entries
+        .iter()
+        .try_for_each(|entry| tasks.push(entry))
+        .and_then(|()| tasks.end(&failures))
+        .map(Written)
+        .map_err(|error| unwritable(&error))
+}
+
+/// What did not get its place, as one of an answer's `failures`.
+fn refusal(api: &Api, cluster: &ClusterName, refused: &Refused) -> ecs::Failure {
+    match refused {
         Refused::ByRule(refusal) => ecs::Failure {
             arn: Some(api.scope().container_instance(cluster, refusal.instance)),
             reason: Some(refusal.rule.reason().to_owned()),
@@ -247,6 +261,5 @@ pub(crate) fn answer(api: &Api, cluster: &ClusterName, launched: &Launched) -> (
             }),
         },
         Refused::Missing(id) => render::missing(api.scope().container_instance(cluster, *id)),
-    });
-    (tasks.collect(), failures.collect())
+    }
 }

@@ -3,17 +3,18 @@
 use berth_control::Where;
 use berth_model::arn::parse_container_instance;
 use berth_model::task::LaunchType;
-use berth_shapes::ecs::{StartTaskRequest, StartTaskResponse};
+use berth_shapes::ecs::StartTaskRequest;
 
 use super::run_task::{Wish, answer, template};
 use super::{definitions, render};
+use crate::answer::Written;
 use crate::context::Api;
 use crate::failure::Failure;
 
 /// Most instances of one call.
 const MAX_INSTANCES: usize = 10;
 
-pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<StartTaskResponse, Failure> {
+pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<Written, Failure> {
     let cluster = api.active_cluster(request.cluster.as_deref())?;
     let named = request.container_instances.unwrap_or_default();
     if named.is_empty() {
@@ -52,7 +53,5 @@ pub(crate) async fn run(api: &Api, request: StartTaskRequest) -> Result<StartTas
         },
     )?;
     let launched = api.control.launch(template, Where::On(instances)).await?;
-    let (tasks, refused) = answer(api, &cluster, &launched);
-    failures.extend(refused);
-    Ok(StartTaskResponse { tasks: Some(tasks), failures: Some(failures) })
+    answer(api, &cluster, &launched, failures)
 }

@@ -306,6 +306,7 @@ impl Hollow {
         match frame {
             ServerFrame::Heartbeat(beat) => vec![AgentFrame::HeartbeatAck(HeartbeatAckRequest { message_id: beat.message_id })],
             ServerFrame::Payload(payload) => {
+                let payload = Arc::unwrap_or_clone(payload);
                 let (stops, others): (Vec<_>, Vec<_>) =
                     payload.tasks.into_iter().partition(|task| task.desired_status == DesiredStatus::Stopped);
                 stops.iter().for_each(|task| self.stop(&task.arn));
