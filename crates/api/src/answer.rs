@@ -1,4 +1,4 @@
-//! What an action hands back, as a body: most a shape that is rendered here, those that are asked for much at once written already.
+//! What an action hands back, as a body: most a shape that is rendered here, lists of tasks written already.
 
 use berth_shapes::ecs::ErrorCode;
 use bytes::Bytes;

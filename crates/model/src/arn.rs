@@ -21,7 +21,7 @@ pub struct Scope {
     pub account: Arc<str>,
 }
 
-/// Bytes that hardly any ARN of ECS has. A string that grows while it is written is moved four times until it holds one, and each time all
+/// Bytes that hardly any ARN of ECS has. A string that grows while it is written is moved several times until it holds one, and each time all
 /// threads that make or drop strings of the same part of memory wait for each other.
 const ROOM: usize = 128;
 
